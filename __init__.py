@@ -1,0 +1,21 @@
+"""CapFace: CapHuman (CVPR 2024) for ComfyUI.
+
+ComfyUI imports this file by path, under whatever name the folder has. It imports nothing at load time; the nodes arrive
+through `comfy_entrypoint`.
+"""
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    """Return the extension object that lists the nodes (ComfyUI's V3 entry point)."""
+    import logging
+
+    try:
+        from .nodes import CapFaceExtension
+
+        return CapFaceExtension()
+    except Exception:
+        # ComfyUI reports a failing entry point in one line without its cause.
+        logging.getLogger("capface").exception("CapFace could not be loaded")
+        raise

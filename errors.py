@@ -1,0 +1,25 @@
+"""The pack's errors. Every message says what was expected, what came, and what to do about it."""
+
+
+class CapFaceError(Exception):
+    """Base of every error that the pack raises on purpose."""
+
+
+class BadInput(CapFaceError, ValueError):
+    """A value, shape or combination of inputs that cannot work."""
+
+
+class BadFile(CapFaceError):
+    """A file that exists but is not what was asked for: another kind of checkpoint, a broken download."""
+
+
+class MissingFile(CapFaceError):
+    """A file that the user has to put somewhere first."""
+
+
+class MissingPackage(CapFaceError):
+    """An optional Python package that this call needs."""
+
+
+class NoFaceFound(CapFaceError):
+    """A photo in which no usable face was found."""
