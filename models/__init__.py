@@ -1,0 +1,1 @@
+"""The networks and their checkpoints, in plain torch. Weights live in ComfyUI's models folder, never here."""

@@ -1,0 +1,207 @@
+"""The blocks of a Stable Diffusion 1.5 encoder, with the module names of its checkpoints.
+
+Every block takes `device, dtype, operations`: `operations` is a namespace with `Linear`, `Conv2d`, `GroupNorm` and `LayerNorm`,
+`torch.nn` by default. A host may pass its own, which then cast or stream the weights.
+
+Tensors are `[B, C, H, W]` (feature maps) or `[B, N, C]` (tokens). B batch, C channels, N tokens.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""`(q [B,N,C], k [B,M,C], v [B,M,C], heads) -> [B,N,C]`."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head scaled dot-product attention.
+
+    Args:
+        q: Queries `[B, N, C]`.
+        k: Keys `[B, M, C]`.
+        v: Values `[B, M, C]`.
+        heads: Number of heads; C is a multiple of it.
+
+    Returns:
+        `[B, N, C]`.
+    """
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+
+
+def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoids of the timestep, cosines first.
+
+    Args:
+        timesteps: `[B]`, 0..999, fractions allowed. Computed in float32 whatever the network's type: bfloat16 cannot hold 999.
+        width: Even number of sinusoids.
+        max_period: Period of the slowest one.
+
+    Returns:
+        float32 `[B, width]`.
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
+    phase = timesteps.float()[:, None] * frequencies[None]
+    return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+
+class ResBlock(nn.Module):
+    """Residual block with the timestep embedding added between its two convolutions."""
+
+    def __init__(self, channels: int, out_channels: int, embedding: int, *, device=None, dtype=None, operations=nn):
+        super().__init__()
+        kw = {"device": device, "dtype": dtype}
+        self.in_layers = nn.Sequential(
+            operations.GroupNorm(32, channels, eps=1e-5, **kw),
+            nn.SiLU(),
+            operations.Conv2d(channels, out_channels, 3, padding=1, **kw),
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(embedding, out_channels, **kw))
+        self.out_layers = nn.Sequential(
+            operations.GroupNorm(32, out_channels, eps=1e-5, **kw),
+            nn.SiLU(),
+            nn.Identity(),  # dropout during training
+            operations.Conv2d(out_channels, out_channels, 3, padding=1, **kw),
+        )
+        same = channels == out_channels
+        self.skip_connection = nn.Identity() if same else operations.Conv2d(channels, out_channels, 1, **kw)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """`x [B,C,H,W]`, `embedding [B,E]` -> `[B,C',H,W]`."""
+        h = self.in_layers(x) + self.emb_layers(embedding)[..., None, None]
+        return self.skip_connection(x) + self.out_layers(h)
+
+
+class CrossAttention(nn.Module):
+    """Attention of tokens to themselves or to a context."""
+
+    def __init__(
+        self, width: int, context_width: int, heads: int, *, attention: Attention, device=None, dtype=None, operations=nn
+    ):
+        super().__init__()
+        kw = {"device": device, "dtype": dtype}
+        self.heads = heads
+        self.attention = attention
+        self.to_q = operations.Linear(width, width, bias=False, **kw)
+        self.to_k = operations.Linear(context_width, width, bias=False, **kw)
+        self.to_v = operations.Linear(context_width, width, bias=False, **kw)
+        self.to_out = nn.Sequential(operations.Linear(width, width, **kw))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """`x [B,N,C]`, `context [B,M,D]` -> `[B,N,C]`."""
+        return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
+
+    def without_context(self, x: Tensor) -> Tensor:
+        """What `forward` gives for an all-zero context, without computing it: the output bias, `[1,1,C]`.
+
+        Zero keys weigh all tokens alike, and zero values then sum to zero.
+        """
+        return self.to_out(x.new_zeros(1, 1, x.shape[-1]))
+
+
+class GEGLU(nn.Module):
+    """Linear layer to twice the width; one half gates the other."""
+
+    def __init__(self, width: int, out_width: int, *, device=None, dtype=None, operations=nn):
+        super().__init__()
+        self.proj = operations.Linear(width, 2 * out_width, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B,N,C]` -> `[B,N,C']`."""
+        x, gate = self.proj(x).chunk(2, dim=-1)
+        return x * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """Position-wise network of a transformer block."""
+
+    def __init__(self, width: int, *, device=None, dtype=None, operations=nn):
+        super().__init__()
+        kw = {"device": device, "dtype": dtype}
+        self.net = nn.Sequential(
+            GEGLU(width, 4 * width, **kw, operations=operations), nn.Identity(), operations.Linear(4 * width, width, **kw)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B,N,C]` -> `[B,N,C]`."""
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; each after a layer norm and added to its input."""
+
+    def __init__(
+        self, width: int, context_width: int, heads: int, *, attention: Attention, device=None, dtype=None, operations=nn
+    ):
+        super().__init__()
+        kw = {"device": device, "dtype": dtype}
+        shared = {"attention": attention, "operations": operations, **kw}
+        self.attn1 = CrossAttention(width, width, heads, **shared)
+        self.ff = FeedForward(width, operations=operations, **kw)
+        self.attn2 = CrossAttention(width, context_width, heads, **shared)
+        self.norm1 = operations.LayerNorm(width, **kw)
+        self.norm2 = operations.LayerNorm(width, **kw)
+        self.norm3 = operations.LayerNorm(width, **kw)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """`x [B,N,C]`, `context [B,M,D]` or None for an all-zero context -> `[B,N,C]`."""
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)
+        x = x + (self.attn2.without_context(x) if context is None else self.attn2(self.norm2(x), context))
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """One transformer block over the pixels of a feature map."""
+
+    def __init__(
+        self, channels: int, context_width: int, heads: int, *, attention: Attention, device=None, dtype=None, operations=nn
+    ):
+        super().__init__()
+        kw = {"device": device, "dtype": dtype}
+        self.norm = operations.GroupNorm(32, channels, eps=1e-6, **kw)
+        self.proj_in = operations.Conv2d(channels, channels, 1, **kw)
+        self.transformer_blocks = nn.ModuleList(
+            [TransformerBlock(channels, context_width, heads, attention=attention, operations=operations, **kw)]
+        )
+        self.proj_out = operations.Conv2d(channels, channels, 1, **kw)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """`x [B,C,H,W]`, `context [B,M,D]` or None -> `[B,C,H,W]`."""
+        height, width = x.shape[-2:]
+        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        return x + self.proj_out(tokens.transpose(1, 2).unflatten(-1, (height, width)))
+
+
+class Downsample(nn.Module):
+    """Halves height and width with a strided convolution."""
+
+    def __init__(self, channels: int, *, device=None, dtype=None, operations=nn):
+        super().__init__()
+        self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B,C,H,W]` -> `[B,C,⌈H/2⌉,⌈W/2⌉]`."""
+        return self.op(x)
+
+
+class Block(nn.Sequential):
+    """Layers in a row that are each given what they need: the timestep embedding, the context, or only the feature map."""
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
+        """`x [B,C,H,W]`, `embedding [B,E]`, `context [B,M,D]` or None -> `[B,C',H',W']`."""
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, embedding)
+            elif isinstance(layer, SpatialTransformer):
+                x = layer(x, context)
+            else:
+                x = layer(x)
+        return x
