@@ -1,0 +1,26 @@
+"""Batch normalisation of a network that is only ever evaluated."""
+
+import torch
+from torch.nn.functional import batch_norm
+
+
+class FrozenBatchNorm(torch.nn.BatchNorm2d):
+    """Batch normalisation with stored statistics, whatever mode the module is in.
+
+    A host's `operations` offer no batch norm that casts, so this one moves its few numbers to the input's device and dtype by
+    itself; they are kept in float32 whatever the network's dtype, because a half cannot hold small variances.
+
+    Args:
+        channels: C.
+        eps: Added to the variance.
+        device: Where the parameters are made.
+    """
+
+    def __init__(self, channels, *, eps=1e-5, device=None):
+        super().__init__(channels, eps=eps, device=device, dtype=torch.float32)
+
+    def forward(self, x):
+        """Normalise `x` of shape [B,C] or [B,C,H,W], in its own dtype."""
+        # y = γ (x − μ) / √(σ² + ε) + β
+        mean, var, weight, bias = (t.to(x) for t in (self.running_mean, self.running_var, self.weight, self.bias))
+        return batch_norm(x, mean, var, weight, bias, training=False, eps=self.eps)
