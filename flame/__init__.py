@@ -2,5 +2,7 @@
 
 from .head import HeadModel
 from .params import HeadParams
+from .rasterize import Fragments, rasterize
+from .render import HeadMaps, landmark_pixels, render_head
 
-__all__ = ["HeadModel", "HeadParams"]
+__all__ = ["Fragments", "HeadMaps", "HeadModel", "HeadParams", "landmark_pixels", "rasterize", "render_head"]

@@ -1,0 +1,120 @@
+"""The three condition maps of a head: normals, albedo and Lambertian shading.
+
+Conventions: normals are in head space (x right, y up, z towards the viewer), area weighted at vertices, interpolated and not
+renormalised, so within [−1, 1]; albedo is RGB of the texture; the Lambertian map is albedo times unclamped shading. The
+background is 0 in all maps. Textures are sampled bilinearly between texel centres, zero outside; v = 1 is the first row.
+Source: the paper's section 3.3; the numbers are those of its released code.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import BadInput
+from .camera import frame_to_ndc, frame_to_pixels, project
+from .head import HeadModel
+from .light import shade
+from .params import HeadParams
+from .rasterize import rasterize
+
+
+@dataclass(frozen=True, eq=False)
+class HeadMaps:
+    """The condition maps of a batch of heads at one size."""
+
+    normal: Tensor
+    """`[B, 3, H, W]` in −1..1"""
+    albedo: Tensor
+    """`[B, 3, H, W]` about 0..1"""
+    lambertian: Tensor
+    """`[B, 3, H, W]`, unclamped"""
+    alpha: Tensor
+    """`[B, 1, H, W]` 1 on the head, 0 elsewhere"""
+
+    def hint(self) -> Tensor:
+        """What CapFace sees: `[B, 9, H, W]`, normal, albedo and Lambertian map as they are."""
+        return torch.cat([self.normal, self.albedo, self.lambertian], dim=1)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals at vertices, the mean of their faces' normals weighted by area.
+
+    Args:
+        vertices: `[B, V, 3]`.
+        faces: `[F, 3]` int64, counter-clockwise from outside.
+
+    Returns:
+        `[B, V, 3]`; 0 for a vertex without faces.
+    """
+    a, b, c = vertices[:, faces].unbind(2)
+    weighted = torch.linalg.cross(b - a, c - a)
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals.index_add_(1, faces[:, corner], weighted)
+    return torch.nn.functional.normalize(normals, dim=-1, eps=1e-6)
+
+
+def render_head(model: HeadModel, params: HeadParams, height: int, width: int) -> HeadMaps:
+    """The condition maps of heads in a frame of any size and aspect.
+
+    Args:
+        model: the head model, with UVs and texture.
+        params: B heads on the model's device.
+        height: rows of the maps.
+        width: columns of the maps.
+
+    Returns:
+        HeadMaps, float32 on that device.
+
+    Raises:
+        BadInput: the model has no UVs or texture, or model and heads are on different devices.
+    """
+    if model.uv is None:
+        raise BadInput(f"The head model '{model.name}' has no UVs; load it with them (FLAME: head_template.obj).")
+    if params.device != model.device:
+        raise BadInput(f"The head model is on {model.device}, the heads on {params.device}; to() moves either.")
+    albedo_uv = model.albedo(params)
+    vertices = model.vertices(params)
+    seen = frame_to_ndc(project(vertices, params.camera), height, width)
+    face, barycentric = rasterize(seen, model.faces, height, width)
+    normals = vertex_normals(vertices, model.faces)
+    uv_corners = model.uv[model.uv_faces]
+
+    maps = vertices.new_zeros(params.batch, height * width, 9)
+    for frame in range(params.batch):
+        pixels = (face[frame].view(-1) >= 0).nonzero().squeeze(1)
+        at = face[frame].view(-1)[pixels]
+        weights = barycentric[frame].view(-1, 3)[pixels]
+        corners = torch.cat([normals[frame][model.faces], uv_corners], dim=-1)
+        # Whole rows of a flat table: several times faster than gathering each corner.
+        surface = (corners.flatten(1).index_select(0, at).view(-1, 3, 5) * weights[..., None]).sum(1)
+        normal, uv = surface[:, :3], surface[:, 3:]
+        albedo = _sample(albedo_uv[frame], uv)
+        maps[frame, pixels] = torch.cat([normal, albedo, albedo * shade(normal, params.light[frame])], dim=1)
+    maps = maps.transpose(1, 2).reshape(params.batch, 9, height, width)
+    return HeadMaps(maps[:, :3], maps[:, 3:6], maps[:, 6:], (face >= 0)[:, None].float())
+
+
+def _sample(texture: Tensor, uv: Tensor) -> Tensor:
+    """Colours `[N, 3]` of a texture `[3, h, w]` at `uv` `[N, 2]`."""
+    grid = torch.stack([uv[:, 0] * 2 - 1, 1 - uv[:, 1] * 2], dim=-1)
+    sampled = torch.nn.functional.grid_sample(
+        texture[None], grid[None, None], mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return sampled[0, :, 0].T
+
+
+def landmark_pixels(model: HeadModel, params: HeadParams, height: int, width: int) -> Tensor:
+    """The 68 landmarks in a frame of some size.
+
+    Args:
+        model: the head model, with landmarks.
+        params: B heads.
+        height: rows of the frame.
+        width: columns of the frame.
+
+    Returns:
+        `[B, 68, 2]` pixel coordinates (x, y); the centre of pixel (i, j) is (j + ½, i + ½). Points may lie outside the frame.
+    """
+    return frame_to_pixels(project(model.landmarks(params), params.camera)[..., :2], height, width)
