@@ -1,0 +1,1 @@
+"""What runs around the pack: a real ComfyUI process, stand-in weights, the demo. The pack itself imports none of it."""

@@ -1,0 +1,344 @@
+"""A ComfyUI to test against: where one lies, a process of it with this pack inside, and a client of its HTTP interface.
+
+The module's top needs the standard library only, because `tasks.py` looks for a ComfyUI before there is an environment.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parent.parent
+FOLDER = "my capface-1.0 (copy)"
+"""The pack's folder name inside the process: spaces, dots and brackets, as a user's second download has."""
+NOT_COPIED = (".git", ".venvs", "output", "__pycache__", ".pytest_cache", ".ruff_cache")
+START_SECONDS = 180
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class ComfyError(Exception):
+    """The host did not start, died, or refused something that is not a prompt's fault."""
+
+
+class PromptRejected(ComfyError):
+    """The host refused a prompt before running it.
+
+    `node_errors` is the host's own dictionary: node id -> {"errors": [{"message", "details", ...}], ...}.
+    """
+
+    def __init__(self, answer):
+        self.error, self.node_errors = answer.get("error", {}), answer.get("node_errors", {})
+        lines = [self.error.get("message", "prompt refused") if isinstance(self.error, dict) else str(self.error)]
+        for node, found in self.node_errors.items():
+            for e in found["errors"]:
+                lines.append(f"  node {node} ({found['class_type']}): {e['message']}: {e['details']}")
+        super().__init__("\n".join(lines))
+
+
+def is_host(folder):
+    """Whether `folder` holds ComfyUI's sources."""
+    return all((Path(folder) / name).is_file() for name in ("main.py", "folder_paths.py", "comfyui_version.py"))
+
+
+def find_host(asked=None, *, pack=PACK):
+    """Find a ComfyUI.
+
+    Looks at `asked` (the command line's --comfyui), at COMFYUI_PATH, around the pack (…/ComfyUI/custom_nodes/<pack>), and
+    where comfy-cli puts it (~/comfy/ComfyUI), in this order.
+
+    Returns:
+        The folder with `main.py`, or None when there is none.
+
+    Raises:
+        ComfyError: A folder that was asked for by name holds no ComfyUI.
+    """
+    for folder, where in ((asked, "--comfyui"), (os.environ.get("COMFYUI_PATH"), "COMFYUI_PATH")):
+        if folder:
+            path = Path(folder).expanduser().resolve()
+            if not is_host(path):
+                raise ComfyError(f"{where} names {path}, but there is no ComfyUI in it (expected its main.py there)")
+            return path
+    # The shell's own path, too: the pack in custom_nodes may be a link to a checkout elsewhere.
+    for place in (Path(pack).resolve(), Path(os.environ.get("PWD", pack))):
+        if place.parent.name == "custom_nodes" and is_host(place.parent.parent):
+            return place.parent.parent
+    default = Path.home() / "comfy" / "ComfyUI"
+    return default if is_host(default) else None
+
+
+def host_version(comfyui):
+    """Version that a ComfyUI folder states of itself, such as "0.8.0"."""
+    text = (Path(comfyui) / "comfyui_version.py").read_text(encoding="utf-8")
+    return text.partition("__version__ =")[2].strip().strip("\"'") or "of unknown version"
+
+
+def place_pack(pack, destination):
+    """Put the pack at `destination`: a link where the system allows one, else a copy."""
+    try:
+        destination.symlink_to(pack, target_is_directory=True)
+    except OSError:  # Windows without the privilege to make links
+        shutil.copytree(pack, destination, ignore=shutil.ignore_patterns(*NOT_COPIED))
+
+
+def free_port():
+    """Give a loopback port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class ComfyProcess:
+    """A ComfyUI process on the CPU with this pack and no other, in a base directory of its own.
+
+    Use as a context manager; leaving it ends this process and no other, and removes the base directory.
+
+    Args:
+        comfyui: Folder with ComfyUI's `main.py`.
+        models: Folders laid out like ComfyUI's `models`, whose subfolders the host searches, first one first.
+        pack: The pack's folder.
+        python: Interpreter that has ComfyUI's requirements.
+
+    Attributes:
+        base: The base directory (`input`, `output`, `custom_nodes`, …).
+        log: The log file; it goes with the base directory.
+        url: `http://127.0.0.1:<port>`.
+    """
+
+    def __init__(self, comfyui, models=(), *, pack=PACK, python=sys.executable):
+        self.comfyui, self.models, self.pack, self.python = Path(comfyui), [Path(m) for m in models], Path(pack), python
+
+    def __enter__(self):
+        self._temp = tempfile.TemporaryDirectory(prefix="capface-host-", ignore_cleanup_errors=True)
+        try:
+            self._start(Path(self._temp.name).resolve())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        process = getattr(self, "_process", None)
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._temp.cleanup()
+
+    def _start(self, base):
+        self.base, self.log = base, base / "comfyui.log"
+        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
+            (base / name).mkdir()
+        place_pack(self.pack, base / "custom_nodes" / FOLDER)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [self.python, str(self.comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+                   "--base-directory", str(base), "--temp-directory", str(base),
+                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", FOLDER, "--disable-api-nodes",
+                   "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
+        if self.models:
+            command += ["--extra-model-paths-config", str(self._model_paths())]
+        environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        self._wait_until_ready()
+        if f"(IMPORT FAILED): {base / 'custom_nodes' / FOLDER}" in self.log_text():
+            raise ComfyError(f"ComfyUI could not import the pack:\n{self.log_tail(60)}")
+
+    def _model_paths(self):
+        """Write the file that tells the host about `models`; JSON is YAML."""
+        paths = {}
+        for i, root in enumerate(self.models):
+            folders = sorted(p.name for p in root.iterdir() if p.is_dir())
+            paths[f"models{i}"] = {"base_path": str(root), **{name: name for name in folders}}
+        file = self.base / "model_paths.yaml"
+        file.write_text(json.dumps(paths), encoding="utf-8")
+        return file
+
+    def _wait_until_ready(self):
+        start = time.monotonic()
+        while time.monotonic() - start < START_SECONDS:
+            self.check_alive()
+            with contextlib.suppress(OSError):
+                request(f"{self.url}/system_stats", timeout=5)
+                return
+            time.sleep(0.2)
+        raise ComfyError(f"ComfyUI did not answer within {START_SECONDS} s. Its log ends with:\n{self.log_tail()}")
+
+    def check_alive(self):
+        """Raise ComfyError with the log's end when the process has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise ComfyError(f"ComfyUI ended by itself with status {code}. Its log ends with:\n{self.log_tail()}")
+
+    def log_text(self):
+        """Everything the process has logged so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def log_tail(self, lines=30):
+        """The last lines of the log."""
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+
+def request(url, body=None, *, content_type="application/json", timeout=60):
+    """GET `url`, or POST `body` (bytes) to it, past any proxy; returns the answer's bytes."""
+    headers = {"Content-Type": content_type} if body is not None else {}
+    with _LOOPBACK.open(urllib.request.Request(url, body, headers), timeout=timeout) as answer:
+        return answer.read()
+
+
+@dataclass
+class Run:
+    """What happened to one prompt, from the host's websocket."""
+
+    prompt_id: str
+    status: str = "running"
+    """`success`, `error` or `interrupted` when it is over."""
+    events: list = field(default_factory=list)
+    """Every message about this prompt, `(type, data)`."""
+    error: dict = field(default_factory=dict)
+    """The host's `execution_error`: node_type, exception_type, exception_message, traceback."""
+    outputs: dict = field(default_factory=dict)
+    """Node id -> what the node showed, such as {"images": [{"filename", "subfolder", "type"}]}."""
+
+    @property
+    def progress(self):
+        """The sampler's steps as `(value, max)`."""
+        return [(data["value"], data["max"]) for kind, data in self.events if kind == "progress"]
+
+    @property
+    def cached(self):
+        """Ids of the nodes that did not run again."""
+        return {node for kind, data in self.events if kind == "execution_cached" for node in data["nodes"]}
+
+    def images(self):
+        """The saved or previewed images, in node order."""
+        return [image for shown in self.outputs.values() for image in shown.get("images", [])]
+
+
+class ComfyClient:
+    """A small synchronous client of one `ComfyProcess`; a context manager."""
+
+    def __init__(self, process):
+        self.process = process
+        self.id = uuid.uuid4().hex
+
+    def __enter__(self):
+        import websocket
+
+        address = f"{self.process.url.replace('http', 'ws', 1)}/ws?clientId={self.id}"
+        self._socket = websocket.create_connection(address, timeout=1, http_no_proxy=["127.0.0.1"])
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()
+
+    def _call(self, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        answer = request(f"{self.process.url}/{path}", data)
+        return json.loads(answer) if answer else None
+
+    def object_info(self, node=None):
+        """The host's description of one node, or of all."""
+        return self._call(f"object_info/{node}" if node else "object_info")
+
+    def history(self, prompt_id):
+        """The host's record of one prompt, or {}."""
+        return self._call(f"history/{prompt_id}").get(prompt_id, {})
+
+    def upload_image(self, data, name):
+        """Put an image file's bytes into the host's input folder as `name`; returns the name to give to LoadImage."""
+        edge = uuid.uuid4().hex
+        parts = [
+            f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
+            f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            f"Content-Type: application/octet-stream\r\n\r\n".encode(),
+            data,
+            f"\r\n--{edge}--\r\n".encode(),
+        ]
+        kind = f"multipart/form-data; boundary={edge}"
+        return json.loads(request(f"{self.process.url}/upload/image", b"".join(parts), content_type=kind))["name"]
+
+    def queue(self, prompt):
+        """Queue an API-format prompt; returns its id.
+
+        Raises:
+            PromptRejected: The host found the prompt invalid.
+        """
+        try:
+            return self._call("prompt", {"prompt": prompt, "client_id": self.id})["prompt_id"]
+        except urllib.error.HTTPError as e:
+            with e:
+                answer = e.read().decode(errors="replace")
+            if e.code != 400:
+                raise ComfyError(f"ComfyUI answered {e.code} to the prompt:\n{answer}") from None
+            raise PromptRejected(json.loads(answer)) from None
+
+    def wait(self, prompt_id, *, on_event=None, timeout=600):
+        """Follow one prompt to its end.
+
+        Args:
+            prompt_id: From `queue`.
+            on_event: Called with `(type, data)` for each message about this prompt, while it runs.
+            timeout: Seconds until a ComfyError.
+
+        Returns:
+            The finished `Run`; a failed node is in its `error`, not raised.
+        """
+        import websocket
+
+        run, end = Run(prompt_id), time.monotonic() + timeout
+        while run.status == "running":
+            if time.monotonic() > end:
+                raise ComfyError(f"the prompt did not finish in {timeout} s; the log ends with\n{self.process.log_tail()}")
+            try:
+                message = self._socket.recv()
+            except websocket.WebSocketTimeoutException:
+                self.process.check_alive()
+                continue
+            except (websocket.WebSocketException, OSError):
+                self.process.check_alive()
+                raise
+            if not isinstance(message, str):  # preview images
+                continue
+            message = json.loads(message)
+            kind, data = message["type"], message.get("data", {})
+            if data.get("prompt_id") != prompt_id:
+                continue
+            run.events.append((kind, data))
+            if kind == "executed":
+                run.outputs[data["node"]] = data["output"] or {}
+            elif kind == "execution_error":
+                run.status, run.error = "error", data
+            elif kind in ("execution_success", "execution_interrupted"):
+                run.status = kind.removeprefix("execution_")
+            if on_event is not None:
+                on_event(kind, data)
+        return run
+
+    def run(self, prompt, **options):
+        """Queue a prompt and `wait` for it."""
+        return self.wait(self.queue(prompt), **options)
+
+    def interrupt(self):
+        """Stop what runs now."""
+        self._call("interrupt", {})
+
+    def fetch(self, image):
+        """The bytes of one image of `Run.images`."""
+        return request(f"{self.process.url}/view?{urllib.parse.urlencode(image)}")

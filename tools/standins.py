@@ -1,0 +1,228 @@
+"""Stand-in weights: files of the real ones' layouts, for trying the chain and testing it where the real ones are not there.
+
+Each is random from a fixed seed. What they make is an image, not a portrait; what they prove is that every file is found, read
+and used. The big ones store zeros for most of their layers as a hole in the file, so that they cost little time and disk.
+"""
+
+import json
+import math
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..models.capface import CapFace, CapFaceConfig, IdentityTokens
+
+LIST = "stand-ins.json"
+SMALL = CapFaceConfig(channel_mult=(1,), num_res_blocks=1, attention_downsamplings=(1,))
+"""The smallest network that ComfyUI's checkpoint loader still takes for SD1.5: one level, one residual block."""
+CLIP_TOKENS, CLIP_VOCABULARY = 77, 49408
+_FACENET_SHAPES = Path(__file__).resolve().parent.parent / "tests" / "golden" / "facenet.shapes.json"
+_SAFETENSORS_TYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def fill(name: str, shape: tuple[int, ...]) -> Tensor:
+    """One random parameter, from its full name: unit gain weights, small biases, norms near 1."""
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    n = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    if name.endswith("running_var"):
+        return (1 + 0.1 * n).abs() + 0.5
+    if len(shape) >= 2:
+        return n / math.sqrt(math.prod(shape[1:]))
+    return 0.02 * n if name.endswith(("bias", "running_mean")) else 1 + 0.1 * n
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], zeros: Shapes) -> None:
+    """Write a safetensors file whose float16 `zeros` lie at its end, where they take no disk.
+
+    Args:
+        path: The file.
+        tensors: What is stored as it is.
+        zeros: Shapes of float16 tensors of zeros.
+    """
+    header, end = {"__metadata__": {"format": "pt", "stand_in": "random numbers, not the real weights"}}, 0
+    for key, t in tensors.items():
+        start, end = end, end + t.numel() * t.element_size()
+        header[key] = {"dtype": _SAFETENSORS_TYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
+    for key, shape in zeros.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[key] = {"dtype": "F16", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for t in tensors.values():
+            f.write(t.contiguous().numpy().tobytes())
+        f.truncate(8 + len(text) + end)
+
+
+def capface_shapes() -> Shapes:
+    """Keys and shapes of the CapFace network that fits the small SD1.5 checkpoint."""
+    return {k: tuple(v.shape) for k, v in CapFace(SMALL, device="meta").state_dict().items()}
+
+
+def unet_shapes() -> Shapes:
+    """Keys and shapes of the small SD1.5 UNet: CapFace's encoder and middle, and a decoder of two blocks."""
+    encoder = {k: s for k, s in capface_shapes().items() if k.startswith(("time_embed.", "input_blocks.", "middle_block."))}
+    shapes, width = dict(encoder), SMALL.model_channels
+    for i in range(SMALL.num_res_blocks + 1):
+        block = f"output_blocks.{i}."
+        shapes |= {k.replace("input_blocks.1.", block, 1): s for k, s in encoder.items() if k.startswith("input_blocks.1.")}
+        # each takes one of the encoder's outputs beside its input
+        shapes |= {
+            f"{block}0.in_layers.0.weight": (2 * width,),
+            f"{block}0.in_layers.0.bias": (2 * width,),
+            f"{block}0.in_layers.2.weight": (width, 2 * width, 3, 3),
+            f"{block}0.skip_connection.weight": (width, 2 * width, 1, 1),
+            f"{block}0.skip_connection.bias": (width,),
+        }
+    return shapes | {"out.0.weight": (width,), "out.0.bias": (width,), "out.2.weight": (4, width, 3, 3), "out.2.bias": (4,)}
+
+
+def transformer_shapes(prefix: str, layers: int, width: int) -> Shapes:
+    """Keys and shapes of a CLIP transformer's layers."""
+    shapes = {}
+    for i in range(layers):
+        layer = f"{prefix}.layers.{i}."
+        linears = {f"self_attn.{p}_proj": (width, width) for p in ("q", "k", "v", "out")}
+        linears |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+        for name, shape in linears.items():
+            shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
+        for norm in ("layer_norm1", "layer_norm2"):
+            shapes |= {f"{layer}{norm}.weight": (width,), f"{layer}{norm}.bias": (width,)}
+    return shapes
+
+
+def taesd_shapes() -> Shapes:
+    """Keys and shapes of TAESD, the small autoencoder that stands in for SD1.5's."""
+    shapes = {"vae_scale": (), "vae_shift": ()}
+    # positions in the two sequences: residual blocks; convolutions without bias, where the size changes; first and last ones
+    for part, blocks, resizing, ends in (
+        ("taesd_encoder", (1, 3, 4, 5, 7, 8, 9, 11, 12, 13), (2, 6, 10), {0: (64, 3), 14: (4, 64)}),
+        ("taesd_decoder", (3, 4, 5, 8, 9, 10, 13, 14, 15, 18), (7, 12, 17), {1: (64, 4), 19: (3, 64)}),
+    ):
+        for i in blocks:
+            for j in (0, 2, 4):
+                shapes |= {f"{part}.{i}.conv.{j}.weight": (64, 64, 3, 3), f"{part}.{i}.conv.{j}.bias": (64,)}
+        shapes |= {f"{part}.{i}.weight": (64, 64, 3, 3) for i in resizing}
+        for i, (out, into) in ends.items():
+            shapes |= {f"{part}.{i}.weight": (out, into, 3, 3), f"{part}.{i}.bias": (out,)}
+    return shapes
+
+
+def split_layers(shapes: Shapes) -> tuple[Shapes, Shapes]:
+    """Split a transformer's parameters into those to fill (first layer, norms) and those to leave zero."""
+    real = {k: s for k, s in shapes.items() if ".layers.0." in k or ".layer_norm" in k}
+    return real, {k: s for k, s in shapes.items() if k not in real}
+
+
+def write_checkpoint(path: Path) -> None:
+    """A small SD1.5 checkpoint: UNet, CLIP-L text encoder and TAESD, for the stock checkpoint loader."""
+    tensors = {k: fill(k, s) for k, s in (("model.diffusion_model." + k, s) for k, s in unet_shapes().items())}
+    vae = {k: fill(k, s) for k, s in taesd_shapes().items()} | {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())}
+    for key in vae:
+        # ten residual blocks each add to what they get; damped, so that the picture keeps to the range of an image
+        if key.endswith("conv.4.weight"):
+            vae[key] *= 0.2
+    vae["taesd_decoder.19.weight"] *= 0.4
+    vae["taesd_decoder.19.bias"] += 0.5
+    tensors |= {f"first_stage_model.{k}": t for k, t in vae.items()}
+
+    text, width = "cond_stage_model.transformer.text_model.", 768
+    real, zeros = split_layers(transformer_shapes(f"{text}encoder", 12, width))
+    real |= {
+        f"{text}embeddings.token_embedding.weight": (CLIP_VOCABULARY, width),
+        f"{text}embeddings.position_embedding.weight": (CLIP_TOKENS, width),
+        f"{text}final_layer_norm.weight": (width,),
+        f"{text}final_layer_norm.bias": (width,),
+    }
+    tensors |= {k: fill(k, s) for k, s in real.items()}
+    tensors = {k: t.half() for k, t in tensors.items()}
+    tensors[f"{text}embeddings.position_ids"] = torch.arange(CLIP_TOKENS)[None]
+    write_safetensors(path, tensors, zeros)
+
+
+def write_clip_vision(path: Path) -> None:
+    """CLIP ViT-L/14's vision tower, 24 layers of 1024, 257 tokens, as the stock CLIP vision loader reads it."""
+    vision, width = "vision_model.", 1024
+    real, zeros = split_layers(transformer_shapes(f"{vision}encoder", 24, width))
+    real |= {
+        f"{vision}embeddings.class_embedding": (width,),
+        f"{vision}embeddings.patch_embedding.weight": (width, 3, 14, 14),
+        f"{vision}embeddings.position_embedding.weight": (257, width),
+        "visual_projection.weight": (768, width),
+    }
+    for norm in ("pre_layrnorm", "post_layernorm"):  # the first is spelled so in every CLIP file
+        real |= {f"{vision}{norm}.weight": (width,), f"{vision}{norm}.bias": (width,)}
+    tensors = {k: fill(k, s).half() for k, s in real.items()}
+    tensors[f"{vision}embeddings.position_ids"] = torch.arange(257)[None]
+    write_safetensors(path, tensors, zeros)
+
+
+@torch.no_grad()
+def write_capface(path: Path) -> None:
+    """CapFace and the two projections in the released file's layout, with a few tensors of the base model beside them."""
+    control = {k: fill("control_model." + k, s) for k, s in capface_shapes().items()}
+    net = CapFace(SMALL, device="meta")
+    net.load_state_dict(control, assign=True)
+    # The mask: open or closed by what the head looks like, closed where there is no head.
+    control["mask_predict.0.weight"] *= 40
+    guided = net.input_hint_block(torch.zeros(1, SMALL.hint_channels, 64, 64))
+    control["mask_predict.0.bias"] -= net.mask_predict(guided)[0, :, 4, 4] + 4
+    state = {f"control_model.{k}": t for k, t in control.items()}
+    state |= {k: fill(k, tuple(t.shape)) for k, t in IdentityTokens(device="meta").state_dict().items()}
+    base = {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        "model.diffusion_model.input_blocks.0.0.bias": (320,),
+        "first_stage_model.quant_conv.weight": (8, 8, 1, 1),
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight": (768,),
+    }
+    torch.save({"state_dict": state | {k: fill(k, s) for k, s in base.items()}}, path)
+
+
+def write_facenet(path: Path) -> None:
+    """FaceNet as facenet-pytorch publishes it, with the classifier that nobody uses."""
+    shapes = json.loads(_FACENET_SHAPES.read_text(encoding="utf-8"))
+    shapes |= {"logits.weight": (8631, 512), "logits.bias": (8631,)}
+    torch.save({k: fill("facenet." + k, tuple(s)) for k, s in shapes.items()}, path)
+
+
+STAND_INS = {
+    "checkpoints/v1-5-pruned-emaonly.safetensors": (write_checkpoint, "Stable Diffusion 1.5"),
+    "clip_vision/clip-vit-large-patch14.safetensors": (write_clip_vision, "CLIP ViT-L/14's image encoder"),
+    "capface/caphuman.ckpt": (write_capface, "CapFace (the released caphuman.ckpt)"),
+    "facenet/20180402-114759-vggface2.pt": (write_facenet, "FaceNet trained on VGGFace2"),
+}
+"""File in a models folder -> its writer, and what it stands in for."""
+
+
+def make_standins(models: Path, *, say=print) -> list[dict]:
+    """Write the stand-ins that are not there yet into a folder laid out like ComfyUI's `models`.
+
+    Args:
+        models: The folder; keep it apart from real weights.
+        say: Takes one line for each file that is written.
+
+    Returns:
+        One {"file", "stands_in_for"} each, also written to `stand-ins.json` in the folder.
+    """
+    models = Path(models)
+    for file, (write, name) in STAND_INS.items():
+        path = models / file
+        if path.exists():
+            continue
+        start = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        write(part)
+        part.replace(path)
+        say(f"made a stand-in for {name}: {file} ({time.monotonic() - start:.1f} s)")
+    rows = [{"file": file, "stands_in_for": name} for file, (_, name) in STAND_INS.items()]
+    (models / LIST).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    return rows
