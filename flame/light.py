@@ -30,30 +30,27 @@ def sh_basis(normals: Tensor) -> Tensor:
     """The nine basis functions `c_k · b_k(n)`.
 
     Args:
-        normals: `[..., 3]`; interpolated normals may be shorter than 1 and are taken as they are.
+        normals: `[3, N]`; interpolated normals may be shorter than 1 and are taken as they are.
 
     Returns:
-        `[..., 9]`.
+        `[9, N]`.
     """
-    x, y, z = normals.unbind(-1)
-    basis = torch.stack(
-        [torch.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1],
-        dim=-1,
-    )
-    return basis * basis.new_tensor(SH_FACTORS)
+    x, y, z = normals
+    basis = torch.stack([torch.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1])
+    return basis * basis.new_tensor(SH_FACTORS)[:, None]
 
 
 def shade(normals: Tensor, light: Tensor) -> Tensor:
     """The shading of normals under one light.
 
     Args:
-        normals: `[N, 3]`.
+        normals: `[3, N]`.
         light: `[9, 3]`, a column for each of RGB.
 
     Returns:
-        `[N, 3]`, unclamped.
+        `[3, N]`, unclamped.
     """
-    return sh_basis(normals) @ light
+    return light.T @ sh_basis(normals)
 
 
 def directional_light(

@@ -88,16 +88,16 @@ def _spans(corners: Tensor, height: int, width: int) -> _Spans:
     finite = torch.isfinite(corners).flatten(1).all(1)
     corners = corners.where(finite[:, None, None], 0)
     order = corners[..., 1].argsort(dim=1, stable=True)
-    top, middle, bottom = corners.gather(1, order[..., None].expand(-1, -1, 3)).unbind(1)
-    first = top[:, 1].ceil().clamp(0, height)
-    last = bottom[:, 1].ceil().clamp(0, height)
+    ordered = corners.gather(1, order[..., None].expand(-1, -1, 3))
+    first = ordered[:, 0, 1].ceil().clamp(0, height)
+    last = ordered[:, 2, 1].ceil().clamp(0, height)
     rows = (last - first).clamp(min=0).long()
 
     # One entry for each row of each face.
     face = torch.repeat_interleave(rows)
     offset = rows.cumsum(0) - rows
     row = first[face].long() + (torch.arange(face.shape[0], device=face.device) - offset[face])
-    top, middle, bottom = top[face], middle[face], bottom[face]
+    top, middle, bottom = ordered.flatten(1).index_select(0, face).view(-1, 3, 3).unbind(1)
     upper = row < middle[:, 1]
     long_x, long_z = _cross(top, bottom, row)
     short_x, short_z = _cross(torch.where(upper[:, None], top, middle), torch.where(upper[:, None], middle, bottom), row)

@@ -79,30 +79,31 @@ def render_head(model: HeadModel, params: HeadParams, height: int, width: int) -
     seen = frame_to_ndc(project(vertices, params.camera), height, width)
     face, barycentric = rasterize(seen, model.faces, height, width)
     normals = vertex_normals(vertices, model.faces)
-    uv_corners = model.uv[model.uv_faces]
+    uv_corners = model.uv[model.uv_faces].permute(1, 2, 0)
 
-    maps = vertices.new_zeros(params.batch, height * width, 9)
+    maps = vertices.new_zeros(params.batch, 9, height * width)
     for frame in range(params.batch):
         pixels = (face[frame].view(-1) >= 0).nonzero().squeeze(1)
-        at = face[frame].view(-1)[pixels]
-        weights = barycentric[frame].view(-1, 3)[pixels]
-        corners = torch.cat([normals[frame][model.faces], uv_corners], dim=-1)
-        # Whole rows of a flat table: several times faster than gathering each corner.
-        surface = (corners.flatten(1).index_select(0, at).view(-1, 3, 5) * weights[..., None]).sum(1)
-        normal, uv = surface[:, :3], surface[:, 3:]
+        nearest = face[frame].view(-1)[pixels]
+        weights = barycentric[frame].view(-1, 3)[pixels].T.contiguous()
+        # [3 corners, 5 attributes, F], gathered at the pixels' faces; channels first is the fast order throughout.
+        corners = torch.cat([normals[frame][model.faces].permute(1, 2, 0), uv_corners], dim=1)
+        seen_at = corners.flatten(0, 1).index_select(1, nearest).view(3, 5, -1)
+        surface = (seen_at * weights[:, None]).sum(0)
+        normal, uv = surface[:3], surface[3:]
         albedo = _sample(albedo_uv[frame], uv)
-        maps[frame, pixels] = torch.cat([normal, albedo, albedo * shade(normal, params.light[frame])], dim=1)
-    maps = maps.transpose(1, 2).reshape(params.batch, 9, height, width)
+        maps[frame].index_copy_(1, pixels, torch.cat([normal, albedo, albedo * shade(normal, params.light[frame])]))
+    maps = maps.unflatten(2, (height, width))
     return HeadMaps(maps[:, :3], maps[:, 3:6], maps[:, 6:], (face >= 0)[:, None].float())
 
 
 def _sample(texture: Tensor, uv: Tensor) -> Tensor:
-    """Colours `[N, 3]` of a texture `[3, h, w]` at `uv` `[N, 2]`."""
-    grid = torch.stack([uv[:, 0] * 2 - 1, 1 - uv[:, 1] * 2], dim=-1)
+    """Colours `[3, N]` of a texture `[3, h, w]` at `uv` `[2, N]`."""
+    grid = torch.stack([uv[0] * 2 - 1, 1 - uv[1] * 2], dim=-1)
     sampled = torch.nn.functional.grid_sample(
         texture[None], grid[None, None], mode="bilinear", padding_mode="zeros", align_corners=False
     )
-    return sampled[0, :, 0].T
+    return sampled[0, :, 0]
 
 
 def landmark_pixels(model: HeadModel, params: HeadParams, height: int, width: int) -> Tensor:
