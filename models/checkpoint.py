@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import BadFile, MissingFile
 from . import layers
 from .capface import CapFace, CapFaceConfig, IdentityTokens
+from .strict import fill
 
 NETWORK = "control_model."
 TOKENS = ("img_linear.", "id_linear.")
@@ -63,14 +64,17 @@ def load_capface(
     if "mask_predict.0.weight" not in network or not tokens:
         raise BadFile(f"{name} is {describe(state)}. Expected a CapFace checkpoint: {SOURCE}.")
 
-    config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
-    kw = {"device": "meta", "operations": operations}
-    capface = _filled(CapFace(config, **kw, attention=attention), network, NETWORK, name, device, dtype)
     widths = [tokens[k].shape[1] for k in ("img_linear.weight", "id_linear.weight") if k in tokens]
     if len(widths) != 2:
         raise BadFile(f"{name} is an incomplete CapFace checkpoint: expected img_linear and id_linear, got {sorted(tokens)}.")
-    projections = IdentityTokens(*widths, config.context_width, **kw)
-    return capface, _filled(projections, tokens, "", name, device, dtype)
+    config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
+    dtype = dtype or tokens["id_linear.weight"].dtype
+    build = {"device": "meta", "dtype": dtype, "operations": operations}
+    fit = {"file": name, "kind": "CapFace", "source": SOURCE, "device": device}
+    return (
+        fill(CapFace(config, **build, attention=attention), network, **fit),
+        fill(IdentityTokens(*widths, config.context_width, **build), tokens, **fit),
+    )
 
 
 def capface_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -81,22 +85,6 @@ def capface_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
     """
     load_capface(path)  # refuses what is no CapFace, by name
     return {k: v for k, v in read_state_dict(path).items() if k.startswith((NETWORK, *TOKENS))}
-
-
-def _filled(module: nn.Module, state: Mapping[str, Tensor], prefix: str, name: str, device, dtype) -> nn.Module:
-    """Give a module built on the meta device its parameters, strictly, one tensor at a time."""
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    got = {k: tuple(v.shape) for k, v in state.items()}
-    problems = [f"{prefix}{k} is missing" for k in expected if k not in got]
-    problems += [f"{prefix}{k} is not CapFace's" for k in got if k not in expected]
-    problems += [f"{prefix}{k} is {got[k]}, not {s}" for k, s in expected.items() if got.get(k, s) != s]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        problems = "; ".join(problems[:3]) + more
-        raise BadFile(f"{name} is not a complete CapFace checkpoint: {problems}. Download it again: {SOURCE}.")
-    device = device or "cpu"
-    module.load_state_dict({k: v.to(device=device, dtype=dtype or v.dtype) for k, v in state.items()}, assign=True)
-    return module.eval().requires_grad_(False)
 
 
 # Files
