@@ -1,0 +1,72 @@
+"""Head conditions: what a head shall look like, as the nine-channel hint `[normal; albedo; Lambertian]` of any size.
+
+Conventions: a hint is float32 `[B, 9, H, W]`: normals in −1..1 (x right, y up, z towards the viewer), albedo in 0..1,
+Lambertian unclamped; the background is 0 in all of them.
+"""
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import BadInput
+from .head import HeadModel
+from .params import HeadParams
+from .render import render_head
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCondition:
+    """A head model and its parameters, rendered on demand at the size asked for. It holds no pixels but the last hint."""
+
+    model: HeadModel
+    params: HeadParams
+    _last: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def batch(self) -> int:
+        """Number of heads (frames)."""
+        return self.params.batch
+
+    def hint(self, height: int, width: int) -> Tensor:
+        """Render the hint.
+
+        Args:
+            height: Pixels.
+            width: Pixels.
+
+        Returns:
+            float32 `[B, 9, height, width]` on the parameters' device. The last one is kept: do not write to it.
+        """
+        size = (height, width)
+        last = self._last.get(size)
+        if last is None:
+            last = render_head(self.model, self.params, height, width).hint()
+            self._last.clear()
+            self._last[size] = last
+        return last
+
+
+@dataclass(frozen=True, eq=False)
+class HintImages:
+    """A head condition made of ready pixels; it is resized where a latent of another size asks for it."""
+
+    images: Tensor
+    """float32 `[B, 9, H, W]`."""
+
+    def __post_init__(self):
+        if self.images.ndim != 4 or self.images.shape[1] != 9:
+            raise BadInput(
+                f"Expected head maps of shape [B, 9, H, W] (normal, albedo, Lambertian), got {list(self.images.shape)}."
+            )
+
+    @property
+    def batch(self) -> int:
+        """Number of heads (frames)."""
+        return self.images.shape[0]
+
+    def hint(self, height: int, width: int) -> Tensor:
+        """Return the maps at a size: float32 `[B, 9, height, width]`."""
+        if self.images.shape[-2:] == (height, width):
+            return self.images
+        return F.interpolate(self.images, size=(height, width), mode="bilinear", antialias=True)
