@@ -41,9 +41,9 @@ def facenet_face(image, box, size=FACENET_SIZE):
     if right <= left or bottom <= top:
         raise BadInput(f"The face box {[round(float(v), 1) for v in box]} has no pixel in the {width} × {height} image.")
     face = (image[:, top:bottom, left:right] * 255).round()
-    # 8-bit images are resized along the rows, rounded, then along the columns and rounded again.
-    face = _resize(face, face.shape[-2], size).round()
-    face = _resize(face, size, size).round()
+    # an 8-bit image is resized along its rows and then along its columns, with halves rounded up after each
+    face = (_resize(face, face.shape[-2], size) + 0.5).floor()
+    face = (_resize(face, size, size) + 0.5).floor()
     return (face - 127.5) / 128
 
 
@@ -216,7 +216,7 @@ def warp(image, transform, height, width, outside="border"):
         raise BadInput(f"outside is one of {', '.join(OUTSIDE)}, got {outside!r}.")
     if image.ndim == 3:
         return warp(image[None], transform, height, width, outside)[0]
-    back = torch.linalg.inv(transform.double()).to(image).expand(len(image), 3, 3)
+    back = torch.linalg.inv(transform.cpu().double()).to(image).expand(len(image), 3, 3)
     y, x = torch.meshgrid(
         torch.arange(height, device=image.device, dtype=image.dtype),
         torch.arange(width, device=image.device, dtype=image.dtype),
