@@ -216,19 +216,14 @@ class Run:
     outputs: dict = field(default_factory=dict)
     """Node id -> what the node showed, such as {"images": [{"filename", "subfolder", "type"}]}."""
 
-    @property
-    def progress(self):
-        """The sampler's steps as `(value, max)`."""
-        return [(data["value"], data["max"]) for kind, data in self.events if kind == "progress"]
+    def progress(self, node):
+        """The progress events of one node as `(value, max)`."""
+        return [(data["value"], data["max"]) for kind, data in self.events if kind == "progress" and data["node"] == node]
 
     @property
     def cached(self):
         """Ids of the nodes that did not run again."""
         return {node for kind, data in self.events if kind == "execution_cached" for node in data["nodes"]}
-
-    def images(self):
-        """The saved or previewed images, in node order."""
-        return [image for shown in self.outputs.values() for image in shown.get("images", [])]
 
 
 class ComfyClient:
@@ -340,5 +335,5 @@ class ComfyClient:
         self._call("interrupt", {})
 
     def fetch(self, image):
-        """The bytes of one image of `Run.images`."""
+        """The bytes of one image, a `{"filename", "subfolder", "type"}` of `Run.outputs`."""
         return request(f"{self.process.url}/view?{urllib.parse.urlencode(image)}")

@@ -1,0 +1,72 @@
+"""A ComfyUI for the tests in this folder: its modules in this process, and processes of it to talk to over HTTP."""
+
+import hashlib
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from capface.tools import standins as standins_module
+from capface.tools.comfy import PACK, find_host, host_version
+
+HERE = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items):
+    """Mark everything here, so that `-m "not host"` leaves it out."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.host)
+
+
+@pytest.fixture(scope="session")
+def comfyui():
+    """Folder of the ComfyUI to test against."""
+    folder = find_host()
+    if folder is None:
+        pytest.skip("no ComfyUI: set COMFYUI_PATH, or put one into ~/comfy/ComfyUI")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def standins():
+    """A folder laid out like ComfyUI's `models` with the stand-in weights, kept between runs of the same code."""
+    sources = (Path(standins_module.__file__), PACK / "models" / "capface.py", PACK / "models" / "layers.py")
+    tag = hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
+    folder = PACK / "output" / "stand-ins" / tag
+    for old in folder.parent.glob("*"):
+        if old != folder:
+            shutil.rmtree(old)
+    standins_module.make_standins(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def in_host(comfyui, standins, tmp_path_factory):
+    """ComfyUI's modules, importable in this process from here on (`import comfy.sd`, …), on the CPU.
+
+    Has `nodes` and `folder_paths`, the host's own modules, and its `version` as a tuple of numbers.
+    """
+    base = tmp_path_factory.mktemp("comfyui")
+    argv, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
+    sys.path.insert(0, str(comfyui))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the host's own imports warn about is not ours to mend
+            import comfy.options
+
+            comfy.options.enable_args_parsing()
+            import folder_paths
+            import utils.extra_config  # noqa: F401  before nodes, which puts a folder with another `utils` on sys.path
+
+            import nodes
+    finally:
+        sys.argv = argv
+    for folder in standins.iterdir():
+        if folder.is_dir():
+            folder_paths.add_model_folder_path(folder.name, str(folder))
+    version = tuple(int(n) for n in host_version(comfyui).split(".")[:3])
+    return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, version=version)

@@ -1,0 +1,170 @@
+"""The pack in a real ComfyUI process, over HTTP and websocket: what a user of the API sees."""
+
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, PromptRejected
+
+WIDTH, HEIGHT, STEPS = 192, 256, 3
+CHAIN = {
+    "CapFaceLoad",
+    "CapFaceLoadFaceReader",
+    "CapFaceLoadHeadModel",
+    "CapFaceEncodeIdentity",
+    "CapFaceFitHead",
+    "CapFaceRenderHead",
+    "CapFaceApply",
+}
+
+
+def png(pixels):
+    """A PNG file's bytes from `[H, W, 3]` uint8."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def find(prompt, class_type):
+    """Id of the only node of a class."""
+    (found,) = (i for i, node in prompt.items() if node["class_type"] == class_type)
+    return found
+
+
+def inputs(prompt, class_type):
+    """Inputs of the only node of a class."""
+    return prompt[find(prompt, class_type)]["inputs"]
+
+
+@pytest.fixture(scope="module")
+def wrong_models(tmp_path_factory):
+    """A models folder with a LoRA where CapFace belongs."""
+    folder = tmp_path_factory.mktemp("models") / "capface"
+    folder.mkdir()
+    name = "lora_unet_down_blocks_0_attentions_0_proj_in."
+    lora = {name + "lora_up.weight": torch.ones(8, 4), name + "lora_down.weight": torch.ones(4, 8)}
+    save_file(lora, folder / "a-lora.safetensors")
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def client(comfyui, standins, wrong_models):
+    """A running ComfyUI with the stand-ins, and the astronaut as photo.png in its input folder."""
+    with ComfyProcess(comfyui, [standins, wrong_models]) as process, ComfyClient(process) as client:
+        assert client.upload_image(png(skimage.data.astronaut()), "photo.png") == "photo.png"
+        yield client
+
+
+@pytest.fixture
+def portrait():
+    """The shipped API workflow, small and short."""
+    prompt = json.loads((PACK / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
+    inputs(prompt, "LoadImage")["image"] = "photo.png"
+    inputs(prompt, "EmptyLatentImage").update(width=WIDTH, height=HEIGHT, batch_size=1)
+    inputs(prompt, "KSampler").update(steps=STEPS, seed=1)
+    return prompt
+
+
+def render(client, prompt, **options):
+    """Run a prompt that has to succeed; returns the run and the saved image `[H, W, 3]` as floats."""
+    run = client.run(prompt, **options)
+    assert run.status == "success", f"{run.error.get('node_type')}: {run.error.get('exception_message')}"
+    (image,) = run.outputs[find(prompt, "SaveImage")]["images"]
+    return run, np.asarray(Image.open(io.BytesIO(client.fetch(image))), dtype=np.float32)
+
+
+def test_the_pack_loads_from_an_oddly_named_folder(client):
+    nodes = client.object_info()
+    assert {name for name, node in nodes.items() if node["python_module"] == f"custom_nodes.{FOLDER}"} >= CHAIN
+
+
+def test_the_workflow_uses_the_whole_chain(portrait):
+    assert {node["class_type"] for node in portrait.values()} >= CHAIN
+
+
+def test_a_portrait_comes_back_with_progress(client, portrait):
+    run, image = render(client, portrait)
+    assert image.shape == (HEIGHT, WIDTH, 3)
+    assert image.std(axis=(0, 1)).min() > 4
+    assert run.progress(find(portrait, "KSampler")) == [(i + 1, STEPS) for i in range(STEPS)]
+    started = [d["node"] for kind, d in run.events if kind == "executing" and d.get("node")]
+    assert started.index(find(portrait, "CapFaceApply")) < started.index(find(portrait, "KSampler"))
+    assert client.history(run.prompt_id)["status"]["status_str"] == "success"
+
+
+def test_capface_acts_on_the_image(client, portrait):
+    _, image = render(client, portrait)
+    plain = copy.deepcopy(portrait)
+    for side in ("positive", "negative"):
+        inputs(plain, "KSampler")[side] = inputs(portrait, "CapFaceApply")[side]
+    _, without = render(client, plain)
+    assert np.abs(image - without).mean() > 1
+
+
+def test_the_same_prompt_is_cached_and_the_seed_decides_the_image(client, portrait):
+    sampler = find(portrait, "KSampler")
+    _, first = render(client, portrait)
+    again, cached = render(client, portrait)
+    assert sampler in again.cached
+    assert np.array_equal(first, cached)
+
+    inputs(portrait, "KSampler")["seed"] = 2
+    other_run, other = render(client, portrait)
+    assert sampler not in other_run.cached
+    assert {find(portrait, "CapFaceLoad"), find(portrait, "CapFaceEncodeIdentity")} <= other_run.cached
+    assert np.abs(other - first).mean() > 1
+
+    inputs(portrait, "KSampler")["seed"] = 1
+    same_run, same = render(client, portrait)
+    assert sampler not in same_run.cached
+    assert np.array_equal(same, first)
+
+
+def test_a_run_after_an_interrupt_is_clean(client, portrait):
+    _, before = render(client, portrait)
+    interrupted = copy.deepcopy(portrait)
+    inputs(interrupted, "KSampler").update(seed=3, steps=20)
+    sampler = find(portrait, "KSampler")
+
+    def stop(kind, data):
+        if kind == "progress" and data["node"] == sampler and data["value"] == 2:
+            client.interrupt()
+
+    run = client.run(interrupted, on_event=stop)
+    assert run.status == "interrupted"
+    assert 2 <= len(run.progress(sampler)) < 20
+
+    after_run, after = render(client, portrait)
+    assert sampler not in after_run.cached
+    assert np.array_equal(after, before)
+
+
+def test_a_missing_photo_is_refused_with_its_name(client, portrait):
+    inputs(portrait, "LoadImage")["image"] = "nobody.png"
+    with pytest.raises(PromptRejected, match=r"nobody\.png") as refused:
+        client.queue(portrait)
+    assert list(refused.value.node_errors) == [find(portrait, "LoadImage")]
+
+
+def test_a_wrong_file_is_named_for_what_it_is(client, portrait):
+    (widget,) = (name for name, value in inputs(portrait, "CapFaceLoad").items() if value == "caphuman.ckpt")
+    inputs(portrait, "CapFaceLoad")[widget] = "a-lora.safetensors"
+    run = client.run(portrait)
+    assert (run.status, run.error["node_type"]) == ("error", "CapFaceLoad")
+    assert "a-lora.safetensors" in run.error["exception_message"]
+    assert "LoRA" in run.error["exception_message"]
+
+
+def test_a_photo_without_a_face_says_so(client, portrait):
+    inputs(portrait, "LoadImage")["image"] = client.upload_image(png(np.full((256, 256, 3), 128, np.uint8)), "grey.png")
+    run = client.run(portrait)
+    assert run.status == "error"
+    assert run.error["node_type"] in ("CapFaceEncodeIdentity", "CapFaceFitHead")
+    assert "no face" in run.error["exception_message"].lower()
