@@ -5,8 +5,8 @@ batch. CapFace's residuals depend on the latents, the timestep, the head and the
 evaluated once, however the host groups them.
 """
 
-import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.controlnet
 import comfy.ldm.modules.attention
@@ -14,14 +14,13 @@ import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import BadInput
 from ..flame.condition import HeadCondition, HintImages
 from ..models.capface import CapFace, IdentityTokens
-from ..models.checkpoint import load_capface
-
-log = logging.getLogger("capface")
+from ..models.checkpoint import capface_tensors, load_capface
 
 LATENT_SCALE = 8
 """Pixels of the hint for one of the latent, along each side."""
@@ -98,6 +97,60 @@ def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) 
     )
     patcher = comfy.model_patcher.ModelPatcher(_Networks(network, tokens), load_device, offload_device)
     return CapFaceModel(patcher, manual_cast_dtype or dtype, name)
+
+
+def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None) -> Path:
+    """Write CapFace's tensors of a checkpoint to a safetensors file, complete or not at all.
+
+    Args:
+        source: What `load_capface` takes.
+        target: The new file; one of that name is replaced.
+        dtype: Type to store; the source's own by default.
+
+    Returns:
+        The target.
+
+    Raises:
+        MissingFile, BadFile: as `load_capface`.
+    """
+    tensors = {k: v.to(dtype or v.dtype).contiguous() for k, v in capface_tensors(source).items()}
+    part = target.with_suffix(".part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt", "model": "capface", "source": source.name})
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def apply_capface(conditionings, model: CapFaceModel, condition, identity: Identity | None, *, strength=1.0, **control) -> list:
+    """Add a CapFace control to conditionings, before which their own controls stay.
+
+    Args:
+        conditionings: ComfyUI's conditionings, such as (positive, negative).
+        model: The checkpoint.
+        condition: The head.
+        identity: The person, or None.
+        strength: Scale of the residuals; at 0 the conditionings are returned as they are.
+        control: `tau` and `timestep_percent_range`, as for `CapFaceControl`.
+
+    Returns:
+        As many new conditionings.
+    """
+    if strength == 0:
+        return list(conditionings)
+    first = CapFaceControl(model, condition, identity, strength=strength, **control)
+    by_previous = {}  # positive and negative share one control where they share what comes before it
+    out = []
+    for conditioning in conditionings:
+        entries = []
+        for embedding, options in conditioning:
+            previous = options.get("control")
+            if previous not in by_previous:
+                by_previous[previous] = first.copy().set_previous_controlnet(previous)
+            entries.append([embedding, {**options, "control": by_previous[previous], "control_apply_to_uncond": False}])
+        out.append(entries)
+    return out
 
 
 class _Evaluation:

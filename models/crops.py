@@ -196,6 +196,22 @@ def ffhq_crop(image, points, size=ALIGNED_SIZE, outside="border"):
     return warp(coarse, transform @ _resizing(coarse.shape[-2:], image), size, size, outside=outside), transform
 
 
+def move_box(transform, box):
+    """A box in the frame that a similarity leads to: its centre moved, its sides scaled, upright again.
+
+    Args:
+        transform: Shape [3,3], image pixel to crop pixel, rotation and scale alone.
+        box: Shape [4], left, top, right, bottom in pixels.
+
+    Returns:
+        Shape [4], in the crop's pixels.
+    """
+    low, high = box.unflatten(0, (2, 2))
+    centre = transform_points(transform, ((low + high) / 2)[None])[0]
+    half = (high - low) / 2 * torch.linalg.det(transform[:2, :2]).sqrt()
+    return torch.cat([centre - half, centre + half])
+
+
 def warp(image, transform, height, width, outside="border"):
     """Resample an image, one bilinear sample a pixel.
 

@@ -12,6 +12,7 @@ from capface.models.crops import (
     facenet_face,
     ffhq_crop,
     ffhq_transform,
+    move_box,
     transform_points,
     warp,
 )
@@ -201,3 +202,13 @@ def test_warp_moves_pixels_as_the_transform_says():
 def test_warp_refuses_an_unknown_outside():
     with pytest.raises(BadInput, match="border, black, white"):
         warp(torch.rand(3, 4, 4), torch.eye(3), 4, 4, outside="reflect")
+
+
+def test_a_moved_box_follows_the_similarity_and_stays_upright():
+    angle = torch.tensor(0.5)
+    rotation = 2 * torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    transform = torch.eye(3)
+    transform[:2, :2], transform[:2, 2] = rotation, torch.tensor([5.0, -3.0])
+    box = move_box(transform, torch.tensor([10.0, 20.0, 30.0, 60.0]))
+    assert torch.allclose(box[2:] - box[:2], torch.tensor([40.0, 80.0]), atol=1e-4)
+    assert torch.allclose((box[:2] + box[2:]) / 2, rotation @ torch.tensor([20.0, 40.0]) + torch.tensor([5.0, -3.0]), atol=1e-4)

@@ -1,0 +1,142 @@
+"""What reads faces from photos, inside ComfyUI's memory management."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import torch
+from torch import Tensor
+
+from ..errors import BadInput, MissingFile, MissingPackage, NoFaceFound
+from ..models.crops import facenet_face, ffhq_crop, move_box
+from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, detector_problems
+from ..models.facenet import load_facenet
+from . import assets
+from .control import Identity
+
+DETECTORS = ("auto", "insightface", "mtcnn")
+CLIP_TOKENS = (257, 1024)
+
+
+@dataclass(frozen=True)
+class FaceReader:
+    """Detector and FaceNet, each loaded when it is first needed."""
+
+    detector_name: str
+    """One of `DETECTORS`."""
+    facenet_file: str
+    """A file in models/facenet."""
+
+    @cached_property
+    def _detector(self) -> InsightFaceDetector | MtcnnDetector:
+        root = assets.folder(assets.INSIGHTFACE)
+        name = self.detector_name
+        if name == "auto":
+            problems = detector_problems(root)
+            name = next((n for n, problem in problems.items() if problem is None), None)
+            if name is None:
+                raise MissingPackage("No face detector is there. " + " Or: ".join(problems.values()))
+        if name == "insightface":
+            try:
+                return InsightFaceDetector(root)
+            except MissingFile:
+                return InsightFaceDetector(root, "antelopev2")
+        return MtcnnDetector()
+
+    @cached_property
+    def _facenet(self) -> comfy.model_patcher.ModelPatcher:
+        path = assets.path_of(assets.FACENET, self.facenet_file)
+        offload_device = mm.text_encoder_offload_device()
+        network = load_facenet(path, device=offload_device, operations=comfy.ops.manual_cast)
+        return comfy.model_patcher.ModelPatcher(network, mm.text_encoder_device(), offload_device)
+
+    def faces(self, images: Tensor, which: str, index: int) -> list[FaceDetection]:
+        """Find one face in each image.
+
+        Args:
+            images: RGB `[B, 3, H, W]` in 0..1.
+            which: The order in which faces are counted, as for `choose_face`.
+            index: Which face in that order.
+
+        Returns:
+            B faces.
+
+        Raises:
+            NoFaceFound: naming the image, if there is no face, or not that many.
+        """
+        found = []
+        for i, image in enumerate(images):
+            mm.throw_exception_if_processing_interrupted()
+            try:
+                found.append(choose_face(self._detector.detect(image.cpu()), which, index, image_size=image.shape[-2:]))
+            except NoFaceFound as error:
+                raise NoFaceFound(f"Image {i + 1} of {len(images)}: {error}") from None
+        return found
+
+    def identity(self, images: Tensor, faces: list[FaceDetection], clip_vision, align: bool) -> tuple[Identity, Tensor]:
+        """Read who is in the photos.
+
+        Args:
+            images: RGB `[B, 3, H, W]` in 0..1.
+            faces: The face of each.
+            clip_vision: ComfyUI's CLIP_VISION with CLIP ViT-L/14.
+            align: Bring each face upright into the middle of a 512 × 512 portrait first, as the training photos were.
+
+        Returns:
+            The identity of B photos, and a preview RGB `[B, 3, 512, 1024]`: what CLIP and what FaceNet saw.
+        """
+        portraits, crops = [], []
+        for image, face in zip(images, faces, strict=True):
+            portrait, box = image.cpu(), face.box
+            if align:
+                portrait, transform = ffhq_crop(portrait, face.points5)
+                box = move_box(transform, box)
+            portraits.append(portrait)
+            crops.append(facenet_face(portrait, box))
+        portraits, crops = torch.stack(portraits), torch.stack(crops)
+        identity = Identity(self._embed(crops), clip_tokens(clip_vision, portraits))
+        return identity, _side_by_side(portraits, (crops * 128 + 127.5) / 255)
+
+    @torch.inference_mode()
+    def _embed(self, crops: Tensor) -> Tensor:
+        patcher = self._facenet
+        mm.load_models_gpu([patcher])
+        return patcher.model(crops.to(patcher.load_device)).float().cpu()
+
+
+def clip_tokens(clip_vision, portraits: Tensor) -> Tensor:
+    """Read the local identity: CLIP ViT-L/14's last hidden state, before its last layer norm.
+
+    Args:
+        clip_vision: ComfyUI's CLIP_VISION.
+        portraits: RGB `[B, 3, H, W]` in 0..1.
+
+    Returns:
+        float32 `[B, 257, 1024]` on the CPU.
+
+    Raises:
+        BadInput: if it is another CLIP.
+    """
+    tokens = clip_vision.encode_image(portraits.movedim(1, -1))["last_hidden_state"].float().cpu()
+    if tuple(tokens.shape[1:]) != CLIP_TOKENS:
+        raise BadInput(
+            f"CapFace needs the image tokens of CLIP ViT-L/14 at 224 pixels, 257 of 1024 numbers; this CLIP vision model gives "
+            f"{tokens.shape[1]} of {tokens.shape[2]}. Load openai/clip-vit-large-patch14 in Load CLIP Vision."
+        )
+    return tokens
+
+
+def _side_by_side(*pictures: Tensor, height: int = 512) -> Tensor:
+    """Scale `[B,3,H,W]` pictures to one height, put on squares of it, and join them from left to right."""
+    panels = []
+    for picture in pictures:
+        scale = height / max(picture.shape[-2:])
+        size = [max(round(side * scale), 1) for side in picture.shape[-2:]]
+        panel = picture.new_ones(*picture.shape[:2], height, height)
+        top, left = (height - size[0]) // 2, (height - size[1]) // 2
+        scaled = torch.nn.functional.interpolate(picture, size, mode="bilinear", antialias=True)
+        panel[:, :, top : top + size[0], left : left + size[1]] = scaled
+        panels.append(panel)
+    return torch.cat(panels, dim=-1)

@@ -1,0 +1,40 @@
+"""The types that flow between the nodes, and the schema helper that every node uses."""
+
+import dataclasses
+
+from comfy_api.latest import io
+
+CAPFACE = io.Custom("CAPFACE")
+"""host.control.CapFaceModel"""
+IDENTITY = io.Custom("CAPFACE_IDENTITY")
+"""host.control.Identity"""
+READER = io.Custom("CAPFACE_READER")
+"""host.reader.FaceReader"""
+HEAD_MODEL = io.Custom("HEAD_MODEL")
+"""flame.head.HeadModel"""
+HEAD = io.Custom("HEAD")
+"""flame.params.HeadParams"""
+HEAD_CONDITION = io.Custom("HEAD_CONDITION")
+"""flame.condition.HeadCondition or HintImages"""
+
+CATEGORY = "CapFace"
+_FIELDS = {f.name for f in dataclasses.fields(io.Schema)}
+
+
+def schema(node_id: str, display_name: str, **kw) -> io.Schema:
+    """Build a node's schema in the pack's category, leaving out flags that this ComfyUI does not know yet."""
+    kw = {"category": CATEGORY, **kw}
+    return io.Schema(node_id=node_id, display_name=display_name, **{k: v for k, v in kw.items() if k in _FIELDS})
+
+
+def which_face() -> list[io.Input]:
+    """Return the two inputs with which a node chooses one of the faces in a photo."""
+    return [
+        io.Combo.Input(
+            "face",
+            options=["largest", "left to right", "center"],
+            default="largest",
+            tooltip="How faces are counted: the largest first, from left to right, or from the middle of the picture.",
+        ),
+        io.Int.Input("face_index", default=0, min=0, max=99, tooltip="Which face in that order; 0 is the first."),
+    ]
