@@ -91,6 +91,15 @@ def place_pack(pack, destination):
         shutil.copytree(pack, destination, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
 
+def model_folders(*roots):
+    """What lies in folders laid out like ComfyUI's `models`, as `ComfyProcess` takes it; the first root's files win."""
+    found = {}
+    for root in roots:
+        for folder in sorted(p for p in Path(root).iterdir() if p.is_dir()):
+            found.setdefault(folder.name, []).append(folder)
+    return found
+
+
 def free_port():
     """Give a loopback port that nobody listens on."""
     with socket.socket() as s:
@@ -99,15 +108,16 @@ def free_port():
 
 
 class ComfyProcess:
-    """A ComfyUI process on the CPU with this pack and no other, in a base directory of its own.
+    """A ComfyUI process with this pack and no other, in a base directory of its own.
 
     Use as a context manager; leaving it ends this process and no other, and removes the base directory.
 
     Args:
         comfyui: Folder with ComfyUI's `main.py`.
-        models: Folders laid out like ComfyUI's `models`, whose subfolders the host searches, first one first.
+        models: Kind ("checkpoints", "capface", …) -> folders that the host searches for it, first one first.
         pack: The pack's folder.
         python: Interpreter that has ComfyUI's requirements.
+        cpu: Whether it has to leave a GPU alone.
 
     Attributes:
         base: The base directory (`input`, `output`, `custom_nodes`, …).
@@ -115,8 +125,9 @@ class ComfyProcess:
         url: `http://127.0.0.1:<port>`.
     """
 
-    def __init__(self, comfyui, models=(), *, pack=PACK, python=sys.executable):
-        self.comfyui, self.models, self.pack, self.python = Path(comfyui), [Path(m) for m in models], Path(pack), python
+    def __init__(self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True):
+        self.comfyui, self.pack = Path(comfyui), Path(pack)
+        self.models, self.python, self.cpu = models or {}, python, cpu
 
     def __enter__(self):
         self._temp = tempfile.TemporaryDirectory(prefix="capface-host-", ignore_cleanup_errors=True)
@@ -145,10 +156,12 @@ class ComfyProcess:
         place_pack(self.pack, base / "custom_nodes" / FOLDER)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [self.python, str(self.comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+        command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
                    "--base-directory", str(base), "--temp-directory", str(base),
                    "--disable-all-custom-nodes", "--whitelist-custom-nodes", FOLDER, "--disable-api-nodes",
                    "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
+        if self.cpu:
+            command.append("--cpu")
         if self.models:
             command += ["--extra-model-paths-config", str(self._model_paths())]
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")
@@ -162,10 +175,7 @@ class ComfyProcess:
 
     def _model_paths(self):
         """Write the file that tells the host about `models`; JSON is YAML."""
-        paths = {}
-        for i, root in enumerate(self.models):
-            folders = sorted(p.name for p in root.iterdir() if p.is_dir())
-            paths[f"models{i}"] = {"base_path": str(root), **{name: name for name in folders}}
+        paths = {"capface_tools": {kind: "\n".join(map(str, folders)) for kind, folders in self.models.items()}}
         file = self.base / "model_paths.yaml"
         file.write_text(json.dumps(paths), encoding="utf-8")
         return file

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, PromptRejected
+from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, PromptRejected, model_folders
 
 WIDTH, HEIGHT, STEPS = 192, 256, 3
 CHAIN = {
@@ -57,7 +57,7 @@ def wrong_models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(comfyui, standins, wrong_models):
     """A running ComfyUI with the stand-ins, and the astronaut as photo.png in its input folder."""
-    with ComfyProcess(comfyui, [standins, wrong_models]) as process, ComfyClient(process) as client:
+    with ComfyProcess(comfyui, model_folders(standins, wrong_models)) as process, ComfyClient(process) as client:
         assert client.upload_image(png(skimage.data.astronaut()), "photo.png") == "photo.png"
         yield client
 
@@ -154,8 +154,7 @@ def test_a_missing_photo_is_refused_with_its_name(client, portrait):
 
 
 def test_a_wrong_file_is_named_for_what_it_is(client, portrait):
-    (widget,) = (name for name, value in inputs(portrait, "CapFaceLoad").items() if value == "caphuman.ckpt")
-    inputs(portrait, "CapFaceLoad")[widget] = "a-lora.safetensors"
+    inputs(portrait, "CapFaceLoad")["checkpoint"] = "a-lora.safetensors"
     run = client.run(portrait)
     assert (run.status, run.error["node_type"]) == ("error", "CapFaceLoad")
     assert "a-lora.safetensors" in run.error["exception_message"]

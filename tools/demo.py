@@ -1,0 +1,106 @@
+"""The demo behind `python tasks.py demo`: a photo's face, the head fitted to it, and a portrait made in ComfyUI."""
+
+import argparse
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from capface.errors import CapFaceError
+from capface.flame import builtin_head, fit_landmarks
+from capface.models.detection import MtcnnDetector, choose_face
+from capface.tools import weights
+from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
+from capface.tools.sheet import contact_sheet, load_photo, to_picture
+
+STAND_IN_SIZE, STAND_IN_STEPS = 256, 8
+START = time.monotonic()
+
+
+def say(text):
+    """Print one line with the seconds since the start."""
+    print(f"[{time.monotonic() - START:5.1f} s] {text}", flush=True)
+
+
+def make_sheet(photo, path):
+    """Find the face, fit the head, write the sheet."""
+    height, width = photo.shape[1:]
+    say(f"looking for the face in the photo ({width} × {height})")
+    face = choose_face(MtcnnDetector().detect(photo))
+    left, top, right, bottom = (round(v) for v in face.box.tolist())
+    say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
+    model = builtin_head()
+    say(f"fitting the built-in head ({model.template.shape[0]} vertices) to it")
+    fitted = fit_landmarks(model, face.points5[None], height, width)
+    say("drawing the head at several poses")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(photo, model, fitted).save(path)
+
+
+def make_portrait(photo, comfyui, out):
+    """Start ComfyUI with the pack, queue the portrait workflow, save the image; returns its path."""
+    say("weights:")
+    chosen = weights.choose(comfyui / "models", PACK / "output" / "stand-ins" / "demo", say=say)
+    prompt = json.loads((PACK / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
+    weights.use(prompt, chosen)
+    nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    real = chosen[weights.CAPFACE].real
+    if not real:
+        nodes["EmptyLatentImage"].update(width=STAND_IN_SIZE, height=STAND_IN_SIZE)
+        nodes["KSampler"]["steps"] = STAND_IN_STEPS
+        say("with stand-ins the image shows that the whole chain runs, not a person; it is kept small and short")
+
+    def progress(kind, data):
+        if kind == "executing" and data.get("node"):
+            say(f"  {prompt[data['node']]['class_type']}")
+        elif kind == "progress" and prompt[data["node"]]["class_type"] == "KSampler":
+            say(f"    step {data['value']} of {data['max']}")
+
+    folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
+    for extra in ("insightface",):
+        if (comfyui / "models" / extra).is_dir():
+            folders[extra] = [comfyui / "models" / extra]
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
+    with ComfyProcess(comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:
+        file = io.BytesIO()
+        to_picture(photo).save(file, "PNG")
+        nodes["LoadImage"]["image"] = client.upload_image(file.getvalue(), "photo.png")
+        say("queueing workflows/api/portrait.json")
+        run = client.run(prompt, on_event=progress, timeout=3600)
+        if run.status != "success":
+            raise ComfyError(f"{run.error.get('node_type')}: {run.error.get('exception_message')}")
+        saved = next(i for i, node in prompt.items() if node["class_type"] == "SaveImage")
+        path = out / ("portrait.png" if real else "portrait-with-stand-ins.png")
+        path.write_bytes(client.fetch(run.outputs[saved]["images"][0]))
+    return path
+
+
+def main():
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photo", nargs="?")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--comfyui", type=Path)
+    options = parser.parse_args()
+    made = {"contact sheet": options.out / "contact-sheet.png"}
+    try:
+        photo = load_photo(options.photo)
+        make_sheet(photo, made["contact sheet"])
+        say(f"contact sheet: {made['contact sheet']}")
+        if options.comfyui:
+            made["portrait"] = make_portrait(photo, options.comfyui, options.out)
+    except (CapFaceError, ComfyError, OSError) as e:
+        print(f"\nThe demo stopped: {e}", file=sys.stderr)
+        return 1
+    say("done" if options.comfyui else "done, without a portrait: there is no ComfyUI")
+    for what, path in made.items():
+        print(f"{what}: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The demo's contact sheet: the photo, the fitted head over it, and the head's condition maps at several poses."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..flame import HeadModel, HeadParams, landmark_pixels, render_head
+
+TILE, PHOTO, GAP, CAPTION = 208, 480, 8, 22
+BACKGROUND, INK = (24, 26, 30), (214, 216, 220)
+POSES = (
+    ("as in the photo", None, 0),
+    ("yaw −75°", -75, 0),
+    ("yaw −35°", -35, 0),
+    ("front", 0, 0),
+    ("yaw 35°", 35, 0),
+    ("yaw 75°", 75, 0),
+    ("mouth open", 20, 18),
+)
+"""Caption, yaw in degrees (positive turns the face to its left; None keeps the photo's pose), jaw in degrees."""
+
+
+def posed(fitted: HeadParams) -> HeadParams:
+    """The fitted head in each of POSES, at the frame's centre: a batch."""
+    neutral = HeadParams.neutral(device=fitted.device)
+    heads = []
+    for _, yaw, jaw in POSES:
+        head = fitted.replace(camera=neutral.camera)
+        if yaw is not None:
+            turn = [math.radians(yaw) * axis for axis in (0, 1, 0)]
+            head = head.replace(
+                rotation=fitted.rotation.new_tensor([turn]),
+                neck=torch.zeros_like(fitted.neck),
+                jaw=fitted.jaw.new_tensor([[math.radians(jaw), 0, 0]]),
+            )
+        heads.append(head)
+    return HeadParams.cat(heads)
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """`[3, H, W]` in 0..1 as a picture; what is beyond that range is clamped."""
+    return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def over_background(colour: Tensor, alpha: Tensor) -> Tensor:
+    """Colours `[3, H, W]` on the sheet's own background, where `alpha` `[1, H, W]` is 0."""
+    behind = torch.tensor(BACKGROUND, dtype=colour.dtype)[:, None, None] / 255
+    return colour * alpha + behind * (1 - alpha)
+
+
+def overlay(photo: Tensor, model: HeadModel, fitted: HeadParams, strength: float = 0.7) -> Image.Image:
+    """The photo `[3, H, W]` with the fitted head's Lambertian map and its landmarks over it."""
+    height, width = photo.shape[1:]
+    maps = render_head(model, fitted, height, width)
+    alpha = strength * maps.alpha[0]
+    picture = to_picture(photo * (1 - alpha) + maps.lambertian[0].clamp(0, 1) * alpha)
+    draw, radius = ImageDraw.Draw(picture), max(1.0, min(height, width) / 250)
+    for x, y in landmark_pixels(model, fitted, height, width)[0].tolist():
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(90, 255, 120))
+    return picture
+
+
+def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.Image:
+    """Lay out the sheet.
+
+    Args:
+        photo: `[3, H, W]` in 0..1.
+        model: The head model.
+        fitted: One head, fitted to the photo.
+    """
+    columns = len(POSES)
+    width = columns * TILE + (columns + 1) * GAP + CAPTION * 4
+    rows_top = PHOTO + 2 * GAP + 2 * CAPTION
+    sheet = Image.new("RGB", (width, rows_top + 3 * (TILE + GAP) + GAP), BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+
+    left = CAPTION * 4 + GAP
+    for caption, picture in (("photo", to_picture(photo)), ("fitted head", overlay(photo, model, fitted))):
+        picture.thumbnail((PHOTO * 2, PHOTO), Image.Resampling.LANCZOS)
+        draw.text((left, GAP // 2), caption, INK, font)
+        sheet.paste(picture, (left, CAPTION + GAP // 2))
+        left += picture.width + GAP
+
+    maps = render_head(model, posed(fitted), TILE, TILE)
+    for row, (caption, images) in enumerate(
+        (("normal", (maps.normal + 1) / 2), ("albedo", maps.albedo), ("Lambertian", maps.lambertian))
+    ):
+        top = rows_top + row * (TILE + GAP)
+        draw.text((GAP, top + TILE // 2), caption, INK, font)
+        for column, (pose, _, _) in enumerate(POSES):
+            left = CAPTION * 4 + GAP + column * (TILE + GAP)
+            if row == 0:
+                draw.text((left, top - CAPTION), pose, INK, font)
+            sheet.paste(to_picture(over_background(images[column], maps.alpha[column])), (left, top))
+    return sheet
+
+
+def load_photo(path, longest_side: int = 1024) -> Tensor:
+    """A photo as `[3, H, W]` in 0..1, upright and no larger than `longest_side`; without a path, scikit-image's astronaut."""
+    from PIL import ImageOps
+
+    if path is None:
+        import skimage.data
+
+        picture = Image.fromarray(skimage.data.astronaut())
+    else:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
