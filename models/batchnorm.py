@@ -1,7 +1,7 @@
-"""Batch normalisation of a network that is only ever evaluated."""
+"""Batch normalisation of a network that is only ever evaluated, and the convolution that goes with it."""
 
 import torch
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, relu
 
 
 class FrozenBatchNorm(torch.nn.BatchNorm2d):
@@ -24,3 +24,28 @@ class FrozenBatchNorm(torch.nn.BatchNorm2d):
         # y = γ (x − μ) / √(σ² + ε) + β
         mean, var, weight, bias = (t.to(x) for t in (self.running_mean, self.running_var, self.weight, self.bias))
         return batch_norm(x, mean, var, weight, bias, training=False, eps=self.eps)
+
+
+class ConvUnit(torch.nn.Module):
+    """Convolution without bias, batch norm, ReLU.
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+        kernel: Side, or (height, width).
+        stride: Of the convolution.
+        padding: Zeros on each side, or (vertical, horizontal).
+        eps: Of the batch norm.
+        device: Where the parameters are made.
+        dtype: Of the convolution.
+        operations: Namespace of the convolution.
+    """
+
+    def __init__(self, inputs, outputs, kernel, stride, padding, *, eps=1e-5, device=None, dtype=None, operations=torch.nn):
+        super().__init__()
+        self.conv = operations.Conv2d(inputs, outputs, kernel, stride, padding, bias=False, device=device, dtype=dtype)
+        self.bn = FrozenBatchNorm(outputs, eps=eps, device=device)
+
+    def forward(self, x):
+        """[B,inputs,H,W] to [B,outputs,H',W']."""
+        return relu(self.bn(self.conv(x)))

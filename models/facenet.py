@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..errors import BadFile, BadInput
-from .batchnorm import FrozenBatchNorm
+from .batchnorm import ConvUnit, FrozenBatchNorm
 from .checkpoint import describe, read_state_dict
 from .strict import fill, refuse_onnx
 
@@ -36,25 +36,12 @@ REDUCTION_B = (
 )
 
 
-class ConvUnit(torch.nn.Module):
-    """Convolution without bias, batch norm, ReLU."""
-
-    def __init__(self, inputs, outputs, kernel, stride, padding, *, device, dtype, operations):
-        super().__init__()
-        self.conv = operations.Conv2d(inputs, outputs, kernel, stride, padding, bias=False, device=device, dtype=dtype)
-        self.bn = FrozenBatchNorm(outputs, eps=BATCH_NORM_EPS, device=device)
-
-    def forward(self, x):
-        """[B,inputs,H,W] to [B,outputs,H',W']."""
-        return F.relu(self.bn(self.conv(x)))
-
-
 def build_branch(inputs, convolutions, **build):
     """One branch as a module; a single convolution is not wrapped, as the weights' names want it."""
     units = []
     for outputs, kernel, stride in convolutions:
         padding = (kernel[0] // 2, kernel[1] // 2) if stride == 1 else 0
-        units.append(ConvUnit(inputs, outputs, kernel, stride, padding, **build))
+        units.append(ConvUnit(inputs, outputs, kernel, stride, padding, eps=BATCH_NORM_EPS, **build))
         inputs = outputs
     return units[0] if len(units) == 1 else torch.nn.Sequential(*units)
 
@@ -109,12 +96,13 @@ class FaceNet(torch.nn.Module):
     def __init__(self, *, device=None, dtype=None, operations=torch.nn):
         super().__init__()
         build = {"device": device, "dtype": dtype, "operations": operations}
-        self.conv2d_1a = ConvUnit(3, 32, 3, 2, 0, **build)
-        self.conv2d_2a = ConvUnit(32, 32, 3, 1, 0, **build)
-        self.conv2d_2b = ConvUnit(32, 64, 3, 1, 1, **build)
-        self.conv2d_3b = ConvUnit(64, 80, 1, 1, 0, **build)
-        self.conv2d_4a = ConvUnit(80, 192, 3, 1, 0, **build)
-        self.conv2d_4b = ConvUnit(192, 256, 3, 2, 0, **build)
+        stem = build | {"eps": BATCH_NORM_EPS}
+        self.conv2d_1a = ConvUnit(3, 32, 3, 2, 0, **stem)
+        self.conv2d_2a = ConvUnit(32, 32, 3, 1, 0, **stem)
+        self.conv2d_2b = ConvUnit(32, 64, 3, 1, 1, **stem)
+        self.conv2d_3b = ConvUnit(64, 80, 1, 1, 0, **stem)
+        self.conv2d_4a = ConvUnit(80, 192, 3, 1, 0, **stem)
+        self.conv2d_4b = ConvUnit(192, 256, 3, 2, 0, **stem)
         self.repeat_1 = torch.nn.Sequential(*(ResidualBlock(256, BLOCK35, 0.17, **build) for _ in range(5)))
         self.mixed_6a = Reduction(256, REDUCTION_A, **build)
         self.repeat_2 = torch.nn.Sequential(*(ResidualBlock(896, BLOCK17, 0.10, **build) for _ in range(10)))

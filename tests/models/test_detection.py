@@ -145,10 +145,11 @@ def onnx_file(path, inputs, outputs, nodes, constants):
 
 
 def write_scrfd(path, size=("height", "width")):
-    """A detector whose faces are lone bright cells of 32 × 32 pixels on its grid."""
+    """A detector whose faces are lone red cells of 32 × 32 pixels on its grid."""
     nodes, outputs = [], {"scores": [], "boxes": [], "points": []}
     constants = {
-        "two_points": np.array([-1, 1], dtype=np.int64),
+        "red": np.array([0], dtype=np.int64),
+        "one_column": np.array([-1, 1], dtype=np.int64),
         "box": np.array([[0, 0, 1, 1]], dtype=np.float32),
         "five": POINTS5[None],
         "bias": np.array(-1.2, dtype=np.float32),
@@ -157,15 +158,15 @@ def write_scrfd(path, size=("height", "width")):
     for s in STRIDES:
         constants[f"on_{s}"] = np.array(float(s == 32), dtype=np.float32)
         nodes += [
-            ("ReduceMean", ["image"], f"grey_{s}", {"axes": [1], "keepdims": 1}),
-            ("AveragePool", [f"grey_{s}"], f"cell_{s}", {"kernel_shape": [s, s], "strides": [s, s]}),
+            ("Gather", ["image", "red"], f"red_{s}", {"axis": 1}),
+            ("AveragePool", [f"red_{s}"], f"cell_{s}", {"kernel_shape": [s, s], "strides": [s, s]}),
             ("AveragePool", [f"cell_{s}"], f"around_{s}", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
             ("Sub", [f"cell_{s}", f"around_{s}"], f"contrast_{s}", {}),
             ("Add", [f"contrast_{s}", "bias"], f"biased_{s}", {}),
             ("Mul", [f"biased_{s}", f"on_{s}"], f"active_{s}", {}),
             ("Concat", [f"active_{s}", f"active_{s}"], f"anchors_{s}", {"axis": 1}),
             ("Transpose", [f"anchors_{s}"], f"last_{s}", {"perm": [0, 2, 3, 1]}),
-            ("Reshape", [f"last_{s}", "two_points"], f"scores_{s}", {}),
+            ("Reshape", [f"last_{s}", "one_column"], f"scores_{s}", {}),
             ("Mul", [f"scores_{s}", "zero"], f"blank_{s}", {}),
             ("Add", [f"blank_{s}", "box"], f"boxes_{s}", {}),
             ("Add", [f"blank_{s}", "five"], f"points_{s}", {}),
@@ -210,10 +211,10 @@ def detector(root, name="buffalo_l"):
 
 
 def blocks(height, width, *squares):
-    """A black image with white squares `(left, top, side)`."""
+    """A black image with red squares `(left, top, side)`."""
     image = torch.zeros(3, height, width)
     for left, top, side in squares:
-        image[:, top : top + side, left : left + side] = 1
+        image[0, top : top + side, left : left + side] = 1
     return image
 
 
