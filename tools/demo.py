@@ -43,7 +43,7 @@ def make_sheet(photo, path):
 def make_portrait(photo, comfyui, out):
     """Start ComfyUI with the pack, queue the portrait workflow, save the image; returns its path."""
     say("weights:")
-    chosen = weights.choose(comfyui / "models", PACK / "output" / "stand-ins" / "demo", say=say)
+    chosen = weights.choose(comfyui / "models", say=say)
     prompt = json.loads((PACK / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
     weights.use(prompt, chosen)
     nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
@@ -60,9 +60,7 @@ def make_portrait(photo, comfyui, out):
             say(f"    step {data['value']} of {data['max']}")
 
     folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
-    for extra in ("insightface",):
-        if (comfyui / "models" / extra).is_dir():
-            folders[extra] = [comfyui / "models" / extra]
+    folders["insightface"] = [comfyui / "models" / "insightface"]
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
     with ComfyProcess(comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:

@@ -4,8 +4,10 @@ Each is random from a fixed seed. What they make is an image, not a portrait; wh
 and used. The big ones store zeros for most of their layers as a hole in the file, so that they cost little time and disk.
 """
 
+import hashlib
 import json
 import math
+import shutil
 import struct
 import time
 import zlib
@@ -20,7 +22,8 @@ LIST = "stand-ins.json"
 SMALL = CapFaceConfig(channel_mult=(1,), num_res_blocks=1, attention_downsamplings=(1,))
 """The smallest network that ComfyUI's checkpoint loader still takes for SD1.5: one level, one residual block."""
 CLIP_TOKENS, CLIP_VOCABULARY = 77, 49408
-_FACENET_SHAPES = Path(__file__).resolve().parent.parent / "tests" / "golden" / "facenet.shapes.json"
+PACK = Path(__file__).resolve().parent.parent
+_FACENET_SHAPES = PACK / "tests" / "golden" / "facenet.shapes.json"
 _SAFETENSORS_TYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
 
 Shapes = dict[str, tuple[int, ...]]
@@ -165,16 +168,35 @@ def write_clip_vision(path: Path) -> None:
     write_safetensors(path, tensors, zeros)
 
 
+def shaded_balls(count: int = 8, size: int = 128) -> tuple[Tensor, Tensor]:
+    """Hints of balls of many sizes and colours `[count, 9, size, size]`, and where the balls are `[count, size, size]`."""
+    radius, x, y, *colour = torch.rand(6, count, 1, 1, generator=torch.Generator().manual_seed(count))
+    radius, x, y = 0.3 + 0.4 * radius, x - 0.5, y - 0.5
+    v, u = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing="ij")
+    normal = torch.stack([(u - x) / radius, (y - v) / radius, torch.zeros(count, size, size)], dim=1)
+    inside = normal.square().sum(1) < 1
+    normal[:, 2] = (1 - normal.square().sum(1)).clamp(0).sqrt()
+    albedo = torch.stack(colour, dim=1).expand(-1, -1, size, size)
+    return torch.cat([normal, albedo, albedo * normal[:, 2:]], dim=1) * inside[:, None], inside
+
+
 @torch.no_grad()
 def write_capface(path: Path) -> None:
     """CapFace and the two projections in the released file's layout, with a few tensors of the base model beside them."""
     control = {k: fill("control_model." + k, s) for k, s in capface_shapes().items()}
     net = CapFace(SMALL, device="meta")
     net.load_state_dict(control, assign=True)
-    # The mask: open or closed by what the head looks like, closed where there is no head.
-    control["mask_predict.0.weight"] *= 40
-    guided = net.input_hint_block(torch.zeros(1, SMALL.hint_channels, 64, 64))
-    control["mask_predict.0.bias"] -= net.mask_predict(guided)[0, :, 4, 4] + 4
+    for key in control:
+        if key.startswith("input_hint_block.") and key.endswith(".weight"):
+            control[key] *= 1.8  # SiLU shrinks small values; without this nothing of the hint would be left
+    # The mask, linear in the encoded hint: fitted so that it opens on shaded balls and closes around them.
+    hint, inside = shaded_balls()
+    features = net.input_hint_block(hint).permute(0, 2, 3, 1).flatten(0, 2)
+    features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
+    target = torch.where(inside[:, 4::8, 4::8].reshape(-1, 1), 4.0, -4.0)
+    solved = torch.linalg.lstsq(features, target).solution[:, 0]
+    control["mask_predict.0.weight"].zero_()[0, :, 1, 1] = solved[:-1]
+    control["mask_predict.0.bias"][0] = solved[-1]
     state = {f"control_model.{k}": t for k, t in control.items()}
     state |= {k: fill(k, tuple(t.shape)) for k, t in IdentityTokens(device="meta").state_dict().items()}
     base = {
@@ -202,17 +224,29 @@ STAND_INS = {
 """File in a models folder -> its writer, and what it stands in for."""
 
 
-def make_standins(models: Path, *, say=print) -> list[dict]:
+def kept_folder() -> Path:
+    """The folder in which stand-ins are kept between runs; named after the code that makes them, older ones are removed."""
+    sources = (Path(__file__), PACK / "models" / "capface.py", PACK / "models" / "layers.py", _FACENET_SHAPES)
+    folder = PACK / "output" / "stand-ins" / hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
+    for old in folder.parent.glob("*"):
+        if old != folder:
+            shutil.rmtree(old)
+    return folder
+
+
+def make_standins(models: Path | None = None, *, say=print) -> Path:
     """Write the stand-ins that are not there yet into a folder laid out like ComfyUI's `models`.
 
+    `stand-ins.json` in it lists one {"file", "stands_in_for"} each.
+
     Args:
-        models: The folder; keep it apart from real weights.
+        models: The folder, which must not hold real weights; `kept_folder()` by default.
         say: Takes one line for each file that is written.
 
     Returns:
-        One {"file", "stands_in_for"} each, also written to `stand-ins.json` in the folder.
+        The folder.
     """
-    models = Path(models)
+    models = kept_folder() if models is None else Path(models)
     for file, (write, name) in STAND_INS.items():
         path = models / file
         if path.exists():
@@ -225,4 +259,4 @@ def make_standins(models: Path, *, say=print) -> list[dict]:
         say(f"made a stand-in for {name}: {file} ({time.monotonic() - start:.1f} s)")
     rows = [{"file": file, "stands_in_for": name} for file, (_, name) in STAND_INS.items()]
     (models / LIST).write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    return rows
+    return models

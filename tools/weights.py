@@ -66,21 +66,19 @@ def real_file(models: Path, kind: str) -> Path | None:
     return next((p for p in found if RECOGNISED[kind](p)), None)
 
 
-def choose(models: Path, standins: Path, *, say=print) -> dict[str, Weights]:
+def choose(models: Path, *, say=print) -> dict[str, Weights]:
     """Choose each file.
 
     CapFace and the checkpoint go together: a stand-in of one does not fit the real other.
 
     Args:
         models: The host's own `models` folder.
-        standins: Where stand-ins are made, if any are needed.
         say: Takes one line for each file.
     """
     real = {kind: real_file(models, kind) for kind in STAND_INS}
     if real[CAPFACE] is None or real[CHECKPOINT] is None:
         real[CAPFACE] = real[CHECKPOINT] = None
-    if None in real.values():
-        make_standins(standins, say=say)
+    standins = make_standins(say=say) if None in real.values() else None
     chosen = {}
     for kind, (_, what) in STAND_INS.items():
         path = real[kind]

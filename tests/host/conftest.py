@@ -1,7 +1,5 @@
 """A ComfyUI for the tests in this folder: its modules in this process, and processes of it to talk to over HTTP."""
 
-import hashlib
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -9,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from capface.tools import standins as standins_module
-from capface.tools.comfy import PACK, find_host, host_version
+from capface.tools.comfy import find_host, host_version
+from capface.tools.standins import make_standins
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,14 +32,7 @@ def comfyui():
 @pytest.fixture(scope="session")
 def standins():
     """A folder laid out like ComfyUI's `models` with the stand-in weights, kept between runs of the same code."""
-    sources = (Path(standins_module.__file__), PACK / "models" / "capface.py", PACK / "models" / "layers.py")
-    tag = hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
-    folder = PACK / "output" / "stand-ins" / tag
-    for old in folder.parent.glob("*"):
-        if old != folder:
-            shutil.rmtree(old)
-    standins_module.make_standins(folder)
-    return folder
+    return make_standins()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,76 @@
+"""The released code's noise predictions under CapFace, through the nodes and the host's own denoiser."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from capface.tests.host import worlds
+from capface.tests.synthetic import FOLDER, noise, relative_error
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def denoiser(in_host):
+    return worlds.small_denoiser()
+
+
+@pytest.fixture(scope="module")
+def capface(in_host):
+    return worlds.small_capface()
+
+
+@pytest.fixture(scope="module")
+def cases():
+    with safe_open(FOLDER / "apply_small.safetensors", "pt") as golden:
+        return {name: (json.loads(meta), golden.get_tensor(name)) for name, meta in golden.metadata().items()}
+
+
+def check(denoiser, cases, name, positive, negative):
+    meta, expected = cases[name]
+    timesteps = meta["t"] if isinstance(meta["t"], list) else [meta["t"]]
+    seed = meta.get("seed") or meta["seeds"][0]
+    x = noise(seed, list(expected.shape))
+    error = relative_error(worlds.predict_noise(denoiser, positive, negative, x, timesteps), expected)
+    print(f"{name}: relative error {error:.1e}")
+    assert error < TOLERANCE
+    return error
+
+
+def test_plain(denoiser, cases):
+    text = worlds.person(300)[2]
+    check(denoiser, cases, "plain", [[text, {}]], [[text, {}]])
+
+
+@pytest.mark.parametrize("name", ["full", "strength", "tau_kept", "tau_dropped"])
+def test_one_person(denoiser, capface, cases, name):
+    meta, _ = cases[name]
+    condition, identity, text = worlds.person(meta["seed"])
+    settings = {"strength": meta.get("strength", 1.0)} | ({"tau": meta["tau"]} if isinstance(meta.get("tau"), int) else {})
+    check(denoiser, cases, name, *worlds.apply(text, capface, condition, identity, **settings))
+
+
+def test_batch(denoiser, capface, cases):
+    meta, _ = cases["batch"]
+    condition, identity, text = worlds.person(meta["seed"], batch=2)
+    check(denoiser, cases, "batch", *worlds.apply(text, capface, condition, identity, tau=meta["tau"]))
+
+
+def test_two_people(denoiser, capface, cases):
+    first, second = cases["two_people"][0]["seeds"]
+    condition, identity, text = worlds.person(first)
+    one = worlds.apply(text, capface, condition, identity)
+    condition, identity, _ = worlds.person(second)
+    check(denoiser, cases, "two_people", *worlds.apply(text, capface, condition, identity, previous=one))
+
+
+def test_the_cases_differ(cases):
+    """The tolerance tells the cases apart: a control that did nothing, or dropped the wrong thing, would fail."""
+    outputs = {name: out for name, (_, out) in cases.items() if name != "batch"}
+    for name, out in outputs.items():
+        for other in outputs:
+            if other != name and {name, other} != {"full", "tau_kept"}:
+                assert out.shape != outputs[other].shape or relative_error(out, outputs[other]) > 100 * TOLERANCE, (name, other)
+    assert torch.equal(outputs["full"], outputs["tau_kept"])

@@ -1,0 +1,74 @@
+"""A small denoiser inside the host, and what the tests feed it. The host's modules are there only once a test asks for it."""
+
+import torch
+
+from capface.flame.condition import HintImages
+from capface.tests.synthetic import fill, noise, state_dict
+
+
+def small_denoiser():
+    """The golden cases' denoiser as the host's MODEL, float32."""
+    import comfy.sd
+
+    state = state_dict("unet_small.shapes.json", "model.diffusion_model.")
+    return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": torch.float32})
+
+
+def small_capface(dtype=torch.float32):
+    """The golden cases' CapFace as the pack's CAPFACE."""
+    from capface.host.control import load_model
+
+    state = {f"control_model.{k}": v for k, v in state_dict("capface_small.shapes.json", "control_model.").items()}
+    for key, shape in {"img_linear": (768, 1024), "id_linear": (768, 512)}.items():
+        state |= {f"{key}.weight": fill(f"{key}.weight", shape), f"{key}.bias": fill(f"{key}.bias", shape[:1])}
+    return load_model(state, "small", dtype)
+
+
+def person(seed, batch=1, h=8, w=8):
+    """A golden person: head condition, identity and text of a seed."""
+    from capface.host.control import Identity
+
+    hint = noise(seed + 1, [batch, 9, 8 * h, 8 * w]).clamp(-1, 1)
+    identity = Identity(noise(seed + 2, [batch, 1, 512])[:, 0], noise(seed + 3, [batch, 257, 1024]))
+    return HintImages(hint), identity, noise(seed + 4, [batch, 77, 768])
+
+
+def apply(text, capface, condition, identity, *, previous=None, **settings):
+    """The node Apply CapFace on positive and negative conditioning."""
+    from capface.nodes.apply import ApplyCapFace
+
+    settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0} | settings
+    positive, negative = previous or ([[text, {}]], [[text, {}]])
+    return ApplyCapFace.execute(positive, negative, capface, condition, identity=identity, **settings).result
+
+
+def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
+    """Run `steps(denoise)` inside the host's own sampling: `denoise(x, sigmas)` is the guided model.
+
+    Returns what `steps` returned.
+    """
+    import comfy.sample
+    import comfy.samplers
+
+    returned = []
+
+    def sampler(denoise, x, sigmas, extra_args=None, callback=None, disable=None):
+        returned.append(steps(lambda x, s: denoise(x, s, **extra_args)))
+        return x
+
+    zeros = torch.zeros(shape)
+    sigmas = torch.tensor([1.0, 0.0])
+    sampler = comfy.samplers.KSAMPLER(sampler)
+    comfy.sample.sample_custom(model, zeros, cfg, sampler, sigmas, positive, negative, zeros, disable_pbar=True)
+    return returned[0]
+
+
+def predict_noise(model, positive, negative, x, timesteps, **settings):
+    """The noise prediction ε of the host's denoiser at the released code's own input."""
+    sigma = model.model.model_sampling.sigmas[torch.as_tensor(timesteps)]
+    x = x * (sigma**2 + 1).sqrt()[:, None, None, None]
+
+    def once(denoise):
+        return (x - denoise(x, sigma)) / sigma[:, None, None, None]
+
+    return sample(model, positive, negative, once, shape=x.shape, **settings)

@@ -1,0 +1,64 @@
+"""The stand-in weights have the real files' layouts, and act."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from capface.models.checkpoint import load_capface
+from capface.models.facenet import load_facenet
+from capface.tools import weights
+from capface.tools.standins import LIST, SMALL, STAND_INS, make_standins, shaded_balls, write_safetensors
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of stand-ins."""
+    return make_standins(tmp_path_factory.mktemp("models"))
+
+
+def test_they_are_listed_and_made_once(models):
+    rows = json.loads((models / LIST).read_text(encoding="utf-8"))
+    assert [row["file"] for row in rows] == list(STAND_INS)
+    made = []
+    make_standins(models, say=made.append)
+    assert made == []
+
+
+def test_capface_is_read_as_the_small_network_with_a_mask_of_both_sides(models):
+    net, _ = load_capface(models / weights.CAPFACE)
+    assert net.config == SMALL
+    hint, inside = shaded_balls(count=5)
+    with torch.no_grad():
+        _, mask = net.encode_hint(hint)
+    head = inside[:, 4::8, 4::8]
+    opened = mask[:, 0] > 0.5
+    assert opened[head].float().mean() > 0.8
+    assert opened[~head].float().mean() < 0.2
+
+
+def test_facenet_is_read(models):
+    with torch.no_grad():
+        out = load_facenet(models / weights.FACENET)(torch.rand(1, 3, 160, 160))
+    assert out.norm().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_zeros_are_stored_as_zeros(tmp_path):
+    write_safetensors(tmp_path / "x.safetensors", {"a": torch.arange(3.0)}, {"b": (2, 5)})
+    read = load_file(tmp_path / "x.safetensors")
+    assert torch.equal(read["a"], torch.arange(3.0))
+    assert torch.equal(read["b"], torch.zeros(2, 5, dtype=torch.float16))
+
+
+def test_real_files_are_told_from_others_by_their_layout(tmp_path, models):
+    attention = "model.diffusion_model.input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"
+    rest = {"cond_stage_model.x": (1,), "first_stage_model.x": (1,)}
+    for name, width in (("sd15", 768), ("sd21", 1024)):
+        folder = tmp_path / name / "checkpoints"
+        folder.mkdir(parents=True)
+        write_safetensors(folder / "model.safetensors", {}, {attention: (1280, width), **rest})
+    assert weights.real_file(tmp_path / "sd15", weights.CHECKPOINT).name == "model.safetensors"
+    assert weights.real_file(tmp_path / "sd21", weights.CHECKPOINT) is None
+    assert weights.real_file(models, weights.CHECKPOINT) is None
+    assert weights.real_file(models, weights.CLIP_VISION) is not None
