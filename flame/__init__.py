@@ -1,8 +1,19 @@
 """A parametric head: parameters to mesh to condition maps, in plain torch. Knows neither ComfyUI nor `models`."""
 
+from .fit import HeadFit, fit_landmarks
 from .head import HeadModel
 from .params import HeadParams
 from .rasterize import Fragments, rasterize
 from .render import HeadMaps, landmark_pixels, render_head
 
-__all__ = ["Fragments", "HeadMaps", "HeadModel", "HeadParams", "landmark_pixels", "rasterize", "render_head"]
+__all__ = [
+    "Fragments",
+    "HeadFit",
+    "HeadMaps",
+    "HeadModel",
+    "HeadParams",
+    "fit_landmarks",
+    "landmark_pixels",
+    "rasterize",
+    "render_head",
+]

@@ -175,7 +175,7 @@ class HeadModel:
         def move(value):
             if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
                 return tuple(part.to(device) for part in value)
-            return value.to(device=device) if isinstance(value, Tensor | Rig | LandmarkTable) else value
+            return value.to(device) if isinstance(value, Tensor | Rig | LandmarkTable) else value
 
         return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
 
@@ -211,9 +211,25 @@ class HeadModel:
             BadInput: the model has no landmarks.
         """
         vertices = self.vertices(params) if vertices is None else vertices
-        if self.table is None:
-            return self.fixed_landmarks(vertices)
-        return self.table.points(vertices, self.faces, contour_rows(params.rotation, params.neck))
+        return points_on_mesh(vertices, self.faces, *self.landmark_places(params.rotation, params.neck))
+
+    def landmark_places(self, rotation: Tensor, neck: Tensor) -> tuple[Tensor, Tensor]:
+        """Where on the mesh the 68 landmarks of turned heads sit.
+
+        Args:
+            rotation: `[B, 3]` axis-angle of the whole head.
+            neck: `[B, 3]` axis-angle of the neck joint.
+
+        Returns:
+            Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.
+
+        Raises:
+            BadInput: the model has no landmarks.
+        """
+        if self.table is not None:
+            return self.table.places(contour_rows(rotation, neck))
+        triangles, weights = self._fixed()
+        return triangles.expand(len(rotation), -1), weights.expand(len(rotation), -1, -1)
 
     def fixed_landmarks(self, vertices: Tensor) -> Tensor:
         """The 68 landmarks that stay on the mesh whatever the yaw, `[B, 68, 3]`.
@@ -221,10 +237,13 @@ class HeadModel:
         Raises:
             BadInput: the model has none.
         """
+        triangles, weights = self._fixed()
+        return points_on_mesh(vertices, self.faces, triangles.expand(len(vertices), -1), weights.expand(len(vertices), -1, -1))
+
+    def _fixed(self) -> tuple[Tensor, Tensor]:
         if self.full_landmarks is None:
             raise BadInput(f"The head model '{self.name}' has no such landmarks; load it with its landmark embedding.")
-        triangles, weights = (part.expand(vertices.shape[0], *part.shape) for part in self.full_landmarks)
-        return points_on_mesh(vertices, self.faces, triangles, weights)
+        return self.full_landmarks
 
     def albedo(self, params: HeadParams) -> Tensor:
         """The skin of each head as a texture, `[B, 3, h, w]`, about 0..1, unclamped.

@@ -34,31 +34,23 @@ class LandmarkTable:
     contour_weights: Tensor
     """`[79, 17, 3]`"""
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "LandmarkTable":
-        """The same table on another device, its weights in another precision."""
-        return replace(
-            self,
-            static_faces=self.static_faces.to(device=device),
-            static_weights=self.static_weights.to(device=device, dtype=dtype),
-            contour_faces=self.contour_faces.to(device=device),
-            contour_weights=self.contour_weights.to(device=device, dtype=dtype),
-        )
+    def to(self, device: torch.device | str) -> "LandmarkTable":
+        """The same table on another device."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
 
-    def points(self, vertices: Tensor, faces: Tensor, rows: Tensor) -> Tensor:
-        """All 68 points.
+    def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Where all 68 points sit.
 
         Args:
-            vertices: `[B, V, 3]`.
-            faces: `[F, 3]` int64.
             rows: `[B]` int64 row of the contour table for each head, see `contour_rows`.
 
         Returns:
-            `[B, 68, 3]`.
+            Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.
         """
-        B = vertices.shape[0]
+        B = rows.shape[0]
         triangles = torch.cat([self.contour_faces[rows], self.static_faces.expand(B, -1)], dim=1)
         weights = torch.cat([self.contour_weights[rows], self.static_weights.expand(B, -1, -1)], dim=1)
-        return points_on_mesh(vertices, faces, triangles, weights)
+        return triangles, weights
 
 
 def points_on_mesh(vertices: Tensor, faces: Tensor, triangles: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,46 @@
+"""The closed-form pose of a rigid set of points under scaled orthography.
+
+Conventions: as in `camera.py`; a rotation is that of the whole set about its own centre.
+Source: Dementhon and Davis, "Model-based object pose in 25 lines of code" (1995), and Oberkampf, DeMenthon and Davis,
+"Iterative pose estimation using coplanar feature points" (1996) for the two poses of a flat set.
+"""
+
+import torch
+from torch import Tensor
+
+
+def scaled_orthography(points: Tensor, seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The two poses whose scaled orthographic view of `points` comes nearest to `seen`.
+
+    The in-plane part of the view is found by least squares; the depth part follows, up to its sign, from the rows of a
+    rotation being orthogonal and of one length. A face is flat enough for both signs to look alike from a distance: one
+    pose is the mirror image of the other about the face's plane, and only the residual of a finer fit tells them apart.
+
+    Args:
+        points: `[B, N, 3]` metres.
+        seen: `[B, N, 2]` (u, v) in frame units, v down.
+        weights: `[B, N]` not negative, above 0 for three points that are not in line.
+
+    Returns:
+        Rotations `[2, B, 3, 3]` and scales `[B]` (frame units a metre), which both poses share.
+    """
+    share = (weights / weights.sum(1, keepdim=True))[..., None]
+    X = points - (share * points).sum(1, keepdim=True)
+    q = (seen - (share * seen).sum(1, keepdim=True)) * seen.new_tensor([1.0, -1.0])  # y up
+    # q ≈ A X with A = (Σ w q Xᵀ)(Σ w X Xᵀ)⁻¹; in the points' principal axes the inverse is diagonal, so that the two
+    # in-plane columns M of A do not depend on the depth at all.
+    variance, axes = torch.linalg.eigh((share * X).mT @ X)
+    first, second = axes[..., 2], axes[..., 1]
+    axes = torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
+    M = ((share * q).mT @ X @ axes)[..., :2] / variance.flip(1)[:, None, :2]
+    # rows (m₁, c₁), (m₂, c₂):  (c₁ + i c₂)² = (‖m₂‖² − ‖m₁‖²) − 2i m₁·m₂
+    m1, m2 = M.unbind(1)
+    real, imaginary = (m2 * m2).sum(1) - (m1 * m1).sum(1), -2 * (m1 * m2).sum(1)
+    c = torch.view_as_real(torch.sqrt(torch.complex(real, imaginary)))
+    scale = ((m1 * m1).sum(1) + c[:, 0] ** 2).sqrt()
+    rotations = []
+    for sign in (1, -1):
+        rows = torch.cat([M, sign * c[..., None]], dim=2) / scale[:, None, None]
+        third = torch.linalg.cross(rows[:, 0], rows[:, 1])
+        rotations.append(torch.cat([rows, third[:, None]], dim=1) @ axes.mT)
+    return torch.stack(rotations), scale
