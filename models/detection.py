@@ -176,6 +176,8 @@ class InsightFaceDetector:
         detector, landmarks = _pack_files(folder)
         self.folder = folder
         self.detector = _open(get_model, detector, "detection", providers)
+        if not self.detector.use_kps:
+            raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE_SOURCE}.")
         self.landmarks = None
         if landmarks is None:
             log.warning("%s has no %s: faces come without the 68 landmarks.", folder, LANDMARK_FILE)

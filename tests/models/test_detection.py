@@ -144,7 +144,7 @@ def onnx_file(path, inputs, outputs, nodes, constants):
     onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
 
 
-def write_scrfd(path, size=("height", "width")):
+def write_scrfd(path, size=("height", "width"), gives=("scores", "boxes", "points")):
     """A detector whose faces are lone red cells of 32 × 32 pixels on its grid."""
     nodes, outputs = [], {"scores": [], "boxes": [], "points": []}
     constants = {
@@ -173,7 +173,7 @@ def write_scrfd(path, size=("height", "width")):
         ]
         for name, width in (("scores", 1), ("boxes", 4), ("points", 10)):
             outputs[name].append((f"{name}_{s}", [f"rows_{s}", width]))
-    onnx_file(path, [("image", [1, 3, *size])], [*outputs["scores"], *outputs["boxes"], *outputs["points"]], nodes, constants)
+    onnx_file(path, [("image", [1, 3, *size])], [out for name in gives for out in outputs[name]], nodes, constants)
 
 
 def write_landmarks(path):
@@ -302,6 +302,14 @@ def test_another_network_under_the_detectors_name_is_named(insightface, tmp_path
     pack.mkdir(parents=True)
     write_landmarks(pack / "det_10g.onnx")
     with pytest.raises(BadFile, match=r"does landmark_3d_68, expected detection"):
+        detector(tmp_path)
+
+
+def test_detector_without_points_is_named(insightface, tmp_path):
+    pack = tmp_path / "models" / "buffalo_l"
+    pack.mkdir(parents=True)
+    write_scrfd(pack / "det_10g.onnx", gives=("scores", "boxes"))
+    with pytest.raises(BadFile, match="without the five points"):
         detector(tmp_path)
 
 

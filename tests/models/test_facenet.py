@@ -37,6 +37,11 @@ def published(weights, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def network(published):
+    return load_facenet(published)
+
+
 def faces():
     return noise(600, (2, 3, 160, 160)).clamp(-1, 1)
 
@@ -58,31 +63,31 @@ def test_keys_and_shapes_are_the_published_ones(golden):
     assert {key: list(tensor.shape) for key, tensor in FaceNet(device="meta").state_dict().items()} == shapes
 
 
-def test_loaded_file_gives_the_released_codes_vectors(published, expected):
-    vectors = load_facenet(published)(faces())
+def test_loaded_file_gives_the_released_codes_vectors(network, expected):
+    vectors = network(faces())
     assert relative_error(vectors, expected) < 1e-5
     assert torch.allclose(vectors.norm(dim=1), torch.ones(2))
     assert not vectors.requires_grad
 
 
-def test_training_mode_changes_nothing(published):
-    network = load_facenet(published)
-    before = network(faces()[:1])
-    assert torch.equal(network.train()(faces()[:1]), before)
+def test_training_mode_changes_nothing(network, expected):
+    vectors = network.train()(faces()[:1])
+    network.eval()
+    assert relative_error(vectors, expected[:1]) < 1e-5
 
 
 def test_safetensors_without_the_classifier_loads_alike(weights, tmp_path, expected):
     save_file(weights, tmp_path / "facenet.safetensors")
-    assert relative_error(load_facenet(tmp_path / "facenet.safetensors")(faces()), expected) < 1e-5
+    assert relative_error(load_facenet(tmp_path / "facenet.safetensors")(faces()[:1]), expected[:1]) < 1e-5
 
 
 def test_half_precision_weights_run_on_float32_faces_through_casting_layers(published, expected):
     network = load_facenet(published, dtype=torch.float16, operations=Casting)
     assert network.conv2d_1a.conv.weight.dtype == torch.float16
     assert network.conv2d_1a.bn.running_var.dtype == torch.float32
-    vectors = network(faces())
+    vectors = network(faces()[:1])
     assert vectors.dtype == torch.float32
-    assert relative_error(vectors, expected) < 1e-2
+    assert relative_error(vectors, expected[:1]) < 1e-2
 
 
 def test_every_convolution_and_linear_layer_comes_from_operations(weights):
