@@ -1,0 +1,57 @@
+"""The built-in head: this project's own parametric head, made by code, with FLAME's interface.
+
+Nothing is read from a file. The head is a function of some forty measures (`measures.py`); its shape components are what
+that function gives for one standard deviation more, its expressions are drawn on the result. Conventions: metres, x to the
+viewer's right (the person's left), y up, z towards the viewer, the origin between the eyes and the nose's base.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..head import HeadModel
+from .expressions import EXPRESSION_NAMES, expression_basis
+from .landmarks import landmark_arrays
+from .measures import SHAPE_NAMES, Measures, component
+from .mesh import head_mesh, half_points
+from .rig import PARENTS, jaw_weights, joint_regressor, skinning
+from .texture import TEXTURE_NAMES, paint
+from .uv import uv_layout
+
+__all__ = ["EXPRESSION_NAMES", "SHAPE_NAMES", "TEXTURE_NAMES", "builtin_head"]
+
+
+@lru_cache(maxsize=1)
+def builtin_head() -> HeadModel:
+    """The built-in head model, on the CPU; built once and then shared.
+
+    Its components are named by SHAPE_NAMES, EXPRESSION_NAMES and TEXTURE_NAMES, in their order; a unit of shape or texture
+    is about one standard deviation of adults, a unit of an expression is clearly visible and two are its natural limit.
+
+    Returns:
+        A HeadModel of kind "builtin" with fewer than 6,000 vertices, five joints, landmarks, UVs, a texture and its basis.
+    """
+    mesh = head_mesh()
+    half = half_points(Measures())
+    shapes = [mesh.whole(half_points(component(name)) - half) for name in SHAPE_NAMES]
+    expressions = expression_basis(mesh, half, jaw_weights(mesh, half))
+    uv, uv_faces = uv_layout(mesh)
+    mean, basis = paint(mesh, half)
+    return HeadModel.from_arrays(
+        v_template=mesh.whole(half),
+        faces=mesh.faces,
+        shapedirs=np.concatenate([np.stack(shapes), expressions]).transpose(1, 2, 0),
+        J_regressor=joint_regressor(mesh, half),
+        parents=PARENTS,
+        weights=skinning(mesh, half),
+        uv=uv,
+        uv_faces=uv_faces,
+        n_shape=len(SHAPE_NAMES),
+        texture_mean=mean.transpose(2, 0, 1),
+        texture_basis=basis.transpose(0, 3, 1, 2),
+        name="built-in head",
+        kind="builtin",
+        shape_names=SHAPE_NAMES,
+        expression_names=EXPRESSION_NAMES,
+        **landmark_arrays(mesh, half),
+    )

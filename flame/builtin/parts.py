@@ -1,0 +1,82 @@
+"""What is not skin: eyeballs, the rims of the lids, the mouth's inside, and the ears.
+
+Conventions: those of `sections.py`. Every part is a grid of points of the half x >= 0.
+"""
+
+import numpy as np
+
+from .face import LID
+from .measures import Measures
+from .sections import bell, smoothstep
+
+EYE_RINGS = np.radians([0, 9, 18, 27.5, 31, 44, 62, 85, 110, 140, 180])
+"""Angles from the gaze to the eyeball's rings; the iris ends at the fourth and fifth."""
+EYE_SECTORS = 14
+LID_RINGS = 2
+MOUTH_RINGS = 6
+EAR_RINGS, EAR_SECTORS = 10, 20
+
+
+def eyeball(m: Measures) -> np.ndarray:
+    """The eye as a sphere around its gaze (+z), `[rings, sectors, 3]`; the first and last ring are single points."""
+    turn = np.linspace(0, 2 * np.pi, EYE_SECTORS, endpoint=False)
+    angle = EYE_RINGS[:, None]
+    r = m.eye_radius * (1 + 0.030 * bell(angle, 0, np.radians(20)))  # the cornea stands out a little
+    unit = np.stack(np.broadcast_arrays(np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)), -1)
+    return unit * r[..., None] + np.array([m.eye_x, m.eye_y + 0.0006, m.eye_z])
+
+
+def lid_rims(m: Measures, edge: np.ndarray) -> np.ndarray:
+    """From the edge of the lids `[N, 3]` inwards until it is under the eyeball, `[LID_RINGS, N, 3]`."""
+    centre = np.array([m.eye_x, m.eye_y + 0.0006, m.eye_z])
+    away = edge - centre
+    distance = np.linalg.norm(away, axis=-1, keepdims=True)
+    touching = away / distance * (m.eye_radius + 0.25 * LID)
+    hidden = away / distance * (m.eye_radius * 0.75)
+    return centre + np.stack([touching, hidden])
+
+
+def mouth_inside(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """The dark sack behind the lips, between their edges `[N, 3]` each: `[MOUTH_RINGS, N, 3]`, the upper edge's first."""
+    #                 in     away from the line   narrower
+    steps = np.array([[0.0035, 0.0012, 1.0], [0.0110, 0.0060, 0.95], [0.0420, 0.0100, 0.80]])
+    rings = []
+    for edge, sign, order in ((upper, 1, steps), (lower, -1, steps[::-1])):
+        centre = edge[:1]
+        for back, away, narrow in order:
+            ring = centre + (edge - centre) * np.array([narrow, 1, 1]) + np.array([0, sign * away, -back])
+            ring[:, 1] += sign * -away * 0.6 * smoothstep(np.arange(len(edge)) / len(edge), 0.3, 1.0)
+            rings.append(ring)
+    return np.stack(rings)
+
+
+def ear(m: Measures) -> np.ndarray:
+    """The ear as a shell, `[EAR_RINGS, EAR_SECTORS, 3]`: from the concha over the helix to the back; ring 0 is one point.
+
+    Sector 0 points to the back of the head, the next ones go up.
+    """
+    turn = np.linspace(0, 2 * np.pi, EAR_SECTORS, endpoint=False)
+    back, up = np.cos(turn), np.sin(turn)
+    # outline, egg-shaped: the lobe is narrower than the top
+    width = np.where(back > 0, 0.0195 * (1 + 0.22 * up), 0.0130)
+    p_rim, q_rim = back * width * (1 - 0.10 * up**2), up * np.where(up > 0, 0.0300, 0.0320)
+    reach = np.array([0.0, 0.28, 0.50, 0.64, 0.78, 0.90, 1.00, 1.00, 0.90, 0.55])[:, None]
+    lobe = smoothstep(-up, 0.55, 0.95)
+    fore = smoothstep(-back, 0.35, 0.90)
+    hollow = 1 - 0.75 * lobe
+    # concha, its wall, antihelix, scapha, helix, rim, and the back down to the head
+    relief = np.array([-0.0085, -0.0080, -0.0040, 0.0026, 0.0004, 0.0036, 0.0030, -0.0012, -0.0060, -0.0140])[:, None]
+    front_side = np.arange(EAR_RINGS)[:, None] < 7
+    height = relief * np.where(front_side, hollow, 1.0)
+    height = height - np.where(front_side, 0.0055, 0.0045) * fore * reach  # the front runs into the cheek
+    tragus = bell(back, -1, 0.22) * bell(up, -0.12, 0.22) * bell(reach, 0.64, 0.16)
+    height = height + 0.0085 * tragus
+    p, q = reach * p_rim + 0.0030, reach * q_rim
+    p, q, height = m.ear_size * p, m.ear_size * q, m.ear_size * height
+    # axes of the ear: backwards and out, up and tilted backwards, and its normal
+    flare, tilt = m.ear_flare, 0.20
+    along = np.array([np.sin(flare), 0.0, -np.cos(flare)])
+    normal = np.array([np.cos(flare), 0.0, np.sin(flare)])
+    upward = np.array([0.0, np.cos(tilt), 0.0]) - np.sin(tilt) * np.array([0.0, 0.0, 1.0])
+    origin = np.array([0.0715, 0.0105, -0.0420])
+    return origin + p[..., None] * along + q[..., None] * upward + height[..., None] * normal

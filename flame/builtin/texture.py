@@ -1,0 +1,214 @@
+"""The skin of the built-in head, painted by code: an average and a basis of named components.
+
+Conventions: `[h, w, 3]` RGB in 0..1, albedo without light; the layout is that of `uv.py`. Everything is painted as a function
+of the place on the head, so it lies where the mesh has lips, brows and lids. One unit of a component is one standard
+deviation.
+"""
+
+import numpy as np
+
+from . import uv
+from .face import blob, brow_line, lid_lines, lip_thickness
+from .measures import Measures
+from .mesh import Mesh
+from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW, bell, smoothstep
+
+SIZE = 512
+_SKIN = np.array([0.765, 0.590, 0.500])
+_HAIR = np.array([0.250, 0.185, 0.145])
+_LIPS = np.array([0.690, 0.420, 0.390])
+
+# name: the mask it acts on, and what one unit adds to red, green and blue there
+_COMPONENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
+    "skin_tone": ("flesh", (-0.130, -0.135, -0.130)),
+    "skin_warmth": ("flesh", (0.012, -0.004, -0.030)),
+    "redness": ("blush", (0.045, -0.030, -0.025)),
+    "lip_red": ("lips", (0.030, -0.055, -0.040)),
+    "lip_dark": ("lips", (-0.070, -0.060, -0.050)),
+    "brow_dark": ("brows", (-0.130, -0.120, -0.110)),
+    "hair_dark": ("hair", (-0.100, -0.090, -0.080)),
+    "hair_warm": ("hair", (0.070, 0.020, -0.030)),
+    "hair_thin": ("hair", (0.170, 0.130, 0.110)),
+    "iris_blue": ("iris", (-0.060, 0.040, 0.140)),
+    "iris_light": ("iris", (0.110, 0.110, 0.080)),
+    "stubble": ("beard", (-0.130, -0.105, -0.085)),
+    "freckles": ("freckles", (-0.120, -0.130, -0.115)),
+    "eye_shadow": ("lids", (-0.060, -0.065, -0.050)),
+    "under_eye": ("bags", (-0.050, -0.055, -0.030)),
+}
+TEXTURE_NAMES = tuple(_COMPONENTS)
+
+
+def paint(mesh: Mesh, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The average texture `[SIZE, SIZE, 3]` and the basis `[C, SIZE, SIZE, 3]` in the order of TEXTURE_NAMES."""
+    mean = np.zeros((SIZE, SIZE, 3))
+    masks = {name: np.zeros((SIZE, SIZE)) for name, _ in _COMPONENTS.values()}
+    place, row = uv.skin_positions(mesh, half, SIZE)
+    for side, columns in ((1, slice(SIZE // 2, None)), (-1, slice(SIZE // 2 - 1, None, -1))):
+        colour, found = _paint_skin(mesh, half, place, row, side)
+        mean[: len(place), columns] = colour
+        for name, mask in found.items():
+            masks[name][: len(place), columns] = mask
+    _paint_islands(mean, masks)
+    basis = np.stack([masks[name][..., None] * np.array(by) for name, by in _COMPONENTS.values()])
+    return mean.clip(0, 1).astype(np.float32), basis.astype(np.float32)
+
+
+def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
+    """Smooth noise of about unit variance over the head; `length` is its wavelength in metres."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    directions = random.standard_normal((8, 3))
+    directions *= 2 * np.pi / length / np.linalg.norm(directions, axis=1, keepdims=True)
+    phases = random.uniform(0, 2 * np.pi, 8)
+    return sum(np.sin(place @ k + phase) for k, phase in zip(directions, phases, strict=True)) / 2
+
+
+def _mix(colour: np.ndarray, other: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    return colour + amount[..., None] * (other - colour)
+
+
+def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray, side: int):
+    """Colour `[h, w, 3]` and masks of one half of the strip."""
+    m = Measures()
+    x, y, z = place[..., 0], place[..., 1], place[..., 2]
+    own = place * np.array([side, 1, 1])
+    front = smoothstep(z, -0.02, 0.015)
+    slit = half[mesh.upper[MOUTH_ROW, :MOUTH_COL]]
+    coarse, middle, fine = _waves(own, 0.050, 1), _waves(own, 0.012, 2), _waves(own, 0.0035, 3)
+
+    lip_line = np.interp(x, slit[:, 0], slit[:, 1])
+    up, down = lip_thickness(m, x)
+    above = smoothstep((y - lip_line) - up, 0.0005, -0.0005) * (y >= lip_line)
+    below = smoothstep((lip_line - y) - down, 0.0006, -0.0006) * (y < lip_line)
+    lips = front * (above + below) * smoothstep(x, m.mouth_width * 1.03, m.mouth_width * 0.96)
+    line, lid_up, lid_down = lid_lines(m, x, (0, 0))
+    over, under = y - (line + lid_up), (line + lid_down) - y
+    in_eye = smoothstep(np.abs(x - m.eye_x), m.eye_width * 0.53, m.eye_width * 0.47) * front
+    lash = in_eye * np.maximum(smoothstep(over, 0.0011, 0.0003) * (y > line), 0.55 * smoothstep(under, 0.0008, 0.0002) * (y < line))
+    lids = front * blob(x, y, m.eye_x, m.eye_y + 0.0085, 0.0135, 0.0045)
+    bags = front * blob(x, y, m.eye_x - 0.003, m.eye_y - 0.0110, 0.0110, 0.0040)
+    cheeks = blob(x, y, 0.040, -0.006, 0.015, 0.013)
+    nose = blob(x, y, 0.0, -0.011, 0.013, 0.008)
+    blush = front * np.maximum(np.maximum(cheeks, nose), 0.7 * blob(x, y, 0.0, -0.073, 0.016, 0.009)) * (1 + 0.15 * middle)
+    brows = front * _brows(m, x, y, side)
+    hair = _hair(own, x, y, z)
+    beard = front * _beard(m, x, y, z, lip_line, up, down) * (1 + 0.25 * fine) * (1 - lips)
+    freckles = front * _freckles(own) * (1 - lips)
+
+    colour = _SKIN * (1 + 0.020 * coarse + 0.012 * middle + 0.010 * fine)[..., None]
+    colour = colour + blush[..., None] * np.array([0.035, -0.045, -0.040])
+    colour = _mix(colour, np.array([0.68, 0.47, 0.42]), 0.40 * lids)
+    colour = _mix(colour, np.array([0.64, 0.47, 0.42]), 0.30 * bags)
+    # where light hardly comes: the inner orbit, the nostrils, the mouth's corners, under the lip and the jaw
+    dark = 0.20 * front * blob(x, y, 0.0160, 0.0330, 0.0045, 0.0055)
+    dark = dark + 0.85 * front * blob(x, y, 0.0072, -0.0178, 0.0030, 0.0016)
+    dark = dark + 0.18 * front * blob(x, y, m.nose_width + 0.0015, -0.0140, 0.0022, 0.0050)
+    dark = dark + 0.25 * front * blob(x, y, m.mouth_width * 1.05, slit[-1, 1], 0.0028, 0.0022)
+    dark = dark + 0.10 * front * blob(x, y, 0.0, -0.0560, 0.0140, 0.0030)
+    dark = dark + 0.10 * smoothstep(row, JAW_ROW - 1, JAW_ROW + 3)
+    colour = colour * (1 - dark[..., None] * np.array([0.85, 1.0, 1.0]))
+    colour = colour - (0.035 * beard)[..., None] * np.array([1.0, 0.8, 0.6])
+    colour = _mix(colour, _LIPS * (1 + 0.04 * fine[..., None]), 0.85 * lips)
+    colour = _mix(colour, np.array([0.30, 0.13, 0.12]), 0.75 * front * bell(y, lip_line, 0.0007) * (x < m.mouth_width))
+    colour = _mix(colour, _HAIR * (1 + 0.10 * fine[..., None]), 0.62 * hair)
+    colour = _mix(colour, np.array([0.215, 0.155, 0.125]), 0.88 * brows)
+    colour = _mix(colour, np.array([0.12, 0.085, 0.075]), 0.90 * lash)
+    flesh = (1 - 0.7 * hair) * (1 - brows) * (1 - lash) * (1 - 0.6 * lips)
+    return colour, {
+        "flesh": flesh, "blush": blush, "lips": lips, "brows": brows, "hair": hair, "beard": beard,
+        "freckles": freckles, "lids": lids, "bags": bags, "iris": np.zeros_like(x),
+    }  # fmt: skip
+
+
+def _brows(m: Measures, x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
+    """Brows made of single hairs, 0..1."""
+    out = np.zeros_like(x)
+    region = (x > 0.004) & (x < 0.056) & (np.abs(y - brow_line(m, x)) < 0.011)
+    px, py = x[region], y[region]
+    random = np.random.Generator(np.random.PCG64(10 + side))
+    count = 240
+    t = random.uniform(0, 1, count)
+    root_x = 0.0095 + 0.0395 * t
+    thick = 0.0036 * (1 - 0.62 * smoothstep(t, 0.45, 1.0)) * (0.70 + 0.30 * smoothstep(t, 0.0, 0.15))
+    root_y = brow_line(m, root_x) + random.uniform(-1, 0.75, count) * thick
+    # hairs stand up at the nose and lie down outwards
+    angle = np.radians(np.interp(t, [0, 0.15, 0.5, 1], [78, 50, 22, -28])) + random.normal(0, 0.16, count)
+    length = random.uniform(0.0032, 0.0056, count)
+    density = np.zeros_like(px)
+    for hx, hy, a, reach, strength in zip(root_x, root_y, angle, length, random.uniform(0.45, 0.85, count), strict=True):
+        along = (px - hx) * np.cos(a) + (py - hy) * np.sin(a)
+        across = (py - hy) * np.cos(a) - (px - hx) * np.sin(a)
+        hair = smoothstep(np.abs(across), 0.00055, 0.0001) * smoothstep(np.abs(along - reach / 2), reach / 2, reach / 2 - 0.0008)
+        density = 1 - (1 - density) * (1 - strength * hair)
+    out[region] = density
+    return out
+
+
+def _hair(own: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Where short hair grows on the scalp, 0..1: hairline, temples, sideburns, around the ear, nape."""
+    ragged = 0.0025 * _waves(own, 0.010, 4) + 0.0015 * _waves(own, 0.004, 5)
+    # height of the hairline by depth, from the nape (behind) to the forehead (in front)
+    line = np.interp(z, [-0.110, -0.080, -0.060, -0.045, -0.030, -0.022, -0.012, 0.010, 0.030, 0.050, 0.060],
+                     [-0.072, -0.066, -0.030, 0.020, 0.005, 0.010, 0.052, 0.066, 0.086, 0.090, 0.092])
+    line = line - 0.004 * bell(x, 0, 0.012) * (z > 0.03)
+    return smoothstep(y - line + ragged, -0.004, 0.006) * (0.88 + 0.12 * np.clip(_waves(own, 0.0022, 6), -1, 1))
+
+
+def _beard(m: Measures, x, y, z, lip_line, up, down) -> np.ndarray:
+    """Where a beard grows, 0..1: moustache, chin, jaw and the cheek below a line from the mouth to the ear."""
+    edge = np.interp(z, [-0.03, 0.00, 0.03, 0.05, 0.062], [0.000, -0.018, -0.028, -0.026, -0.022])
+    low = smoothstep(y, edge, edge - 0.010) * smoothstep(y, -0.105, -0.088)
+    lip = bell(x, 0, 0.010) * bell(y, lip_line - down - 0.003, 0.002)
+    return low * (1 - 0.4 * lip) * smoothstep(z, -0.030, -0.012)
+
+
+def _freckles(own: np.ndarray) -> np.ndarray:
+    spots = smoothstep(_waves(own, 0.0045, 7) + 0.6 * _waves(own, 0.0070, 8), 1.25, 2.0)
+    x, y = np.abs(own[..., 0]), own[..., 1]
+    return spots * np.maximum(blob(x, y, 0.030, -0.001, 0.020, 0.013), blob(x, y, 0, 0.004, 0.012, 0.014))
+
+
+def _paint_islands(mean: np.ndarray, masks: dict[str, np.ndarray]) -> None:
+    """Eyeball, ear, lids' rims and the mouth's inside."""
+    u, v = uv.island_coordinates(SIZE)
+    low = v < uv.STRIP - 1.5 / SIZE
+    eye_u, eye_v = (u - uv.EYE_CENTRE[0]) / uv.DISC, (v - uv.EYE_CENTRE[1]) / uv.DISC
+    ear_u, ear_v = (u - uv.EAR_CENTRE[0]) / uv.DISC, (v - uv.EAR_CENTRE[1]) / uv.DISC
+
+    def fill(where: np.ndarray, colour: np.ndarray) -> None:
+        mean[where] = colour[where] if colour.ndim == 3 else colour
+
+    area = low & (u < 0.22)
+    angle, turn = np.degrees(uv.eye_angle(np.hypot(eye_u, eye_v))), np.arctan2(eye_v, eye_u)
+    sclera = _mix(np.broadcast_to(np.array([0.84, 0.81, 0.78]), (*u.shape, 3)), np.array([0.74, 0.60, 0.56]),
+                  smoothstep(angle, 40, 80))
+    fibres = 0.5 + 0.5 * np.sin(23 * turn + 2.5 * np.sin(5 * turn)) * np.sin(41 * turn + 1.3)
+    shade = (0.70 + 0.45 * fibres) * (1.15 - 0.35 * smoothstep(angle, 18, 29))
+    iris = np.array([0.33, 0.21, 0.12]) * shade[..., None]
+    iris = _mix(iris, np.array([0.10, 0.07, 0.05]), smoothstep(angle, 25.0, 29.0))
+    in_iris = smoothstep(angle, 30.5, 28.5)
+    in_pupil = smoothstep(angle, 12.5, 10.5)
+    ball = _mix(_mix(sclera, iris, in_iris), np.array([0.02, 0.018, 0.016]), in_pupil)
+    fill(area, ball)
+    masks["iris"][area] = (in_iris * (1 - in_pupil) * (1 - 0.6 * smoothstep(angle, 25, 29)))[area]
+
+    area = low & (u >= 0.22) & (u < 0.44)
+    radius = np.hypot(ear_u, ear_v)
+    ear = np.broadcast_to(_SKIN + np.array([0.015, -0.050, -0.045]), (*u.shape, 3))
+    ear = _mix(ear, np.array([0.56, 0.34, 0.29]), smoothstep(radius, 0.50, 0.15) * smoothstep(ear_v, -0.55, -0.30))
+    ear = _mix(ear, np.array([0.22, 0.11, 0.09]), 0.9 * smoothstep(np.hypot(ear_u + 0.10, ear_v), 0.14, 0.04))
+    ear = _mix(ear, np.array([0.62, 0.42, 0.36]), 0.5 * bell(radius, 0.50, 0.07) * (ear_u > -0.2))
+    fill(area, ear)
+    masks["flesh"][area] = 1.0
+    masks["blush"][area] = 0.6
+
+    area = low & (u >= 0.44) & (u < 0.61)
+    fill(area, np.array([0.66, 0.42, 0.38]))
+    masks["flesh"][area] = 0.6
+
+    area = low & (u >= 0.61)
+    across = (v - uv.MOUTH_BOX[1]) / (uv.MOUTH_BOX[3] - uv.MOUTH_BOX[1])
+    depth = 1 - np.abs(2 * across - 1)
+    mouth = _mix(np.broadcast_to(np.array([0.50, 0.24, 0.23]), (*u.shape, 3)), np.array([0.085, 0.030, 0.030]),
+                 smoothstep(depth, 0.02, 0.38))
+    fill(area, mouth)

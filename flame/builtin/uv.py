@@ -1,0 +1,95 @@
+"""Where the mesh lies in the texture, and where each pixel of the texture lies on the head.
+
+Conventions: UVs in [0, 1], v up; pixel (i, j) of an S × S texture has its centre at u = (j + ½) / S, v = 1 − (i + ½) / S. The
+skin is a strip around the head above v = STRIP, the face's middle at u = ½ and the person's left at u > ½; the face has
+most of it. Eyeball, ear, lids' rims and the mouth's inside have islands below it, which both sides share.
+"""
+
+import numpy as np
+
+from . import parts
+from .mesh import EYE, EAR, LIDS, MOUTH, Mesh
+from .sections import BROW_ROW, CHEEK_COL, INNER_COL, JAW_ROW, MOUTH_COL, N_COLS, N_ROWS, OUTER_COL, SIDE_COL
+
+STRIP = 0.21
+DISC = 0.095
+"""Radius of the round islands."""
+EYE_CENTRE, EAR_CENTRE = (0.11, 0.105), (0.33, 0.105)
+RIM_BOX = (0.46, 0.03, 0.58, 0.18)
+MOUTH_BOX = (0.64, 0.03, 0.96, 0.18)
+"""u0, v0, u1, v1"""
+_EYE_REACH = np.radians([0, 29.2, 110, 180]), np.array([0, 0.55, 1.0, 1.02])
+
+_U_KNOTS = np.array([0, OUTER_COL, CHEEK_COL, SIDE_COL, N_COLS - 1]), np.array([0, 0.56, 0.62, 0.82, 0.998])
+_V_KNOTS = np.array([0, BROW_ROW - 4, JAW_ROW, N_ROWS - 1]), np.array([1.0, 0.86, STRIP + 0.10, STRIP])
+
+
+def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """UVs `[T, 2]` and the triangles `[F, 3]` into them, in the order of the mesh's faces."""
+    extra_rim, extra_lips = len(mesh.rim_edge), mesh.lips.size
+    rims = np.arange(mesh.count, mesh.count + extra_rim)
+    lips = np.arange(mesh.count + extra_rim, mesh.count + extra_rim + extra_lips).reshape(mesh.lips.shape)
+    half = np.zeros((mesh.count + extra_rim + extra_lips, 2))
+    strip = np.zeros(len(half), bool)
+    u, v = np.interp(np.arange(N_COLS), *_U_KNOTS), np.interp(np.arange(N_ROWS), *_V_KNOTS)
+    for grid in (mesh.lower, mesh.upper):
+        half[grid] = np.stack(np.broadcast_arrays(0.5 + 0.5 * u, v[:, None]), axis=-1)
+        strip[grid] = True
+    half[mesh.upper[0, 0], 0] = 0.75
+    turn = np.linspace(0, 2 * np.pi, parts.EYE_SECTORS, endpoint=False)
+    half[mesh.eye] = _disc(EYE_CENTRE, np.interp(parts.EYE_RINGS, *_EYE_REACH), turn)
+    turn = np.linspace(0, 2 * np.pi, parts.EAR_SECTORS, endpoint=False)
+    half[mesh.ear] = _disc(EAR_CENTRE, np.linspace(0, 1, parts.EAR_RINGS), turn)
+    half[np.concatenate([rims[None], mesh.rims])] = _box(RIM_BOX, 1 + len(mesh.rims), extra_rim)
+    half[lips] = _box(MOUTH_BOX, *lips.shape)
+
+    swap = np.arange(mesh.count)
+    triangles = mesh.half_faces.copy()
+    for kind, points, stand_ins in ((LIDS, mesh.rim_edge, rims), (MOUTH, mesh.lips, lips)):
+        own = swap.copy()
+        own[points.ravel()] = stand_ins.ravel()
+        # the mouth's corner stands once for every ring; its first place will do
+        own[points.ravel()[-1]] = stand_ins.ravel()[-1]
+        triangles[mesh.face_kind == kind] = own[mesh.half_faces[mesh.face_kind == kind]]
+    other = half.copy()
+    other[strip, 0] = 1 - other[strip, 0]
+    return np.concatenate([half, other]), np.concatenate([triangles, (triangles + len(half))[:, ::-1]])
+
+
+def skin_positions(mesh: Mesh, half: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The place on the head of each pixel of the strip, for the person's left half of a `size` × `size` texture.
+
+    Returns:
+        Positions `[rows, size / 2, 3]` in metres, and the pixels' rows of the skin's grid `[rows, 1]`.
+    """
+    rows = round(size * (1 - STRIP)) + 1
+    v = 1 - (np.arange(rows) + 0.5) / size
+    u = 2 * (np.arange(size // 2) + 0.5) / size
+    col = np.interp(u, _U_KNOTS[1], _U_KNOTS[0])
+    row = np.interp(-v, -_V_KNOTS[1], _V_KNOTS[0])
+    r, c = np.minimum(row.astype(int), N_ROWS - 2)[:, None], np.minimum(col.astype(int), N_COLS - 2)[None]
+    down, across = (row[:, None] - r)[..., None], (col[None] - c)[..., None]
+    top = half[mesh.lower[r, c]] * (1 - across) + half[mesh.lower[r, c + 1]] * across
+    bottom = half[mesh.upper[r + 1, c]] * (1 - across) + half[mesh.upper[r + 1, c + 1]] * across
+    return top * (1 - down) + bottom * down, row[:, None]
+
+
+def island_coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """u and v of every pixel of a `size` × `size` texture."""
+    centre = (np.arange(size) + 0.5) / size
+    return np.meshgrid(centre, 1 - centre)
+
+
+def eye_angle(radius: np.ndarray) -> np.ndarray:
+    """The angle from the gaze at a distance from the eye island's centre, in units of DISC."""
+    return np.interp(radius, _EYE_REACH[1], _EYE_REACH[0])
+
+
+def _disc(centre: tuple[float, float], radius: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    reach = DISC * radius[:, None]
+    return np.stack([centre[0] + reach * np.cos(turn), centre[1] + reach * np.sin(turn)], axis=-1)
+
+
+def _box(box: tuple[float, float, float, float], rows: int, cols: int) -> np.ndarray:
+    u, v = np.meshgrid(np.linspace(box[0], box[2], cols), np.linspace(box[3], box[1], rows))
+    return np.stack([u, v], axis=-1)
