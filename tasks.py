@@ -222,6 +222,7 @@ def test(options, rest):
     say_host(host, "the tests that need one are skipped")
     python = environment(host, options.venv)
     environ = dict(os.environ, PYTHONUTF8="1", **({"COMFYUI_PATH": str(host)} if host else {}))
+    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
     for what, arguments in (
         ("ruff", ["check", "--extend-exclude", ".venvs", "."]),
         ("pytest", ["-ra", "--durations=8", *rest]),

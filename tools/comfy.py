@@ -165,6 +165,7 @@ class ComfyProcess:
         if self.models:
             command += ["--extra-model-paths-config", str(self._model_paths())]
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from capface.errors import CapFaceError
-from capface.flame import builtin_head, fit_landmarks
+from capface.flame.builtin import builtin_head
+from capface.flame.camera import pixels_to_frame
+from capface.flame.fit import fit_landmarks
 from capface.models.detection import MtcnnDetector, choose_face
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
@@ -33,11 +35,14 @@ def make_sheet(photo, path):
     left, top, right, bottom = (round(v) for v in face.box.tolist())
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
     model = builtin_head()
-    say(f"fitting the built-in head ({model.template.shape[0]} vertices) to it")
-    fitted = fit_landmarks(model, face.points5[None], height, width)
+    say("fitting the built-in head to it")
+    points = face.points5 if face.points68 is None else face.points68
+    # a detector's integers are pixel centres, the frame's are pixel edges
+    fit = fit_landmarks(model, pixels_to_frame(points[None] + 0.5, height, width))
+    say(f"fitted to {len(points)} points, {fit.error.item() * min(height, width) / 2:.1f} pixels off on average")
     say("drawing the head at several poses")
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(photo, model, fitted).save(path)
+    contact_sheet(photo, model, fit.params).save(path)
 
 
 def make_portrait(photo, comfyui, out):

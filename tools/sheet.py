@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..flame import HeadModel, HeadParams, landmark_pixels, render_head
+from ..flame.preview import normal_colors, overlay
 
 TILE, PHOTO, GAP, CAPTION = 208, 480, 8, 22
 BACKGROUND, INK = (24, 26, 30), (214, 216, 220)
@@ -51,12 +52,10 @@ def over_background(colour: Tensor, alpha: Tensor) -> Tensor:
     return colour * alpha + behind * (1 - alpha)
 
 
-def overlay(photo: Tensor, model: HeadModel, fitted: HeadParams, strength: float = 0.7) -> Image.Image:
-    """The photo `[3, H, W]` with the fitted head's Lambertian map and its landmarks over it."""
+def with_head(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.Image:
+    """The photo `[3, H, W]` with the fitted head and its landmarks over it."""
     height, width = photo.shape[1:]
-    maps = render_head(model, fitted, height, width)
-    alpha = strength * maps.alpha[0]
-    picture = to_picture(photo * (1 - alpha) + maps.lambertian[0].clamp(0, 1) * alpha)
+    picture = to_picture(overlay(photo[None], render_head(model, fitted, height, width))[0])
     draw, radius = ImageDraw.Draw(picture), max(1.0, min(height, width) / 250)
     for x, y in landmark_pixels(model, fitted, height, width)[0].tolist():
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(90, 255, 120))
@@ -78,7 +77,7 @@ def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
 
     left = CAPTION * 4 + GAP
-    for caption, picture in (("photo", to_picture(photo)), ("fitted head", overlay(photo, model, fitted))):
+    for caption, picture in (("photo", to_picture(photo)), ("fitted head", with_head(photo, model, fitted))):
         picture.thumbnail((PHOTO * 2, PHOTO), Image.Resampling.LANCZOS)
         draw.text((left, GAP // 2), caption, INK, font)
         sheet.paste(picture, (left, CAPTION + GAP // 2))
@@ -86,7 +85,7 @@ def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.
 
     maps = render_head(model, posed(fitted), TILE, TILE)
     for row, (caption, images) in enumerate(
-        (("normal", (maps.normal + 1) / 2), ("albedo", maps.albedo), ("Lambertian", maps.lambertian))
+        (("normal", normal_colors(maps)), ("albedo", maps.albedo), ("Lambertian", maps.lambertian))
     ):
         top = rows_top + row * (TILE + GAP)
         draw.text((GAP, top + TILE // 2), caption, INK, font)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, PromptRejected, model_folders
 
-WIDTH, HEIGHT, STEPS = 192, 256, 3
+WIDTH, HEIGHT, STEPS = 128, 160, 3
 CHAIN = {
     "CapFaceLoad",
     "CapFaceLoadFaceReader",
