@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, MissingFile, MissingPackage, NoFaceFound
+from ..flame.camera import pixels_to_frame
 from ..models.crops import facenet_face, ffhq_crop, move_box
 from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, detector_problems
 from ..models.facenet import load_facenet
@@ -104,6 +105,23 @@ class FaceReader:
         patcher = self._facenet
         mm.load_models_gpu([patcher])
         return patcher.model(crops.to(patcher.load_device)).float().cpu()
+
+
+def frame_points(faces: list[FaceDetection], height: int, width: int) -> Tensor:
+    """Return the faces' landmarks in frame units (see `flame.camera`).
+
+    Args:
+        faces: B faces, found in images of one size.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        `[B, 68, 2]` where the detector gives 68 landmarks for all of them, else `[B, 5, 2]`.
+    """
+    dense = all(face.points68 is not None for face in faces)
+    points = torch.stack([face.points68 if dense else face.points5 for face in faces])
+    # A detector's integers are pixel centres, the camera's are pixel edges.
+    return pixels_to_frame(points + 0.5, height, width)
 
 
 def clip_tokens(clip_vision, portraits: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ class CapFace(nn.Module):
     def mask_residuals(residuals: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
         """Bound the residuals to the head: F ⊙ M.
 
-        The mask is resized to each residual (bilinear, half-pixel centres, no antialiasing) and made hard at > 0.5.
+        The mask is resized to each residual (bilinear, half-pixel centres, antialiased) and made hard at > 0.5.
 
         Args:
             residuals: Tensors `[B, C_i, h_i, w_i]`.
@@ -193,7 +193,7 @@ class CapFace(nn.Module):
         for r in residuals:
             size = r.shape[-2:]
             if size not in hard:
-                hard[size] = F.interpolate(mask, size=size, mode="bilinear", align_corners=False) > 0.5
+                hard[size] = F.interpolate(mask, size=size, mode="bilinear", antialias=True) > 0.5
         return [r * hard[r.shape[-2:]] for r in residuals]
 
 

@@ -124,7 +124,10 @@ def test_mask_is_hard_and_resized_per_residual():
     assert full.unique().tolist() == [0, 1]
     assert full[0, 0, 0].tolist() == [0, 0, 1, 1]
     assert half.shape == (1, 5, 2, 2)
-    assert half[0, 0, 0].tolist() == [0, 1]  # means 0.2 and 0.8
+    assert half[0, 0, 0].tolist() == [0, 1]
+    narrow = torch.tensor([0.0, 0.0, 0.55, 0.55, 0.0, 0.0, 0.0, 0.0]).expand(1, 1, 8, 8)
+    (antialiased,) = CapFace.mask_residuals([torch.ones(1, 1, 4, 4)], narrow)
+    assert not antialiased.any()  # 0.55 weighs 6/8 of a triangle as wide as two steps; a plain mean would keep it
 
 
 def test_an_rgb_hint_is_refused(small):

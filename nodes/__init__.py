@@ -1,0 +1,29 @@
+"""The nodes, in the order of the pipeline. A node declares its schema, makes one call into the pack, and wraps the result."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..host.assets import register_folders
+
+
+class CapFaceExtension(ComfyExtension):
+    """What ComfyUI asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Register the model folders and list the nodes."""
+        register_folders()
+        from .apply import ApplyCapFace
+        from .head import FitHead
+        from .identity import EncodeIdentity
+        from .load import ConvertCapFace, LoadCapFace, LoadFaceReader, LoadHeadModel
+        from .render import RenderHead
+
+        return [
+            LoadCapFace,
+            ConvertCapFace,
+            LoadFaceReader,
+            LoadHeadModel,
+            EncodeIdentity,
+            FitHead,
+            RenderHead,
+            ApplyCapFace,
+        ]

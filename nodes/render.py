@@ -1,0 +1,55 @@
+"""Rendering: heads as condition maps."""
+
+from comfy_api.latest import io, ui
+
+from ..flame.condition import HeadCondition
+from ..flame.preview import landmark_picture, normal_colors
+from ..flame.render import landmark_pixels, render_head
+from ..host.images import to_image, to_mask
+from .sockets import HEAD, HEAD_CONDITION, HEAD_MODEL, schema
+
+
+class RenderHead(io.ComfyNode):
+    """HEAD, HEAD_MODEL -> HEAD_CONDITION, and its maps as pictures."""
+
+    @classmethod
+    def define_schema(cls):
+        """Describe the node."""
+        return schema(
+            "CapFaceRenderHead",
+            "Render Head",
+            description="Makes the head condition for Apply CapFace, and shows its maps. The condition is drawn anew at "
+            "whatever size the latent has; width and height are those of the pictures alone.",
+            search_aliases=["flame", "normal", "landmarks"],
+            inputs=[
+                HEAD.Input("head"),
+                HEAD_MODEL.Input("head_model"),
+                io.Int.Input("width", default=512, min=16, max=8192, step=8, tooltip="Width of the pictures, in pixels."),
+                io.Int.Input("height", default=512, min=16, max=8192, step=8, tooltip="Height of the pictures, in pixels."),
+            ],
+            outputs=[
+                HEAD_CONDITION.Output(display_name="condition"),
+                io.Image.Output(display_name="normal"),
+                io.Image.Output(display_name="albedo"),
+                io.Image.Output(display_name="lambertian"),
+                io.Mask.Output(display_name="mask"),
+                io.Image.Output(display_name="landmarks"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, head, head_model, width, height):
+        """Draw the maps."""
+        maps = render_head(head_model, head, height, width)
+        landmarks = landmark_picture(landmark_pixels(head_model, head, height, width), height, width)
+        lambertian = to_image(maps.lambertian)
+        return io.NodeOutput(
+            HeadCondition(head_model, head),
+            to_image(normal_colors(maps)),
+            to_image(maps.albedo),
+            lambertian,
+            to_mask(maps.alpha),
+            to_image(landmarks),
+            ui=ui.PreviewImage(lambertian, cls=cls),
+        )
