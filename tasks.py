@@ -19,7 +19,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tools.comfy import ComfyError, find_host, host_version
+from tools.comfy import ComfyError, find_host, host_version, is_host
 
 ROOT = Path(__file__).resolve().parent
 VENVS = ROOT / ".venvs"
@@ -190,6 +190,11 @@ def install_host():
         return None
 
 
+def known_host(options):
+    """Return the ComfyUI that was named or is found, else the one that the demo has installed, else None."""
+    return find_host(options.comfyui) or (OWN_HOST if is_host(OWN_HOST) else None)
+
+
 def say_host(host, without):
     """Say which ComfyUI is used, or what it means that there is none."""
     say(f"ComfyUI {host_version(host)}: {host}" if host else f"no ComfyUI: {without} (name one with --comfyui PATH)")
@@ -209,7 +214,7 @@ def demo(options, rest):
         if not path.is_file():
             raise TaskError(f"There is no photo {path}. Without an argument the demo takes scikit-image's astronaut.")
         photo = [str(path)]
-    host = find_host(options.comfyui) or (OWN_HOST if (OWN_HOST / "main.py").is_file() else install_host())
+    host = known_host(options) or install_host()
     say_host(host, "there will be no portrait")
     python = environment(host, options.venv)
     arguments = [*photo, "--out", str(Path(options.out).expanduser().resolve())]
@@ -218,7 +223,7 @@ def demo(options, rest):
 
 def test(options, rest):
     """Run ruff and every test."""
-    host = find_host(options.comfyui)
+    host = known_host(options)
     say_host(host, "the tests that need one are skipped")
     python = environment(host, options.venv)
     environ = dict(os.environ, PYTHONUTF8="1", **({"COMFYUI_PATH": str(host)} if host else {}))
@@ -238,7 +243,7 @@ def test(options, rest):
 
 def bench(options, rest):
     """Run the measurements in benchmarks/, each a script of its own."""
-    host = find_host(options.comfyui)
+    host = known_host(options)
     say_host(host, "what runs inside one is left out")
     if host:
         os.environ["COMFYUI_PATH"] = str(host)

@@ -10,12 +10,14 @@ from torch import Tensor
 from ..flame import HeadModel, HeadParams, landmark_pixels, render_head
 from ..flame.preview import normal_colors, overlay
 
-TILE, PHOTO, GAP, CAPTION = 208, 480, 8, 22
+TILE, PHOTO, GAP, CAPTION = 208, 496, 8, 22
+ZOOM = 1.35
+"""How much larger than the neutral camera shows them the posed heads are."""
 BACKGROUND, INK = (24, 26, 30), (214, 216, 220)
 POSES = (
     ("as in the photo", None, 0),
-    ("yaw −75°", -75, 0),
-    ("yaw −35°", -35, 0),
+    ("yaw -75°", -75, 0),
+    ("yaw -35°", -35, 0),
     ("front", 0, 0),
     ("yaw 35°", 35, 0),
     ("yaw 75°", 75, 0),
@@ -26,10 +28,10 @@ POSES = (
 
 def posed(fitted: HeadParams) -> HeadParams:
     """The fitted head in each of POSES, at the frame's centre: a batch."""
-    neutral = HeadParams.neutral(device=fitted.device)
+    camera = HeadParams.neutral(device=fitted.device).camera * fitted.camera.new_tensor([ZOOM, 1, 1])
     heads = []
     for _, yaw, jaw in POSES:
-        head = fitted.replace(camera=neutral.camera)
+        head = fitted.replace(camera=camera)
         if yaw is not None:
             turn = [math.radians(yaw) * axis for axis in (0, 1, 0)]
             head = head.replace(
@@ -52,13 +54,18 @@ def over_background(colour: Tensor, alpha: Tensor) -> Tensor:
     return colour * alpha + behind * (1 - alpha)
 
 
-def with_head(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.Image:
-    """The photo `[3, H, W]` with the fitted head and its landmarks over it."""
-    height, width = photo.shape[1:]
-    picture = to_picture(overlay(photo[None], render_head(model, fitted, height, width))[0])
-    draw, radius = ImageDraw.Draw(picture), max(1.0, min(height, width) / 250)
-    for x, y in landmark_pixels(model, fitted, height, width)[0].tolist():
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(90, 255, 120))
+def close_up(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.Image:
+    """The face `PHOTO` pixels high, out of a photo `[3, H, W]`, with the fitted head's landmarks on it."""
+    points = landmark_pixels(model, fitted, *photo.shape[1:])[0]
+    low, high = points.amin(0), points.amax(0)
+    half = 0.7 * (high - low).max()
+    left, top = ((low + high) / 2 - half).tolist()
+    zoom = PHOTO / (2 * half.item())
+    box = (left, top, left + PHOTO / zoom, top + PHOTO / zoom)
+    picture = to_picture(photo).transform((PHOTO, PHOTO), Image.Transform.EXTENT, box, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for x, y in ((points - points.new_tensor([left, top])) * zoom).tolist():
+        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(90, 255, 120))
     return picture
 
 
@@ -77,8 +84,13 @@ def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
 
     left = CAPTION * 4 + GAP
-    for caption, picture in (("photo", to_picture(photo)), ("fitted head", with_head(photo, model, fitted))):
-        picture.thumbnail((PHOTO * 2, PHOTO), Image.Resampling.LANCZOS)
+    with_head = overlay(photo[None], render_head(model, fitted, *photo.shape[1:]))[0]
+    for caption, picture in (
+        ("photo", to_picture(photo)),
+        ("fitted head", to_picture(with_head)),
+        ("its landmarks", close_up(photo, model, fitted)),
+    ):
+        picture.thumbnail((PHOTO, PHOTO), Image.Resampling.LANCZOS)
         draw.text((left, GAP // 2), caption, INK, font)
         sheet.paste(picture, (left, CAPTION + GAP // 2))
         left += picture.width + GAP

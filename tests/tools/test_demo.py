@@ -1,0 +1,32 @@
+"""The demo's first half, as `tasks.py` starts it: the contact sheet."""
+
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+from capface.tools.comfy import PACK
+
+
+def demo(*arguments):
+    """Run the demo without a ComfyUI."""
+    command = [sys.executable, PACK / "tools" / "run.py", PACK / "tools" / "demo.py", *arguments]
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+
+
+def test_the_astronaut_gives_a_contact_sheet(tmp_path):
+    run = demo("--out", tmp_path)
+    assert run.returncode == 0, run.stderr
+    sheet = tmp_path / "contact-sheet.png"
+    assert run.stdout.splitlines()[-1] == f"contact sheet: {sheet}"
+    with Image.open(sheet) as picture:
+        assert np.asarray(picture).std() > 40
+
+
+def test_a_photo_without_a_face_stops_in_words(tmp_path):
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
+    run = demo(tmp_path / "grey.png", "--out", tmp_path)
+    assert run.returncode == 1
+    assert "The demo stopped: There is no face in the image." in run.stderr
+    assert "Traceback" not in run.stderr
