@@ -228,6 +228,7 @@ def test(options, rest):
     python = environment(host, options.venv)
     environ = dict(os.environ, PYTHONUTF8="1", **({"COMFYUI_PATH": str(host)} if host else {}))
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
+    failed = []
     for what, arguments in (
         ("ruff", ["check", "--extend-exclude", ".venvs", "."]),
         ("pytest", ["-ra", "--durations=8", *rest]),
@@ -235,10 +236,9 @@ def test(options, rest):
         say(f"running {what}")
         status = subprocess.call([str(executable(python.parent.parent, what)), *arguments], cwd=ROOT, env=environ)
         if status:
-            say(f"{what} found something: see above")
-            return status
-    say("all passed")
-    return 0
+            failed.append(what)
+    say(f"failed: {' and '.join(failed)}, see above" if failed else "all passed")
+    return bool(failed)
 
 
 def bench(options, rest):
@@ -297,7 +297,7 @@ def main():
         return 2
     options, rest = parse(sys.argv[1:])
     try:
-        return options.task(options, rest)
+        return int(options.task(options, rest))
     except (TaskError, ComfyError) as e:
         print(f"\n{e}", file=sys.stderr)
         return 1
