@@ -5,11 +5,13 @@ Conventions: points are (u, v) in frame units: origin at the frame's centre, one
 is the height of the model's 68 landmarks times the camera's scale.
 
 The fit minimises the landmarks' squared distances plus priors (both in standard deviations) by damped Gauss-Newton steps in
-double precision, from the closed-form pose on. Contour landmarks are looked up anew for the yaw of every step.
+double precision, from the closed-form pose on. Contour landmarks follow the yaw of every step, between whole degrees too, so
+that nothing jumps; the last few steps keep to whole degrees, as `HeadModel.landmarks` does.
 """
 
-from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,24 +19,36 @@ from torch import Tensor
 from ..errors import BadInput
 from .camera import project
 from .head import HeadModel
-from .landmarks import CONTOUR, LANDMARKS, five_point_weights
+from .landmarks import CONTOUR, LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights
 from .least_squares import Residuals, minimise
 from .params import SIZES, HeadParams
 from .pose import scaled_orthography
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
-Places = tuple[Tensor, Tensor]
-
-# Standard deviations: of a landmark, as a share of the face's size (five points also carry what the mean face lacks of
-# the person's shape); of the pitch, only where five points leave it open; of the jaw.
+# Standard deviations: of a landmark, as a share of the face's size; of the pitch, where there is a pull on it; of the jaw.
+# Five points carry what the person's shape and expression do to them, and leave the pitch nearly open.
 LANDMARK_DEVIATION = 0.01
-FIVE_POINT_DEVIATION = 0.03
+FIVE_POINT_DEVIATION = 0.02
 PITCH_DEVIATION = 0.2
 JAW_DEVIATION = (0.2, 0.04, 0.04)
+# From what a first fit leaves over, the noise of 68 points: about half of their numbers are spent on what is solved.
+NOISE_FACTOR = 2**0.5
+NOISE_RANGE = (0.003, 0.03)
 
 POSE_STEPS = 12
 STEPS = 15
+LAST_STEPS = 8
 POSE = 6
+"""How many numbers of a state are its pose."""
+
+
+class _Places(NamedTuple):
+    """Where landmarks sit near some yaw: on the contour of the degree below and of that above, to go between."""
+
+    degrees: Tensor  # [B] the degree below
+    used: Tensor  # [U] the vertices that are needed
+    corners: Tensor  # [B, 2, 68, 3] numbers of used vertices
+    weights: Tensor  # [B, 2, 68, 3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +67,7 @@ def fit_landmarks(
     weights: Tensor | None = None,
     *,
     n_shape: int = 40,
-    n_expression: int = 20,
+    n_expression: int = 50,
 ) -> HeadFit:
     """The heads whose landmarks lie over given points.
 
@@ -76,23 +90,74 @@ def fit_landmarks(
         BadInput: the points have another shape, are not finite, or fewer than three count.
     """
     seen, weights, layout = _check(points, weights)
-    if len(layout) == LANDMARKS:
-        face = _Face(model, layout, min(n_shape, model.n_shape), min(n_expression, model.n_expression))
-        problem = _Problem(face, seen, weights, LANDMARK_DEVIATION, None)
-    else:
-        face = _Face(model, layout, 0, 0)
-        problem = _Problem(face, seen, weights, FIVE_POINT_DEVIATION, PITCH_DEVIATION)
-    state = problem.start()
-    if len(layout) == LANDMARKS:
-        state = minimise(problem.around(weights), state, face.size, STEPS)
+    full = len(layout) == LANDMARKS
+    face = _Face(model, layout, min(n_shape, model.n_shape) * full, min(n_expression, model.n_expression) * full)
+    # One face at a time: posing the vertices that its own landmarks touch is cheaper than those of all faces' landmarks.
+    with _one_thread():
+        fits = [_fit(face, one, share) for one, share in zip(seen.split(1), weights.split(1), strict=True)]
+    params, error = zip(*fits, strict=True)
+    return HeadFit(HeadParams.cat(params).to(points.device), torch.cat(error).to(points.device))
 
+
+@contextmanager
+def _one_thread():
+    """Keeps torch to one CPU thread: for thousands of tiny steps, threads that wait for each other cost tenfold."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fit(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[HeadParams, Tensor]:
+    """One face."""
+    state, size = _rigid(face, seen, weights)
+    if len(face.layout) == LANDMARKS:
+        unit = LANDMARK_DEVIATION * size
+        state = minimise(_Problem(face, seen, weights, unit).around, state, face.size, STEPS)
+        # Once the points' own noise shows, priors and points can be weighed against each other.
+        noise = (0.5 * _mean_square(face, state, seen, weights)).sqrt() * NOISE_FACTOR
+        unit = torch.maximum(torch.minimum(noise, NOISE_RANGE[1] * size), NOISE_RANGE[0] * size)
+        state = minimise(_Problem(face, seen, weights, unit, whole_degrees=True).around, state, face.size, LAST_STEPS)
     fields = face.fields(state)
     for name in ("shape", "expression"):
         fields[name] = torch.nn.functional.pad(fields[name], (0, SIZES[name][0] - fields[name].shape[1]))
-    params = HeadParams.neutral(len(seen)).replace(**{name: value.float() for name, value in fields.items()})
-    distance = (face.points(state, face.places(state)) - seen).square().sum(-1)
-    error = ((weights * distance).sum(1) / weights.sum(1)).sqrt()
-    return HeadFit(params.to(points.device), error.float().to(points.device))
+    params = HeadParams.neutral().replace(**{name: value.float() for name, value in fields.items()})
+    return params, _mean_square(face, state, seen, weights).sqrt().float()
+
+
+def _rigid(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The state `[1, P]` of the average face's pose, and the face's size `[1]` in frame units.
+
+    Closed form, then a rigid fit; of the mirrored pair the one that fits better.
+    """
+    # The contour slides with the unknown yaw; leave it out where enough is left.
+    inner = weights.clone()
+    inner[:, face.layout.argmax(1) < CONTOUR] = 0
+    weights = torch.where(((inner > 0).sum(1) >= 6)[:, None], inner, weights)
+    rotations, scale = scaled_orthography((face.layout @ face.at_rest)[None], seen, weights)
+    size = scale * (face.at_rest[:, 1].max() - face.at_rest[:, 1].min())
+
+    five = len(face.layout) < LANDMARKS
+    deviation, pitch_deviation = (FIVE_POINT_DEVIATION, PITCH_DEVIATION) if five else (LANDMARK_DEVIATION, None)
+    problem = _Problem(face, seen, weights, deviation * size, pitch_deviation)
+    share = (weights / weights.sum(1, keepdim=True))[..., None]
+    states = []
+    for R in rotations:
+        state = torch.zeros(1, face.size, dtype=torch.float64)
+        state[:, 0] = scale.log()
+        state[:, 3:POSE] = matrix_to_axis_angle(R)
+        state[:, 1:3] = (share * (seen - face.points(state, face.places(state)))).sum(1)
+        states.append(minimise(problem.around, state, POSE, POSE_STEPS))
+    costs = [problem.around(state)(state[None]).square().sum() for state in states]
+    return states[0] if costs[0] <= costs[1] else states[1], size
+
+
+def _mean_square(face: "_Face", state: Tensor, seen: Tensor, weights: Tensor) -> Tensor:
+    """The mean square distance `[1]` that is left between points, in frame units."""
+    distance = (face.points(state, face.places(state, whole_degrees=True)) - seen).square().sum(-1)
+    return (weights * distance).sum(1) / weights.sum(1)
 
 
 def _check(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,81 +203,62 @@ class _Face:
         camera = torch.cat([log_s.exp(), shift], dim=1)
         return {"camera": camera, "rotation": rotation, "jaw": jaw, "expression": expression, "shape": shape}
 
-    def places(self, state: Tensor) -> Places:
-        """The landmarks' triangles and weights for the yaw of each state."""
-        rotation = state[:, 3:POSE]
-        return self.model.landmark_places(rotation, torch.zeros_like(rotation))
+    def places(self, state: Tensor, whole_degrees: bool = False) -> _Places:
+        """Where the landmarks sit for the yaw of each state; at its nearest whole degree, or on either side of it."""
+        yaw = self.yaw(state)
+        low = yaw.round() if whole_degrees else yaw.floor()
+        high = low if whole_degrees else yaw.floor().add(1).clamp(max=YAW_LIMIT)
+        triangles, weights = zip(*(self.model.landmark_places(degrees) for degrees in (low, high)), strict=True)
+        used, corners = self.model.faces[torch.stack(triangles, dim=1)].unique(return_inverse=True)
+        return _Places(low, used, corners, torch.stack(weights, dim=1))
 
-    def landmarks(self, state: Tensor, places: Places) -> Tensor:
-        """The 68 landmarks `[B, 68, 3]` in head space; no other vertices are posed."""
-        triangles, barycentric = places
-        used, corners = self.model.faces[triangles].unique(return_inverse=True)
+    def yaw(self, state: Tensor) -> Tensor:
+        """The yaw `[B]` in degrees, as far as the contour follows it."""
+        rotation = state[:, 3:POSE]
+        return contour_yaw(rotation, torch.zeros_like(rotation))
+
+    def landmarks(self, state: Tensor, places: _Places) -> Tensor:
+        """The 68 landmarks `[S·B, 68, 3]` of S states for each of the places, in head space; no other vertices are posed."""
         part = self.fields(state)
         rest = torch.zeros_like(part["rotation"])
         rotations = torch.stack([part["rotation"], rest, part["jaw"], rest, rest], dim=1)
-        vertices = self.rig.select(used).pose(self.model.coefficients(part["shape"], part["expression"]), rotations)
-        picked = vertices.gather(1, corners.flatten(1)[..., None].expand(-1, -1, 3)).unflatten(1, (LANDMARKS, 3))
-        return (picked * barycentric[..., None]).sum(2)
+        coefficients = self.model.coefficients(part["shape"], part["expression"])
+        vertices = self.rig.select(places.used).pose(coefficients, rotations)
+        S = len(state) // len(places.degrees)
+        corners = places.corners.flatten(1)[..., None].repeat(S, 1, 3)
+        picked = vertices.gather(1, corners).unflatten(1, (2, LANDMARKS, 3))
+        low, high = (picked * places.weights.repeat(S, 1, 1, 1)[..., None]).sum(3).unbind(1)
+        return low + (self.yaw(state) - places.degrees.repeat(S))[:, None, None] * (high - low)
 
-    def points(self, state: Tensor, places: Places) -> Tensor:
+    def points(self, state: Tensor, places: _Places) -> Tensor:
         """The layout's points `[B, K, 2]` in frame units."""
         return project(self.layout @ self.landmarks(state, places), self.fields(state)["camera"])[..., :2]
 
 
+@dataclass(frozen=True, eq=False)
 class _Problem:
-    """What the fit of B faces makes small."""
+    """What a fit makes small: distances and departures from the priors, both in standard deviations."""
 
-    def __init__(self, face: _Face, seen: Tensor, weights: Tensor, deviation: float, pitch_deviation: float | None):
-        self.face, self.seen, self.weights, self.pitch_deviation = face, seen, weights, pitch_deviation
-        spread = torch.ones(face.size - POSE, dtype=torch.float64)
+    face: _Face
+    seen: Tensor  # [B, K, 2]
+    weights: Tensor  # [B, K]
+    unit: Tensor  # [B] a landmark's standard deviation in frame units
+    pitch_deviation: float | None = None
+    whole_degrees: bool = False
+
+    def around(self, state: Tensor) -> Residuals:
+        """The residuals near a state, as `minimise` asks for them, with that state's choice of contour points."""
+        places = self.face.places(state, self.whole_degrees)
+        spread = torch.ones(self.face.size - POSE, dtype=torch.float64)
         spread[:3] = torch.tensor(JAW_DEVIATION)
-        self.spread = spread
-        self.rotations, self.scale = self._closed_form()
-        height = face.at_rest[:, 1].max() - face.at_rest[:, 1].min()
-        self.unit = deviation * self.scale * height
 
-    def _pose_weights(self) -> Tensor:
-        """The contour slides with the unknown yaw; the first pose leaves it out where enough is left."""
-        inner = self.weights.clone()
-        inner[:, self.face.layout.argmax(1) < CONTOUR] = 0
-        return torch.where(((inner > 0).sum(1) >= 6)[:, None], inner, self.weights)
+        def residuals(states: Tensor) -> Tensor:
+            points = self.face.points(states.flatten(0, 1), places).unflatten(0, states.shape[:2])
+            gap = (points - self.seen) / self.unit[:, None, None]
+            parts = [(self.weights.sqrt()[..., None] * gap).flatten(2), states[..., POSE:] / spread]
+            if self.pitch_deviation is not None:
+                R = axis_angle_to_matrix(states[..., 3:POSE])
+                parts.append(torch.atan2(R[..., 2, 1], R[..., 2, 2])[..., None] / self.pitch_deviation)
+            return torch.cat(parts, dim=2)
 
-    def _closed_form(self) -> tuple[Tensor, Tensor]:
-        points = (self.face.layout @ self.face.at_rest).expand(len(self.seen), -1, -1)
-        return scaled_orthography(points, self.seen, self._pose_weights())
-
-    def start(self) -> Tensor:
-        """States after the closed-form pose and a rigid fit, of its mirrored pair the one that fits better."""
-        weights = self._pose_weights()
-        share = (weights / weights.sum(1, keepdim=True))[..., None]
-        around = self.around(weights)
-        states = []
-        for R in self.rotations:
-            state = torch.zeros(len(self.seen), self.face.size, dtype=torch.float64)
-            state[:, 0] = self.scale.log()
-            state[:, 3:POSE] = matrix_to_axis_angle(R)
-            state[:, 1:3] = (share * (self.seen - self.face.points(state, self.face.places(state)))).sum(1)
-            states.append(minimise(around, state, POSE, POSE_STEPS))
-        costs = [around(state)(state[None])[0].square().sum(1, keepdim=True) for state in states]
-        return torch.where(costs[0] <= costs[1], *states)
-
-    def around(self, weights: Tensor) -> Callable[[Tensor], Residuals]:
-        """What `minimise` asks for: the residuals near a state, with that state's choice of contour points."""
-
-        def choose(state: Tensor) -> Residuals:
-            triangles, barycentric = self.face.places(state)
-
-            def residuals(states: Tensor) -> Tensor:
-                S = len(states)
-                flat = states.flatten(0, 1)
-                points = self.face.points(flat, (triangles.repeat(S, 1), barycentric.repeat(S, 1, 1)))
-                gap = (points.unflatten(0, states.shape[:2]) - self.seen) / self.unit[:, None, None]
-                parts = [(weights.sqrt()[..., None] * gap).flatten(2), states[..., POSE:] / self.spread]
-                if self.pitch_deviation is not None:
-                    R = axis_angle_to_matrix(states[..., 3:POSE])
-                    parts.append(torch.atan2(R[..., 2, 1], R[..., 2, 2])[..., None] / self.pitch_deviation)
-                return torch.cat(parts, dim=2)
-
-            return residuals
-
-        return choose
+        return residuals

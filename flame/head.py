@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
-from .landmarks import LandmarkTable, check_table, contour_rows, points_on_mesh
+from .landmarks import LandmarkTable, check_table, contour_yaw, points_on_mesh
 from .params import HeadParams
 from .skinning import Rig
 
@@ -211,14 +211,14 @@ class HeadModel:
             BadInput: the model has no landmarks.
         """
         vertices = self.vertices(params) if vertices is None else vertices
-        return points_on_mesh(vertices, self.faces, *self.landmark_places(params.rotation, params.neck))
+        degrees = contour_yaw(params.rotation, params.neck).round()
+        return points_on_mesh(vertices, self.faces, *self.landmark_places(degrees))
 
-    def landmark_places(self, rotation: Tensor, neck: Tensor) -> tuple[Tensor, Tensor]:
-        """Where on the mesh the 68 landmarks of turned heads sit.
+    def landmark_places(self, degrees: Tensor) -> tuple[Tensor, Tensor]:
+        """Where on the mesh the 68 landmarks of heads of some yaw sit.
 
         Args:
-            rotation: `[B, 3]` axis-angle of the whole head.
-            neck: `[B, 3]` axis-angle of the neck joint.
+            degrees: `[B]` whole numbers from −39 to 39.
 
         Returns:
             Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.
@@ -227,9 +227,9 @@ class HeadModel:
             BadInput: the model has no landmarks.
         """
         if self.table is not None:
-            return self.table.places(contour_rows(rotation, neck))
+            return self.table.places(degrees)
         triangles, weights = self._fixed()
-        return triangles.expand(len(rotation), -1), weights.expand(len(rotation), -1, -1)
+        return triangles.expand(len(degrees), -1), weights.expand(len(degrees), -1, -1)
 
     def fixed_landmarks(self, vertices: Tensor) -> Tensor:
         """The 68 landmarks that stay on the mesh whatever the yaw, `[B, 68, 3]`.

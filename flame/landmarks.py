@@ -38,15 +38,18 @@ class LandmarkTable:
         """The same table on another device."""
         return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
 
-    def places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Where all 68 points sit.
+    def places(self, degrees: Tensor) -> tuple[Tensor, Tensor]:
+        """Where all 68 points sit on heads of some yaw.
+
+        Rows 0 to 39 of the contour table are 0° to 39°, rows 40 to 78 are −1° to −39°.
 
         Args:
-            rows: `[B]` int64 row of the contour table for each head, see `contour_rows`.
+            degrees: `[B]` whole numbers from −39 to 39.
 
         Returns:
             Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.
         """
+        rows = torch.where(degrees < 0, YAW_LIMIT - degrees, degrees).long()
         B = rows.shape[0]
         triangles = torch.cat([self.contour_faces[rows], self.static_faces.expand(B, -1)], dim=1)
         weights = torch.cat([self.contour_weights[rows], self.static_weights.expand(B, -1, -1)], dim=1)
@@ -71,21 +74,15 @@ def points_on_mesh(vertices: Tensor, faces: Tensor, triangles: Tensor, weights: 
     return (picked * weights[..., None]).sum(2)
 
 
-def contour_rows(rotation: Tensor, neck: Tensor) -> Tensor:
-    """The row of the contour table that a head's yaw asks for.
-
-    Rows 0 to 39 are 0° to 39°, rows 40 to 78 are −1° to −39°; beyond 39° the last row of its side stands.
+def contour_yaw(rotation: Tensor, neck: Tensor) -> Tensor:
+    """The yaw that contour landmarks are looked up by, `[B]` in degrees; beyond ±39° the contour stays as it is there.
 
     Args:
         rotation: `[B, 3]` axis-angle of the whole head.
         neck: `[B, 3]` axis-angle of the neck joint.
-
-    Returns:
-        `[B]` int64.
     """
     yaw = yaw_of(axis_angle_to_matrix(rotation) @ axis_angle_to_matrix(neck))
-    degrees = (yaw * (180 / math.pi)).clamp(-YAW_LIMIT, YAW_LIMIT).round().long()
-    return torch.where(degrees < 0, YAW_LIMIT - degrees, degrees)
+    return (yaw * (180 / math.pi)).clamp(-YAW_LIMIT, YAW_LIMIT)
 
 
 def five_point_weights() -> Tensor:

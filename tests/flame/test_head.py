@@ -4,7 +4,7 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame import HeadModel, HeadParams
-from capface.flame.landmarks import contour_rows, five_point_weights
+from capface.flame.landmarks import contour_yaw, five_point_weights
 from capface.flame.rotation import axis_angle_to_matrix
 from capface.tests.flame.heads import forward_numbers, golden_heads, golden_model, random_heads
 from capface.tests.synthetic import relative_error
@@ -67,12 +67,17 @@ def test_more_components_than_coefficients_stay_at_rest():
     torch.testing.assert_close(large.vertices(golden_heads()), golden_model().vertices(golden_heads()), atol=1e-7, rtol=1e-6)
 
 
-def test_contour_rows_follow_the_yaw_of_root_and_neck():
-    yaw = torch.tensor([0.0, 0.4, 10.0, 38.6, 60.0, -1.0, -10.0, -39.0, -80.0]).deg2rad()
-    turn = torch.stack([torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)], 1)
-    expected = [0, 0, 10, 39, 39, 40, 49, 78, 78]
-    assert contour_rows(turn, torch.zeros_like(turn)).tolist() == expected
-    assert contour_rows(turn / 2, turn / 2).tolist() == expected
+def test_the_contour_follows_the_yaw_of_root_and_neck():
+    model = golden_model()
+    yaw = torch.tensor([0.0, 0.4, 10.0, 38.6, 60.0, -1.0, -10.0, -39.0, -80.0])
+    turn = yaw.deg2rad()[:, None] * torch.eye(3)[1]
+    rows = torch.tensor([0, 0, 10, 39, 39, 40, 49, 78, 78])
+    for share in (0.0, 0.5, 1.0):
+        degrees = contour_yaw(share * turn, (1 - share) * turn).round()
+        triangles, weights = model.landmark_places(degrees)
+        assert torch.equal(triangles[:, :17], model.table.contour_faces[rows])
+        assert torch.equal(weights[:, :17], model.table.contour_weights[rows])
+        assert (triangles[:, 17:] == model.table.static_faces).all()
 
 
 def test_a_model_without_contour_tables_gives_its_fixed_landmarks():
