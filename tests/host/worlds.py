@@ -72,3 +72,13 @@ def predict_noise(model, positive, negative, x, timesteps, **settings):
         return (x - denoise(x, sigma)) / sigma[:, None, None, None]
 
     return sample(model, positive, negative, once, shape=x.shape, **settings)
+
+
+def small_sampling():
+    """The schedule of SD1.x."""
+    import comfy.model_sampling
+
+    class Sampling(comfy.model_sampling.EPS, comfy.model_sampling.ModelSamplingDiscrete):
+        pass
+
+    return Sampling()
