@@ -13,7 +13,7 @@ from ..head import HeadModel
 from .expressions import EXPRESSION_NAMES, expression_basis
 from .landmarks import landmark_arrays
 from .measures import SHAPE_NAMES, Measures, component
-from .mesh import head_mesh, half_points
+from .mesh import half_points, head_mesh
 from .rig import PARENTS, jaw_weights, joint_regressor, skinning
 from .texture import TEXTURE_NAMES, paint
 from .uv import uv_layout
@@ -47,8 +47,8 @@ def builtin_head() -> HeadModel:
         uv=uv,
         uv_faces=uv_faces,
         n_shape=len(SHAPE_NAMES),
-        texture_mean=mean.transpose(2, 0, 1),
-        texture_basis=basis.transpose(0, 3, 1, 2),
+        texture_mean=mean,
+        texture_basis=basis,
         name="built-in head",
         kind="builtin",
         shape_names=SHAPE_NAMES,

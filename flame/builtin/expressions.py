@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face import blob
+from .curves import blob, smoothstep
 from .measures import Measures
-from .mesh import EAR, EYE, Mesh, half_points
-from .sections import smoothstep
+from .mesh import EAR, EYE, TEETH, Mesh, half_points
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ _SIDED: dict[str, tuple[Pull, ...]] = {
         Pull((0.031, 0.018), (0.013, 0.004), (0.0, 0.0008, 0.0004)),
     ),
     "frown": (Pull(_CORNER, (0.011, 0.012), (0.0010, -0.0046, -0.0008)),),
-    "upper_lip_raised": (
-        Pull((0.009, -0.035), (0.010, 0.009), (0.0, 0.0032, 0.0006), "upper"),
-    ),
+    "upper_lip_raised": (Pull((0.009, -0.035), (0.010, 0.009), (0.0, 0.0032, 0.0006), "upper"),),
     "lower_lip_lowered": (Pull((0.009, -0.048), (0.010, 0.009), (0.0, -0.0034, 0.0004), "lower"),),
     "cheek_puffed": (Pull((0.041, -0.032), (0.014, 0.014), (0.0046, 0.0, 0.0050)),),
     "sneer": (
@@ -70,14 +67,14 @@ _SIDED: dict[str, tuple[Pull, ...]] = {
         Pull((0.013, -0.034), (0.009, 0.007), (0.0, 0.0022, 0.0006), "upper"),
         Pull((0.010, 0.020), (0.006, 0.008), (0.0, 0.0006, 0.0008)),
     ),
-    "brow_inner_up": (Pull((0.012, 0.048), (0.010, 0.010), (0.0, 0.0038, 0.0)),),
-    "brow_outer_up": (Pull((0.038, 0.048), (0.013, 0.010), (0.0, 0.0038, 0.0)),),
+    "brow_inner_up": (Pull((0.012, 0.048), (0.010, 0.0085), (0.0, 0.0038, 0.0)),),
+    "brow_outer_up": (Pull((0.038, 0.050), (0.013, 0.0075), (0.0, 0.0038, 0.0)),),
     "brow_down": (Pull((0.020, 0.046), (0.015, 0.008), (-0.0012, -0.0034, 0.0008)),),
 }
 # name: how far two units close the upper and the lower lid
 _LIDS: dict[str, tuple[float, float]] = {"eye_closed": (1.0, 1.0), "squint": (0.25, 0.75)}
 # name: where the whole jaw goes
-_JAW: dict[str, tuple[float, float, float]] = {"jaw_forward": (0.0, 0.0, 0.0030), "jaw_left": (0.0034, 0.0, 0.0)}
+_JAW: dict[str, tuple[float, float, float]] = {"jaw_forward": (0.0, 0.0, 0.0030), "jaw_left": (0.0026, 0.0, 0.0)}
 
 EXPRESSION_NAMES = (
     *_BOTH, *_JAW, "mouth_left", *(f"{name}_{side}" for name in (*_SIDED, *_LIDS) for side in ("left", "right"))
@@ -94,7 +91,7 @@ def expression_basis(mesh: Mesh, half: np.ndarray, jaw: np.ndarray) -> np.ndarra
     """
     rest, jaw = mesh.whole(half), jaw[mesh.source]
     kind = mesh.kind[mesh.source]
-    soft = smoothstep(rest[:, 2], -0.03, 0.0) * (kind != EYE) * (kind != EAR)
+    soft = smoothstep(rest[:, 2], -0.03, 0.0) * (kind != EYE) * (kind != EAR) * (kind != TEETH)
     lips = {"": soft, "upper": soft * (1 - jaw), "lower": soft * jaw}
 
     def pulled(pulls: tuple[Pull, ...], side: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..landmarks import CONTOUR, CONTOUR_ROWS, YAW_LIMIT
-from .face import brow_line, lip_thickness
+from .lines import brow_line, lip_thickness
 from .measures import Measures
 from .mesh import SKIN, Mesh
 from .sections import EYE_ROW, INNER_COL, JAW_ROW, MOUTH_COL, MOUTH_ROW, OUTER_COL, SIDE_COL
@@ -107,8 +107,7 @@ def _inner_landmarks(finder: Finder) -> list[Landmark]:
     third, two_thirds = INNER_COL + 3, OUTER_COL - 3
     outer, inner = mesh.upper[EYE_ROW, OUTER_COL], mesh.upper[EYE_ROW, INNER_COL]
     above, below = mesh.upper[EYE_ROW], mesh.lower[EYE_ROW]
-    points += [finder.vertex(p, -1)
-               for p in (outer, above[two_thirds], above[third], inner, below[third], below[two_thirds])]
+    points += [finder.vertex(p, -1) for p in (outer, above[two_thirds], above[third], inner, below[third], below[two_thirds])]
     points += [finder.vertex(p) for p in (inner, above[third], above[two_thirds], outer, below[two_thirds], below[third])]
     corner = mesh.upper[MOUTH_ROW, MOUTH_COL]
     upper, lower = [lip(x, 1) for x in (0.0160, 0.0064, 0.0)], [lip(x, -1) for x in (0.0160, 0.0080, 0.0)]
@@ -119,7 +118,7 @@ def _inner_landmarks(finder: Finder) -> list[Landmark]:
     side, quarter = MOUTH_COL - 1, MOUTH_COL // 2 - 1
     points += [finder.vertex(above[side], -1), finder.vertex(above[quarter], -1), finder.vertex(above[0])]
     points += [finder.vertex(above[quarter]), finder.vertex(above[side])]
-    return points + [finder.vertex(below[quarter]), finder.vertex(below[0]), finder.vertex(below[quarter], -1)]
+    return [*points, finder.vertex(below[quarter]), finder.vertex(below[0]), finder.vertex(below[quarter], -1)]
 
 
 def _outline(mesh: Mesh, half: np.ndarray, yaw: float) -> np.ndarray:

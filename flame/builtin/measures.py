@@ -28,10 +28,10 @@ class Measures:
     eye_y: float = 0.0280
     eye_z: float = 0.0350
     eye_radius: float = 0.0120
-    eye_width: float = 0.0302
+    eye_width: float = 0.0296
     eye_tilt: float = 0.0018
     """How much higher the outer corner of the eye lies than the inner one."""
-    upper_lid: float = 0.0055
+    upper_lid: float = 0.0052
     lower_lid: float = 0.0043
     # middle face
     cheekbones: float = 0.0030
@@ -57,7 +57,7 @@ class Measures:
     chin_out: float = 0.0030
     # ears
     ear_size: float = 1.0
-    ear_flare: float = 0.48
+    ear_flare: float = 0.36
 
 
 # name: what one standard deviation adds

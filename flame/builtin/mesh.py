@@ -11,11 +11,12 @@ from functools import lru_cache
 import numpy as np
 
 from . import parts
+from .curves import smoothstep
 from .face import skin
 from .measures import Measures
 from .sections import EYE_ROW, INNER_COL, MOUTH_COL, MOUTH_ROW, N_COLS, N_ROWS, OUTER_COL
 
-SKIN, LIDS, MOUTH, EYE, EAR = range(5)
+SKIN, LIDS, MOUTH, EYE, EAR, TEETH = range(6)
 """Kinds of half points."""
 
 
@@ -26,7 +27,7 @@ class Mesh:
     count: int
     """How many half points there are."""
     kind: np.ndarray
-    """`[H]` SKIN, LIDS, MOUTH, EYE or EAR"""
+    """`[H]` SKIN, LIDS, MOUTH, EYE, EAR or TEETH"""
     upper: np.ndarray
     """`[N_ROWS, N_COLS]` half points of the skin, on a slit those of the edge above"""
     lower: np.ndarray
@@ -36,7 +37,9 @@ class Mesh:
     rim_edge: np.ndarray
     """`[N]` half points of the lids' edge, clockwise from the inner corner"""
     mouth: np.ndarray
-    """`[MOUTH_RINGS, MOUTH_COL]`"""
+    """`[MOUTH_RINGS, MOUTH_COL + 1]`, one point in the corner"""
+    teeth: np.ndarray
+    """`[4, N]`"""
     eye: np.ndarray
     """`[rings, sectors]`"""
     ear: np.ndarray
@@ -44,9 +47,7 @@ class Mesh:
     half_faces: np.ndarray
     """`[F / 2, 3]` into the half points"""
     face_kind: np.ndarray
-    """`[F / 2]` SKIN, LIDS, MOUTH, EYE or EAR"""
-    lips: np.ndarray
-    """`[MOUTH_RINGS + 2, MOUTH_COL + 1]` the mouth's inside with the edges of the lips and the mouth's corner"""
+    """`[F / 2]` SKIN, LIDS, MOUTH, EYE, EAR or TEETH"""
     right: np.ndarray
     """`[H]` vertex of the mirrored half point; the vertex of the half point itself is its own number"""
     source: np.ndarray
@@ -69,14 +70,20 @@ class Mesh:
 def half_points(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """All half points of a head with the given measures, `[H, 3]` metres; `shut` closes the upper and the lower lid."""
     mesh = head_mesh()
-    above, below = skin(m, shut), skin(m, shut, lower=True)
+    *rows, lower_lid = skin(m, shut)
     out = np.empty((mesh.count, 3))
-    out[mesh.lower] = below
-    out[mesh.upper] = above
+    out[mesh.lower] = out[mesh.upper] = rows
+    out[mesh.lower[EYE_ROW, INNER_COL + 1 : OUTER_COL]] = lower_lid[INNER_COL + 1 : OUTER_COL]
+    lips = rows[MOUTH_ROW]
     out[mesh.rims] = parts.lid_rims(m, out[mesh.rim_edge])
-    out[mesh.mouth] = parts.mouth_inside(above[MOUTH_ROW, :MOUTH_COL], below[MOUTH_ROW, :MOUTH_COL])
+    out[mesh.mouth] = parts.mouth_inside(lips[: MOUTH_COL + 1])
+    out[mesh.mouth[0, -1]] = lips[MOUTH_COL]
+    out[mesh.teeth] = parts.teeth(lips[: mesh.teeth.shape[1]])
     out[mesh.eye] = parts.eyeball(m)
     out[mesh.ear] = parts.ear(m)
+    y = out[:, 1]
+    stretched = m.face_length * smoothstep(y, 0.018, -0.060) * smoothstep(y, -0.165, -0.105)
+    out[:, 1] -= stretched * (mesh.kind != EYE) * (mesh.kind != EAR)
     return out
 
 
@@ -100,6 +107,7 @@ def head_mesh() -> Mesh:
     rim_edge = np.concatenate([upper[EYE_ROW, INNER_COL:OUTER_COL], lower[EYE_ROW, OUTER_COL:INNER_COL:-1]])
     rims = take(LIDS, parts.LID_RINGS, len(rim_edge))
     mouth = take(MOUTH, parts.MOUTH_RINGS, MOUTH_COL)
+    mouth = np.concatenate([mouth, np.broadcast_to(take(MOUTH, 1), (parts.MOUTH_RINGS, 1))], axis=1)
 
     def sphere(kind: int, rings: int, sectors: int, closed: bool) -> np.ndarray:
         first = np.broadcast_to(take(kind, 1), (1, sectors))
@@ -110,25 +118,24 @@ def head_mesh() -> Mesh:
     eye = sphere(EYE, len(parts.EYE_RINGS), parts.EYE_SECTORS, closed=True)
     ear = sphere(EAR, parts.EAR_RINGS, parts.EAR_SECTORS, closed=False)
 
-    lips = np.concatenate([upper[None, MOUTH_ROW, : MOUTH_COL + 1],
-                           np.pad(mouth, ((0, 0), (0, 1)), constant_values=upper[MOUTH_ROW, MOUTH_COL]),
-                           lower[None, MOUTH_ROW, : MOUTH_COL + 1]])
+    teeth = take(TEETH, 4, MOUTH_COL - 1)
     lids = np.concatenate([rim_edge[None], rims])
     around = lambda rings: np.concatenate([rings, rings[:, :1]], axis=1)  # noqa: E731
-    blocks = [_quads(grid[0], grid[1]) for grid in (
-        (lower[:-1], upper[1:]), (around(lids)[:-1], around(lids)[1:]), (lips[:-1], lips[1:]),
-        (around(eye)[:-1], around(eye)[1:]), (around(ear)[:-1], around(ear)[1:]),
-    )]  # fmt: skip
+    blocks = [
+        _quads(lower[:-1], upper[1:]),
+        *(_quads(rings[:-1], rings[1:]) for rings in (around(lids), mouth, around(eye), around(ear))),
+        _quads(teeth[0::2], teeth[1::2]),
+    ]
     half_faces = np.concatenate(blocks)
     face_kind = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
     kind = np.concatenate(kinds)
 
     middle = np.zeros(count, bool)
-    middle[upper[:, [0, -1]]] = middle[lower[:, [0, -1]]] = middle[mouth[:, 0]] = True
+    middle[upper[:, [0, -1]]] = middle[lower[:, [0, -1]]] = middle[mouth[:, 0]] = middle[teeth[:, 0]] = True
     right = np.where(middle, np.arange(count), count + np.cumsum(~middle) - 1)
     source = np.concatenate([np.arange(count), np.flatnonzero(~middle)])
     side = np.concatenate([np.ones(count), -np.ones((~middle).sum())])
-    return Mesh(count, kind, upper, lower, rims, rim_edge, mouth, eye, ear, half_faces, face_kind, lips, right, source, side)
+    return Mesh(count, kind, upper, lower, rims, rim_edge, mouth, teeth, eye, ear, half_faces, face_kind, right, source, side)
 
 
 def _quads(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

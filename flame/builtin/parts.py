@@ -5,15 +5,16 @@ Conventions: those of `sections.py`. Every part is a grid of points of the half 
 
 import numpy as np
 
-from .face import LID
+from .curves import bell, smoothstep
 from .measures import Measures
-from .sections import bell, smoothstep
+from .relief import LID, eye_centre
+from .sections import widening
 
 EYE_RINGS = np.radians([0, 9, 18, 27.5, 31, 44, 62, 85, 110, 140, 180])
 """Angles from the gaze to the eyeball's rings; the iris ends at the fourth and fifth."""
-EYE_SECTORS = 14
+EYE_SECTORS = 12
 LID_RINGS = 2
-MOUTH_RINGS = 6
+MOUTH_RINGS = 8
 EAR_RINGS, EAR_SECTORS = 10, 20
 
 
@@ -23,12 +24,12 @@ def eyeball(m: Measures) -> np.ndarray:
     angle = EYE_RINGS[:, None]
     r = m.eye_radius * (1 + 0.030 * bell(angle, 0, np.radians(20)))  # the cornea stands out a little
     unit = np.stack(np.broadcast_arrays(np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), np.cos(angle)), -1)
-    return unit * r[..., None] + np.array([m.eye_x, m.eye_y + 0.0006, m.eye_z])
+    return unit * r[..., None] + eye_centre(m)
 
 
 def lid_rims(m: Measures, edge: np.ndarray) -> np.ndarray:
     """From the edge of the lids `[N, 3]` inwards until it is under the eyeball, `[LID_RINGS, N, 3]`."""
-    centre = np.array([m.eye_x, m.eye_y + 0.0006, m.eye_z])
+    centre = eye_centre(m)
     away = edge - centre
     distance = np.linalg.norm(away, axis=-1, keepdims=True)
     touching = away / distance * (m.eye_radius + 0.25 * LID)
@@ -36,18 +37,29 @@ def lid_rims(m: Measures, edge: np.ndarray) -> np.ndarray:
     return centre + np.stack([touching, hidden])
 
 
-def mouth_inside(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """The dark sack behind the lips, between their edges `[N, 3]` each: `[MOUTH_RINGS, N, 3]`, the upper edge's first."""
+def mouth_inside(edge: np.ndarray) -> np.ndarray:
+    """The dark sack behind the lips' edge `[N, 3]`, from the upper to the lower lip: `[MOUTH_RINGS, N, 3]`.
+
+    It has edges of its own, so that the lips' normals are not those of the sack.
+    """
     #                 in     away from the line   narrower
-    steps = np.array([[0.0035, 0.0012, 1.0], [0.0110, 0.0060, 0.95], [0.0420, 0.0100, 0.80]])
+    steps = np.array([[0, 0, 1.0], [0.0035, 0.0012, 1.0], [0.0110, 0.0060, 0.95], [0.0420, 0.0100, 0.80]])
+    flat = 1 - 0.6 * smoothstep(np.arange(len(edge)) / len(edge), 0.3, 1.0)
     rings = []
-    for edge, sign, order in ((upper, 1, steps), (lower, -1, steps[::-1])):
-        centre = edge[:1]
+    for sign, order in ((1, steps), (-1, steps[::-1])):
         for back, away, narrow in order:
-            ring = centre + (edge - centre) * np.array([narrow, 1, 1]) + np.array([0, sign * away, -back])
-            ring[:, 1] += sign * -away * 0.6 * smoothstep(np.arange(len(edge)) / len(edge), 0.3, 1.0)
+            ring = edge * np.array([narrow, 1, 1]) - np.array([0, 0, back])
+            ring[:, 1] += sign * away * flat
             rings.append(ring)
     return np.stack(rings)
+
+
+def teeth(edge: np.ndarray) -> np.ndarray:
+    """Two rows of teeth behind the lips' edge `[N, 3]`: gum and edge of the upper, edge and gum of the lower, `[4, N, 3]`."""
+    out = np.stack([edge] * 4) * np.array([0.88, 0, 1])
+    out[..., 1] = edge[0, 1] + np.array([[0.0100], [-0.0010], [-0.0020], [-0.0110]])
+    out[..., 2] -= np.array([[0.0085], [0.0080], [0.0094], [0.0092]])
+    return out
 
 
 def ear(m: Measures) -> np.ndarray:
@@ -58,19 +70,20 @@ def ear(m: Measures) -> np.ndarray:
     turn = np.linspace(0, 2 * np.pi, EAR_SECTORS, endpoint=False)
     back, up = np.cos(turn), np.sin(turn)
     # outline, egg-shaped: the lobe is narrower than the top
-    width = np.where(back > 0, 0.0195 * (1 + 0.22 * up), 0.0130)
+    width = np.where(back > 0, 0.0185 * (1 + 0.22 * up), 0.0125)
     p_rim, q_rim = back * width * (1 - 0.10 * up**2), up * np.where(up > 0, 0.0300, 0.0320)
     reach = np.array([0.0, 0.28, 0.50, 0.64, 0.78, 0.90, 1.00, 1.00, 0.90, 0.55])[:, None]
     lobe = smoothstep(-up, 0.55, 0.95)
-    fore = smoothstep(-back, 0.35, 0.90)
+    fore = smoothstep(-back, 0.0, 0.80) * (1 - 0.6 * lobe)
     hollow = 1 - 0.75 * lobe
     # concha, its wall, antihelix, scapha, helix, rim, and the back down to the head
-    relief = np.array([-0.0085, -0.0080, -0.0040, 0.0026, 0.0004, 0.0036, 0.0030, -0.0012, -0.0060, -0.0140])[:, None]
+    relief = np.array([-0.0026, -0.0022, 0.0006, 0.0034, 0.0014, 0.0040, 0.0034, -0.0006, -0.0050, -0.0140])[:, None]
     front_side = np.arange(EAR_RINGS)[:, None] < 7
     height = relief * np.where(front_side, hollow, 1.0)
-    height = height - np.where(front_side, 0.0055, 0.0045) * fore * reach  # the front runs into the cheek
+    height = height - np.where(front_side, 0.0080, 0.0040) * fore * reach**2  # the front runs into the cheek
+    height = height - 0.0015 * lobe * reach
     tragus = bell(back, -1, 0.22) * bell(up, -0.12, 0.22) * bell(reach, 0.64, 0.16)
-    height = height + 0.0085 * tragus
+    height = height + 0.0065 * tragus
     p, q = reach * p_rim + 0.0030, reach * q_rim
     p, q, height = m.ear_size * p, m.ear_size * q, m.ear_size * height
     # axes of the ear: backwards and out, up and tilted backwards, and its normal
@@ -78,5 +91,6 @@ def ear(m: Measures) -> np.ndarray:
     along = np.array([np.sin(flare), 0.0, -np.cos(flare)])
     normal = np.array([np.cos(flare), 0.0, np.sin(flare)])
     upward = np.array([0.0, np.cos(tilt), 0.0]) - np.sin(tilt) * np.array([0.0, 0.0, 1.0])
-    origin = np.array([0.0715, 0.0105, -0.0420])
+    origin = np.array([0.0748, 0.0105, -0.0430])
+    origin[0] *= widening(m, origin[1])
     return origin + p[..., None] * along + q[..., None] * upward + height[..., None] * normal

@@ -5,8 +5,9 @@ Conventions: joints are root, neck, jaw, left eye, right eye; left is the person
 
 import numpy as np
 
+from .curves import bell, smoothstep
 from .mesh import EAR, EYE, Mesh
-from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW, N_ROWS, THROAT_ROW, bell, smoothstep
+from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW, N_ROWS, THROAT_ROW
 
 PARENTS = (-1, 0, 1, 1, 1)
 _JAW_HINGE = np.array([0.067, -0.002, -0.022])
@@ -37,6 +38,7 @@ def jaw_weights(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     row = np.full(mesh.count, 0.0)
     row[mesh.lower] = np.arange(N_ROWS)[:, None]
     weight = weight * smoothstep(row, THROAT_ROW, JAW_ROW)
+    weight[mesh.teeth] = np.array([[0], [0], [1], [1]])
     weight[(mesh.kind == EYE) | (mesh.kind == EAR)] = 0
     return weight
 

@@ -8,6 +8,7 @@ and to the back, so that sections below the mouth follow the border of the jaw.
 
 import numpy as np
 
+from .curves import bell, smooth_curve, smoothstep
 from .measures import Measures
 
 # One line a section, from the crown down. Heights at the front, side and back; depth of the front, of the widest place
@@ -16,24 +17,24 @@ _SECTIONS = np.array(
     [
         # y_f     y_s     y_b     z_f     z_w     z_b     w      n_f   n_b   rows
         [0.1420, 0.1420, 0.1420, -0.0400, -0.0400, -0.0400, 0.0000, 2.00, 2.00, 2],  # crown
-        [0.1365, 0.1370, 0.1360, -0.0020, -0.0400, -0.0790, 0.0330, 2.00, 2.00, 2],
-        [0.1230, 0.1220, 0.1180, 0.0250, -0.0430, -0.1090, 0.0560, 2.05, 2.00, 2],
-        [0.1040, 0.1020, 0.0980, 0.0440, -0.0460, -0.1250, 0.0690, 2.15, 2.05, 2],
-        [0.0840, 0.0820, 0.0780, 0.0550, -0.0480, -0.1330, 0.0748, 2.25, 2.10, 3],  # hairline
-        [0.0640, 0.0630, 0.0600, 0.0600, -0.0460, -0.1360, 0.0755, 2.30, 2.10, 4],
-        [0.0460, 0.0460, 0.0440, 0.0615, -0.0420, -0.1350, 0.0735, 2.25, 2.10, 9],  # brows
-        [0.0275, 0.0275, 0.0275, 0.0520, -0.0380, -0.1300, 0.0712, 2.15, 2.10, 7],  # eye line
-        [0.0100, 0.0100, 0.0100, 0.0525, -0.0360, -0.1215, 0.0705, 2.15, 2.10, 6],
-        [-0.008, -0.0070, -0.0090, 0.0565, -0.0340, -0.1120, 0.0680, 2.15, 2.10, 6],
-        [-0.021, -0.0190, -0.0240, 0.0605, -0.0320, -0.1050, 0.0645, 2.10, 2.10, 8],  # base of the nose
-        [-0.041, -0.0345, -0.0440, 0.0605, -0.0280, -0.0980, 0.0592, 2.00, 2.10, 6],  # mouth line
-        [-0.056, -0.0440, -0.0550, 0.0545, -0.0240, -0.0950, 0.0562, 2.00, 2.10, 4],  # fold under the lip
-        [-0.071, -0.0520, -0.0660, 0.0555, -0.0210, -0.0935, 0.0538, 1.95, 2.10, 4],  # chin
-        [-0.0875, -0.0600, -0.0770, 0.0460, -0.0200, -0.0930, 0.0500, 1.90, 2.10, 2],  # border of the jaw
-        [-0.0925, -0.0690, -0.0880, 0.0260, -0.0260, -0.0930, 0.0470, 1.95, 2.10, 2],
-        [-0.0985, -0.0840, -0.0990, 0.0070, -0.0420, -0.0940, 0.0475, 2.05, 2.10, 2],  # throat
-        [-0.1250, -0.1200, -0.1250, -0.0030, -0.0500, -0.0970, 0.0510, 2.10, 2.10, 2],
-        [-0.1720, -0.1720, -0.1720, -0.0060, -0.0540, -0.1070, 0.0580, 2.10, 2.10, 0],  # open end of the neck
+        [0.1370, 0.1375, 0.1360, -0.0030, -0.0410, -0.0790, 0.0330, 2.00, 2.00, 2],
+        [0.1240, 0.1230, 0.1185, 0.0245, -0.0440, -0.1090, 0.0560, 2.05, 2.00, 2],
+        [0.1045, 0.1025, 0.0980, 0.0440, -0.0465, -0.1255, 0.0690, 2.15, 2.05, 2],
+        [0.0840, 0.0820, 0.0780, 0.0550, -0.0475, -0.1335, 0.0746, 2.25, 2.10, 3],  # hairline
+        [0.0640, 0.0630, 0.0600, 0.0600, -0.0460, -0.1365, 0.0755, 2.30, 2.10, 4],
+        [0.0460, 0.0460, 0.0445, 0.0612, -0.0435, -0.1350, 0.0744, 2.25, 2.10, 9],  # brows
+        [0.0275, 0.0275, 0.0275, 0.0580, -0.0405, -0.1300, 0.0727, 2.18, 2.10, 7],  # eye line
+        [0.0100, 0.0100, 0.0100, 0.0565, -0.0375, -0.1225, 0.0708, 2.15, 2.10, 6],
+        [-0.0080, -0.0070, -0.0090, 0.0580, -0.0345, -0.1135, 0.0680, 2.12, 2.10, 8],
+        [-0.0210, -0.0190, -0.0240, 0.0605, -0.0320, -0.1055, 0.0646, 2.08, 2.10, 9],  # base of the nose
+        [-0.0410, -0.0345, -0.0440, 0.0602, -0.0280, -0.0985, 0.0594, 2.00, 2.10, 6],  # mouth line
+        [-0.0560, -0.0440, -0.0550, 0.0580, -0.0250, -0.0950, 0.0562, 2.00, 2.10, 4],  # fold under the lip
+        [-0.0710, -0.0520, -0.0655, 0.0550, -0.0230, -0.0935, 0.0537, 1.95, 2.10, 4],  # chin
+        [-0.0875, -0.0605, -0.0770, 0.0460, -0.0225, -0.0928, 0.0508, 1.90, 2.10, 2],  # border of the jaw
+        [-0.0925, -0.0705, -0.0880, 0.0260, -0.0310, -0.0928, 0.0489, 1.95, 2.10, 2],
+        [-0.0985, -0.0845, -0.0990, 0.0080, -0.0400, -0.0935, 0.0468, 2.05, 2.10, 2],  # throat
+        [-0.1250, -0.1200, -0.1250, -0.0020, -0.0460, -0.0970, 0.0460, 2.10, 2.10, 2],
+        [-0.1720, -0.1720, -0.1720, -0.0060, -0.0520, -0.1080, 0.0555, 2.10, 2.10, 0],  # open end of the neck
     ]
 )
 _FIRST_ROWS = np.concatenate([[0], np.cumsum(_SECTIONS[:-1, -1])]).astype(int)
@@ -53,49 +54,34 @@ _PHI = np.concatenate(
             )
         ),
         np.linspace(np.arcsin(_CHEEK), np.pi / 2, SIDE_COL - CHEEK_COL, endpoint=False),
-        np.linspace(np.pi / 2, np.pi, 10),
+        np.linspace(np.pi / 2, np.pi, 9),
     ]
 )
 N_COLS = len(_PHI)
 
 
-def smooth_curve(knots: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Interpolate `values [K, ...]` at `knots [K]` by a monotone cubic (Fritsch and Butland's slopes) `at [N]`."""
-    width = np.diff(knots)
-    shape = (-1,) + (1,) * (values.ndim - 1)
-    width_ = width.reshape(shape)
-    secant = np.diff(values, axis=0) / width_
-    left, right = secant[:-1], secant[1:]
-    w_left, w_right = 2 * width_[1:] + width_[:-1], width_[1:] + 2 * width_[:-1]
-    same = left * right > 0
-    harmonic = (w_left + w_right) / (w_left / np.where(same, left, 1) + w_right / np.where(same, right, 1))
-    slope = np.concatenate([secant[:1], np.where(same, harmonic, 0), secant[-1:]])
-    i = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(width) - 1)
-    h, t = width[i].reshape(shape), ((at - knots[i]) / width[i]).reshape(shape)
-    # cubic Hermite
+def widening(m: Measures, y: np.ndarray) -> np.ndarray:
+    """How much wider than the average the head is at each height of the average head."""
     return (
-        (1 + 2 * t) * (1 - t) ** 2 * values[i]
-        + t * (1 - t) ** 2 * h * slope[i]
-        + t**2 * (3 - 2 * t) * values[i + 1]
-        + t**2 * (t - 1) * h * slope[i + 1]
+        (1 + (m.skull_width - 1) * smoothstep(y, 0.025, 0.070))
+        * (1 + (m.face_width - 1) * bell(y, 0.000, 0.028))
+        * (1 + (m.jaw_width - 1) * bell(y, -0.068, 0.022))
+        * (1 + (m.neck_width - 1) * smoothstep(y, -0.086, -0.105))
     )
-
-
-def bell(x: np.ndarray, centre: float, radius: float) -> np.ndarray:
-    """exp(−((x − centre) / radius)² / 2)."""
-    return np.exp(-0.5 * ((x - centre) / radius) ** 2)
-
-
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high` (or the other way round), a smooth cubic between."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 def bare_head(m: Measures) -> np.ndarray:
     """Half of the head without features, `[N_ROWS, N_COLS, 3]` in metres; row 0 is the crown, column 0 the face's middle."""
     table = smooth_curve(_FIRST_ROWS.astype(float), _SECTIONS[:, :-1], np.arange(N_ROWS, dtype=float))
     y_f, y_s, y_b, z_f, z_w, z_b, w, n_f, n_b = (column[:, None] for column in table.T)
+    w = w * widening(m, y_f)
+    deep = 1 + (m.skull_depth - 1) * smoothstep(y_f, -0.030, 0.030) + (m.neck_width - 1) * smoothstep(y_f, -0.086, -0.105)
+    z_b = z_w + (z_b - z_w) * deep
+    z_f = z_f - m.forehead_slope * smoothstep(y_f, 0.055, 0.110) * smoothstep(y_f, 0.142, 0.120)
+    longer = m.chin_length * smoothstep(y_f, -0.050, -0.085) * smoothstep(y_f, -0.165, -0.105)
+    lower = m.jaw_angle * bell(y_f, -0.068, 0.020)
+    above = (m.skull_height - 1) * np.maximum(y_f - 0.050, 0)
+    y_f, y_s, y_b = y_f - longer + above, y_s - 0.4 * longer - lower + above, y_b + above
     sin, cos = np.abs(np.sin(_PHI)), np.cos(_PHI)
     sin[-1] = 0.0
     front = cos >= 0

@@ -1,6 +1,6 @@
 """The skin of the built-in head, painted by code: an average and a basis of named components.
 
-Conventions: `[h, w, 3]` RGB in 0..1, albedo without light; the layout is that of `uv.py`. Everything is painted as a function
+Conventions: RGB in 0..1, albedo without light; the layout is that of `uv.py`. Everything is painted as a function
 of the place on the head, so it lies where the mesh has lips, brows and lids. One unit of a component is one standard
 deviation.
 """
@@ -8,12 +8,13 @@ deviation.
 import numpy as np
 
 from . import uv
-from .face import blob, brow_line, lid_lines, lip_thickness
+from .curves import bell, blob, smoothstep
+from .lines import brow_line, lid_lines, lip_thickness
 from .measures import Measures
 from .mesh import Mesh
-from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW, bell, smoothstep
+from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW
 
-SIZE = 512
+SIZE = 384
 _SKIN = np.array([0.765, 0.590, 0.500])
 _HAIR = np.array([0.250, 0.185, 0.145])
 _LIPS = np.array([0.690, 0.420, 0.390])
@@ -40,27 +41,28 @@ TEXTURE_NAMES = tuple(_COMPONENTS)
 
 
 def paint(mesh: Mesh, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The average texture `[SIZE, SIZE, 3]` and the basis `[C, SIZE, SIZE, 3]` in the order of TEXTURE_NAMES."""
-    mean = np.zeros((SIZE, SIZE, 3))
-    masks = {name: np.zeros((SIZE, SIZE)) for name, _ in _COMPONENTS.values()}
-    place, row = uv.skin_positions(mesh, half, SIZE)
+    """The average texture `[3, SIZE, SIZE]` and the basis `[C, 3, SIZE, SIZE]` in the order of TEXTURE_NAMES."""
+    mean = np.zeros((SIZE, SIZE, 3), np.float32)
+    masks = {name: np.zeros((SIZE, SIZE), np.float32) for name, _ in _COMPONENTS.values()}
+    place, row = (array.astype(np.float32) for array in uv.skin_positions(mesh, half, SIZE))
     for side, columns in ((1, slice(SIZE // 2, None)), (-1, slice(SIZE // 2 - 1, None, -1))):
         colour, found = _paint_skin(mesh, half, place, row, side)
         mean[: len(place), columns] = colour
         for name, mask in found.items():
             masks[name][: len(place), columns] = mask
     _paint_islands(mean, masks)
-    basis = np.stack([masks[name][..., None] * np.array(by) for name, by in _COMPONENTS.values()])
-    return mean.clip(0, 1).astype(np.float32), basis.astype(np.float32)
+    basis = np.stack([masks[name] * np.array(by, np.float32)[:, None, None] for name, by in _COMPONENTS.values()])
+    return mean.transpose(2, 0, 1).clip(0, 1), basis
 
 
 def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
     """Smooth noise of about unit variance over the head; `length` is its wavelength in metres."""
     random = np.random.Generator(np.random.PCG64(seed))
-    directions = random.standard_normal((8, 3))
+    directions = random.standard_normal((10, 3), np.float32)
     directions *= 2 * np.pi / length / np.linalg.norm(directions, axis=1, keepdims=True)
-    phases = random.uniform(0, 2 * np.pi, 8)
-    return sum(np.sin(place @ k + phase) for k, phase in zip(directions, phases, strict=True)) / 2
+    directions *= random.uniform(0.7, 1.4, (10, 1)).astype(np.float32)
+    phases = random.uniform(0, 2 * np.pi, 10).astype(np.float32)
+    return np.sin(place @ directions.T + phases).sum(-1) / np.float32(np.sqrt(5))
 
 
 def _mix(colour: np.ndarray, other: np.ndarray, amount: np.ndarray) -> np.ndarray:
@@ -84,7 +86,9 @@ def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray
     line, lid_up, lid_down = lid_lines(m, x, (0, 0))
     over, under = y - (line + lid_up), (line + lid_down) - y
     in_eye = smoothstep(np.abs(x - m.eye_x), m.eye_width * 0.53, m.eye_width * 0.47) * front
-    lash = in_eye * np.maximum(smoothstep(over, 0.0011, 0.0003) * (y > line), 0.55 * smoothstep(under, 0.0008, 0.0002) * (y < line))
+    lash = in_eye * np.maximum(
+        smoothstep(over, 0.0011, 0.0003) * (y > line), 0.55 * smoothstep(under, 0.0008, 0.0002) * (y < line)
+    )
     lids = front * blob(x, y, m.eye_x, m.eye_y + 0.0085, 0.0135, 0.0045)
     bags = front * blob(x, y, m.eye_x - 0.003, m.eye_y - 0.0110, 0.0110, 0.0040)
     cheeks = blob(x, y, 0.040, -0.006, 0.015, 0.013)
@@ -95,7 +99,7 @@ def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray
     beard = front * _beard(m, x, y, z, lip_line, up, down) * (1 + 0.25 * fine) * (1 - lips)
     freckles = front * _freckles(own) * (1 - lips)
 
-    colour = _SKIN * (1 + 0.020 * coarse + 0.012 * middle + 0.010 * fine)[..., None]
+    colour = _SKIN * (1 + 0.014 * coarse + 0.006 * middle + 0.004 * fine)[..., None]
     colour = colour + blush[..., None] * np.array([0.035, -0.045, -0.040])
     colour = _mix(colour, np.array([0.68, 0.47, 0.42]), 0.40 * lids)
     colour = _mix(colour, np.array([0.64, 0.47, 0.42]), 0.30 * bags)
@@ -103,15 +107,15 @@ def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray
     dark = 0.20 * front * blob(x, y, 0.0160, 0.0330, 0.0045, 0.0055)
     dark = dark + 0.85 * front * blob(x, y, 0.0072, -0.0178, 0.0030, 0.0016)
     dark = dark + 0.18 * front * blob(x, y, m.nose_width + 0.0015, -0.0140, 0.0022, 0.0050)
-    dark = dark + 0.25 * front * blob(x, y, m.mouth_width * 1.05, slit[-1, 1], 0.0028, 0.0022)
+    dark = dark + 0.12 * front * blob(x, y, m.mouth_width * 1.03, slit[-1, 1], 0.0020, 0.0016)
     dark = dark + 0.10 * front * blob(x, y, 0.0, -0.0560, 0.0140, 0.0030)
     dark = dark + 0.10 * smoothstep(row, JAW_ROW - 1, JAW_ROW + 3)
     colour = colour * (1 - dark[..., None] * np.array([0.85, 1.0, 1.0]))
     colour = colour - (0.035 * beard)[..., None] * np.array([1.0, 0.8, 0.6])
-    colour = _mix(colour, _LIPS * (1 + 0.04 * fine[..., None]), 0.85 * lips)
+    colour = _mix(colour, _LIPS * (1 + 0.02 * fine[..., None]), 0.85 * lips)
     colour = _mix(colour, np.array([0.30, 0.13, 0.12]), 0.75 * front * bell(y, lip_line, 0.0007) * (x < m.mouth_width))
-    colour = _mix(colour, _HAIR * (1 + 0.10 * fine[..., None]), 0.62 * hair)
-    colour = _mix(colour, np.array([0.215, 0.155, 0.125]), 0.88 * brows)
+    colour = _mix(colour, _HAIR * (1 + 0.06 * fine[..., None]), 0.55 * hair)
+    colour = _mix(colour, np.array([0.215, 0.155, 0.125]), 0.82 * brows)
     colour = _mix(colour, np.array([0.12, 0.085, 0.075]), 0.90 * lash)
     flesh = (1 - 0.7 * hair) * (1 - brows) * (1 - lash) * (1 - 0.6 * lips)
     return colour, {
@@ -134,11 +138,15 @@ def _brows(m: Measures, x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
     # hairs stand up at the nose and lie down outwards
     angle = np.radians(np.interp(t, [0, 0.15, 0.5, 1], [78, 50, 22, -28])) + random.normal(0, 0.16, count)
     length = random.uniform(0.0032, 0.0056, count)
-    density = np.zeros_like(px)
+    u = (px - 0.0095) / 0.0395
+    body = 0.0036 * (1 - 0.62 * smoothstep(u, 0.45, 1.0)) * smoothstep(u, -0.08, 0.15) * smoothstep(u, 1.12, 0.9) + 1e-6
+    density = 0.50 * smoothstep(np.abs(py - brow_line(m, px)) / body, 1.25, 0.3)
     for hx, hy, a, reach, strength in zip(root_x, root_y, angle, length, random.uniform(0.45, 0.85, count), strict=True):
         along = (px - hx) * np.cos(a) + (py - hy) * np.sin(a)
         across = (py - hy) * np.cos(a) - (px - hx) * np.sin(a)
-        hair = smoothstep(np.abs(across), 0.00055, 0.0001) * smoothstep(np.abs(along - reach / 2), reach / 2, reach / 2 - 0.0008)
+        hair = smoothstep(np.abs(across), 0.00055, 0.0001) * smoothstep(
+            np.abs(along - reach / 2), reach / 2, reach / 2 - 0.0008
+        )
         density = 1 - (1 - density) * (1 - strength * hair)
     out[region] = density
     return out
@@ -146,12 +154,15 @@ def _brows(m: Measures, x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
 
 def _hair(own: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """Where short hair grows on the scalp, 0..1: hairline, temples, sideburns, around the ear, nape."""
-    ragged = 0.0025 * _waves(own, 0.010, 4) + 0.0015 * _waves(own, 0.004, 5)
+    ragged = 0.0014 * _waves(own, 0.012, 4) + 0.0010 * _waves(own, 0.005, 5)
     # height of the hairline by depth, from the nape (behind) to the forehead (in front)
-    line = np.interp(z, [-0.110, -0.080, -0.060, -0.045, -0.030, -0.022, -0.012, 0.010, 0.030, 0.050, 0.060],
-                     [-0.072, -0.066, -0.030, 0.020, 0.005, 0.010, 0.052, 0.066, 0.086, 0.090, 0.092])
+    line = np.interp(
+        z,
+        [-0.110, -0.080, -0.060, -0.045, -0.030, -0.022, -0.012, 0.010, 0.030, 0.050, 0.060],
+        [-0.072, -0.066, -0.030, 0.020, 0.005, 0.010, 0.052, 0.066, 0.089, 0.094, 0.097],
+    )
     line = line - 0.004 * bell(x, 0, 0.012) * (z > 0.03)
-    return smoothstep(y - line + ragged, -0.004, 0.006) * (0.88 + 0.12 * np.clip(_waves(own, 0.0022, 6), -1, 1))
+    return smoothstep(y - line + ragged, -0.007, 0.009) * (0.93 + 0.07 * np.clip(_waves(own, 0.0026, 6), -1, 1))
 
 
 def _beard(m: Measures, x, y, z, lip_line, up, down) -> np.ndarray:
@@ -180,8 +191,9 @@ def _paint_islands(mean: np.ndarray, masks: dict[str, np.ndarray]) -> None:
 
     area = low & (u < 0.22)
     angle, turn = np.degrees(uv.eye_angle(np.hypot(eye_u, eye_v))), np.arctan2(eye_v, eye_u)
-    sclera = _mix(np.broadcast_to(np.array([0.84, 0.81, 0.78]), (*u.shape, 3)), np.array([0.74, 0.60, 0.56]),
-                  smoothstep(angle, 40, 80))
+    sclera = _mix(
+        np.broadcast_to(np.array([0.84, 0.81, 0.78]), (*u.shape, 3)), np.array([0.74, 0.60, 0.56]), smoothstep(angle, 40, 80)
+    )
     fibres = 0.5 + 0.5 * np.sin(23 * turn + 2.5 * np.sin(5 * turn)) * np.sin(41 * turn + 1.3)
     shade = (0.70 + 0.45 * fibres) * (1.15 - 0.35 * smoothstep(angle, 18, 29))
     iris = np.array([0.33, 0.21, 0.12]) * shade[..., None]
@@ -202,13 +214,28 @@ def _paint_islands(mean: np.ndarray, masks: dict[str, np.ndarray]) -> None:
     masks["flesh"][area] = 1.0
     masks["blush"][area] = 0.6
 
-    area = low & (u >= 0.44) & (u < 0.61)
-    fill(area, np.array([0.66, 0.42, 0.38]))
+    area = low & (u >= 0.44) & (u < 0.53)
+    along = (u - uv.RIM_BOX[0]) / (uv.RIM_BOX[2] - uv.RIM_BOX[0])
+    inner, outer = smoothstep(np.abs(along - 0.5), 0.36, 0.44), smoothstep(np.abs(along - 0.526), 0.14, 0.06)
+    down = (uv.RIM_BOX[3] - v) / (uv.RIM_BOX[3] - uv.RIM_BOX[1])
+    rim = np.broadcast_to(np.array([0.73, 0.54, 0.48]), (*u.shape, 3))
+    rim = _mix(rim, np.array([0.74, 0.50, 0.46]), inner * smoothstep(down, 0.05, 0.20))
+    fill(area, _mix(rim, np.array([0.74, 0.63, 0.59]), outer * smoothstep(down, 0.10, 0.25)))
     masks["flesh"][area] = 0.6
+
+    area = low & (u >= 0.53) & (u < 0.61)
+    along = (u - uv.TEETH_BOX[0]) / (uv.TEETH_BOX[2] - uv.TEETH_BOX[0])
+    gap = sum(bell(along, at, 0.022) for at in (0.0, 0.37, 0.66, 0.95))
+    height = np.abs(2 * (v - uv.TEETH_BOX[1]) / (uv.TEETH_BOX[3] - uv.TEETH_BOX[1]) - 1)
+    tooth = np.array([0.74, 0.70, 0.62]) * (1 - 0.45 * gap)[..., None]
+    fill(area, _mix(tooth, np.array([0.50, 0.24, 0.23]), smoothstep(height, 0.80, 0.95)))
 
     area = low & (u >= 0.61)
     across = (v - uv.MOUTH_BOX[1]) / (uv.MOUTH_BOX[3] - uv.MOUTH_BOX[1])
     depth = 1 - np.abs(2 * across - 1)
-    mouth = _mix(np.broadcast_to(np.array([0.50, 0.24, 0.23]), (*u.shape, 3)), np.array([0.085, 0.030, 0.030]),
-                 smoothstep(depth, 0.02, 0.38))
+    mouth = _mix(
+        np.broadcast_to(np.array([0.50, 0.24, 0.23]), (*u.shape, 3)),
+        np.array([0.085, 0.030, 0.030]),
+        smoothstep(depth, 0.02, 0.38),
+    )
     fill(area, mouth)

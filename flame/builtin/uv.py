@@ -8,28 +8,27 @@ most of it. Eyeball, ear, lids' rims and the mouth's inside have islands below i
 import numpy as np
 
 from . import parts
-from .mesh import EYE, EAR, LIDS, MOUTH, Mesh
-from .sections import BROW_ROW, CHEEK_COL, INNER_COL, JAW_ROW, MOUTH_COL, N_COLS, N_ROWS, OUTER_COL, SIDE_COL
+from .mesh import LIDS, Mesh
+from .sections import BROW_ROW, CHEEK_COL, JAW_ROW, N_COLS, N_ROWS, OUTER_COL, SIDE_COL
 
 STRIP = 0.21
 DISC = 0.095
 """Radius of the round islands."""
 EYE_CENTRE, EAR_CENTRE = (0.11, 0.105), (0.33, 0.105)
-RIM_BOX = (0.46, 0.03, 0.58, 0.18)
+RIM_BOX = (0.45, 0.03, 0.51, 0.18)
+TEETH_BOX = (0.55, 0.03, 0.60, 0.18)
 MOUTH_BOX = (0.64, 0.03, 0.96, 0.18)
 """u0, v0, u1, v1"""
 _EYE_REACH = np.radians([0, 29.2, 110, 180]), np.array([0, 0.55, 1.0, 1.02])
 
-_U_KNOTS = np.array([0, OUTER_COL, CHEEK_COL, SIDE_COL, N_COLS - 1]), np.array([0, 0.56, 0.62, 0.82, 0.998])
-_V_KNOTS = np.array([0, BROW_ROW - 4, JAW_ROW, N_ROWS - 1]), np.array([1.0, 0.86, STRIP + 0.10, STRIP])
+_U_KNOTS = np.array([0, OUTER_COL, CHEEK_COL, SIDE_COL, N_COLS - 1]), np.array([0, 0.56, 0.62, 0.82, 0.996])
+_V_KNOTS = np.array([0, BROW_ROW - 4, JAW_ROW, N_ROWS - 1]), np.array([0.998, 0.86, STRIP + 0.10, STRIP])
 
 
 def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     """UVs `[T, 2]` and the triangles `[F, 3]` into them, in the order of the mesh's faces."""
-    extra_rim, extra_lips = len(mesh.rim_edge), mesh.lips.size
-    rims = np.arange(mesh.count, mesh.count + extra_rim)
-    lips = np.arange(mesh.count + extra_rim, mesh.count + extra_rim + extra_lips).reshape(mesh.lips.shape)
-    half = np.zeros((mesh.count + extra_rim + extra_lips, 2))
+    rims = np.arange(mesh.count, mesh.count + len(mesh.rim_edge))
+    half = np.zeros((mesh.count + len(rims), 2))
     strip = np.zeros(len(half), bool)
     u, v = np.interp(np.arange(N_COLS), *_U_KNOTS), np.interp(np.arange(N_ROWS), *_V_KNOTS)
     for grid in (mesh.lower, mesh.upper):
@@ -40,17 +39,15 @@ def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     half[mesh.eye] = _disc(EYE_CENTRE, np.interp(parts.EYE_RINGS, *_EYE_REACH), turn)
     turn = np.linspace(0, 2 * np.pi, parts.EAR_SECTORS, endpoint=False)
     half[mesh.ear] = _disc(EAR_CENTRE, np.linspace(0, 1, parts.EAR_RINGS), turn)
-    half[np.concatenate([rims[None], mesh.rims])] = _box(RIM_BOX, 1 + len(mesh.rims), extra_rim)
-    half[lips] = _box(MOUTH_BOX, *lips.shape)
+    half[np.concatenate([rims[None], mesh.rims])] = _box(RIM_BOX, 1 + len(mesh.rims), len(rims))
+    half[mesh.teeth] = _box(TEETH_BOX, *mesh.teeth.shape)
+    half[mesh.mouth] = _box(MOUTH_BOX, *mesh.mouth.shape)
+    half[mesh.mouth[0, -1]] = MOUTH_BOX[2], 0.5 * (MOUTH_BOX[1] + MOUTH_BOX[3])
 
-    swap = np.arange(mesh.count)
-    triangles = mesh.half_faces.copy()
-    for kind, points, stand_ins in ((LIDS, mesh.rim_edge, rims), (MOUTH, mesh.lips, lips)):
-        own = swap.copy()
-        own[points.ravel()] = stand_ins.ravel()
-        # the mouth's corner stands once for every ring; its first place will do
-        own[points.ravel()[-1]] = stand_ins.ravel()[-1]
-        triangles[mesh.face_kind == kind] = own[mesh.half_faces[mesh.face_kind == kind]]
+    # the lids' rims begin at the edge of the skin, but with a place of their own in the texture
+    own = np.arange(mesh.count)
+    own[mesh.rim_edge] = rims
+    triangles = np.where((mesh.face_kind == LIDS)[:, None], own[mesh.half_faces], mesh.half_faces)
     other = half.copy()
     other[strip, 0] = 1 - other[strip, 0]
     return np.concatenate([half, other]), np.concatenate([triangles, (triangles + len(half))[:, ::-1]])
@@ -75,7 +72,7 @@ def skin_positions(mesh: Mesh, half: np.ndarray, size: int) -> tuple[np.ndarray,
 
 
 def island_coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """u and v of every pixel of a `size` × `size` texture."""
+    """U and v of every pixel of a `size` × `size` texture."""
     centre = (np.arange(size) + 0.5) / size
     return np.meshgrid(centre, 1 - centre)
 
