@@ -74,6 +74,25 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     return factor * v
 
 
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Rotations on the shortest way from `a` to `b`, at an even pace (Shoemake 1985).
+
+    Half a turn apart there are two shortest ways; it takes one of them, always the same.
+
+    Args:
+        a: `[..., 3]` axis-angle, radians.
+        b: `[..., 3]` axis-angle, radians.
+        share: `[...]`, 0 at `a` and 1 at `b`.
+
+    Returns:
+        `[..., 3]` axis-angle, radians.
+    """
+    start, end = axis_angle_to_matrix(a), axis_angle_to_matrix(b)
+    # R(t) = exp(t · log(R_b R_aᵀ)) R_a
+    way = share[..., None] * matrix_to_axis_angle(end @ start.mT)
+    return matrix_to_axis_angle(axis_angle_to_matrix(way) @ start)
+
+
 def yaw_of(matrix: Tensor) -> Tensor:
     """The yaw of rotation matrices: `atan2(−R₂₀, √(R₀₀² + R₁₀²))`.
 
