@@ -16,6 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,6 +82,33 @@ def host_version(comfyui):
     """Version that a ComfyUI folder states of itself, such as "0.8.0"."""
     text = (Path(comfyui) / "comfyui_version.py").read_text(encoding="utf-8")
     return text.partition("__version__ =")[2].strip().strip("\"'") or "of unknown version"
+
+
+def import_host(comfyui, base):
+    """Make ComfyUI's modules importable in this process (`import comfy.sd`, …), on the CPU.
+
+    Args:
+        comfyui: ComfyUI's folder.
+        base: Folder for the host's own files; it stays empty here.
+
+    Returns:
+        The host's modules `nodes` and `folder_paths`.
+    """
+    argv, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
+    sys.path.insert(0, str(comfyui))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the host's own imports warn about is not ours to mend
+            import comfy.options
+
+            comfy.options.enable_args_parsing()
+            import folder_paths
+            import utils.extra_config  # noqa: F401  before nodes, which puts a folder with another `utils` on sys.path
+
+            import nodes
+    finally:
+        sys.argv = argv
+    return nodes, folder_paths
 
 
 def place_pack(pack, destination):

@@ -1,13 +1,11 @@
 """A ComfyUI for the tests in this folder: its modules in this process, and processes of it to talk to over HTTP."""
 
-import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from capface.tools.comfy import find_host, host_version
+from capface.tools.comfy import find_host, host_version, import_host
 from capface.tools.standins import make_standins
 
 HERE = Path(__file__).resolve().parent
@@ -41,21 +39,7 @@ def in_host(comfyui, standins, tmp_path_factory):
 
     Has `nodes` and `folder_paths`, the host's own modules, and its `version` as a tuple of numbers.
     """
-    base = tmp_path_factory.mktemp("comfyui")
-    argv, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
-    sys.path.insert(0, str(comfyui))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the host's own imports warn about is not ours to mend
-            import comfy.options
-
-            comfy.options.enable_args_parsing()
-            import folder_paths
-            import utils.extra_config  # noqa: F401  before nodes, which puts a folder with another `utils` on sys.path
-
-            import nodes
-    finally:
-        sys.argv = argv
+    nodes, folder_paths = import_host(comfyui, tmp_path_factory.mktemp("comfyui"))
     for folder in standins.iterdir():
         if folder.is_dir():
             folder_paths.add_model_folder_path(folder.name, str(folder))

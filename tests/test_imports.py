@@ -1,0 +1,99 @@
+"""Imports run one way, and nothing heavy or optional is imported with the pack."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capface.tests.conftest import ROOT
+
+LAYERS = {"": {"nodes"}, "nodes": {"nodes", "host", "flame", "models"}, "host": {"host", "flame", "models"}}
+LAYERS |= {"flame": {"flame"}, "models": {"models"}}
+"""Which parts of the pack each part may import; `errors` is everybody's."""
+HOST = {
+    "comfy",
+    "comfy_api",
+    "comfy_extras",
+    "comfy_execution",
+    "folder_paths",
+    "nodes",
+    "server",
+    "execution",
+    "latent_preview",
+}
+OPTIONAL = {"insightface", "onnxruntime", "facenet_pytorch", "open_clip", "pytorch3d", "kornia", "scipy", "chumpy", "cv2"}
+
+
+def imports(source, place):
+    """`(module, relative, at load time)` of each import in a file at `place` (its folder, as a tuple)."""
+    tree = ast.parse(source)
+    inside = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], False, node not in inside
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                yield node.module.split(".")[0], False, node not in inside
+            else:
+                base = [*place[: len(place) - (node.level - 1)], *(node.module.split(".") if node.module else [])]
+                for name in [base[0]] if base else [alias.name for alias in node.names]:
+                    yield name, True, node not in inside
+
+
+def complaints(source, place):
+    """Everything wrong with a file's imports, in words."""
+    part = place[0] if place else ""
+    found = []
+    for module, relative, at_load in imports(source, place):
+        if relative and module not in LAYERS[part] | {"errors"}:
+            found.append(f"{part or 'the top'} imports {module}")
+        if not relative and module in {"flame", "models", "host", "capface"}:
+            found.append(f"absolute import of {module}")
+        if not relative and module in HOST and part not in ("nodes", "host"):
+            found.append(f"{part or 'the top'} knows ComfyUI: {module}")
+        if module in OPTIONAL and at_load:
+            found.append(f"{module} is optional and must be imported where it is used")
+    if "sys.path" in source:
+        found.append("touches sys.path")
+    return found
+
+
+FILES = [p for part in LAYERS for p in (ROOT.glob("__init__.py") if not part else (ROOT / part).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows(path):
+    place = path.relative_to(ROOT).parent.parts
+    assert complaints(path.read_text(encoding="utf-8"), place) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "complaint"),
+    [
+        ("from ..models.capface import CapFace", ("flame",), "flame imports models"),
+        ("from ..flame import params", ("models",), "models imports flame"),
+        ("from ...host import control", ("flame", "builtin"), "flame imports host"),
+        ("from ..nodes import sockets", ("host",), "host imports nodes"),
+        ("from flame.params import HeadParams", ("nodes",), "absolute import of flame"),
+        ("import comfy.utils", ("models",), "models knows ComfyUI: comfy"),
+        ("import insightface", ("models",), "insightface is optional and must be imported where it is used"),
+        ("import sys\nsys.path.insert(0, '.')", ("host",), "touches sys.path"),
+    ],
+)
+def test_the_guard_can_fail(source, place, complaint):
+    assert complaints(source, place) == [complaint]
+
+
+def test_loading_the_pack_imports_nothing():
+    code = f"""
+import importlib.util, sys
+before = set(sys.modules)
+spec = importlib.util.spec_from_file_location("x", {str(ROOT / "__init__.py")!r}, submodule_search_locations=[{str(ROOT)!r}])
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+print(sorted(set(sys.modules) - before))
+"""
+    out = subprocess.run([sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True, cwd=Path.home()).stdout
+    assert out.strip() == "[]"
