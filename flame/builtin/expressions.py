@@ -30,16 +30,16 @@ _CORNER = (0.027, -0.041)
 
 # name: pulls, of which both sides take part
 _BOTH: dict[str, tuple[Pull, ...]] = {
-    "mouth_wide": (Pull(_CORNER, (0.013, 0.012), (0.0042, 0.0, -0.0025)),),
+    "mouth_wide": (Pull(_CORNER, (0.017, 0.014), (0.0042, 0.0, -0.0030)),),
     "pucker": (
-        Pull(_CORNER, (0.014, 0.012), (-0.0065, 0.0, 0.0020)),
-        Pull((0.0, -0.036), (0.012, 0.007), (0.0, 0.0005, 0.0036), "upper"),
-        Pull((0.0, -0.047), (0.012, 0.007), (0.0, -0.0005, 0.0036), "lower"),
+        Pull(_CORNER, (0.0115, 0.009), (-0.0060, 0.0, 0.0030)),
+        Pull((0.0, -0.036), (0.012, 0.007), (0.0, 0.0006, 0.0044), "upper"),
+        Pull((0.0, -0.047), (0.012, 0.007), (0.0, -0.0006, 0.0044), "lower"),
     ),
     "funnel": (
-        Pull(_CORNER, (0.012, 0.012), (-0.0042, 0.0, 0.0025)),
-        Pull((0.0, -0.036), (0.016, 0.008), (0.0, 0.0022, 0.0032), "upper"),
-        Pull((0.0, -0.047), (0.016, 0.008), (0.0, -0.0030, 0.0036), "lower"),
+        Pull(_CORNER, (0.012, 0.012), (-0.0032, 0.0, 0.0022)),
+        Pull((0.0, -0.036), (0.016, 0.008), (0.0, 0.0030, 0.0026), "upper"),
+        Pull((0.0, -0.047), (0.016, 0.008), (0.0, -0.0042, 0.0028), "lower"),
     ),
     "lips_pressed": (
         Pull((0.0, -0.037), (0.018, 0.006), (0.0, -0.0012, -0.0018), "upper"),
@@ -54,11 +54,11 @@ _BOTH: dict[str, tuple[Pull, ...]] = {
 # name: pulls of the left side; each gives a component for either side
 _SIDED: dict[str, tuple[Pull, ...]] = {
     "smile": (
-        Pull(_CORNER, (0.012, 0.010), (0.0042, 0.0052, -0.0032)),
+        Pull(_CORNER, (0.0165, 0.011), (0.0040, 0.0050, -0.0032)),
         Pull((0.038, -0.010), (0.013, 0.011), (0.0006, 0.0022, 0.0022)),
         Pull((0.031, 0.018), (0.013, 0.004), (0.0, 0.0008, 0.0004)),
     ),
-    "frown": (Pull(_CORNER, (0.011, 0.012), (0.0010, -0.0046, -0.0008)),),
+    "frown": (Pull(_CORNER, (0.015, 0.012), (0.0010, -0.0044, -0.0008)),),
     "upper_lip_raised": (Pull((0.009, -0.035), (0.010, 0.009), (0.0, 0.0032, 0.0006), "upper"),),
     "lower_lip_lowered": (Pull((0.009, -0.048), (0.010, 0.009), (0.0, -0.0034, 0.0004), "lower"),),
     "cheek_puffed": (Pull((0.041, -0.032), (0.014, 0.014), (0.0046, 0.0, 0.0050)),),
@@ -71,8 +71,11 @@ _SIDED: dict[str, tuple[Pull, ...]] = {
     "brow_outer_up": (Pull((0.038, 0.050), (0.013, 0.0075), (0.0, 0.0038, 0.0)),),
     "brow_down": (Pull((0.020, 0.046), (0.015, 0.008), (-0.0012, -0.0034, 0.0008)),),
 }
-# name: how far two units close the upper and the lower lid
-_LIDS: dict[str, tuple[float, float]] = {"eye_closed": (1.0, 1.0), "squint": (0.25, 0.75)}
+# name: how far two units close the upper and the lower lid, and what is pulled along
+_LIDS: dict[str, tuple[tuple[float, float], tuple[Pull, ...]]] = {
+    "eye_closed": ((1.0, 1.0), ()),
+    "squint": ((0.10, 0.80), (Pull((0.034, 0.011), (0.014, 0.007), (0.0, 0.0018, 0.0012)),)),
+}
 # name: where the whole jaw goes
 _JAW: dict[str, tuple[float, float, float]] = {"jaw_forward": (0.0, 0.0, 0.0030), "jaw_left": (0.0026, 0.0, 0.0)}
 
@@ -114,8 +117,8 @@ def expression_basis(mesh: Mesh, half: np.ndarray, jaw: np.ndarray) -> np.ndarra
     for name, pulls in _SIDED.items():
         for side, label in ((1, "left"), (-1, "right")):
             out[f"{name}_{label}"] = pulled(pulls, side) * half_mask(side)
-    for name, shut in _LIDS.items():
+    for name, (shut, pulls) in _LIDS.items():
         moved = mesh.whole(0.5 * (half_points(Measures(), shut) - half))
         for side, label in ((1, "left"), (-1, "right")):
-            out[f"{name}_{label}"] = moved * (mesh.side if side > 0 else -mesh.side).clip(0)[:, None]
+            out[f"{name}_{label}"] = moved * (side * mesh.side).clip(0)[:, None] + pulled(pulls, side) * half_mask(side)
     return np.stack([out[name] for name in EXPRESSION_NAMES])

@@ -5,8 +5,6 @@ cheek's outline is seen: for each degree of yaw, the points of each row that rea
 of the jaw, and along that to the chin; nine evenly spaced points of it on either side.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ..landmarks import CONTOUR, CONTOUR_ROWS, YAW_LIMIT
@@ -20,21 +18,16 @@ _EAR_COL = SIDE_COL - 1
 """The last column in front of the ear."""
 
 
-@dataclass(frozen=True, eq=False)
 class Finder:
-    """Finds places on the average head."""
+    """Finds places on the head whose half points are `half [H, 3]`, as landmarks."""
 
-    mesh: Mesh
-    half: np.ndarray
-
-    def __post_init__(self):
-        faces = self.mesh.faces
-        object.__setattr__(self, "faces", faces)
-        object.__setattr__(self, "number", {tuple(sorted(face)): i for i, face in enumerate(faces.tolist())})
-        first = np.zeros(len(self.mesh.source), int)
+    def __init__(self, mesh: Mesh, half: np.ndarray):
+        self.mesh, self.half, self.faces = mesh, half, mesh.faces
+        self.number = {tuple(sorted(face)): i for i, face in enumerate(self.faces.tolist())}
+        self.face_of = np.zeros(len(mesh.source), int)
         for corner in range(3):
-            first[faces[:, corner]] = np.arange(len(faces))
-        object.__setattr__(self, "face_of", first)
+            self.face_of[self.faces[:, corner]] = np.arange(len(self.faces))
+        self.skin = mesh.half_faces[mesh.face_kind == SKIN]
 
     def vertex(self, point: int, side: int = 1) -> Landmark:
         """A half point, or its mirror image."""
@@ -44,13 +37,12 @@ class Finder:
 
     def front(self, x: float, y: float, side: int = 1) -> Landmark:
         """The foremost place of the skin at (side · x, y), x >= 0."""
-        triangles = self.mesh.half_faces[(self.mesh.kind[self.mesh.half_faces] == SKIN).all(1)]
-        a, b, c = self.half[triangles].transpose(1, 0, 2)
+        a, b, c = self.half[self.skin].transpose(1, 0, 2)
         weights = _barycentric(np.array([max(x, 1e-6), y]), a, b, c)
         inside = np.flatnonzero((weights > -1e-9).all(1))
         depth = (weights[inside] * np.stack([a[inside, 2], b[inside, 2], c[inside, 2]], 1)).sum(1)
         best = inside[np.argmax(depth)]
-        return self.place(triangles[best], weights[best].clip(0) / weights[best].clip(0).sum(), side)
+        return self.place(self.skin[best], weights[best].clip(0) / weights[best].clip(0).sum(), side)
 
     def place(self, points: np.ndarray, weights: np.ndarray, side: int) -> Landmark:
         """A place in the triangle of three half points, or its mirror image."""

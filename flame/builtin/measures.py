@@ -5,7 +5,7 @@ average head. Factors are relative to the average. A shape component changes one
 about one standard deviation of adults (after published tables of head and face anthropometry).
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Measures:
     chin_out: float = 0.0030
     # ears
     ear_size: float = 1.0
-    ear_flare: float = 0.36
+    ear_flare: float = 0.33
 
 
 # name: what one standard deviation adds
@@ -83,11 +83,11 @@ SHAPE_COMPONENTS: dict[str, dict[str, float]] = {
     "eye_height": {"eye_y": 0.0020},
     "eye_depth": {"eye_z": -0.0018},
     "eye_tilt": {"eye_tilt": 0.0018},
-    "nose_length": {"nose_length": 0.0034},
+    "nose_length": {"nose_length": 0.0028},
     "nose_width": {"nose_width": 0.0019},
     "nose_bridge": {"nose_bridge": 0.0024},
     "nose_tip": {"nose_tip": 0.0024},
-    "nose_lift": {"nose_lift": 0.0020},
+    "nose_lift": {"nose_lift": 0.0014},
     "mouth_height": {"mouth_y": 0.0020},
     "mouth_width": {"mouth_width": 0.0022},
     "upper_lip": {"upper_lip": 0.0014},
@@ -103,6 +103,3 @@ def component(name: str, amount: float = 1.0) -> Measures:
     """The average head with `amount` standard deviations of the shape component `name`."""
     average = Measures()
     return replace(average, **{key: getattr(average, key) + amount * step for key, step in SHAPE_COMPONENTS[name].items()})
-
-
-MEASURES = tuple(field.name for field in fields(Measures))

@@ -10,8 +10,8 @@ from .measures import Measures
 from .relief import LID, eye_centre
 from .sections import widening
 
-EYE_RINGS = np.radians([0, 9, 18, 27.5, 31, 44, 62, 85, 110, 140, 180])
-"""Angles from the gaze to the eyeball's rings; the iris ends at the fourth and fifth."""
+EYE_RINGS = np.radians([0, 9, 18, 27.5, 31, 44, 62, 90, 112, 140, 180])
+"""Angles from the gaze to the eyeball's rings; the iris ends between the fourth and the fifth."""
 EYE_SECTORS = 12
 LID_RINGS = 2
 MOUTH_RINGS = 8
@@ -56,7 +56,7 @@ def mouth_inside(edge: np.ndarray) -> np.ndarray:
 
 def teeth(edge: np.ndarray) -> np.ndarray:
     """Two rows of teeth behind the lips' edge `[N, 3]`: gum and edge of the upper, edge and gum of the lower, `[4, N, 3]`."""
-    out = np.stack([edge] * 4) * np.array([0.88, 0, 1])
+    out = np.stack([edge] * 4) * np.array([0.94, 0, 1])
     out[..., 1] = edge[0, 1] + np.array([[0.0100], [-0.0010], [-0.0020], [-0.0110]])
     out[..., 2] -= np.array([[0.0085], [0.0080], [0.0094], [0.0092]])
     return out
@@ -83,14 +83,14 @@ def ear(m: Measures) -> np.ndarray:
     height = height - np.where(front_side, 0.0080, 0.0040) * fore * reach**2  # the front runs into the cheek
     height = height - 0.0015 * lobe * reach
     tragus = bell(back, -1, 0.22) * bell(up, -0.12, 0.22) * bell(reach, 0.64, 0.16)
-    height = height + 0.0065 * tragus
+    height = height + 0.0045 * tragus
     p, q = reach * p_rim + 0.0030, reach * q_rim
     p, q, height = m.ear_size * p, m.ear_size * q, m.ear_size * height
     # axes of the ear: backwards and out, up and tilted backwards, and its normal
     flare, tilt = m.ear_flare, 0.20
     along = np.array([np.sin(flare), 0.0, -np.cos(flare)])
     normal = np.array([np.cos(flare), 0.0, np.sin(flare)])
-    upward = np.array([0.0, np.cos(tilt), 0.0]) - np.sin(tilt) * np.array([0.0, 0.0, 1.0])
-    origin = np.array([0.0748, 0.0105, -0.0430])
+    upward = np.array([0.17, np.cos(tilt), -np.sin(tilt)])
+    origin = np.array([0.0742, 0.0105, -0.0430])
     origin[0] *= widening(m, origin[1])
     return origin + p[..., None] * along + q[..., None] * upward + height[..., None] * normal

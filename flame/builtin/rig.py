@@ -6,7 +6,8 @@ Conventions: joints are root, neck, jaw, left eye, right eye; left is the person
 import numpy as np
 
 from .curves import bell, smoothstep
-from .mesh import EAR, EYE, Mesh
+from .mesh import EAR, EYE, MOUTH, SKIN, Mesh
+from .parts import EYE_RINGS
 from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW, N_ROWS, THROAT_ROW
 
 PARENTS = (-1, 0, 1, 1, 1)
@@ -28,7 +29,7 @@ def jaw_weights(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     # on the lips the weight jumps across the slit, at the mouth's corner both edges have one half
     half_way = 0.5 * np.clip(x / corner[0], 0, 1) ** 4
     reach = 0.012 + 0.25 * np.maximum(x - corner[0], 0) + 0.10 * np.maximum(corner[2] - z, 0)
-    inside = mesh.kind == mesh.kind[mesh.mouth[0, 0]]
+    inside = mesh.kind == MOUTH
     far = np.where(inside, 0, smoothstep(np.abs(line - y), 0, reach))
     weight = np.where(below, 1 - half_way * (1 - far), half_way * (1 - far))
     beyond = smoothstep(line - y, -reach, reach)
@@ -62,12 +63,12 @@ def skinning(mesh: Mesh, half: np.ndarray) -> np.ndarray:
 def joint_regressor(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     """`[5, V]`: each joint as the mean of the points around it, so that it moves with the shape."""
     regressor = np.zeros((5, len(mesh.source)))
-    hinge = mesh.kind[mesh.source] == 0
+    on_skin = (mesh.kind == SKIN)[mesh.source]
     distance = np.linalg.norm(half - _JAW_HINGE, axis=1)[mesh.source]
     regressor[0, _both(mesh, mesh.upper[-1])] = 1
     regressor[1, _both(mesh, mesh.upper[THROAT_ROW])] = 1
-    regressor[2] = hinge * bell(distance, 0, 0.006)
-    equator = mesh.eye[-2:1:-1]
+    regressor[2] = on_skin * bell(distance, 0, 0.006)
+    equator = mesh.eye[np.argmin(np.abs(EYE_RINGS - np.pi / 2))]
     regressor[3, equator] = 1
     regressor[4, mesh.right[equator]] = 1
     return regressor / regressor.sum(axis=1, keepdims=True)

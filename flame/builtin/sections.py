@@ -38,7 +38,7 @@ _SECTIONS = np.array(
     ]
 )
 _FIRST_ROWS = np.concatenate([[0], np.cumsum(_SECTIONS[:-1, -1])]).astype(int)
-BROW_ROW, EYE_ROW, NOSE_ROW, MOUTH_ROW, CHIN_ROW, JAW_ROW, THROAT_ROW = _FIRST_ROWS[[6, 7, 10, 11, 13, 14, 16]].tolist()
+BROW_ROW, EYE_ROW, MOUTH_ROW, JAW_ROW, THROAT_ROW = _FIRST_ROWS[[6, 7, 11, 14, 16]].tolist()
 N_ROWS = int(_FIRST_ROWS[-1]) + 1
 
 # Columns as sin(phi), phi the angle from the front; the eye's and mouth's corners lie on columns of their own.

@@ -17,7 +17,7 @@ from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW
 SIZE = 384
 _SKIN = np.array([0.765, 0.590, 0.500])
 _HAIR = np.array([0.250, 0.185, 0.145])
-_LIPS = np.array([0.690, 0.420, 0.390])
+_LIPS = np.array([0.695, 0.400, 0.375])
 
 # name: the mask it acts on, and what one unit adds to red, green and blue there
 _COMPONENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
@@ -29,7 +29,7 @@ _COMPONENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
     "brow_dark": ("brows", (-0.130, -0.120, -0.110)),
     "hair_dark": ("hair", (-0.100, -0.090, -0.080)),
     "hair_warm": ("hair", (0.070, 0.020, -0.030)),
-    "hair_thin": ("hair", (0.170, 0.130, 0.110)),
+    "bald": ("crown", (0.200, 0.150, 0.125)),
     "iris_blue": ("iris", (-0.060, 0.040, 0.140)),
     "iris_light": ("iris", (0.110, 0.110, 0.080)),
     "stubble": ("beard", (-0.130, -0.105, -0.085)),
@@ -119,7 +119,8 @@ def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray
     colour = _mix(colour, np.array([0.12, 0.085, 0.075]), 0.90 * lash)
     flesh = (1 - 0.7 * hair) * (1 - brows) * (1 - lash) * (1 - 0.6 * lips)
     return colour, {
-        "flesh": flesh, "blush": blush, "lips": lips, "brows": brows, "hair": hair, "beard": beard,
+        "flesh": flesh, "blush": blush, "lips": lips, "brows": brows, "hair": hair,
+        "crown": hair * smoothstep(y, 0.060, 0.110), "beard": beard,
         "freckles": freckles, "lids": lids, "bags": bags, "iris": np.zeros_like(x),
     }  # fmt: skip
 
@@ -206,7 +207,7 @@ def _paint_islands(mean: np.ndarray, masks: dict[str, np.ndarray]) -> None:
 
     area = low & (u >= 0.22) & (u < 0.44)
     radius = np.hypot(ear_u, ear_v)
-    ear = np.broadcast_to(_SKIN + np.array([0.015, -0.050, -0.045]), (*u.shape, 3))
+    ear = np.broadcast_to(_SKIN + np.array([0.005, -0.038, -0.034]), (*u.shape, 3))
     ear = _mix(ear, np.array([0.56, 0.34, 0.29]), smoothstep(radius, 0.50, 0.15) * smoothstep(ear_v, -0.55, -0.30))
     ear = _mix(ear, np.array([0.22, 0.11, 0.09]), 0.9 * smoothstep(np.hypot(ear_u + 0.10, ear_v), 0.14, 0.04))
     ear = _mix(ear, np.array([0.62, 0.42, 0.36]), 0.5 * bell(radius, 0.50, 0.07) * (ear_u > -0.2))
