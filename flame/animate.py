@@ -16,7 +16,7 @@ from .head import HeadModel
 from .params import SIZES, HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp
 from .transfer import common_batch, transfer
-from .transform import centre_in_frame, place_centre, turn
+from .transform import head_centre, move_centre, turn
 
 EASINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda t: t,
@@ -49,7 +49,7 @@ def interpolate(model: HeadModel, a: HeadParams, b: HeadParams, share: Tensor) -
     # s(t) = s_a^(1 − t) · s_b^t
     scale = _lerp(a.camera[:, :1].log(), b.camera[:, :1].log(), share).exp()
     mixed["camera"] = torch.cat([scale, mixed["camera"][:, 1:]], dim=1)
-    heads = place_centre(model, HeadParams(**mixed), _lerp(centre_in_frame(model, a), centre_in_frame(model, b), share))
+    heads = move_centre(model, HeadParams(**mixed), _lerp(head_centre(model, a), head_centre(model, b), share))
     # At the keys nothing is left of the arithmetic's rounding.
     at_a, at_b = share == 0, share == 1
     return HeadParams(
@@ -147,8 +147,8 @@ def follow(model: HeadModel, head: HeadParams, driving: HeadParams, relative: bo
         changed[name] = matrix_to_axis_angle(now @ before.mT @ own).flatten(1)
     ratio = head.camera[:, :1] / first.camera[:, :1]
     changed["camera"] = torch.cat([ratio * driving.camera[:, :1], head.camera[:, 1:]], dim=1)
-    moved = centre_in_frame(model, driving) - centre_in_frame(model, first)
-    return place_centre(model, head.replace(**changed), centre_in_frame(model, head) + ratio * moved)
+    moved = head_centre(model, driving) - head_centre(model, first)
+    return move_centre(model, head.replace(**changed), head_centre(model, head) + ratio * moved)
 
 
 def _frames(frames: int, loop: bool, device: torch.device) -> tuple[Tensor, int]:

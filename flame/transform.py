@@ -1,7 +1,8 @@
 """Turning and placing heads in the frame about their centre.
 
-Conventions: head space and frame units as in `camera.py`, rotations as in `rotation.py`. A head's centre is the middle of the
-surface that moves with the neck joint, the face at rest: it belongs to the skull, so talking and looking about do not move it.
+Conventions: head space and frame units as in `camera.py`, rotations as in `rotation.py`. A head's *centre* is the middle of the
+box around all that moves with the neck joint, at rest and without expression, turned as the head is: between the ears, not in
+the face, so that talking and looking about do not move it.
 """
 
 import torch
@@ -14,51 +15,52 @@ from .params import HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
 
-def head_centre(model: HeadModel, params: HeadParams) -> Tensor:
-    """Where the centres of heads are in head space.
+def head_centre(model: HeadModel, head: HeadParams) -> Tensor:
+    """Where heads have their centres in the frame.
 
     Args:
         model: the head model.
-        params: B heads on its device.
+        head: B heads on its device.
 
     Returns:
-        `[B, 3]` metres.
+        `[B, 2]` double precision, (u, v) in frame units.
     """
-    at_rest = {name: torch.zeros_like(getattr(params, name)) for name in ("expression", "jaw", "eyes")}
-    # A vertex counts by the area around it, and by how much of it moves with the neck or what hangs on it.
-    a, b, c = model.rig.template[model.faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=1)
-    weight = area.new_zeros(len(model.rig.template)).index_add_(0, model.faces.flatten(), area.repeat_interleave(3))
-    weight = weight * (1 - model.rig.weights[:, 0])
-    if weight.sum() == 0:
-        weight = torch.ones_like(weight)
-    return (weight / weight.sum()) @ model.vertices(params.replace(**at_rest))
+    # A vertex belongs to the head as far as joints above the root carry it.
+    share = model.rig.weights[:, 1:].sum(1)
+    own = model.rig.select((share >= share.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
+    shape, expression = head.shape.double(), head.expression.double()
+    at_rest = model.coefficients(shape, torch.zeros_like(expression))
+    shaped = own.template + (at_rest @ own.basis.flatten(1)).unflatten(1, own.template.shape)
+    centre = (shaped.amin(1) + shaped.amax(1)) / 2
+    # What the expression does to the joints is small, but it moves what they carry.
+    coefficients = model.coefficients(shape, expression)
+    joints = own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)
+    # c' = R_root (R_neck (c − J_neck) + J_neck − J_root) + J_root
+    for joint, rotation in ((1, head.neck), (0, head.rotation)):
+        arm = (centre - joints[:, joint])[..., None]
+        centre = (axis_angle_to_matrix(rotation.double()) @ arm)[..., 0] + joints[:, joint]
+    return project(centre[:, None], head.camera.double())[:, 0, :2]
 
 
-def centre_in_frame(model: HeadModel, params: HeadParams) -> Tensor:
-    """Where the centres of heads are seen, `[B, 2]` (u, v) in frame units."""
-    return project(head_centre(model, params)[:, None], params.camera)[:, 0, :2]
+def move_centre(model: HeadModel, head: HeadParams, at: Tensor) -> HeadParams:
+    """The same heads with their centres at `at`, `[B, 2]` (u, v) in frame units."""
+    shift = (at - head_centre(model, head)).to(head.camera)
+    return head.replace(camera=torch.cat([head.camera[:, :1], head.camera[:, 1:] + shift], dim=1))
 
 
-def place_centre(model: HeadModel, params: HeadParams, place: Tensor) -> HeadParams:
-    """The same heads, moved in the frame so that their centres are seen at `place`, `[B, 2]` (u, v) in frame units."""
-    shift = place - centre_in_frame(model, params)
-    return params.replace(camera=params.camera + torch.nn.functional.pad(shift, (1, 0)))
-
-
-def turn(model: HeadModel, params: HeadParams, rotation: Tensor) -> HeadParams:
+def turn(model: HeadModel, head: HeadParams, rotation: Tensor) -> HeadParams:
     """Heads turned about their centres, which stay where they are in the frame.
 
     Args:
         model: the head model.
-        params: B heads on its device.
+        head: B heads on its device.
         rotation: `[B, 3]` axis-angle about the viewer's axes, added to the rotation that the heads have.
 
     Raises:
         BadInput: there are not as many rotations as heads.
     """
-    if tuple(rotation.shape) != (params.batch, 3):
-        raise BadInput(f"Expected rotations [{params.batch}, 3] for {params.batch} heads, got {list(rotation.shape)}.")
+    if tuple(rotation.shape) != (head.batch, 3):
+        raise BadInput(f"Expected rotations [{head.batch}, 3] for {head.batch} heads, got {list(rotation.shape)}.")
     # R' = ΔR R: the turn happens before the viewer's eyes, whatever the head's own axes
-    turned = axis_angle_to_matrix(rotation) @ axis_angle_to_matrix(params.rotation)
-    return place_centre(model, params.replace(rotation=matrix_to_axis_angle(turned)), centre_in_frame(model, params))
+    turned = axis_angle_to_matrix(rotation) @ axis_angle_to_matrix(head.rotation)
+    return move_centre(model, head.replace(rotation=matrix_to_axis_angle(turned)), head_centre(model, head))

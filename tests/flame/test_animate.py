@@ -9,7 +9,7 @@ from capface.flame.animate import EASINGS, animate_keys, follow, interpolate, tu
 from capface.flame.builtin import builtin_head
 from capface.flame.params import SIZES
 from capface.flame.rotation import axis_angle_to_matrix, yaw_of
-from capface.flame.transform import centre_in_frame, turn
+from capface.flame.transform import head_centre, turn
 from capface.tests.flame.heads import random_heads
 
 
@@ -86,7 +86,7 @@ def test_sizes_change_by_equal_factors_and_the_centre_moves_straight(model):
     keys = random_heads(2).replace(camera=torch.tensor([[1.0, -0.5, 0.2], [16.0, 0.7, -0.3]]))
     sequence = animate_keys(model, keys, 5)
     torch.testing.assert_close(sequence.camera[:, 0], torch.tensor([1.0, 2, 4, 8, 16]), rtol=1e-5, atol=0)
-    centres = centre_in_frame(model, sequence)
+    centres = head_centre(model, sequence)
     torch.testing.assert_close(centres.diff(dim=0), (centres[-1] - centres[0]).expand(4, 2) / 4, atol=1e-4, rtol=0)
 
 
@@ -107,7 +107,7 @@ def test_a_turntable_shows_the_head_from_every_side(model):
     head = HeadParams.neutral()
     sequence = turntable(model, head, 8, loop=True)
     torch.testing.assert_close(yaws(sequence) % 360, torch.arange(8) * 45.0, atol=1e-2, rtol=0)
-    torch.testing.assert_close(centre_in_frame(model, sequence), centre_in_frame(model, head).expand(8, -1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(head_centre(model, sequence), head_centre(model, head).expand(8, -1), atol=1e-5, rtol=0)
 
 
 def test_part_of_a_turn_starts_and_ends_where_it_is_told_to(model):
@@ -155,7 +155,7 @@ def test_relative_motion_is_added_in_the_heads_own_size(model):
     followed = follow(model, head, driving)
     assert torch.rad2deg(yaw_of(axis_angle_to_matrix(followed.rotation)))[1] == pytest.approx(math.degrees(0.8), abs=1e-3)
     assert followed.camera[1, 0] == pytest.approx(12.0)
-    moved, theirs = (centre_in_frame(model, h).diff(dim=0) for h in (followed, driving))
+    moved, theirs = (head_centre(model, h).diff(dim=0) for h in (followed, driving))
     torch.testing.assert_close(moved, 2 * theirs, atol=1e-5, rtol=0)
 
 
