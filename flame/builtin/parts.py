@@ -57,8 +57,8 @@ def mouth_inside(edge: np.ndarray) -> np.ndarray:
 def teeth(edge: np.ndarray) -> np.ndarray:
     """Two rows of teeth behind the lips' edge `[N, 3]`: gum and edge of the upper, edge and gum of the lower, `[4, N, 3]`."""
     out = np.stack([edge] * 4) * np.array([0.94, 0, 1])
-    out[..., 1] = edge[0, 1] + np.array([[0.0100], [-0.0010], [-0.0020], [-0.0110]])
-    out[..., 2] -= np.array([[0.0085], [0.0080], [0.0094], [0.0092]])
+    out[..., 1] = edge[0, 1] + np.array([[0.0100], [-0.0010], [-0.0020], [-0.0085]])
+    out[..., 2] -= np.array([[0.0085], [0.0080], [0.0100], [0.0115]])
     return out
 
 
@@ -74,7 +74,7 @@ def ear(m: Measures) -> np.ndarray:
     p_rim, q_rim = back * width * (1 - 0.10 * up**2), up * np.where(up > 0, 0.0300, 0.0320)
     reach = np.array([0.0, 0.28, 0.50, 0.64, 0.78, 0.90, 1.00, 1.00, 0.90, 0.55])[:, None]
     lobe = smoothstep(-up, 0.55, 0.95)
-    fore = smoothstep(-back, 0.0, 0.80) * (1 - 0.6 * lobe)
+    fore = smoothstep(-back, -0.15, 0.80) * (1 - 0.6 * lobe)
     hollow = 1 - 0.75 * lobe
     # concha, its wall, antihelix, scapha, helix, rim, and the back down to the head
     relief = np.array([-0.0026, -0.0022, 0.0006, 0.0034, 0.0014, 0.0040, 0.0034, -0.0006, -0.0050, -0.0140])[:, None]

@@ -21,21 +21,21 @@ _LIPS = np.array([0.695, 0.400, 0.375])
 
 # name: the mask it acts on, and what one unit adds to red, green and blue there
 _COMPONENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
-    "skin_tone": ("flesh", (-0.130, -0.135, -0.130)),
-    "skin_warmth": ("flesh", (0.012, -0.004, -0.030)),
-    "redness": ("blush", (0.045, -0.030, -0.025)),
-    "lip_red": ("lips", (0.030, -0.055, -0.040)),
-    "lip_dark": ("lips", (-0.070, -0.060, -0.050)),
-    "brow_dark": ("brows", (-0.130, -0.120, -0.110)),
-    "hair_dark": ("hair", (-0.100, -0.090, -0.080)),
-    "hair_warm": ("hair", (0.070, 0.020, -0.030)),
-    "bald": ("crown", (0.200, 0.150, 0.125)),
-    "iris_blue": ("iris", (-0.060, 0.040, 0.140)),
-    "iris_light": ("iris", (0.110, 0.110, 0.080)),
-    "stubble": ("beard", (-0.130, -0.105, -0.085)),
-    "freckles": ("freckles", (-0.120, -0.130, -0.115)),
-    "eye_shadow": ("lids", (-0.060, -0.065, -0.050)),
-    "under_eye": ("bags", (-0.050, -0.055, -0.030)),
+    "skin_tone": ("flesh", (-0.120, -0.125, -0.120)),
+    "skin_warmth": ("flesh", (0.012, -0.004, -0.028)),
+    "redness": ("blush", (0.024, -0.022, -0.019)),
+    "lip_red": ("lips", (0.018, -0.035, -0.026)),
+    "lip_dark": ("lips", (-0.060, -0.050, -0.042)),
+    "brow_dark": ("brows", (-0.065, -0.060, -0.055)),
+    "hair_dark": ("hair", (-0.075, -0.068, -0.060)),
+    "hair_warm": ("hair", (0.045, 0.014, -0.022)),
+    "bald": ("crown", (0.090, 0.068, 0.056)),
+    "iris_blue": ("iris", (-0.055, 0.018, 0.085)),
+    "iris_light": ("iris", (0.075, 0.075, 0.055)),
+    "stubble": ("beard", (-0.065, -0.053, -0.043)),
+    "freckles": ("freckles", (-0.050, -0.055, -0.048)),
+    "eye_shadow": ("lids", (-0.045, -0.048, -0.038)),
+    "under_eye": ("bags", (-0.038, -0.042, -0.024)),
 }
 TEXTURE_NAMES = tuple(_COMPONENTS)
 
