@@ -97,7 +97,7 @@ class HeadModel:
             texture_mean: `[3, h, w]` in 0..1, the average skin; instead of albedo_uv.
             texture_basis: `[C, 3, h, w]`, what a standard deviation of each texture coefficient adds.
             name: what the model is called in messages.
-            kind: "flame2020", "builtin" or "custom".
+            kind: "flame2020", "flame2023", "flame" (of unknown version), "builtin" or "custom".
             shape_names: names of the identity components, all or none.
             expression_names: names of the expression components, all or none.
 
@@ -263,7 +263,8 @@ class HeadModel:
 def _floats(array: Array, name: str, size: tuple[int | None, ...]) -> Tensor:
     value = torch.as_tensor(array).detach().to(torch.float32)
     _check_size(value, name, size)
-    if not torch.isfinite(value).all():
+    # The extremes are NaN where anything is, and found much faster than isfinite of everything.
+    if value.numel() and not torch.isfinite(torch.stack(value.aminmax())).all():
         raise BadInput(f"{name}: holds NaN or infinite numbers.")
     return value.contiguous()
 
