@@ -98,7 +98,7 @@ def test_a_full_size_safetensors_file_loads_in_half_a_second(folder, tmp_path):
     full = {
         **forward_numbers(),
         "v_template": rng.normal(size=(5023, 3)),
-        "faces": rng.integers(1600, size=(9976, 3)) + [0, 1700, 3400],
+        "faces": rng.integers(1600, size=(9976, 3)) + np.array([0, 1700, 3400]),
         "shapedirs": rng.normal(size=(5023, 3, 150)),
         "posedirs": rng.normal(size=(5023, 3, 36)),
         "J_regressor": np.full((5, 5023), 1 / 5023),
