@@ -117,7 +117,7 @@ def _build(file: str, arrays: dict, kind: str) -> HeadModel:
     try:
         for name, value in arrays.items():
             if "lmk" in name and not torch.isfinite(torch.as_tensor(value)).all():
-                raise BadInput(f"{name} holds NaN or infinite numbers.")
+                raise BadInput(f"{name}: holds NaN or infinite numbers.")
         return HeadModel.from_arrays(**arrays, n_shape=SIZES["shape"][0], name=NAMES[kind], kind=kind)
     except (BadInput, TypeError) as error:
         raise BadFile(f"{file} and the files beside it do not make a FLAME head: {error} Get them again.") from None

@@ -258,7 +258,7 @@ def nan_content():
         ),
         (lambda: flame_files.python2_pickle({**flame_files.model_content(), "weights": "none"}), "weights: expected an array"),
         (lambda: flame_files.python2_pickle({**flame_files.model_content(), "weights": np.zeros((3, 5))}), r"\[642, 5\]"),
-        (lambda: flame_files.python2_pickle(nan_content()), "v_template holds NaN"),
+        (lambda: flame_files.python2_pickle(nan_content()), "v_template: holds NaN"),
     ],
 )
 def test_another_file_is_named_for_what_it_is(tmp_path, write, words):
@@ -281,7 +281,7 @@ def test_other_landmark_files_are_refused(folder, tmp_path):
         ({"lmk_face_idx": np.arange(51)}, "a dictionary of lmk_face_idx"),
         (
             {**flame_files.landmark_content(), "full_lmk_bary_coords": np.full((68, 3), np.nan)},
-            "full_lmk_bary_coords holds NaN",
+            "full_lmk_bary_coords: holds NaN",
         ),
         ({**flame_files.landmark_content(), "static_lmk_faces_idx": np.full(51, 9975)}, "1280 faces"),
     ):
@@ -329,7 +329,7 @@ def test_other_safetensors_files_are_refused(folder, tmp_path):
     tensors["shapedirs"][0, 0, 0] = float("nan")
     metadata = {"format": "CapFace head", "kind": "flame2020"}
     save_file(tensors, tmp_path / "c.safetensors", metadata=metadata)
-    with pytest.raises(BadFile, match=r"c\.safetensors.*shapedirs holds NaN"):
+    with pytest.raises(BadFile, match=r"c\.safetensors.*shapedirs: holds NaN"):
         load_flame(tmp_path / "c.safetensors")
     tensors["shapedirs"][0, 0, 0] = 0
     del tensors["faces"]
