@@ -222,7 +222,7 @@ class _Evaluation:
         if size not in self.hints:
             hint = self.condition.hint(size[0] * LATENT_SCALE, size[1] * LATENT_SCALE)
             guided, mask = self.model.network.encode_hint(hint.to(x.device, self.model.compute_dtype))
-            self.hints[size] = (guided, mask.float())
+            self.hints[size] = (guided, mask.float().cpu())
         return self.hints[size]
 
     def _encode_identity(self, device: torch.device) -> Tensor | None:

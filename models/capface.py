@@ -187,13 +187,13 @@ class CapFace(nn.Module):
 
         Args:
             residuals: Tensors `[B, C_i, h_i, w_i]`.
-            mask: `[B or 1, 1, h, w]` in 0..1.
+            mask: `[B or 1, 1, h, w]` in 0..1, on any device: not every accelerator can resize with antialiasing.
         """
         hard = {}
         for r in residuals:
             size = r.shape[-2:]
             if size not in hard:
-                hard[size] = F.interpolate(mask, size=size, mode="bilinear", antialias=True) > 0.5
+                hard[size] = (F.interpolate(mask, size=size, mode="bilinear", antialias=True) > 0.5).to(r.device)
         return [r * hard[r.shape[-2:]] for r in residuals]
 
 

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from capface.errors import BadInput
+from capface.flame.builtin import builtin_head
+from capface.flame.condition import HeadCondition, HintImages
+from capface.flame.params import HeadParams
+from capface.flame.render import render_head
+
+
+@pytest.fixture(scope="module")
+def condition():
+    return HeadCondition(builtin_head(), HeadParams.neutral(2))
+
+
+def test_the_hint_is_drawn_at_any_size(condition):
+    for height, width in ((64, 64), (96, 64), (64, 128)):
+        hint = condition.hint(height, width)
+        assert hint.shape == (2, 9, height, width)
+        assert torch.equal(hint, render_head(condition.model, condition.params, height, width).hint())
+
+
+def test_the_last_hint_is_kept_and_no_other(condition):
+    first = condition.hint(64, 64)
+    assert condition.hint(64, 64) is first
+    condition.hint(96, 64)
+    assert condition.hint(64, 64) is not first
+
+
+def test_twice_the_size_is_a_sharper_picture_of_the_same_head(condition):
+    small, large = condition.hint(64, 64)[:, 3:6], condition.hint(128, 128)[:, 3:6]
+    shrunk = torch.nn.functional.interpolate(large, size=(64, 64), mode="area")
+    assert (small - shrunk).abs().mean() < 0.02
+    enlarged = torch.nn.functional.interpolate(small, size=(128, 128), mode="bilinear")
+    assert (large - enlarged).abs().max() > 0.2
+
+
+def test_ready_images_are_used_as_they_are_or_resized():
+    images = torch.rand(1, 9, 32, 32)
+    condition = HintImages(images)
+    assert condition.hint(32, 32) is images
+    assert condition.hint(16, 24).shape == (1, 9, 16, 24)
+    assert (condition.batch, condition.hint(16, 16).mean().item()) == (1, pytest.approx(images.mean().item(), abs=0.01))
+
+
+def test_an_rgb_picture_is_no_condition():
+    with pytest.raises(BadInput, match=r"\[B, 9, H, W\].*\[1, 3, 8, 8\]"):
+        HintImages(torch.zeros(1, 3, 8, 8))
