@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import BadInput
 from .head import HeadModel
 from .params import HeadParams
-from .render import render_head
+from .render import BUILT_IN, render_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,8 @@ class HeadCondition:
 
     model: HeadModel
     params: HeadParams
+    backend: str = BUILT_IN
+    """What draws it, a name out of `render.BACKENDS`."""
     _last: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -41,7 +43,7 @@ class HeadCondition:
         size = (height, width)
         last = self._last.get(size)
         if last is None:
-            last = render_head(self.model, self.params, height, width).hint()
+            last = render_head(self.model, self.params, height, width, self.backend).hint()
             self._last.clear()
             self._last[size] = last
         return last

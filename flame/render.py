@@ -16,7 +16,12 @@ from .camera import frame_to_ndc, frame_to_pixels, project
 from .head import HeadModel
 from .light import shade
 from .params import HeadParams
+from .pytorch3d import rasterize_pytorch3d
 from .rasterize import rasterize
+
+BUILT_IN = "built-in"
+BACKENDS = {BUILT_IN: rasterize, "pytorch3d": rasterize_pytorch3d}
+"""What finds the face that each pixel sees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return torch.nn.functional.normalize(normals, dim=-1, eps=1e-6)
 
 
-def render_head(model: HeadModel, params: HeadParams, height: int, width: int) -> HeadMaps:
+def render_head(model: HeadModel, params: HeadParams, height: int, width: int, backend: str = BUILT_IN) -> HeadMaps:
     """The condition maps of heads in a frame of any size and aspect.
 
     Args:
@@ -63,22 +68,32 @@ def render_head(model: HeadModel, params: HeadParams, height: int, width: int) -
         params: B heads on the model's device.
         height: rows of the maps.
         width: columns of the maps.
+        backend: a name out of BACKENDS.
 
     Returns:
-        HeadMaps, float32 on that device.
+        HeadMaps, float32 on that device. What lies outside the frame is left out; a head wholly outside leaves it empty.
 
     Raises:
-        BadInput: the model has no UVs or texture, or model and heads are on different devices.
+        BadInput: the model has no UVs or texture, model and heads are on different devices, the frame has no pixels, or a
+            head's numbers are so large that its vertices are not finite.
+        MissingPackage: the backend is not installed.
     """
     if model.uv is None:
         raise BadInput(f"The head model '{model.name}' has no UVs; load it with them (FLAME: head_template.obj).")
     if params.device != model.device:
         raise BadInput(f"The head model is on {model.device}, the heads on {params.device}; to() moves either.")
+    if height < 1 or width < 1:
+        raise BadInput(f"Expected a frame of at least 1 × 1 pixels, got {height} × {width}.")
     albedo_uv = model.albedo(params)
     vertices = model.vertices(params)
     seen = frame_to_ndc(project(vertices, params.camera), height, width)
-    face, barycentric = rasterize(seen, model.faces, height, width)
     normals = vertex_normals(vertices, model.faces)
+    if not (torch.isfinite(seen).all() and torch.isfinite(normals).all()):
+        largest = ", ".join(
+            f"{name} {getattr(params, name).abs().max().item():.3g}" for name in ("shape", "expression", "camera")
+        )
+        raise BadInput(f"A head is too large to be drawn; coefficients lie within about ±5. Its largest numbers: {largest}.")
+    face, barycentric = BACKENDS[backend](seen, model.faces, height, width)
     uv_corners = model.uv[model.uv_faces].permute(1, 2, 0)
 
     maps = vertices.new_zeros(params.batch, 9, height * width)

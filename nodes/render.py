@@ -1,10 +1,12 @@
 """Rendering: heads as condition maps."""
 
+import logging
+
 from comfy_api.latest import io, ui
 
 from ..flame.condition import HeadCondition
 from ..flame.preview import landmark_picture, normal_colors
-from ..flame.render import landmark_pixels, render_head
+from ..flame.render import BACKENDS, BUILT_IN, landmark_pixels, render_head
 from ..host.images import to_image, to_mask
 from .sockets import HEAD, HEAD_CONDITION, HEAD_MODEL, schema
 
@@ -26,6 +28,13 @@ class RenderHead(io.ComfyNode):
                 HEAD_MODEL.Input("head_model"),
                 io.Int.Input("width", default=512, min=16, max=8192, step=8, tooltip="Width of the pictures, in pixels."),
                 io.Int.Input("height", default=512, min=16, max=8192, step=8, tooltip="Height of the pictures, in pixels."),
+                io.Combo.Input(
+                    "backend",
+                    options=list(BACKENDS),
+                    default=BUILT_IN,
+                    optional=True,
+                    tooltip="What draws, the condition too. pytorch3d is the released code's and needs that package.",
+                ),
             ],
             outputs=[
                 HEAD_CONDITION.Output(display_name="condition"),
@@ -39,13 +48,14 @@ class RenderHead(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, head, head_model, width, height):
+    def execute(cls, head, head_model, width, height, backend=BUILT_IN):
         """Draw the maps."""
-        maps = render_head(head_model, head, height, width)
+        maps = render_head(head_model, head, height, width, backend)
+        _warn_of_empty_frames(maps.alpha)
         landmarks = landmark_picture(landmark_pixels(head_model, head, height, width), height, width)
         lambertian = to_image(maps.lambertian)
         return io.NodeOutput(
-            HeadCondition(head_model, head),
+            HeadCondition(head_model, head, backend),
             to_image(normal_colors(maps)),
             to_image(maps.albedo),
             lambertian,
@@ -53,3 +63,12 @@ class RenderHead(io.ComfyNode):
             to_image(landmarks),
             ui=ui.PreviewImage(lambertian, cls=cls),
         )
+
+
+def _warn_of_empty_frames(alpha):
+    empty = (alpha.flatten(1).amax(1) == 0).nonzero().flatten().tolist()
+    if empty:
+        logging.getLogger("capface").warning(
+            "Render Head: head %s of %d lies outside the frame; its maps are empty and control nothing.",
+            ", ".join(str(frame + 1) for frame in empty), len(alpha),
+        )  # fmt: skip
