@@ -57,29 +57,38 @@ def directional_light(
     direction: tuple[float, float, float] = (0.0, 0.0, 1.0),
     diffuse: float | tuple[float, float, float] = 1.0,
     ambient: float | tuple[float, float, float] = 0.0,
+    spread: float = 0.0,
 ) -> Tensor:
     """The light of one distant lamp over an even glow: `ambient + diffuse · max(0, n·d)`, cut at order 2.
 
-    `max(0, cos θ) ≈ 1/4 + 1/2 P₁(cos θ) + 5/16 P₂(cos θ)`; facing the lamp gives `ambient + 17/16 · diffuse`.
+    `max(0, cos θ) ≈ 1/4 + 1/2 P₁(cos θ) + 5/16 P₂(cos θ)`; facing the lamp gives `ambient + 17/16 · diffuse`. A lamp that is
+    an evenly bright disc of angular radius α instead of a point has its orders 1 and 2 multiplied by their means over the disc,
+    `(1 + cos α) / 2` and `cos α (1 + cos α) / 2`; what it sends in all stays the same.
 
     Args:
         direction: towards the lamp, in head space; any length but 0.
         diffuse: strength of the lamp, one number or RGB.
         ambient: strength of the glow, one number or RGB.
+        spread: the disc's angular radius α in radians, 0 (a point) to π (from all around).
 
     Returns:
         `[9, 3]`, as `HeadParams.light` holds it.
 
     Raises:
-        BadInput: the direction has no length.
+        BadInput: the direction has no length, or the spread is out of range.
     """
+    if not 0 <= spread <= math.pi:
+        raise BadInput(f"A light's spread lies in 0 to π, got {spread}.")
     d = torch.tensor(direction, dtype=torch.float64)
     if d.shape != (3,) or not torch.isfinite(d).all() or d.norm() == 0:
         raise BadInput(f"A light's direction is three numbers that are not all 0, got {direction}.")
     x, y, z = (d / d.norm()).tolist()
     # P₂(n·d) = 3 (dx dy · xy + dx dz · xz + dy dz · yz) + ¾ (dx²−dy²)(x²−y²) + ¼ (3dz²−1)(3z²−1)
     p2 = [3 * x * y, 3 * x * z, 3 * y * z, 0.75 * (x * x - y * y), 0.25 * (3 * z * z - 1)]
-    lamp = d.new_tensor([1 / 4, x / 2, y / 2, z / 2, *(5 / 16 * value for value in p2)])
+    # P̄₁ = (1 + cos α) / 2,  P̄₂ = cos α P̄₁
+    first = (1 + math.cos(spread)) / 2
+    second = math.cos(spread) * first
+    lamp = d.new_tensor([1 / 4, *(first / 2 * value for value in (x, y, z)), *(5 / 16 * second * value for value in p2)])
     glow = d.new_tensor([1.0] + [0.0] * 8)
     colours = (d.new_tensor(value).expand(3) for value in (diffuse, ambient))
     lamp_colour, glow_colour = colours

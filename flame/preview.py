@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
-from .render import HeadMaps
+from .head import HeadModel
+from .params import HeadParams
+from .render import HeadMaps, render_head
 
 DOT_RADIUS = 3
 """Pixels, as in the landmark pictures that the head-control model π⋆ was given."""
@@ -26,6 +28,11 @@ def overlay(photos: Tensor, maps: HeadMaps, opacity: float = 0.7) -> Tensor:
     """
     over = maps.alpha * opacity
     return photos * (1 - over) + maps.lambertian.clamp(0, 1) * over
+
+
+def portraits(model: HeadModel, params: HeadParams, side: int) -> Tensor:
+    """Lit heads on black, `[B, 3, side, side]`; drawn one by one, so that long sequences keep no maps of all frames."""
+    return torch.cat([render_head(model, params[i], side, side).lambertian for i in range(params.batch)])
 
 
 def normal_colors(maps: HeadMaps) -> Tensor:

@@ -1,0 +1,229 @@
+"""Light by lamps, by name, and from a photo.
+
+Conventions: degrees. A lamp at azimuth 0 and elevation 0 shines from the viewer; azimuth goes to the picture's right (90 is
+from the right, 180 from behind), elevation upwards. Colours are hexadecimal, red, green, blue. Light is what `light.py` calls
+so: nine coefficients a channel, in head space, and does not turn with the head. Shading multiplies the albedo as pixels are,
+without gamma.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..errors import BadInput
+from .head import HeadModel
+from .light import SH_FACTORS, directional_light, frontal_light, sh_basis, shade
+from .params import HeadParams
+from .render import landmark_pixels, render_head
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """One distant lamp."""
+
+    azimuth: float = 0.0
+    elevation: float = 0.0
+    intensity: float = 1.0
+    """What a surface facing the lamp gets of it, whatever its softness."""
+    color: str = "#ffffff"
+    softness: float = 0.0
+    """0 is a point, 1 half the sky."""
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """Lamps over an even glow."""
+
+    lamps: tuple[Lamp, ...]
+    ambient: float = 0.0
+    ambient_color: str = "#ffffff"
+
+    def coefficients(self) -> Tensor:
+        """The light `[9, 3]`, as `HeadParams.light` holds it.
+
+        Raises:
+            BadInput: a colour or a number is out of range.
+        """
+        glow = directional_light(diffuse=0.0, ambient=_tinted(self.ambient, self.ambient_color))
+        return glow + sum(_lamp_light(lamp) for lamp in self.lamps)
+
+
+PRESETS: dict[str, Lighting] = {
+    "studio": Lighting((Lamp(35, 30, 0.62, softness=0.4), Lamp(-50, 5, 0.28, softness=0.7), Lamp(165, 40, 0.25)), 0.20),
+    "rim": Lighting((Lamp(125, 20, 1.4, "#fff4e6"), Lamp(-125, 20, 1.4, "#e6f0ff")), 0.22),
+    "Rembrandt": Lighting((Lamp(-50, 42, 0.95, "#fff1e0", 0.1),), 0.12),
+    "from below": Lighting((Lamp(0, -60, 0.95, softness=0.1),), 0.15),
+    "overcast": Lighting((Lamp(0, 70, 0.65, "#eef4ff", 1.0),), 0.50, "#f2f6ff"),
+    "sunset": Lighting((Lamp(65, 8, 1.0, "#ff9d52", 0.1), Lamp(-120, 20, 0.25, "#6f86d6", 0.8)), 0.30, "#8f97c9"),
+}
+"""Ready-made light by name."""
+
+NEUTRAL, KEEP, CUSTOM, FROM_PHOTO = "neutral", "keep", "custom", "from photo"
+LIGHTS = (KEEP, CUSTOM, FROM_PHOTO, NEUTRAL, *PRESETS)
+"""What `relight` knows."""
+
+# The photo is looked at with so many pixels along its short side, and has to show so many of the face.
+PHOTO_SIDE = 256
+LEAST_PIXELS = 100
+# A pixel whose brightest or darkest channel lies outside says nothing about the light.
+EXPOSED = (0.01, 0.99)
+# Rounds of reweighting by least absolute deviations, which find the majority, and then by Tukey's biweight, which forgets the
+# rest; its bound is in robust standard deviations (1.4826 times the median), these at least so large.
+ROUNDS, LAST_ROUNDS = 30, 10
+TUKEY, LEAST_DEVIATION = 4.685, 0.002
+# The pull of the eight uneven coefficients to 0, as a share of the pixels: what no visible normal tells apart stays small.
+PULL = 1e-4
+# The forehead up to the hair, from the brows, in shares of the distance from the nose's base to the brows.
+FOREHEAD = 0.6
+OUTLINE_SIDES = 64
+
+
+def relight(
+    model: HeadModel,
+    head: HeadParams,
+    light: str = KEEP,
+    strength: float = 1.0,
+    custom: Lighting | None = None,
+    photo: Tensor | None = None,
+    seen: HeadParams | None = None,
+) -> HeadParams:
+    """Put heads into another light.
+
+    Args:
+        model: the head model.
+        head: B heads.
+        light: one of LIGHTS.
+        strength: multiplies the light, at least 0.
+        custom: the lamps for "custom".
+        photo: `[B or 1, 3, H, W]` in 0..1 for "from photo".
+        seen: the heads as they are in that photo; `head` itself where left out.
+
+    Returns:
+        The heads with another light. The very same ones for "keep" at strength 1.
+
+    Raises:
+        BadInput: there is no such light, or what it needs is missing.
+    """
+    if not 0 <= strength < math.inf:
+        raise BadInput(f"A light's strength is at least 0, got {strength}.")
+    if light == KEEP:
+        if strength == 1:
+            return head
+        new = head.light
+    elif light == CUSTOM and custom is not None:
+        new = custom.coefficients()
+    elif light == FROM_PHOTO and photo is not None:
+        new = light_from_photo(model, seen or head, photo)
+    elif light == NEUTRAL:
+        new = frontal_light()
+    elif light in PRESETS:
+        new = PRESETS[light].coefficients()
+    elif light in LIGHTS:
+        needed = "the photo that the head was fitted to" if light == FROM_PHOTO else "its lamps"
+        raise BadInput(f"The light '{light}' needs {needed}, got nothing; connect it, or choose another light.")
+    else:
+        raise BadInput(f"Expected a light among {', '.join(LIGHTS)}; got '{light}'.")
+    return head.replace(light=(new.to(head.light) * strength).expand_as(head.light).contiguous())
+
+
+def rgb_of(color: str) -> tuple[float, float, float]:
+    """A colour like "#ff9d52" or "#f95" as red, green and blue in 0..1.
+
+    Raises:
+        BadInput: it is none.
+    """
+    digits = color.strip().removeprefix("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    if len(digits) != 6 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
+        raise BadInput(f"Expected a colour like #ff9d52 (red, green, blue in hexadecimal), got '{color}'.")
+    red, green, blue = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue
+
+
+def _tinted(strength: float, color: str) -> tuple[float, float, float]:
+    if not 0 <= strength < math.inf:
+        raise BadInput(f"A lamp's strength is at least 0, got {strength}.")
+    red, green, blue = rgb_of(color)
+    return strength * red, strength * green, strength * blue
+
+
+def _lamp_light(lamp: Lamp) -> Tensor:
+    if not 0 <= lamp.softness <= 1:
+        raise BadInput(f"A lamp's softness lies in 0 to 1, got {lamp.softness}.")
+    azimuth, elevation = math.radians(lamp.azimuth), math.radians(lamp.elevation)
+    # d = (sin φ cos θ, sin θ, cos φ cos θ)
+    flat = math.cos(elevation)
+    direction = (math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat)
+    spread = lamp.softness * math.pi / 2
+    facing = shade(torch.tensor(direction)[:, None], directional_light(direction, spread=spread))[0].item()
+    return directional_light(direction, _tinted(lamp.intensity / facing, lamp.color), spread=spread)
+
+
+def light_from_photo(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
+    """The light in which fitted heads look most like their photos.
+
+    Robust least squares over the face's pixels: `pixel ≈ albedo · Σ_k c_k b_k(n) light_k`. Only the product of skin and light
+    shows in a photo: where the head's skin is darker or redder than the person's, the light comes out brighter or less red.
+    Light from behind hardly shows on a face and stays small. Hair, glasses and clipped pixels count little or not at all.
+
+    Args:
+        model: the head model, with landmarks, UVs and texture.
+        head: B heads, as they are in the photos.
+        photo: `[B, 3, H, W]` in 0..1, or one for all heads.
+
+    Returns:
+        `[B, 9, 3]`.
+
+    Raises:
+        BadInput: there is neither one photo nor one a head, or a photo does not show its face.
+    """
+    if photo.dim() != 4 or photo.shape[1] != 3 or photo.shape[0] not in (1, head.batch):
+        raise BadInput(f"Expected one photo [1, 3, H, W] or {head.batch}, one a head; got {list(photo.shape)}.")
+    factor = min(1.0, PHOTO_SIDE / min(photo.shape[2:]))
+    height, width = (max(1, round(side * factor)) for side in photo.shape[2:])
+    photo = interpolate(photo.to(head.light), size=(height, width), mode="bilinear", antialias=True)
+    return torch.cat([_one_light(model, head[i], photo[i % len(photo)]) for i in range(head.batch)])
+
+
+def _one_light(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
+    """The light `[1, 9, 3]` of one head in one photo `[3, H, W]`."""
+    height, width = photo.shape[1:]
+    maps = render_head(model, head, height, width)
+    exposed = (photo.amin(0) > EXPOSED[0]) & (photo.amax(0) < EXPOSED[1])
+    used = (maps.alpha[0, 0] > 0) & exposed & _face_region(landmark_pixels(model, head, height, width)[0], height, width)
+    if used.sum() < LEAST_PIXELS:
+        raise BadInput(
+            f"Light from a photo: expected at least {LEAST_PIXELS} well exposed pixels of the face, got {int(used.sum())}. "
+            "Use the photo that the head was fitted to."
+        )
+    normal, albedo, seen = (image[:, used].double() for image in (maps.normal[0], maps.albedo[0], photo))
+    # In the plain basis b_k the pull means the same for every k.
+    factors = normal.new_tensor(SH_FACTORS)[:, None]
+    columns = albedo[:, :, None] * (sh_basis(normal) / factors).T
+    pull = PULL * len(columns[0]) * albedo.square().mean() * torch.diag(normal.new_tensor([0.0] + [1.0] * 8))
+    weights = torch.ones_like(seen[0])
+    for round_ in range(ROUNDS + LAST_ROUNDS):
+        A = columns * weights[:, None]
+        light = torch.linalg.solve(A.mT @ columns + weights.mean() * pull, A.mT @ seen[..., None])
+        distance = (columns @ light - seen[..., None])[..., 0].norm(dim=0)
+        if round_ < ROUNDS:
+            weights = 1 / distance.clamp(min=LEAST_DEVIATION)
+        else:
+            bound = TUKEY * (1.4826 * distance.median()).clamp(min=LEAST_DEVIATION)
+            weights = (1 - (distance / bound).square()).clamp(min=0).square()
+    return (light[..., 0].T / factors).float()[None]
+
+
+def _face_region(points: Tensor, height: int, width: int) -> Tensor:
+    """The convex outline of landmarks `[68, 2]` in pixels and the forehead above them, as a mask `[H, W]`."""
+    forehead = points[17:27] + FOREHEAD * (points[17:27].mean(0) - points[33])
+    angles = torch.arange(OUTLINE_SIDES, device=points.device) * (2 * math.pi / OUTLINE_SIDES)
+    sides = torch.stack([angles.cos(), angles.sin()])
+    # inside where p·d ≤ max_i q_i·d for all directions d
+    reach = (torch.cat([points, forehead]) @ sides).amax(0)
+    y, x = torch.meshgrid(torch.arange(height, device=points.device), torch.arange(width, device=points.device), indexing="ij")
+    pixels = torch.stack([x, y], dim=-1) + 0.5
+    return (pixels @ sides <= reach).all(-1)
