@@ -66,11 +66,11 @@ def heads_to_json(params: HeadParams, kind: str | None = None) -> str:
     return "\n".join([*lines, '  "frames": [', ",\n".join(frames), "  ]", "}", ""])
 
 
-def heads_from_json(text: str, source: str) -> StoredHeads:
+def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
     """Heads from the text of a JSON file.
 
     Args:
-        text: what `heads_to_json` gave, possibly edited.
+        text: what `heads_to_json` gave, possibly edited, or the file's bytes.
         source: the file's name, for messages.
 
     Raises:

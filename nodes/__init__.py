@@ -12,8 +12,11 @@ class CapFaceExtension(ComfyExtension):
         """Register the model folders and list the nodes."""
         register_folders()
         from .apply import ApplyCapFace
+        from .compose import AnimateHead, TransferHead
+        from .edit import EditHead
         from .head import FitHead
         from .identity import EncodeIdentity
+        from .keep import LoadHead, SaveHead
         from .load import ConvertCapFace, LoadCapFace, LoadFaceReader, LoadHeadModel
         from .render import RenderHead
 
@@ -24,6 +27,11 @@ class CapFaceExtension(ComfyExtension):
             LoadHeadModel,
             EncodeIdentity,
             FitHead,
+            EditHead,
+            TransferHead,
+            AnimateHead,
+            SaveHead,
+            LoadHead,
             RenderHead,
             ApplyCapFace,
         ]

@@ -61,6 +61,13 @@ def test_frames_keep_their_order():
     assert same(heads_from_json(json.dumps(data), "a").params, heads[[2, 1, 0]])
 
 
+def test_bytes_are_read_with_and_without_a_byte_order_mark():
+    head = random_heads(1)
+    text = heads_to_json(head)
+    for data in (text.encode(), text.encode("utf-8-sig")):
+        assert same(heads_from_json(data, "a").params, head)
+
+
 def test_edits_and_comments_are_read():
     def edit(data):
         data["comment"] = "looking left"
@@ -74,6 +81,7 @@ def test_edits_and_comments_are_read():
     ("text", "words"),
     [
         ("", r"head\.json is not readable as JSON"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", r"head\.json is not readable as JSON"),
         ('{"format": "capface.head"', r"head\.json is not readable as JSON.*line 1"),
         ("[" * 100_000, r"head\.json is not readable as JSON"),
         ("[1, 2]", r"is no head.*without it.*Save Head"),

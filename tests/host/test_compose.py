@@ -1,0 +1,175 @@
+"""Transfer, Animate, Save, Load and Render Head as ComfyUI calls them."""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from capface.errors import BadFile, BadInput, MissingFile, MissingPackage
+from capface.flame import HeadParams
+from capface.flame.builtin import builtin_head
+from capface.flame.params import SIZES
+from capface.tests.flame.heads import random_heads
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in SIZES)
+
+
+def defaults(node):
+    """The values that a new node has in its widgets."""
+    info = node.INPUT_TYPES()
+    return {
+        name: spec[1]["default"]
+        for group in ("required", "optional")
+        for name, spec in info.get(group, {}).items()
+        if len(spec) > 1 and "default" in spec[1]
+    }
+
+
+def run(node, **inputs):
+    """The first output of a node with its other inputs at their defaults."""
+    return node.execute(**defaults(node) | inputs).result[0]
+
+
+@pytest.fixture(scope="module")
+def nodes(in_host):
+    """The node classes of this part of the pack, in a host."""
+    from capface.nodes import compose, keep, render
+
+    return {cls.__name__: cls for cls in (compose.TransferHead, compose.AnimateHead, keep.SaveHead, keep.LoadHead,
+                                          render.RenderHead)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    return builtin_head()
+
+
+def test_transfer_takes_position_and_pose_unless_told_otherwise(nodes):
+    a, b = random_heads(1), random_heads(3)
+    mixed = run(nodes["TransferHead"], head=a, other=b)
+    wanted = a.expand(3).replace(camera=b.camera, rotation=b.rotation, neck=b.neck)
+    assert same(mixed, wanted)
+    everything = run(
+        nodes["TransferHead"], head=a, other=b, **dict.fromkeys(("position", "pose", "expression", "lighting", "shape"), True)
+    )
+    assert same(everything, b)
+
+
+def test_all_heads_that_are_connected_are_keys(nodes, model):
+    heads = random_heads(4)
+    sequence = run(nodes["AnimateHead"], head=heads[:2], head_model=model, frames=4, head_2=heads[2], head_4=heads[3])
+    assert same(sequence, heads)
+
+
+def test_a_turntable_is_a_whole_turn_unless_told_otherwise(nodes, model):
+    sequence = run(nodes["AnimateHead"], head=HeadParams.neutral(), head_model=model, motion="turntable", frames=4, loop=True)
+    degrees = torch.rad2deg(sequence.rotation)
+    torch.testing.assert_close(degrees[:, 1].abs(), torch.tensor([0.0, 90, 180, 90]), atol=1e-2, rtol=0)
+
+
+def test_a_driving_sequence_sets_the_length(nodes, model):
+    head, driving = HeadParams.neutral(), random_heads(5)
+    sequence = run(nodes["AnimateHead"], head=head, head_model=model, motion="driving", driving=driving, relative=False)
+    assert torch.equal(sequence.jaw, driving.jaw)
+    with pytest.raises(BadInput, match=r"'driving'.*connect one"):
+        run(nodes["AnimateHead"], head=head, head_model=model, motion="driving")
+
+
+def output_name(in_host, path):
+    return os.path.relpath(path, in_host.folder_paths.get_output_directory()).replace(os.sep, "/") + " [output]"
+
+
+def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
+    from capface.host.files import choices
+
+    heads = random_heads(2)
+    first = run(nodes["SaveHead"], head=heads, head_model=model)
+    second = run(nodes["SaveHead"], head=heads[1])
+    numbers = [int(path[-11:-6]) for path in (first, second)]
+    assert numbers[1] == numbers[0] + 1
+    name = output_name(in_host, first)
+    assert name in choices(".json")
+    assert nodes["LoadHead"].validate_inputs(name) is True
+    assert same(run(nodes["LoadHead"], file=name), heads)
+
+
+def test_a_file_that_was_edited_is_read_again(nodes, in_host):
+    path = Path(in_host.folder_paths.get_input_directory()) / "mine.json"
+    path.write_bytes(Path(run(nodes["SaveHead"], head=HeadParams.neutral())).read_bytes())
+    before = nodes["LoadHead"].fingerprint_inputs("mine.json")
+    assert nodes["LoadHead"].fingerprint_inputs("mine.json", head_model=None) == before
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["frames"][0]["scale"] = 7
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert nodes["LoadHead"].fingerprint_inputs("mine.json") != before
+    assert run(nodes["LoadHead"], file="mine.json").camera[0, 0] == 7
+
+
+def test_another_kind_of_head_model_is_warned_of(nodes, in_host, model, caplog):
+    flame = output_name(in_host, run(nodes["SaveHead"], head=HeadParams.neutral(), head_model=model))
+    unknown = output_name(in_host, run(nodes["SaveHead"], head=HeadParams.neutral()))
+    other = dataclasses.replace(model, kind="flame2020")
+    with caplog.at_level(logging.WARNING, "capface"):
+        run(nodes["LoadHead"], file=flame, head_model=model)
+        run(nodes["LoadHead"], file=unknown, head_model=other)
+        assert not caplog.records
+        run(nodes["LoadHead"], file=flame, head_model=other)
+    assert "'builtin'" in caplog.text and "'flame2020'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.json", "a/../../secret.json", "/etc/passwd.json", "../x.json [output]", "photo.png", "a\0.json", ""]
+)
+def test_names_that_lead_elsewhere_are_refused(nodes, name):
+    assert "within the input or output folder" in nodes["LoadHead"].validate_inputs(name)
+    with pytest.raises(BadInput, match="within the input or output folder"):
+        run(nodes["LoadHead"], file=name)
+
+
+def test_a_missing_file_is_named_with_its_folder(nodes, in_host):
+    assert "gone.json is not in" in nodes["LoadHead"].validate_inputs("gone.json")
+    with pytest.raises(MissingFile, match=r"gone\.json is not in"):
+        run(nodes["LoadHead"], file="gone.json")
+
+
+def test_another_json_file_is_refused_by_name(nodes, in_host):
+    (Path(in_host.folder_paths.get_input_directory()) / "workflow.json").write_text('{"nodes": []}', encoding="utf-8")
+    with pytest.raises(BadFile, match=r"workflow\.json is no head"):
+        run(nodes["LoadHead"], file="workflow.json")
+
+
+@pytest.mark.parametrize("prefix", ["../head", "/tmp/head", "a/../../head", "", "  ", "folder/"])
+def test_heads_are_saved_nowhere_else(nodes, prefix):
+    with pytest.raises(BadInput, match="within the output folder"):
+        run(nodes["SaveHead"], head=HeadParams.neutral(), filename_prefix=prefix)
+
+
+def test_render_head_gives_every_map_of_every_frame(nodes, model):
+    heads = random_heads(3, scale=0.05)
+    condition, normal, albedo, lambertian, mask, landmarks = nodes["RenderHead"].execute(heads, model, 48, 32).result
+    for picture in (normal, albedo, lambertian, landmarks):
+        assert picture.shape == (3, 32, 48, 3) and picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0.01
+    assert mask.shape == (3, 32, 48) and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert condition.batch == 3 and condition.hint(64, 40).shape == (3, 9, 64, 40)
+
+
+def test_a_head_outside_the_frame_is_warned_of(nodes, model, caplog):
+    heads = HeadParams.neutral(2).replace(camera=torch.tensor([[5.0, 0, 0], [5.0, 9, 0]]))
+    with caplog.at_level(logging.WARNING, "capface"):
+        nodes["RenderHead"].execute(heads, model, 32, 32)
+    assert "head 2 of 2 lies outside the frame" in caplog.text
+
+
+def test_the_chosen_backend_draws_the_condition_too(nodes, model, monkeypatch):
+    condition, *_ = nodes["RenderHead"].execute(HeadParams.neutral(), model, 32, 32).result
+    assert condition.backend == "built-in"
+    monkeypatch.setitem(sys.modules, "pytorch3d", None)
+    with pytest.raises(MissingPackage, match="pytorch3d"):
+        nodes["RenderHead"].execute(HeadParams.neutral(), model, 32, 32, "pytorch3d")
