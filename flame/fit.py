@@ -10,6 +10,7 @@ that nothing jumps; the last few steps keep to whole degrees, as `HeadModel.land
 """
 
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ LANDMARK_DEVIATION = 0.01
 FIVE_POINT_DEVIATION = 0.02
 PITCH_DEVIATION = 0.2
 JAW_DEVIATION = (0.2, 0.04, 0.04)
+# Around a head to start from: the share of those deviations that it leaves open, and its rotation's, where 5 points are all.
+START_SHARE = 0.5
+START_DEVIATION = 0.1
 # From what a first fit leaves over, the noise of 68 points: about half of their numbers are spent on what is solved.
 NOISE_FACTOR = 2**0.5
 NOISE_RANGE = (0.003, 0.03)
@@ -68,6 +72,7 @@ def fit_landmarks(
     *,
     n_shape: int = 40,
     n_expression: int = 50,
+    start: HeadParams | None = None,
 ) -> HeadFit:
     """The heads whose landmarks lie over given points.
 
@@ -76,27 +81,55 @@ def fit_landmarks(
     viewer's left, mouth corner on the viewer's right) only camera and rotation are, with a mild pull to a level pitch: the
     nose's length and the pitch change five points alike.
 
+    Heads to start from, such as another method's, take the average head's place: the fit keeps what they are but for what the
+    points say otherwise. From 5 points their rotation is kept nearly, instead of the pull to a level pitch.
+
     Args:
         model: a head model with landmarks.
         points: `[B, 68, 2]` or `[B, 5, 2]` (u, v) in frame units.
         weights: `[B, 68]` or `[B, 5]` how much each point counts; 0 for a missing one, whose position is then ignored.
         n_shape: how many shape coefficients are solved from 68 points, at most what the model has.
         n_expression: how many expression coefficients are solved from 68 points, likewise.
+        start: B heads to start from; the other fields of the result are theirs.
 
     Returns:
         HeadFit on the points' device.
 
     Raises:
-        BadInput: the points have another shape, are not finite, or fewer than three count.
+        BadInput: the points have another shape, are not finite, or fewer than three count, or there are not B heads.
     """
     seen, weights, layout = _check(points, weights)
     full = len(layout) == LANDMARKS
     face = _Face(model, layout, min(n_shape, model.n_shape) * full, min(n_expression, model.n_expression) * full)
+    if start is not None and start.batch != len(seen):
+        raise BadInput(f"Expected as many heads to start from as faces, {len(seen)}, got {start.batch}.")
     # One face at a time: posing the vertices that its own landmarks touch is cheaper than those of all faces' landmarks.
+    fits = []
     with _one_thread():
-        fits = [_fit(face, one, share) for one, share in zip(seen.split(1), weights.split(1), strict=True)]
+        for i in range(len(seen)):
+            one = face if start is None else face.starting(start[i].to("cpu"))
+            fits.append(_fit(one, seen[i : i + 1], weights[i : i + 1]))
     params, error = zip(*fits, strict=True)
     return HeadFit(HeadParams.cat(params).to(points.device), torch.cat(error).to(points.device))
+
+
+def landmark_error(model: HeadModel, heads: HeadParams, points: Tensor) -> Tensor:
+    """How far heads are from points that were seen.
+
+    Args:
+        model: a head model with landmarks.
+        heads: B heads on its device.
+        points: `[B, 68, 2]` or `[B, 5, 2]` (u, v) in frame units, as for `fit_landmarks`.
+
+    Returns:
+        `[B]` root mean square distance in frame units.
+
+    Raises:
+        BadInput: the points have another shape, or the model has no landmarks.
+    """
+    seen, _, layout = _check(points, None)
+    found = project(model.landmarks(heads), heads.camera)[..., :2].double().cpu()
+    return (layout @ found - seen).square().sum(-1).mean(1).sqrt().float().to(points.device)
 
 
 @contextmanager
@@ -120,17 +153,14 @@ def _fit(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[HeadParams, Tens
         noise = (0.5 * _mean_square(face, state, seen, weights)).sqrt() * NOISE_FACTOR
         unit = torch.maximum(torch.minimum(noise, NOISE_RANGE[1] * size), NOISE_RANGE[0] * size)
         state = minimise(_Problem(face, seen, weights, unit, whole_degrees=True).around, state, face.size, LAST_STEPS)
-    fields = face.fields(state)
-    for name in ("shape", "expression"):
-        fields[name] = torch.nn.functional.pad(fields[name], (0, SIZES[name][0] - fields[name].shape[1]))
-    params = HeadParams.neutral().replace(**{name: value.float() for name, value in fields.items()})
+    params = face.start.replace(**{name: value.float() for name, value in face.fields(state).items()})
     return params, _mean_square(face, state, seen, weights).sqrt().float()
 
 
 def _rigid(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The state `[1, P]` of the average face's pose, and the face's size `[1]` in frame units.
+    """The state `[1, P]` of the pose alone, and the face's size `[1]` in frame units.
 
-    Closed form, then a rigid fit; of the mirrored pair the one that fits better.
+    Closed form, then a rigid fit; of the mirrored pair, and the pose to start from if there is one, what fits best.
     """
     # The contour slides with the unknown yaw; leave it out where enough is left.
     inner = weights.clone()
@@ -139,19 +169,22 @@ def _rigid(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
     rotations, scale = scaled_orthography((face.layout @ face.at_rest)[None], seen, weights)
     size = scale * (face.at_rest[:, 1].max() - face.at_rest[:, 1].min())
 
-    five = len(face.layout) < LANDMARKS
-    deviation, pitch_deviation = (FIVE_POINT_DEVIATION, PITCH_DEVIATION) if five else (LANDMARK_DEVIATION, None)
-    problem = _Problem(face, seen, weights, deviation * size, pitch_deviation)
+    few = len(face.layout) < LANDMARKS
+    problem = _Problem(face, seen, weights, (FIVE_POINT_DEVIATION if few else LANDMARK_DEVIATION) * size, few)
     share = (weights / weights.sum(1, keepdim=True))[..., None]
-    states = []
-    for R in rotations:
+    candidates = [matrix_to_axis_angle(R) for R in rotations]
+    if face.started:
+        known = face.start.rotation.double()
+        candidates = [known] if few else [*candidates, known]
+    states, costs = [], []
+    for rotation in candidates:
         state = torch.zeros(1, face.size, dtype=torch.float64)
         state[:, 0] = scale.log()
-        state[:, 3:POSE] = matrix_to_axis_angle(R)
+        state[:, 3:POSE] = rotation
         state[:, 1:3] = (share * (seen - face.points(state, face.places(state)))).sum(1)
         states.append(minimise(problem.around, state, POSE, POSE_STEPS))
-    costs = [problem.around(state)(state[None]).square().sum() for state in states]
-    return states[0] if costs[0] <= costs[1] else states[1], size
+        costs.append(problem.around(states[-1])(states[-1][None]).square().sum().item())
+    return states[costs.index(min(costs))], size
 
 
 def _mean_square(face: "_Face", state: Tensor, seen: Tensor, weights: Tensor) -> Tensor:
@@ -185,7 +218,8 @@ def _check(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tens
 class _Face:
     """Points of a face from its state.
 
-    A state `[B, P]` holds log s, tx, ty and rotation (the pose), jaw, expression and shape coefficients.
+    A state `[B, P]` holds log s, tx, ty and rotation (the pose), then how far jaw, expression and shape coefficients are from
+    those of the head that the fit starts from: the average one, unless `starting` says otherwise.
     """
 
     def __init__(self, model: HeadModel, layout: Tensor, n_shape: int, n_expression: int):
@@ -194,14 +228,27 @@ class _Face:
         self.layout = layout
         self.n_shape, self.n_expression = n_shape, n_expression
         self.size = POSE + 3 + n_expression + n_shape
+        self._start(HeadParams.neutral(), started=False)
+
+    def starting(self, start: HeadParams) -> "_Face":
+        """The same with another head to start from."""
+        face = copy(self)
+        face._start(start, started=True)
+        return face
+
+    def _start(self, start: HeadParams, started: bool):
+        self.start, self.started = start, started
+        self.base = {name: getattr(start, name).double() for name in ("neck", "jaw", "expression", "shape")}
         rest = torch.zeros(1, self.size, dtype=torch.float64)
         self.at_rest = self.landmarks(rest, self.places(rest))[0]
 
     def fields(self, state: Tensor) -> dict[str, Tensor]:
-        """What a state means, under the names of HeadParams; coefficients only as far as they are solved."""
-        log_s, shift, rotation, jaw, expression, shape = state.split([1, 2, 3, 3, self.n_expression, self.n_shape], 1)
-        camera = torch.cat([log_s.exp(), shift], dim=1)
-        return {"camera": camera, "rotation": rotation, "jaw": jaw, "expression": expression, "shape": shape}
+        """What a state means, under the names of HeadParams."""
+        log_s, shift, rotation, *solved = state.split([1, 2, 3, 3, self.n_expression, self.n_shape], 1)
+        fields = {"camera": torch.cat([log_s.exp(), shift], dim=1), "rotation": rotation}
+        for name, change in zip(("jaw", "expression", "shape"), solved, strict=True):
+            fields[name] = self.base[name] + torch.nn.functional.pad(change, (0, SIZES[name][0] - change.shape[1]))
+        return fields
 
     def places(self, state: Tensor, whole_degrees: bool = False) -> _Places:
         """Where the landmarks sit for the yaw of each state; at its nearest whole degree, or on either side of it."""
@@ -215,13 +262,13 @@ class _Face:
     def yaw(self, state: Tensor) -> Tensor:
         """The yaw `[B]` in degrees, as far as the contour follows it."""
         rotation = state[:, 3:POSE]
-        return contour_yaw(rotation, torch.zeros_like(rotation))
+        return contour_yaw(rotation, self.base["neck"].expand_as(rotation))
 
     def landmarks(self, state: Tensor, places: _Places) -> Tensor:
         """The 68 landmarks `[S·B, 68, 3]` of S states for each of the places, in head space; no other vertices are posed."""
         part = self.fields(state)
-        rest = torch.zeros_like(part["rotation"])
-        rotations = torch.stack([part["rotation"], rest, part["jaw"], rest, rest], dim=1)
+        neck, eye = self.base["neck"].expand_as(part["rotation"]), torch.zeros_like(part["rotation"])
+        rotations = torch.stack([part["rotation"], neck, part["jaw"], eye, eye], dim=1)
         coefficients = self.model.coefficients(part["shape"], part["expression"])
         vertices = self.rig.select(places.used).pose(coefficients, rotations)
         S = len(state) // len(places.degrees)
@@ -243,7 +290,7 @@ class _Problem:
     seen: Tensor  # [B, K, 2]
     weights: Tensor  # [B, K]
     unit: Tensor  # [B] a landmark's standard deviation in frame units
-    pitch_deviation: float | None = None
+    few_points: bool = False  # the pose needs help
     whole_degrees: bool = False
 
     def around(self, state: Tensor) -> Residuals:
@@ -251,14 +298,19 @@ class _Problem:
         places = self.face.places(state, self.whole_degrees)
         spread = torch.ones(self.face.size - POSE, dtype=torch.float64)
         spread[:3] = torch.tensor(JAW_DEVIATION)
+        spread *= START_SHARE if self.face.started else 1
+        known = axis_angle_to_matrix(self.face.start.rotation.double())
 
         def residuals(states: Tensor) -> Tensor:
             points = self.face.points(states.flatten(0, 1), places).unflatten(0, states.shape[:2])
             gap = (points - self.seen) / self.unit[:, None, None]
             parts = [(self.weights.sqrt()[..., None] * gap).flatten(2), states[..., POSE:] / spread]
-            if self.pitch_deviation is not None:
+            if self.few_points:
                 R = axis_angle_to_matrix(states[..., 3:POSE])
-                parts.append(torch.atan2(R[..., 2, 1], R[..., 2, 2])[..., None] / self.pitch_deviation)
+                if self.face.started:
+                    parts.append(matrix_to_axis_angle(known.mT @ R) / START_DEVIATION)
+                else:
+                    parts.append(torch.atan2(R[..., 2, 1], R[..., 2, 2])[..., None] / PITCH_DEVIATION)
             return torch.cat(parts, dim=2)
 
         return residuals
