@@ -28,3 +28,14 @@ def to_image(image: Tensor) -> Tensor:
 def to_mask(mask: Tensor) -> Tensor:
     """`[B,1,H,W]` -> MASK `[B,H,W]`."""
     return mask[:, 0].float().cpu().contiguous()
+
+
+def from_mask(mask: Tensor) -> Tensor:
+    """MASK `[B,H,W]` or `[H,W]` -> `[B,1,H,W]`.
+
+    Raises:
+        BadInput: for anything else.
+    """
+    if mask.ndim not in (2, 3):
+        raise BadInput(f"Expected a MASK of shape [B, H, W], got {list(mask.shape)}.")
+    return mask.reshape(-1, 1, *mask.shape[-2:]).float()

@@ -15,7 +15,7 @@ from ..models.crops import facenet_face, ffhq_crop, move_box
 from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, detector_problems
 from ..models.facenet import load_facenet
 from . import assets
-from .control import Identity
+from .identity import Identity
 
 DETECTORS = ("auto", "insightface", "mtcnn")
 CLIP_TOKENS = (257, 1024)

@@ -180,21 +180,22 @@ class CapFace(nn.Module):
         return [*residuals, self.middle_block_out(h)]
 
     @staticmethod
+    def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+        """Resize a mask `[B, 1, h, w]` in 0..1 to `size`: bilinear, half-pixel centres, antialiased. Not every GPU can."""
+        return F.interpolate(mask, size=tuple(size), mode="bilinear", antialias=True)
+
+    @staticmethod
     def mask_residuals(residuals: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
         """Bound the residuals to the head: F ⊙ M.
 
-        The mask is resized to each residual (bilinear, half-pixel centres, antialiased) and made hard at > 0.5.
+        The mask is resized to each residual (`resize_mask`) and made hard at > 0.5.
 
         Args:
             residuals: Tensors `[B, C_i, h_i, w_i]`.
-            mask: `[B or 1, 1, h, w]` in 0..1, on any device: not every accelerator can resize with antialiasing.
+            mask: `[B or 1, 1, h, w]` in 0..1, on any device.
         """
-        hard = {}
-        for r in residuals:
-            size = r.shape[-2:]
-            if size not in hard:
-                hard[size] = (F.interpolate(mask, size=size, mode="bilinear", antialias=True) > 0.5).to(r.device)
-        return [r * hard[r.shape[-2:]] for r in residuals]
+        hard = {size: CapFace.resize_mask(mask, size) > 0.5 for size in {r.shape[-2:] for r in residuals}}
+        return [r * hard[r.shape[-2:]].to(r.device) for r in residuals]
 
 
 class IdentityTokens(nn.Module):

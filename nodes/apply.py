@@ -2,7 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..host.control import apply_capface
+from ..host.apply import OVERLAPS, HeadControl, apply_capface
+from ..host.images import from_mask
+from ..host.region import EDGES
 from .sockets import CAPFACE, HEAD_CONDITION, IDENTITY, schema
 
 
@@ -52,15 +54,82 @@ class ApplyCapFace(io.ComfyNode):
                     step=0.001,
                     tooltip="Share of the schedule after which it no longer acts.",
                 ),
+                io.Mask.Input("mask", optional=True, tooltip="Where the person may act at all, stretched over the frame."),
+                io.Combo.Input(
+                    "mask_edge",
+                    options=list(EDGES),
+                    default="hard",
+                    optional=True,
+                    tooltip="Edge of the head's own mask. hard: 0 or 1, as in the paper. soft: as the network predicts it.",
+                ),
+                io.Combo.Input(
+                    "overlap",
+                    options=list(OVERLAPS),
+                    default="add",
+                    optional=True,
+                    tooltip="Where this head overlaps those of people applied before it. add: all act, as in the paper. "
+                    "nearest: the larger head in the frame is taken to be in front, and acts alone.",
+                ),
+                CAPFACE.Input(
+                    "head_control",
+                    optional=True,
+                    tooltip="Post-hoc head control π⋆: a CapFace trained without identity, or the same one. It acts without "
+                    "identity and beyond the mask, scaled by α.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.5,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="α of the post-hoc head control: more follows the head more closely and costs a little likeness.",
+                ),
+                io.Float.Input(
+                    "head_control_until",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Share of the schedule, from its start, in which the post-hoc head control acts.",
+                ),
             ],
             outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
         )
 
     @classmethod
     def execute(
-        cls, positive, negative, capface, condition, strength, tau, start_percent, end_percent, identity=None
+        cls,
+        positive,
+        negative,
+        capface,
+        condition,
+        strength,
+        tau,
+        start_percent,
+        end_percent,
+        identity=None,
+        mask=None,
+        mask_edge="hard",
+        overlap="add",
+        head_control=None,
+        alpha=0.5,
+        head_control_until=1.0,
     ) -> io.NodeOutput:
         """Attach the control."""
-        window = (start_percent, end_percent)
-        control = {"tau": tau, "strength": strength, "timestep_percent_range": window}
-        return io.NodeOutput(*apply_capface((positive, negative), capface, condition, identity, **control))
+        return io.NodeOutput(
+            *apply_capface(
+                (positive, negative),
+                capface,
+                condition,
+                identity,
+                strength=strength,
+                tau=tau,
+                window=(start_percent, end_percent),
+                mask=None if mask is None else from_mask(mask),
+                edge=mask_edge,
+                overlap=overlap,
+                head_control=None if head_control is None else HeadControl(head_control, alpha, head_control_until),
+            )
+        )

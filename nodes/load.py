@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..flame.builtin import builtin_head
-from ..host import assets, control, reader
+from ..host import assets, model, reader
 from .sockets import CAPFACE, HEAD_MODEL, READER, schema
 
 DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -47,7 +47,7 @@ class LoadCapFace(io.ComfyNode):
     def execute(cls, checkpoint, dtype):
         """Load the file."""
         path = assets.path_of(assets.CAPHUMAN, checkpoint)
-        return io.NodeOutput(control.load_model(path, checkpoint, DTYPES[dtype]))
+        return io.NodeOutput(model.load_model(path, checkpoint, DTYPES[dtype]))
 
 
 class ConvertCapFace(io.ComfyNode):
@@ -79,7 +79,7 @@ class ConvertCapFace(io.ComfyNode):
     def execute(cls, checkpoint, dtype, filename, overwrite):
         """Write the file."""
         path = assets.path_of(assets.CAPHUMAN, checkpoint)
-        target = control.convert_checkpoint(path, assets.new_file(assets.CAPHUMAN, filename, overwrite), DTYPES.get(dtype))
+        target = model.convert_checkpoint(path, assets.new_file(assets.CAPHUMAN, filename, overwrite), DTYPES.get(dtype))
         return io.NodeOutput(str(target))
 
 

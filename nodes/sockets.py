@@ -5,9 +5,9 @@ import dataclasses
 from comfy_api.latest import io
 
 CAPFACE = io.Custom("CAPFACE")
-"""host.control.CapFaceModel"""
+"""host.model.CapFaceModel"""
 IDENTITY = io.Custom("CAPFACE_IDENTITY")
-"""host.control.Identity"""
+"""host.identity.Identity"""
 READER = io.Custom("CAPFACE_READER")
 """host.reader.FaceReader"""
 HEAD_MODEL = io.Custom("HEAD_MODEL")

@@ -203,10 +203,10 @@ def test_a_dropped_identity_costs_no_cross_attention(denoiser, capface, someone,
 
 
 def evaluation(capface, someone, tau):
-    from capface.host.control import _Evaluation
+    from capface.host.evaluation import Evaluation
 
     condition, identity, _ = someone
-    return _Evaluation(capface, condition, identity, tau)
+    return Evaluation(capface, condition, identity, tau)
 
 
 def test_rows_of_a_batch_drop_the_identity_each_at_its_own_fractional_timestep(capface, someone, calls):

@@ -16,7 +16,7 @@ def small_denoiser():
 
 def small_capface(dtype=torch.float32):
     """The golden cases' CapFace as the pack's CAPFACE."""
-    from capface.host.control import load_model
+    from capface.host.model import load_model
 
     state = {f"control_model.{k}": v for k, v in state_dict("capface_small.shapes.json", "control_model.").items()}
     for key, shape in {"img_linear": (768, 1024), "id_linear": (768, 512)}.items():
@@ -26,7 +26,7 @@ def small_capface(dtype=torch.float32):
 
 def person(seed, batch=1, h=8, w=8):
     """A golden person: head condition, identity and text of a seed."""
-    from capface.host.control import Identity
+    from capface.host.identity import Identity
 
     hint = noise(seed + 1, [batch, 9, 8 * h, 8 * w]).clamp(-1, 1)
     identity = Identity(noise(seed + 2, [batch, 1, 512])[:, 0], noise(seed + 3, [batch, 257, 1024]))

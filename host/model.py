@@ -1,0 +1,95 @@
+"""The CapFace checkpoint in ComfyUI's memory management."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.ldm.modules.attention
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ..models.capface import CapFace, IdentityTokens
+from ..models.checkpoint import capface_tensors, load_capface
+
+
+class _Networks(nn.Module):
+    """The network and its projections as one module, so that the host moves them together."""
+
+    def __init__(self, network: CapFace, tokens: IdentityTokens):
+        super().__init__()
+        self.network = network
+        self.tokens = tokens
+
+
+@dataclass(frozen=True, eq=False)
+class CapFaceModel:
+    """A loaded CapFace checkpoint in the host's memory management."""
+
+    patcher: comfy.model_patcher.ModelPatcher
+    compute_dtype: torch.dtype
+    name: str
+
+    @property
+    def network(self) -> CapFace:
+        """The side network."""
+        return self.patcher.model.network
+
+    @property
+    def tokens(self) -> IdentityTokens:
+        """The projections of the identity features."""
+        return self.patcher.model.tokens
+
+
+def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) -> CapFaceModel:
+    """Load a CapFace checkpoint for the host.
+
+    Args:
+        path_or_state_dict: What `load_capface` takes.
+        name: The file's name, for messages.
+        dtype: Type of the weights; None lets the host choose as it does for a ControlNet.
+
+    Raises:
+        MissingFile, BadFile: as `load_capface`.
+    """
+    load_device = mm.get_torch_device()
+    offload_device = mm.unet_offload_device()
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    if dtype is None:
+        dtype = mm.unet_dtype(device=load_device, model_params=-1, supported_dtypes=supported)
+    manual_cast_dtype = mm.unet_manual_cast(dtype, load_device, supported)
+    network, tokens = load_capface(
+        path_or_state_dict,
+        device=offload_device,
+        dtype=dtype,
+        operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
+        attention=comfy.ldm.modules.attention.optimized_attention,
+    )
+    patcher = comfy.model_patcher.ModelPatcher(_Networks(network, tokens), load_device, offload_device)
+    return CapFaceModel(patcher, manual_cast_dtype or dtype, name)
+
+
+def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None) -> Path:
+    """Write CapFace's tensors of a checkpoint to a safetensors file, complete or not at all.
+
+    Args:
+        source: What `load_capface` takes.
+        target: The new file; one of that name is replaced.
+        dtype: Type to store; the source's own by default.
+
+    Returns:
+        The target.
+
+    Raises:
+        MissingFile, BadFile: as `load_capface`.
+    """
+    tensors = {k: v.to(dtype or v.dtype).contiguous() for k, v in capface_tensors(source).items()}
+    part = target.with_suffix(".part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt", "model": "capface", "source": source.name})
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
