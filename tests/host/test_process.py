@@ -62,22 +62,42 @@ def client(comfyui, standins, wrong_models):
         yield client
 
 
-@pytest.fixture
-def portrait():
-    """The shipped API workflow, small and short."""
-    prompt = json.loads((PACK / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
+def shipped(name):
+    """A shipped API workflow, small and short."""
+    prompt = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     inputs(prompt, "LoadImage")["image"] = "photo.png"
-    inputs(prompt, "EmptyLatentImage").update(width=WIDTH, height=HEIGHT, batch_size=1)
+    inputs(prompt, "EmptyLatentImage").update(width=WIDTH, height=HEIGHT)
     inputs(prompt, "KSampler").update(steps=STEPS, seed=1)
     return prompt
 
 
-def render(client, prompt, **options):
-    """Run a prompt that has to succeed; returns the run and the saved image `[H, W, 3]` as floats."""
+@pytest.fixture
+def portrait():
+    """The portrait workflow."""
+    return shipped("portrait")
+
+
+@pytest.fixture
+def turntable():
+    """The turntable workflow, smaller still."""
+    prompt = shipped("turntable")
+    inputs(prompt, "EmptyLatentImage").update(width=64, height=64)
+    inputs(prompt, "KSampler").update(steps=2)
+    return prompt
+
+
+def render_all(client, prompt, class_type="SaveImage", **options):
+    """Run a prompt that has to succeed; returns the run and a node's images `[B, H, W, 3]` as floats."""
     run = client.run(prompt, **options)
     assert run.status == "success", f"{run.error.get('node_type')}: {run.error.get('exception_message')}"
-    (image,) = run.outputs[find(prompt, "SaveImage")]["images"]
-    return run, np.asarray(Image.open(io.BytesIO(client.fetch(image))), dtype=np.float32)
+    files = [io.BytesIO(client.fetch(image)) for image in run.outputs[find(prompt, class_type)]["images"]]
+    return run, np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
+
+
+def render(client, prompt, **options):
+    """Run a prompt that has to succeed; returns the run and the one saved image `[H, W, 3]` as floats."""
+    run, (image,) = render_all(client, prompt, **options)
+    return run, image
 
 
 def test_the_pack_loads_from_an_oddly_named_folder(client):
@@ -167,3 +187,49 @@ def test_a_photo_without_a_face_says_so(client, portrait):
     assert run.status == "error"
     assert run.error["node_type"] in ("CapFaceEncodeIdentity", "CapFaceFitHead")
     assert "no face" in run.error["exception_message"].lower()
+
+
+def test_each_frame_of_a_turntable_drives_its_own_latent(client, turntable):
+    latent, animate = inputs(turntable, "EmptyLatentImage"), inputs(turntable, "CapFaceAnimateHead")
+    assert latent["batch_size"] == animate["frames"] == 8
+    _, turning = render_all(client, turntable)
+    assert turning.shape == (8, 64, 64, 3)
+
+    # With the middle of the turn on its own, the frames differ in their noise alone: the farther a frame of the turntable
+    # is from there, the more it differs from that.
+    animate.update(yaw_from=0.0, yaw_to=0.0)
+    _, still = render_all(client, turntable)
+    change = np.abs(turning - still).mean((1, 2, 3))
+    assert (change > 0.1).all() and min(change[0], change[-1]) > max(change[3], change[4])
+
+
+def test_the_heads_of_a_turntable_turn_about_their_place(client, turntable):
+    _, maps = render_all(client, turntable, "CapFaceRenderHead")
+    covered = maps.max(-1) > 0
+    columns = np.arange(covered.shape[2]) + 0.5
+    middles = (covered.any(1) * columns).sum(1) / covered.any(1).sum(1)
+    assert covered.shape[0] == 8 and np.ptp(middles) < 0.05 * covered.shape[2]
+    assert np.abs(maps[0] - maps[-1]).mean() > 1
+
+
+def test_a_head_is_saved_and_loaded_between_two_prompts(client, portrait):
+    photo, reader, model, fit, draw = (
+        find(portrait, name)
+        for name in ("LoadImage", "CapFaceLoadFaceReader", "CapFaceLoadHeadModel", "CapFaceFitHead", "CapFaceRenderHead")
+    )
+    _, drawn = render_all(client, portrait, "CapFaceRenderHead")
+    save = {i: portrait[i] for i in (photo, reader, model, fit)}
+    save["100"] = {"class_type": "CapFaceSaveHead", "inputs": {"head": [fit, 0], "filename_prefix": "kept/astronaut"}}
+    run = client.run(save)
+    assert run.status == "success" and run.outputs["100"]["text"][0].endswith("astronaut_00001_.json")
+
+    file = "kept/astronaut_00001_.json [output]"
+    load = {model: portrait[model], draw: copy.deepcopy(portrait[draw])}
+    load["100"] = {"class_type": "CapFaceLoadHead", "inputs": {"file": file, "head_model": [model, 0]}}
+    load[draw]["inputs"]["head"] = ["100", 0]
+    _, again = render_all(client, load, "CapFaceRenderHead")
+    assert np.array_equal(drawn, again)
+
+    load["100"]["inputs"]["file"] = "../../etc/passwd.json"
+    with pytest.raises(PromptRejected, match="within the input or output folder"):
+        client.queue(load)
