@@ -32,6 +32,11 @@ from capface.flame.lighting import CUSTOM, NEUTRAL, PRESETS, Lamp, Lighting, rel
 from capface.tools.sheet import BACKGROUND, INK, over_background, to_picture  # noqa: E402
 
 
+def face_of(model: HeadModel, head: HeadParams) -> HeadParams:
+    """The head so near that its face fills the frame."""
+    return place_head(model, head, y=FACE_SHIFT, size=FACE_ZOOM, mode="absolute")
+
+
 def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
     """Turning, placing, jaw, gaze and shape."""
     tiles = [("as it is", head)]
@@ -43,15 +48,15 @@ def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
     for name, ends in (("x", (-0.4, 0.4)), ("y", (-0.3, 0.3)), ("size", (0.5, 1.5))):
         tiles += [(f"{name} {end:{'+' * (name != 'size')}g}", place_head(model, head, **{name: end})) for end in ends]
     for name, ends in (("jaw_open", (10, 25)), ("jaw_side", (-8, 8)), ("gaze_yaw", (-30, 30)), ("gaze_pitch", (-20, 20))):
-        tiles += [(f"{name} {end:+d}°", change_face(model, head, {}, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:+d}°", change_face(model, face_of(model, head), {}, **{name: end})) for end in ends]
     somebody = head.replace(shape=1.5 * torch.randn(head.shape.shape, generator=torch.Generator().manual_seed(5)))
-    tiles += [(f"shape_strength {strength:g}", scale_shape(model, somebody, strength)) for strength in (0, 0.5, 1, 1.5)]
+    tiles += [(f"shape_strength {strength:g}", scale_shape(model, somebody, strength)) for strength in (0, 1, 1.5)]
     return tiles
 
 
 def expressions(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
     """Every slider at its ends and at 1, then a few together."""
-    head = place_head(model, head, y=FACE_SHIFT, size=FACE_ZOOM, mode="absolute")
+    head = face_of(model, head)
     tiles = [("as it is", head)]
     for name, slider in SLIDERS.items():
         ends = sorted({slider.least, 1.0})

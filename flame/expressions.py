@@ -32,6 +32,8 @@ FOLLOWER_WEIGHT = 0.15
 CONTOUR_WEIGHT = 0.3
 # The prior holds a slider back a little; so far may it be scaled up again to show the whole displacement.
 MOST_GAIN = 1.5
+# However little a model can do, no component goes further than so many standard deviations.
+MOST_DEVIATIONS = 4.0
 # The jaw is taken as straight over this opening, in radians; its coefficient is in standard deviations of so many radians.
 JAW_REFERENCE, JAW_DEVIATION = 0.3, 0.2
 
@@ -223,6 +225,7 @@ def _solve(model: HeadModel) -> Directions:
         shown, wanted = (columns.flatten(1).T @ e).view(-1, 3)[target.own], target.displacement[target.own]
         share = float((shown * wanted).sum() / wanted.square().sum())
         e = e / min(max(share, 1 / MOST_GAIN), MOST_GAIN)
+        e = e * min(1.0, MOST_DEVIATIONS / max(float(e.abs().max()), 1e-12))
         expression[row, :K] = e[:K].float()
         if slider.jaw:
             turns[row, 0] = float(e[K]) * JAW_DEVIATION

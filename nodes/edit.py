@@ -23,7 +23,7 @@ class EditHead(io.ComfyNode):
             "Edit Head",
             description="Turns and places a head, changes its expression, its light and its shape. Every slider means the same "
             "on every head model; left and right are the person's own. At their defaults all of them leave the head as it "
-            "is, and a group set to absolute is reset. A batch of heads is edited alike.",
+            "is, and a group set to absolute is reset. The preview is the frame's middle square.",
             search_aliases=["flame", "pose", "expression", "relight", "smile", "gaze"],
             inputs=[
                 HEAD.Input("head"),

@@ -1,0 +1,112 @@
+"""Edit Head as the host sees it: its widgets, and that they do what they say."""
+
+import inspect
+
+import pytest
+import torch
+
+from capface.errors import BadInput
+from capface.flame import HeadParams, render_head
+from capface.flame.builtin import builtin_head
+from capface.flame.expressions import SLIDERS
+from capface.flame.lighting import PRESETS
+from capface.flame.params import SIZES
+from capface.tests.flame.heads import random_heads
+
+
+@pytest.fixture(scope="module")
+def node(in_host):
+    """The node's class, as the host calls it."""
+    from capface.nodes.edit import EditHead
+
+    return EditHead.PREPARE_CLASS_CLONE(None)
+
+
+@pytest.fixture(scope="module")
+def widgets(node):
+    """Type and options of each widget by its name."""
+    return node.INPUT_TYPES()["optional"]
+
+
+def edit(node, head, **values):
+    """The edited head and the preview."""
+    output = node.execute(head=head, head_model=builtin_head(), **values)
+    return output.args
+
+
+def test_every_widget_has_the_default_that_execute_has(node, widgets):
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(node.execute).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    } | dict.fromkeys(SLIDERS, 0.0)
+    assert defaults.pop("photo") is None
+    assert {name: options["default"] for name, (_, options) in widgets.items() if name != "photo"} == defaults
+
+
+def test_every_widget_says_what_it_does_and_its_default_is_in_range(widgets):
+    for name, (kind, options) in widgets.items():
+        assert options["tooltip"], name
+        if kind == "FLOAT":
+            assert options["min"] <= options["default"] <= options["max"], name
+            steps = (options["default"] - options["min"]) / options["step"]
+            assert steps == pytest.approx(round(steps), abs=1e-6), name
+
+
+def test_at_its_defaults_it_gives_the_very_same_numbers(node, widgets):
+    head = random_heads(2)
+    defaults = {name: options["default"] for name, (_, options) in widgets.items() if name != "photo"}
+    for values in ({}, defaults):
+        edited, preview = edit(node, head, **values)
+        for name in SIZES:
+            assert torch.equal(getattr(edited, name), getattr(head, name))
+        assert preview.shape == (2, 384, 384, 3)
+        assert 0 <= preview.min() < 0.01 and 0.2 < preview.max() <= 1
+
+
+# What each widget may change; what it needs beside itself.
+CHANGES = {
+    "rotation camera": dict.fromkeys(("yaw", "pitch", "roll"), 10.0),
+    "neck camera": dict.fromkeys(("neck_yaw", "neck_pitch", "neck_roll"), 10.0),
+    "camera": {"position_x": 0.2, "position_y": -0.2, "size": 1.5},
+    "jaw": {"jaw_open": 10.0, "jaw_side": 5.0},
+    "eyes": {"gaze_yaw": 10.0, "gaze_pitch": -10.0},
+    "expression": dict.fromkeys(SLIDERS, 0.5),
+    "light": {"light": "studio", "light_strength": 0.5},
+    "shape camera": {"shape_strength": 0.5},
+}
+CUSTOM = {
+    "ambient": 0.9, "key_azimuth": -60.0, "key_elevation": 60.0, "key_intensity": 1.2, "key_softness": 1.0, "key_color": "#f00",
+}  # fmt: skip
+
+
+def test_every_widget_changes_its_own_part_alone(node, widgets):
+    head = random_heads(1)
+    seen = set()
+    for group, values in CHANGES.items():
+        for widget, value in values.items():
+            edited, _ = edit(node, head, **{widget: value})
+            changed = {name for name in SIZES if not torch.equal(getattr(edited, name), getattr(head, name))}
+            allowed = {*group.split(), *({"jaw"} if widget == "mouth_open" else ())}
+            assert changed and changed <= allowed, widget
+            seen.add(widget)
+    plain, _ = edit(node, head, light="custom")
+    for widget, value in CUSTOM.items():
+        edited, _ = edit(node, head, light="custom", **{widget: value})
+        assert (edited.light - plain.light).abs().max() > 0.05, widget
+        seen.add(widget)
+    for mode, reset in (("pose_mode", "rotation"), ("position_mode", "camera"), ("expression_mode", "expression")):
+        edited, _ = edit(node, head, **{mode: "absolute"})
+        assert not torch.equal(getattr(edited, reset), getattr(head, reset))
+        seen.add(mode)
+    assert seen == set(widgets) - {"photo"}
+
+
+def test_light_comes_from_the_photo_of_the_head_before_it_was_turned(node):
+    truth = PRESETS["Rembrandt"].coefficients()
+    fitted = HeadParams.neutral()
+    photo = render_head(builtin_head(), fitted.replace(light=truth[None]), 192, 256).lambertian.clamp(0, 1)
+    edited, _ = edit(node, fitted, light="from photo", photo=photo.movedim(1, -1), yaw=60.0)
+    assert (edited.light[0] - truth).norm() / truth.norm() < 0.15
+    with pytest.raises(BadInput, match="photo"):
+        edit(node, fitted, light="from photo")
