@@ -56,14 +56,10 @@ def heads_to_json(params: HeadParams, kind: str | None = None) -> str:
         The text, UTF-8.
     """
     params = params.to("cpu")
-    head = {"format": FORMAT, "version": VERSION, "head_model": kind, "units": UNITS}
-    lines = ["{", *(f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}," for key, value in head.items())]
-    frames = []
-    for frame in range(params.batch):
-        fields = _frame_fields(params, frame)
-        body = ",\n".join(f'      "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in fields.items())
-        frames.append(f"    {{\n{body}\n    }}")
-    return "\n".join([*lines, '  "frames": [', ",\n".join(frames), "  ]", "}", ""])
+    about = {"format": FORMAT, "version": VERSION, "head_model": kind}
+    frames = ",\n".join(f"    {_lines(_frame_fields(params, frame), 4)}" for frame in range(params.batch))
+    top = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in about.items())
+    return f'{{\n{top}  "units": {_lines(UNITS, 2)},\n  "frames": [\n{frames}\n  ]\n}}\n'
 
 
 def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
@@ -97,6 +93,14 @@ def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
         raise BadFile(f"{source}: frames: expected a list of at least one head, got {_kind_of(frames)}.")
     rows = [_read_frame(frame, f"{source}: frames[{number}]") for number, frame in enumerate(frames)]
     return StoredHeads(HeadParams(**{name: torch.stack([row[name] for row in rows]) for name in SIZES}), kind)
+
+
+def _lines(fields: dict, indent: int) -> str:
+    """A JSON object with one line a field."""
+    body = ",\n".join(
+        f'{" " * (indent + 2)}"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in fields.items()
+    )
+    return f"{{\n{body}\n{' ' * indent}}}"
 
 
 def _frame_fields(params: HeadParams, frame: int) -> dict:

@@ -29,9 +29,11 @@ def head_centre(model: HeadModel, head: HeadParams) -> Tensor:
     share = model.rig.weights[:, 1:].sum(1)
     own = model.rig.select((share >= share.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
     shape, expression = head.shape.double(), head.expression.double()
-    at_rest = model.coefficients(shape, torch.zeros_like(expression))
+    # The frames of a sequence mostly share one shape.
+    shapes, which = shape.unique(dim=0, return_inverse=True)
+    at_rest = model.coefficients(shapes, torch.zeros_like(expression[: len(shapes)]))
     shaped = own.template + (at_rest @ own.basis.flatten(1)).unflatten(1, own.template.shape)
-    centre = (shaped.amin(1) + shaped.amax(1)) / 2
+    centre = ((shaped.amin(1) + shaped.amax(1)) / 2)[which]
     # What the expression does to the joints is small, but it moves what they carry.
     coefficients = model.coefficients(shape, expression)
     joints = own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)

@@ -46,7 +46,7 @@ def test_the_file_is_short_and_in_plain_numbers():
     for line in ('"rotation": [0.0, 30.0, 0.0]', '"expression": [0.0, 1.2]', '"scale": 5.5', '"position": [0.1, -0.25]',
                  '"shape": []', '"head_model": "builtin"'):  # fmt: skip
         assert line in text
-    assert len(text.splitlines()) < 25 and all(len(line) < 600 for line in text.splitlines())
+    assert len(text.splitlines()) < 30 and all(len(line) < 500 for line in text.splitlines())
 
 
 def test_the_kind_of_head_model_is_kept():
