@@ -109,7 +109,7 @@ class MtcnnDetector:
         try:
             from facenet_pytorch import MTCNN
         except ImportError as error:
-            raise MissingPackage(_install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
+            raise MissingPackage(install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
         self.device = torch.device(device or "cpu")
         self.longest_side = longest_side
         self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device).eval()
@@ -172,17 +172,17 @@ class InsightFaceDetector:
         try:
             from insightface.model_zoo import get_model
         except ImportError as error:
-            raise MissingPackage(_install("insightface onnxruntime") + f" ({error})") from None
+            raise MissingPackage(install("insightface onnxruntime") + f" ({error})") from None
         detector, landmarks = _pack_files(folder)
         self.folder = folder
-        self.detector = _open(get_model, detector, "detection", providers)
+        self.detector = open_network(get_model, detector, "detection", providers)
         if not self.detector.use_kps:
             raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE_SOURCE}.")
         self.landmarks = None
         if landmarks is None:
             log.warning("%s has no %s: faces come without the 68 landmarks.", folder, LANDMARK_FILE)
         else:
-            self.landmarks = _open(get_model, landmarks, "landmark_3d_68", providers)
+            self.landmarks = open_network(get_model, landmarks, "landmark_3d_68", providers)
 
     def detect(self, image):
         """Find the faces of one image.
@@ -201,8 +201,7 @@ class InsightFaceDetector:
             return []
         from insightface.app.common import Face
 
-        # insightface takes what OpenCV reads: [H,W,3], BGR, 8 bits
-        pixels = (image.detach().cpu().float() * 255).round().clamp(0, 255).byte().flip(0).permute(1, 2, 0).contiguous().numpy()
+        pixels = bgr_pixels(image)
         found, points = self._search(pixels)
         faces = []
         for row, five in zip(found, points, strict=True):
@@ -272,14 +271,14 @@ def detector_problems(root, name="buffalo_l"):
     """
     problems = {"insightface": None, "mtcnn": None}
     if find_spec("insightface") is None:
-        problems["insightface"] = _install("insightface onnxruntime")
+        problems["insightface"] = install("insightface onnxruntime")
     else:
         try:
             find_pack(root, name)
         except MissingFile as error:
             problems["insightface"] = str(error)
     if find_spec("facenet_pytorch") is None:
-        problems["mtcnn"] = _install("facenet-pytorch", "--no-deps ")
+        problems["mtcnn"] = install("facenet-pytorch", "--no-deps ")
     return problems
 
 
@@ -290,7 +289,7 @@ def _pack_files(folder):
     return (found[0] if found else None), (landmarks if landmarks.is_file() else None)
 
 
-def _open(get_model, path, task, providers):
+def open_network(get_model, path, task, providers):
     """One network of a pack, checked for being what its name says."""
     try:
         model = get_model(str(path), providers=providers)
@@ -304,7 +303,13 @@ def _open(get_model, path, task, providers):
     return model
 
 
-def _install(packages, options=""):
+def bgr_pixels(image):
+    """An image [3,H,W], RGB in 0..1, as OpenCV reads it and insightface takes it: [H,W,3], BGR, 8 bits."""
+    return (image.detach().cpu().float() * 255).round().clamp(0, 255).byte().flip(0).permute(1, 2, 0).contiguous().numpy()
+
+
+def install(packages, options=""):
+    """What to do about packages that are not installed, in a sentence."""
     return f"{packages.split()[0]} is not installed. In ComfyUI's Python, run: pip install {options}{packages}"
 
 

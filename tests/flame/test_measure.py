@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+
+from capface.errors import BadInput
+from capface.flame import HeadParams
+from capface.flame.builtin import builtin_head
+from capface.flame.camera import project
+from capface.flame.landmarks import five_point_weights
+from capface.flame.measure import GROUPS, face_size, head_difference, head_rmse, landmark_error
+from capface.flame.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from capface.tests.flame.heads import random_heads
+
+
+def seen(head):
+    """The head's 68 landmarks in the frame."""
+    return project(builtin_head().landmarks(head), head.camera)[..., :2]
+
+
+def test_a_head_that_is_hit_measures_zero():
+    heads = random_heads(3)
+    assert landmark_error(builtin_head(), heads, seen(heads)).abs().max() == 0
+    assert landmark_error(builtin_head(), heads, five_point_weights() @ seen(heads)).abs().max() == 0
+    difference = head_difference(builtin_head(), heads, heads)
+    assert all(getattr(difference, name).abs().max() < 0.05 for name in ("rotation", "position", "size"))
+    assert all(error.abs().max() == 0 for error in head_rmse(heads, heads).values())
+
+
+@pytest.mark.parametrize("points", [68, 5])
+def test_landmarks_moved_by_a_tenth_of_the_face_are_a_tenth_off(points):
+    head = random_heads(2)
+    weights = torch.eye(68) if points == 68 else five_point_weights()
+    step = 0.1 * face_size(builtin_head(), head)
+    moved = weights @ seen(head) + torch.stack([0.6 * step, -0.8 * step], dim=1)[:, None]
+    assert landmark_error(builtin_head(), head, moved) == pytest.approx([0.1, 0.1], abs=1e-5)
+
+
+def test_the_error_does_not_depend_on_the_faces_size():
+    head = random_heads(1)
+    moved = seen(head) + 0.02
+    twice = head.replace(camera=head.camera * 2)
+    assert torch.allclose(seen(twice), 2 * seen(head), atol=1e-5)
+    assert torch.allclose(
+        landmark_error(builtin_head(), twice, 2 * moved), landmark_error(builtin_head(), head, moved), atol=1e-5
+    )
+
+
+def test_turn_shift_and_size_are_told_apart():
+    head = HeadParams.neutral()
+    turned = head.replace(rotation=torch.tensor([[0.0, math.radians(20), 0.0]]))
+    assert head_difference(builtin_head(), head, turned).rotation.item() == pytest.approx(20, abs=1e-3)
+
+    shift = 0.25 * face_size(builtin_head(), head).item()
+    moved = head.replace(camera=head.camera + torch.tensor([[0.0, shift, 0.0]]))
+    difference = head_difference(builtin_head(), head, moved)
+    assert difference.position.item() == pytest.approx(0.25, abs=1e-5)
+    assert (difference.rotation.item(), difference.size.item()) == pytest.approx((0, 0), abs=1e-3)
+
+    larger = head.replace(camera=head.camera * torch.tensor([1.2, 1, 1]))
+    assert head_difference(builtin_head(), head, larger).size.item() == pytest.approx(0.2, abs=1e-5)
+
+
+def test_a_head_that_nods_with_its_neck_is_turned_like_one_that_turns():
+    angle = torch.tensor([[0.3, -0.2, 0.1]])
+    neck, root = HeadParams.neutral().replace(neck=angle), HeadParams.neutral().replace(rotation=angle)
+    assert head_difference(builtin_head(), neck, root).rotation.item() < 0.05
+    assert head_rmse(neck, root)["pose"].item() < 1e-4
+    both = HeadParams.neutral().replace(neck=angle, rotation=angle)
+    double = matrix_to_axis_angle(axis_angle_to_matrix(angle) @ axis_angle_to_matrix(angle))
+    assert head_rmse(both, HeadParams.neutral().replace(rotation=double))["pose"].item() < 1e-4
+
+
+def test_each_group_counts_its_own_numbers():
+    """By hand: one number off by d among n makes d / √n; all of them off by d make d."""
+    head = HeadParams.neutral()
+
+    def changed(name, *at, by):
+        value = getattr(head, name).clone()
+        value[(0, *at)] += by
+        return head_rmse(head, head.replace(**{name: value}))
+
+    expected = {
+        ("shape", 7): ("shape", 3 / 10),  # √100
+        ("expression", 49): ("expression", 3 / math.sqrt(50)),
+        ("rotation", 1): ("pose", 3 / math.sqrt(6)),
+        ("jaw", 0): ("pose", 3 / math.sqrt(6)),
+        ("light", 8, 2): ("light", 3 / math.sqrt(27)),
+        ("texture", 0): (None, 0),
+        ("camera", 1): (None, 0),
+        ("eyes", 1): (None, 0),
+    }
+    for (name, *at), (group, error) in expected.items():
+        found = changed(name, *at, by=3.0)
+        assert set(found) == set(GROUPS)
+        for other, value in found.items():
+            assert value.item() == pytest.approx(error if other == group else 0, abs=1e-6), (name, other)
+    assert changed("shape", slice(None), by=0.25)["shape"].item() == pytest.approx(0.25)
+
+
+def test_the_fit_of_a_heads_own_landmarks_measures_nearly_nothing():
+    from capface.flame.fit import fit_landmarks
+
+    head = random_heads(1)
+    fitted = fit_landmarks(builtin_head(), seen(head)).params
+    difference = head_difference(builtin_head(), head, fitted)
+    assert difference.rotation.item() < 3
+    assert difference.position.item() < 0.02
+    assert abs(difference.size.item()) < 0.03
+
+
+@pytest.mark.parametrize("shape", [(2, 68, 2), (1, 68, 3), (1, 51, 2)])
+def test_unpaired_points_are_refused(shape):
+    with pytest.raises(BadInput, match=r"\[1, 68, 2\] or \[1, 5, 2\], got"):
+        landmark_error(builtin_head(), HeadParams.neutral(), torch.zeros(shape))
