@@ -86,9 +86,10 @@ class Evaluation:
         return self.hints[size]
 
     def _encode_identity(self, device: torch.device) -> Tensor | None:
-        if self.context is None and self.identity is not None:
+        if self.context is None and self.identity is not None and self.identity.present.any():
             to = {"device": device, "dtype": self.model.compute_dtype}
-            self.context = self.model.tokens(self.identity.local.to(**to), self.identity.global_[:, None].to(**to))
+            tokens = self.model.tokens(self.identity.local.to(**to), self.identity.global_[:, None].to(**to))
+            self.context = tokens * self.identity.token_strengths().to(**to)
         return self.context
 
 
