@@ -165,6 +165,11 @@ class HeadModel:
         return self.rig.basis.shape[0] - self.n_shape
 
     @property
+    def has_landmarks(self) -> bool:
+        """Whether it knows where its 68 landmarks are."""
+        return self.table is not None or self.full_landmarks is not None
+
+    @property
     def device(self) -> torch.device:
         """Where the tensors are."""
         return self.faces.device

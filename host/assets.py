@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import BadInput, MissingFile
+from ..flame import published
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Asset:
     source: str
     licence: str
     md5: str | None = None
+    ending: str | None = None
+    """Of files to choose from, where it is none of ComfyUI's usual ones."""
 
     def how_to_get(self) -> str:
         """Say in a sentence what to do about it being missing."""
@@ -49,7 +52,46 @@ INSIGHTFACE = Asset(
     "the releases of github.com/deepinsight/insightface",
     "non-commercial research",
 )
-ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE)
+FLAME = Asset(
+    "flame",
+    published.MODEL,
+    "FLAME 2020, the head that CapFace was trained with",
+    "flame.is.tue.mpg.de, after registration",
+    "non-commercial research",
+    published.FLAME_2020_MD5,
+)
+FLAME_LANDMARKS = Asset(
+    "flame",
+    published.LANDMARKS,
+    "FLAME's 68 landmarks",
+    "the folder data of github.com/yfeng95/DECA",
+    "non-commercial research",
+)
+FLAME_TEMPLATE = Asset(
+    "flame",
+    published.TEMPLATE,
+    "where FLAME's skin lies on its mesh",
+    "the folder data of github.com/yfeng95/DECA",
+    "non-commercial research",
+)
+FLAME_TEXTURE = Asset(
+    "flame",
+    published.TEXTURE,
+    "FLAME's skin",
+    "flame.is.tue.mpg.de (TextureSpace.zip), after registration",
+    "CC-BY-NC-SA-4.0",
+    "2a3982db7667c32d0dd13351aa6758f7",
+)
+DECA = Asset(
+    "deca",
+    "deca_model.tar",
+    "reading FLAME heads from photos",
+    "the link in fetch_data.sh of github.com/yfeng95/DECA",
+    "non-commercial research",
+    "b182e51c26e5a73b1f7a5c53cf8cc038",
+    ".tar",
+)
+ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA)
 
 
 def register_folders():
@@ -58,7 +100,9 @@ def register_folders():
         folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
         paths, extensions = folder_paths.folder_names_and_paths[name]
         # A folder without extensions would offer every file in it.
-        folder_paths.folder_names_and_paths[name] = (paths, extensions or set(folder_paths.supported_pt_extensions))
+        own = {asset.ending for asset in ASSETS if asset.folder == name and asset.ending}
+        extensions = (extensions or set(folder_paths.supported_pt_extensions)) | own
+        folder_paths.folder_names_and_paths[name] = (paths, extensions)
 
 
 def choices(asset: Asset) -> list[str]:
@@ -66,30 +110,37 @@ def choices(asset: Asset) -> list[str]:
     return folder_paths.get_filename_list(asset.folder) or [asset.file]
 
 
-def path_of(asset: Asset, name: str) -> Path:
-    """Find a file that was chosen.
+def found(asset: Asset, name: str | None = None) -> Path | None:
+    """Return the path of a file, by the asset's own name or another, or None where there is none."""
+    path = folder_paths.get_full_path(asset.folder, name or asset.file)
+    return None if path is None else Path(path)
+
+
+def path_of(asset: Asset, name: str | None = None) -> Path:
+    """Find a file that is needed.
 
     Args:
-        asset: What it is chosen as.
-        name: Its name within the folder.
+        asset: What it is needed as.
+        name: Its name within the folder; the asset's own by default.
 
     Raises:
         MissingFile: naming the file, the folders that were searched, and the source.
     """
-    found = folder_paths.get_full_path(asset.folder, name)
-    if found is None:
+    name = name or asset.file
+    path = found(asset, name)
+    if path is None:
         searched = " or ".join(folder_paths.get_folder_paths(asset.folder))
         raise MissingFile(f"{name} is not in {searched}. {asset.how_to_get()}, put it there and press R to refresh the lists.")
-    return Path(found)
+    return path
 
 
-def fingerprint(asset: Asset, name: str) -> str:
+def fingerprint(asset: Asset, name: str | None = None) -> str:
     """Return what changes when the file is replaced: its path, size and time."""
-    found = folder_paths.get_full_path(asset.folder, name)
-    if found is None:
-        return f"{name}: missing"
-    stat = os.stat(found)  # noqa: PTH116  follows links, unlike a listing
-    return f"{found}:{stat.st_size}:{stat.st_mtime_ns}"
+    path = found(asset, name)
+    if path is None:
+        return f"{name or asset.file}: missing"
+    stat = os.stat(path)  # noqa: PTH116  follows links, unlike a listing
+    return f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def folder(asset: Asset) -> Path:

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from ..errors import BadInput, MissingFile, MissingPackage, NoFaceFound
 from ..flame.camera import pixels_to_frame
-from ..models.crops import facenet_face, ffhq_crop, move_box
+from ..models.crops import (
+    deca_crop,
+    deca_square,
+    deca_square_from_box,
+    deca_transform,
+    facenet_face,
+    ffhq_crop,
+    move_box,
+)
+from ..models.deca import DecaCode, load_deca, split_code
 from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, detector_problems
 from ..models.facenet import load_facenet
 from . import assets
@@ -19,16 +28,19 @@ from .identity import Identity
 
 DETECTORS = ("auto", "insightface", "mtcnn")
 CLIP_TOKENS = (257, 1024)
+DECA_BATCH = 16
 
 
 @dataclass(frozen=True)
 class FaceReader:
-    """Detector and FaceNet, each loaded when it is first needed."""
+    """Detector, FaceNet and DECA, each loaded when it is first needed."""
 
     detector_name: str
     """One of `DETECTORS`."""
     facenet_file: str
     """A file in models/facenet."""
+    deca_file: str = assets.DECA.file
+    """A file in models/deca."""
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:
@@ -48,10 +60,16 @@ class FaceReader:
 
     @cached_property
     def _facenet(self) -> comfy.model_patcher.ModelPatcher:
-        path = assets.path_of(assets.FACENET, self.facenet_file)
-        offload_device = mm.text_encoder_offload_device()
-        network = load_facenet(path, device=offload_device, operations=comfy.ops.manual_cast)
-        return comfy.model_patcher.ModelPatcher(network, mm.text_encoder_device(), offload_device)
+        return _patcher(load_facenet, assets.path_of(assets.FACENET, self.facenet_file))
+
+    @cached_property
+    def _deca(self) -> comfy.model_patcher.ModelPatcher:
+        return _patcher(load_deca, assets.path_of(assets.DECA, self.deca_file))
+
+    @property
+    def has_deca(self) -> bool:
+        """Whether DECA's file is there."""
+        return assets.found(assets.DECA, self.deca_file) is not None
 
     def faces(self, images: Tensor, which: str, index: int) -> list[FaceDetection]:
         """Find one face in each image.
@@ -69,12 +87,55 @@ class FaceReader:
         """
         found = []
         for i, image in enumerate(images):
-            mm.throw_exception_if_processing_interrupted()
             try:
-                found.append(choose_face(self._detector.detect(image.cpu()), which, index, image_size=image.shape[-2:]))
+                found.append(self._face(image, which, index))
             except NoFaceFound as error:
                 raise NoFaceFound(f"Image {i + 1} of {len(images)}: {error}") from None
         return found
+
+    def faces_where_there_are(self, images: Tensor, which: str, index: int) -> list[FaceDetection | None]:
+        """Find one face in each image that shows it, as `faces` does; None for the others.
+
+        Raises:
+            NoFaceFound: if no image shows it.
+        """
+        found, last = [], None
+        for image in images:
+            try:
+                found.append(self._face(image, which, index))
+            except NoFaceFound as error:
+                found.append(None)
+                last = error
+        if not any(found):
+            raise NoFaceFound(f"None of {len(images)} images shows the face. The last one: {last}")
+        return found
+
+    def _face(self, image: Tensor, which: str, index: int) -> FaceDetection:
+        mm.throw_exception_if_processing_interrupted()
+        return choose_face(self._detector.detect(image.cpu()), which, index, image_size=image.shape[-2:])
+
+    @torch.inference_mode()
+    def deca(self, images: list[Tensor], faces: list[FaceDetection]) -> tuple[DecaCode, Tensor]:
+        """Read the heads in photos by DECA.
+
+        Args:
+            images: B of RGB `[3, H, W]` in 0..1.
+            faces: The face of each.
+
+        Returns:
+            DECA's code of B heads on the CPU, and the crops that it refers to: `[B, 3, 3]`, image pixel to crop pixel.
+        """
+        transforms, crops = [], []
+        for image, face in zip(images, faces, strict=True):
+            square = deca_square_from_box(face.box) if face.points68 is None else deca_square(face.points68)
+            transforms.append(deca_transform(*square))
+            crops.append(deca_crop(image.cpu(), transforms[-1]))
+        codes = []
+        for batch in torch.stack(crops).split(DECA_BATCH):
+            mm.throw_exception_if_processing_interrupted()
+            mm.load_models_gpu([self._deca])
+            codes.append(self._deca.model(batch.to(self._deca.load_device)).float().cpu())
+        return split_code(torch.cat(codes)), torch.stack(transforms)
 
     def identity(self, images: Tensor, faces: list[FaceDetection], clip_vision, align: bool) -> tuple[Identity, Tensor]:
         """Read who is in the photos.
@@ -105,6 +166,13 @@ class FaceReader:
         patcher = self._facenet
         mm.load_models_gpu([patcher])
         return patcher.model(crops.to(patcher.load_device)).float().cpu()
+
+
+def _patcher(load, path) -> comfy.model_patcher.ModelPatcher:
+    """Load a small network for the host to move, as it moves its text encoders."""
+    offload_device = mm.text_encoder_offload_device()
+    network = load(path, device=offload_device, operations=comfy.ops.manual_cast)
+    return comfy.model_patcher.ModelPatcher(network, mm.text_encoder_device(), offload_device)
 
 
 def frame_points(faces: list[FaceDetection], height: int, width: int) -> Tensor:

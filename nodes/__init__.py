@@ -15,9 +15,10 @@ class CapFaceExtension(ComfyExtension):
         from .compose import AnimateHead, TransferHead
         from .edit import EditHead
         from .head import FitHead
+        from .head_model import ConvertHeadModel, LoadHeadModel
         from .identity import EncodeIdentity
         from .keep import LoadHead, SaveHead
-        from .load import ConvertCapFace, LoadCapFace, LoadFaceReader, LoadHeadModel
+        from .load import ConvertCapFace, LoadCapFace, LoadFaceReader
         from .render import RenderHead
 
         return [
@@ -25,6 +26,7 @@ class CapFaceExtension(ComfyExtension):
             ConvertCapFace,
             LoadFaceReader,
             LoadHeadModel,
+            ConvertHeadModel,
             EncodeIdentity,
             FitHead,
             EditHead,

@@ -2,16 +2,13 @@
 
 from comfy_api.latest import io, ui
 
-from ..flame.fit import fit_landmarks
-from ..flame.preview import overlay
-from ..flame.render import render_head
+from ..host.fitting import METHODS, ON_NO_FACE, fit_heads, fit_preview
 from ..host.images import from_image, to_image
-from ..host.reader import frame_points
 from .sockets import HEAD, HEAD_MODEL, READER, schema, which_face
 
 
 class FitHead(io.ComfyNode):
-    """IMAGE, CAPFACE_READER, HEAD_MODEL -> HEAD, preview."""
+    """IMAGE, CAPFACE_READER, HEAD_MODEL -> HEAD, preview, error."""
 
     @classmethod
     def define_schema(cls):
@@ -19,23 +16,53 @@ class FitHead(io.ComfyNode):
         return schema(
             "CapFaceFitHead",
             "Fit Head",
-            description="Fits the head model to the face in a photo, by the detector's landmarks.",
-            search_aliases=["flame", "3dmm", "pose"],
+            description="Fits the head model to the face in a photo: by DECA, by the detector's landmarks, or by both.",
+            search_aliases=["flame", "3dmm", "pose", "deca"],
             inputs=[
                 io.Image.Input("image", tooltip="A photo; several photos, or the frames of a video, give as many heads."),
                 READER.Input("reader"),
                 HEAD_MODEL.Input("head_model"),
                 *which_face(),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    optional=True,
+                    tooltip="DECA reads shape, skin and light too, and needs FLAME 2020 and DECA's file. The landmark fit "
+                    "meets the face more closely, extreme poses above all, on any head model. auto: both, DECA refined by "
+                    "landmarks, where both are there, else what is there.",
+                ),
+                io.Combo.Input(
+                    "on_no_face",
+                    options=list(ON_NO_FACE),
+                    default=ON_NO_FACE[0],
+                    optional=True,
+                    tooltip="For photos that do not show the face. skip: leave them out of head and preview. hold last: repeat "
+                    "the head of the frame before.",
+                ),
+                io.Float.Input(
+                    "smoothing",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Calms the heads of a video's frames; 0 for photos that do not belong together.",
+                ),
             ],
-            outputs=[HEAD.Output(display_name="head"), io.Image.Output(display_name="preview")],
+            outputs=[
+                HEAD.Output(display_name="head"),
+                io.Image.Output(display_name="preview"),
+                io.Float.Output(display_name="error", tooltip="Mean distance of the landmarks in pixels."),
+            ],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, image, reader, head_model, face, face_index):
+    def execute(cls, image, reader, head_model, **settings):
         """Fit one head to each photo."""
         images = from_image(image)
-        size = images.shape[-2:]
-        fit = fit_landmarks(head_model, frame_points(reader.faces(images, face, face_index), *size))
-        preview = to_image(overlay(images.cpu(), render_head(head_model, fit.params, *size)))
-        return io.NodeOutput(fit.params, preview, ui=ui.PreviewImage(preview, cls=cls))
+        fitted = fit_heads(images, reader, head_model, **settings)
+        preview = to_image(fit_preview(images, fitted, head_model))
+        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (fitted.summary(),)}
+        return io.NodeOutput(fitted.params, preview, fitted.error, ui=shown)

@@ -1,14 +1,12 @@
-"""Loading: the CapFace checkpoint, what reads faces, and the head model."""
+"""Loading: the CapFace checkpoint, and what reads faces."""
 
 import torch
 from comfy_api.latest import io
 
-from ..flame.builtin import builtin_head
 from ..host import assets, model, reader
-from .sockets import CAPFACE, HEAD_MODEL, READER, schema
+from .sockets import CAPFACE, READER, schema
 
 DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-BUILT_IN = "built-in"
 
 
 class LoadCapFace(io.ComfyNode):
@@ -84,7 +82,7 @@ class ConvertCapFace(io.ComfyNode):
 
 
 class LoadFaceReader(io.ComfyNode):
-    """Detector and FaceNet -> CAPFACE_READER."""
+    """Detector, FaceNet and DECA -> CAPFACE_READER."""
 
     @classmethod
     def define_schema(cls):
@@ -92,7 +90,8 @@ class LoadFaceReader(io.ComfyNode):
         return schema(
             "CapFaceLoadFaceReader",
             "Load Face Reader",
-            description="What reads faces from photos: face detector and FaceNet. Files are asked for when a node needs them.",
+            description="What reads faces from photos: face detector, FaceNet and DECA. Files are asked for when "
+            "a node needs them.",
             inputs=[
                 io.Combo.Input(
                     "detector",
@@ -106,44 +105,22 @@ class LoadFaceReader(io.ComfyNode):
                     options=assets.choices(assets.FACENET),
                     tooltip="FaceNet trained on VGGFace2, in models/facenet: the global identity.",
                 ),
+                io.Combo.Input(
+                    "deca",
+                    options=assets.choices(assets.DECA),
+                    optional=True,
+                    tooltip="DECA, in models/deca: reads FLAME heads from photos, for Fit Head.",
+                ),
             ],
             outputs=[READER.Output(display_name="reader")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, detector, facenet):
-        """Load again when the file was replaced."""
-        return detector, assets.fingerprint(assets.FACENET, facenet)
+    def fingerprint_inputs(cls, detector, facenet, deca=assets.DECA.file):
+        """Load again when a file was replaced."""
+        return detector, assets.fingerprint(assets.FACENET, facenet), assets.fingerprint(assets.DECA, deca)
 
     @classmethod
-    def execute(cls, detector, facenet):
+    def execute(cls, detector, facenet, deca=assets.DECA.file):
         """Make the reader; nothing is loaded before it is needed."""
-        return io.NodeOutput(reader.FaceReader(detector, facenet))
-
-
-class LoadHeadModel(io.ComfyNode):
-    """The head model -> HEAD_MODEL."""
-
-    @classmethod
-    def define_schema(cls):
-        """Describe the node."""
-        return schema(
-            "CapFaceLoadHeadModel",
-            "Load Head Model",
-            description="The parametric head that poses, lights and shapes the condition. The built-in head needs no file.",
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=[BUILT_IN],
-                    default=BUILT_IN,
-                    tooltip="The built-in head is made by code. The released checkpoint was trained on FLAME heads: position, "
-                    "pose and light carry over, the shape of the face less.",
-                )
-            ],
-            outputs=[HEAD_MODEL.Output(display_name="head_model")],
-        )
-
-    @classmethod
-    def execute(cls, model):
-        """Build the head."""
-        return io.NodeOutput(builtin_head())
+        return io.NodeOutput(reader.FaceReader(detector, facenet, deca))
