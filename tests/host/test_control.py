@@ -6,7 +6,7 @@ import torch
 from capface.errors import BadInput
 from capface.flame.condition import HintImages
 from capface.tests.host import worlds
-from capface.tests.synthetic import noise, relative_error, state_dict
+from capface.tests.synthetic import noise, relative_error
 
 SIGMAS = torch.tensor([5.0, 2.0, 1.0])
 
@@ -120,17 +120,9 @@ def test_both_halves_share_one_evaluation_when_the_host_cannot_batch_them(denois
     assert torch.equal(shared, alone)
 
 
-def stock_control(hint):
-    """The head-control model of the golden cases as a stock ControlNet."""
-    import comfy.controlnet
-
-    net = comfy.controlnet.load_controlnet_state_dict(state_dict("pose_small.shapes.json", "pose_control_model."))
-    return net.set_cond_hint(hint, 0.5, (0.0, 1.0))
-
-
 def test_both_halves_share_one_evaluation_behind_different_controls(denoiser, capface, someone, calls):
     condition, identity, text = someone
-    stock = stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
+    stock = worlds.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
     previous = ([[text, {"control": stock, "control_apply_to_uncond": False}]], [[text, {}]])
     positive, negative = worlds.apply(text, capface, condition, identity, previous=previous)
     assert positive[0][1]["control"] is not negative[0][1]["control"]
@@ -253,7 +245,7 @@ def test_a_window_of_frames_gets_its_own_heads(capface, someone):
 
 def test_controls_before_it_are_chained(denoiser, capface, someone):
     condition, identity, text = someone
-    stock = stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
+    stock = worlds.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
     options = {"control": stock, "control_apply_to_uncond": False}
     positive, negative = worlds.apply(text, capface, condition, identity, previous=([[text, options]], [[text, options]]))
     assert positive[0][1]["control"] is negative[0][1]["control"]

@@ -66,6 +66,29 @@ def test_two_people(denoiser, capface, cases):
     check(denoiser, cases, "two_people", *worlds.apply(text, capface, condition, identity, previous=one))
 
 
+def test_post_hoc_head_control_by_a_stock_controlnet(denoiser, capface, cases):
+    """Equation 9: F + α · π⋆, with the ControlNet's residuals beyond the mask."""
+    meta, _ = cases["post_hoc"]
+    condition, identity, text = worlds.person(meta["seed"])
+    stock = worlds.stock_control(noise(meta["seed"] + 5, [1, 3, 64, 64]).clamp(0, 1), meta["alpha"])
+    options = {"control": stock, "control_apply_to_uncond": False}
+    previous = ([[text, options]], [[text, options]])
+    check(denoiser, cases, "post_hoc", *worlds.apply(text, capface, condition, identity, previous=previous))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("name", ["full", "tau_dropped"])
+def test_half_precision_stays_close_to_the_released_code(denoiser, cases, name, dtype, bound):
+    meta, expected = cases[name]
+    condition, identity, text = worlds.person(meta["seed"])
+    tau = meta["tau"] if isinstance(meta["tau"], int) else 1000
+    conds = worlds.apply(text, worlds.small_capface(dtype), condition, identity, tau=tau)
+    x = noise(meta["seed"], list(expected.shape))
+    error = relative_error(worlds.predict_noise(denoiser, *conds, x, [meta["t"]]), expected)
+    print(f"{name} in {dtype}: relative error {error:.1e}")
+    assert TOLERANCE < error < bound
+
+
 def test_the_cases_differ(cases):
     """The tolerance tells the cases apart: a control that did nothing, or dropped the wrong thing, would fail."""
     outputs = {name: out for name, (_, out) in cases.items() if name != "batch"}

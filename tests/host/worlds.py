@@ -24,6 +24,14 @@ def small_capface(dtype=torch.float32):
     return load_model(state, "small", dtype)
 
 
+def stock_control(hint, strength=0.5):
+    """The golden cases' π⋆ as a stock ControlNet with its control image `[B,3,H,W]`."""
+    import comfy.controlnet
+
+    net = comfy.controlnet.load_controlnet_state_dict(state_dict("pose_small.shapes.json", "pose_control_model."))
+    return net.set_cond_hint(hint, strength, (0.0, 1.0))
+
+
 def person(seed, batch=1, h=8, w=8):
     """A golden person: head condition, identity and text of a seed."""
     from capface.host.identity import Identity
