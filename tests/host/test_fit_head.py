@@ -1,0 +1,417 @@
+"""Fit Head: photos to heads, with detectors and networks that say what the test wants, and on real photos."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from capface.errors import BadFile, BadInput, MissingFile, NoFaceFound
+from capface.flame import HeadParams, load_flame
+from capface.flame.builtin import builtin_head
+from capface.flame.camera import frame_to_pixels, project
+from capface.flame.landmarks import five_point_weights
+from capface.flame.render import landmark_pixels
+from capface.models.crops import deca_crop, deca_square, deca_transform
+from capface.models.deca import CODE_SIZE, DecaCode, DecaEncoder, split_code
+from capface.models.detection import FaceDetection
+from capface.tests.flame.flame_files import write_flame
+from capface.tests.flame.heads import golden_model
+from capface.tests.flame.test_fit import degrees_between, turned
+from capface.tests.synthetic import state_dict
+
+HEIGHT, WIDTH = 192, 160
+
+
+@pytest.fixture(scope="module", autouse=True)
+def host(in_host):
+    """The host's modules, which the functions under test import, and the pack's folders."""
+    from capface.host.assets import register_folders
+
+    register_folders()
+
+
+@pytest.fixture(scope="module")
+def flame(tmp_path_factory):
+    """FLAME's layout with the golden numbers' synthetic head."""
+    return load_flame(write_flame(tmp_path_factory.mktemp("flame")))
+
+
+@pytest.fixture(scope="module")
+def face():
+    """A model that DECA may be used with and that looks like a face."""
+    return dataclasses.replace(builtin_head(), kind="flame2020")
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """DECA's encoder with random weights that nearly always see the same plausible head."""
+    state = state_dict("deca_encoder.shapes.json", "E_flame.")
+    state["layers.2.weight"] *= 0.02
+    state["layers.2.bias"][split_code(torch.arange(CODE_SIZE)[None]).camera[0]] = torch.tensor([1.0, 0.02, -0.03])
+    return state
+
+
+@pytest.fixture
+def deca_file(in_host, weights, tmp_path):
+    """That encoder as models/deca/deca_model.tar."""
+    in_host.folder_paths.add_model_folder_path("deca", str(tmp_path), is_default=True)
+    torch.save({"E_flame": weights, "E_detail": {}}, tmp_path / "deca_model.tar")
+    yield tmp_path / "deca_model.tar"
+    in_host.folder_paths.folder_names_and_paths["deca"][0].remove(str(tmp_path))
+
+
+class Detector:
+    """Finds what it was given in images that are told apart by their first pixel."""
+
+    def __init__(self, faces):
+        self.faces = faces
+
+    def detect(self, image):
+        return self.faces[round(image[0, 0, 0].item() * 100)]
+
+
+def photos(count, height=HEIGHT, width=WIDTH):
+    """Photos that `Detector` can tell apart."""
+    images = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+    images[:, 0, 0, 0] = torch.arange(count) / 100
+    return images
+
+
+def detection(points, dense=True):
+    """A face at 68 landmarks in the detector's pixels."""
+    box = torch.cat([points.amin(0), points.amax(0)])
+    return FaceDetection(box, 0.99, five_point_weights() @ points, points if dense else None)
+
+
+def reader_of(faces):
+    """A reader that finds these faces: for each photo a list of detections."""
+    from capface.host.reader import FaceReader
+
+    reader = FaceReader("auto", "nothing.pt")
+    reader.__dict__["_detector"] = Detector(faces)
+    return reader
+
+
+def known_heads(yaws=(-40.0, 0.0, 55.0)):
+    """Heads that fill about half of a frame."""
+    B = len(yaws)
+    rotation = turned(torch.tensor(yaws), torch.linspace(-10, 10, B), torch.linspace(20, -20, B))
+    return HeadParams.neutral(B).replace(
+        rotation=rotation,
+        shape=0.5 * torch.randn(B, 100),
+        expression=0.5 * torch.randn(B, 50),
+        camera=torch.tensor([[4.0, 0.1, -0.05]]).repeat(B, 1),
+    )
+
+
+def seen(model, heads, dense=True, height=HEIGHT, width=WIDTH):
+    """What a perfect detector finds of each head, one list a photo; its pixels count from their centres."""
+    return [[detection(points - 0.5, dense)] for points in landmark_pixels(model, heads, height, width)]
+
+
+def fit(images, reader, model, **settings):
+    from capface.host.fitting import fit_heads
+
+    return fit_heads(images, reader, model, **settings)
+
+
+# Which method
+
+
+class Files:
+    """A reader as far as the choice of the method asks."""
+
+    deca_file = "deca_model.tar"
+
+    def __init__(self, has_deca):
+        self.has_deca = has_deca
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "landmarks", "deca", "expected"),
+    [
+        ("auto", "flame2020", True, True, "DECA refined by landmarks"),
+        ("auto", "flame", True, True, "DECA refined by landmarks"),
+        ("auto", "flame2020", True, False, "landmarks"),
+        ("auto", "flame2020", False, True, "DECA"),
+        ("auto", "builtin", True, True, "landmarks"),
+        ("auto", "flame2023", True, True, "landmarks"),
+        ("auto", "flame2020", False, False, "without landmarks.*landmark_embedding.npy"),
+        ("DECA", "flame2020", False, True, "DECA"),
+        ("DECA", "builtin", True, True, "mean nothing on the head model 'a head'.*landmarks.*generic_model.pkl of FLAME 2020"),
+        ("DECA", "flame2023", True, True, "mean nothing"),
+        ("DECA", "flame2020", True, False, "deca_model.tar is not in .*fetch_data.sh.*b182e51c26e5a73b1f7a5c53cf8cc038"),
+        ("DECA refined by landmarks", "flame2020", False, True, "without landmarks.*github.com/yfeng95/DECA"),
+        ("DECA refined by landmarks", "builtin", True, True, "mean nothing"),
+        ("landmarks", "flame2020", False, True, "without landmarks"),
+        ("landmarks", "custom", True, False, "landmarks"),
+        ("magic", "custom", True, True, "Methods are auto"),
+    ],
+)
+def test_the_method_follows_from_what_is_there(method, kind, landmarks, deca, expected):
+    from capface.host.fitting import METHODS, choose_method
+
+    none = dict.fromkeys(
+        f"{part}_lmk_{what}" for part in ("static", "dynamic", "full") for what in ("faces_idx", "bary_coords")
+    )
+    model = golden_model(kind=kind, name="a head", **({} if landmarks else none))
+    if expected in METHODS:
+        assert choose_method(method, model, Files(deca)) == expected
+    else:
+        with pytest.raises((BadInput, MissingFile), match=expected):
+            choose_method(method, model, Files(deca))
+
+
+# DECA
+
+
+def test_deca_reads_the_crop_around_the_landmarks(flame, weights, deca_file):
+    heads = known_heads()
+    images, faces = photos(3), seen(flame, heads)
+    fitted = fit(images, reader_of(faces), flame, method="DECA")
+    network = DecaEncoder().eval()
+    network.load_state_dict(weights)
+    for i in range(3):
+        transform = deca_transform(*deca_square(faces[i][0].points68))
+        with torch.inference_mode():
+            code = split_code(network(deca_crop(images[i], transform)[None]))
+        for name in ("shape", "texture", "expression", "rotation", "jaw", "light"):
+            torch.testing.assert_close(getattr(fitted.params, name)[i], getattr(code, name)[0], atol=1e-5, rtol=1e-4)
+        # DECA's own projection: crop pixel = 112 (s (x + tx, −(y + ty)) + 1), then back through the crop
+        s, tx, ty = code.camera[0]
+        x, y, _ = flame.vertices(fitted.params[i])[0].T
+        crop = 112 * (torch.stack([s * (x + tx), -s * (y + ty)], dim=1) + 1)
+        expected = (crop - transform[:2, 2]) / transform[0, 0]
+        ours = project(flame.vertices(fitted.params[i]), fitted.params.camera[i : i + 1])[0, :, :2]
+        torch.testing.assert_close(frame_to_pixels(ours, HEIGHT, WIDTH), expected, atol=1e-2, rtol=1e-4)
+    assert fitted.params.neck.count_nonzero() == 0 and fitted.method == "DECA"
+
+
+def test_long_sequences_give_the_same_as_single_photos(flame, deca_file):
+    heads = known_heads()[0].expand(20)
+    images, faces = photos(20), seen(flame, heads)
+    together = fit(images, reader_of(faces), flame, method="DECA")
+    alone = fit(images[18:19], reader_of({18: faces[18]}), flame, method="DECA")
+    torch.testing.assert_close(together.params.shape[18:19], alone.params.shape, atol=1e-5, rtol=1e-4)
+
+
+def test_refining_brings_decas_head_to_the_landmarks(face, deca_file):
+    heads = known_heads()
+    images, reader = photos(3), reader_of(seen(face, heads))
+    deca, refined = (fit(images, reader, face, method=method) for method in ("DECA", "auto"))
+    assert refined.method == "DECA refined by landmarks"
+    assert refined.error < 0.5 < 4 < deca.error
+    for name in ("texture", "light"):
+        assert torch.equal(getattr(refined.params, name), getattr(deca.params, name))
+
+
+def test_deca_alone_needs_no_landmarks_of_the_model(tmp_path, flame, deca_file):
+    bare = load_flame(write_flame(tmp_path, landmarks=False))
+    fitted = fit(photos(1), reader_of(seen(flame, known_heads((0.0,)))), bare)
+    assert fitted.method == "DECA" and math.isnan(fitted.error)
+    assert "not known" in fitted.summary()
+
+
+def test_weights_that_are_not_decas_are_named(flame, deca_file, weights):
+    torch.save({"E_flame": {**weights, "layers.2.bias": -weights["layers.2.bias"]}}, deca_file)
+    with pytest.raises(BadFile, match=r"scales above 0.*deca_model\.tar.*b182e51c"):
+        fit(photos(1), reader_of(seen(flame, known_heads((0.0,)))), flame, method="DECA")
+
+
+def test_a_code_becomes_a_head_field_by_field():
+    from capface.host.fitting import deca_heads
+
+    code = torch.randn(2, CODE_SIZE)
+    code[:, 206] = 5.0
+    heads = deca_heads(split_code(code), torch.eye(3).expand(2, 3, 3), 224, 224)
+    parts: DecaCode = split_code(code)
+    for name in ("shape", "texture", "expression", "rotation", "jaw", "light"):
+        assert torch.equal(getattr(heads, name), getattr(parts, name))
+
+
+# Landmarks
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_known_heads_are_found_in_pixels(dense):
+    model, heads = builtin_head(), known_heads()
+    if not dense:
+        heads = heads.replace(shape=torch.zeros(3, 100), expression=torch.zeros(3, 50))
+    fitted = fit(photos(3), reader_of(seen(model, heads, dense)), model)
+    assert fitted.method == "landmarks" and fitted.frames == [0, 1, 2]
+    assert degrees_between(fitted.params.rotation, heads.rotation).max() < (1 if dense else 8)
+    assert fitted.error < (0.3 if dense else 1.5)
+
+
+def test_the_error_is_in_pixels_of_the_photo():
+    model, heads = builtin_head(), known_heads((0.0,))
+    (faces,) = seen(model, heads)
+    shaken = detection(faces[0].points68 + 3 * torch.randn(68, 2))
+    fitted = fit(photos(1), reader_of([[shaken]]), model)
+    left = landmark_pixels(model, fitted.params, HEIGHT, WIDTH)[0] - (shaken.points68 + 0.5)
+    assert fitted.error == pytest.approx(left.square().sum(1).mean().sqrt().item(), rel=1e-3)
+    assert f"{fitted.error:.1f} pixels" in fitted.summary()
+
+
+def test_a_head_at_the_border_reaches_out_of_the_frame():
+    model = builtin_head()
+    heads = known_heads((20.0,))
+    heads.camera[:, 1] = 1.2
+    fitted = fit(photos(1), reader_of(seen(model, heads)), model)
+    assert degrees_between(fitted.params.rotation, heads.rotation).item() < 1
+    points = landmark_pixels(model, fitted.params, HEIGHT, WIDTH)
+    assert (points[..., 0] > WIDTH).sum() > 10
+
+
+# Photos without the face
+
+
+def with_gaps():
+    """Seven photos of a turning head, of which 0, 3, 4 and 6 show none."""
+    model, heads = builtin_head(), known_heads((0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0))
+    faces = seen(model, heads)
+    return photos(7), reader_of([[] if i in (0, 3, 4, 6) else faces[i] for i in range(7)]), model
+
+
+def test_a_photo_without_a_face_is_an_error_by_default():
+    images, reader, model = with_gaps()
+    with pytest.raises(NoFaceFound, match="Image 1 of 7: There is no face"):
+        fit(images, reader, model)
+
+
+def test_skip_leaves_photos_without_a_face_out():
+    from capface.host.fitting import fit_preview
+
+    images, reader, model = with_gaps()
+    fitted = fit(images, reader, model, on_no_face="skip")
+    assert fitted.frames == [1, 2, 5] and fitted.params.batch == 3
+    preview = fit_preview(images, fitted, model)
+    assert preview.shape == (3, 3, HEIGHT, WIDTH)
+    torch.testing.assert_close(preview[2, :, -1, :8], images[5, :, -1, :8])
+
+
+def test_hold_last_repeats_the_head_before():
+    images, reader, model = with_gaps()
+    skipped, held = (fit(images, reader, model, on_no_face=way) for way in ("skip", "hold last"))
+    assert held.frames == list(range(7))
+    assert torch.equal(held.params.rotation, skipped.params.rotation[[0, 0, 1, 1, 1, 2, 2]])
+    assert held.errors.shape == (7,)
+
+
+@pytest.mark.parametrize("way", ["error", "skip", "hold last"])
+def test_no_face_in_any_photo_is_always_an_error(way):
+    with pytest.raises(NoFaceFound, match="There is no face"):
+        fit(photos(3), reader_of([[], [], []]), builtin_head(), on_no_face=way)
+
+
+def test_another_way_is_refused():
+    with pytest.raises(BadInput, match=r"error, skip, hold last.*'ignore'"):
+        fit(photos(1), reader_of([[]]), builtin_head(), on_no_face="ignore")
+
+
+def test_smoothing_calms_a_sequence():
+    model = builtin_head()
+    heads = known_heads((0.0,)).expand(12)
+    shaken = heads.replace(camera=heads.camera + 0.02 * torch.randn(12, 3))
+    images, reader = photos(12), reader_of(seen(model, shaken))
+    raw, calm = (fit(images, reader, model, smoothing=amount) for amount in (0.0, 0.6))
+    assert calm.params.camera.std(0).max() < 0.6 * raw.params.camera.std(0).max()
+    assert calm.error > raw.error  # of the heads that are given out
+
+
+# Which face, and all sorts of photos
+
+
+def test_one_of_forty_faces_is_chosen():
+    model = builtin_head()
+    heads = HeadParams.neutral(40)
+    heads.camera[:] = torch.stack([torch.full((40,), 0.5), torch.linspace(-0.9, 0.9, 40), torch.zeros(40)], dim=1)
+    faces = [face for (face,) in seen(model, heads)]
+    for index in (0, 17, 39):
+        fitted = fit(photos(1), reader_of([faces[::-1]]), model, face="left to right", face_index=index)
+        torch.testing.assert_close(fitted.params.camera, heads.camera[index : index + 1], atol=0.02, rtol=0)
+
+
+def test_a_huge_photo_gets_a_preview_of_bearable_size():
+    from capface.host.fitting import fit_preview
+
+    model, heads = builtin_head(), known_heads((30.0,))
+    images = torch.full((1, 3, 4000, 6000), 0.0)
+    fitted = fit(images, reader_of(seen(model, heads, height=4000, width=6000)), model)
+    assert degrees_between(fitted.params.rotation, heads.rotation).item() < 1
+    preview = fit_preview(images, fitted, model)
+    assert preview.shape == (1, 3, 683, 1024) and preview.mean() > 0.02
+
+
+@pytest.fixture(scope="module")
+def photo():
+    skimage = pytest.importorskip("skimage.data")
+    return torch.from_numpy(skimage.astronaut().astype(np.float32) / 255)[None]
+
+
+@pytest.fixture(scope="module")
+def mtcnn():
+    pytest.importorskip("facenet_pytorch", reason="MTCNN comes with facenet-pytorch")
+    from capface.host.reader import FaceReader
+
+    return FaceReader("mtcnn", "nothing.pt")
+
+
+def run_node(image, reader, model=None, **settings):
+    from capface.nodes.head import FitHead
+
+    settings = {"face": "largest", "face_index": 0, **settings}
+    return FitHead.execute(image, reader, model or builtin_head(), **settings)
+
+
+def yaw_degrees(head):
+    return head.rotation[0, 1].rad2deg().item()
+
+
+def test_the_node_gives_head_preview_and_error(photo, mtcnn):
+    output = run_node(photo, mtcnn)
+    head, preview, error = output.result
+    assert preview.shape == photo.shape and 0.005 < (preview - photo).abs().mean() < 0.2
+    assert 0 < error < 15
+    assert output.ui["text"] == (f"1 head by landmarks: landmarks {error:.1f} pixels off",)
+    assert len(output.ui["images"]) == 1
+    assert abs(yaw_degrees(head)) < 45
+
+
+def test_grey_rgba_and_small_photos_give_about_the_same_head(photo, mtcnn):
+    (whole, _, _) = run_node(photo, mtcnn).result
+    rgba = torch.cat([photo, torch.ones_like(photo[..., :1])], dim=-1)
+    grey = photo.mean(dim=-1, keepdim=True)
+    for image in (rgba, grey):
+        (head, preview, _) = run_node(image, mtcnn).result
+        assert degrees_between(head.rotation, whole.rotation).item() < 10
+        assert preview.shape == photo.shape
+    face = photo[:, 0:240, 110:350]
+    small = torch.nn.functional.interpolate(face.movedim(-1, 1), (64, 64), mode="bilinear", antialias=True).movedim(1, -1)
+    (head, preview, error) = run_node(small, mtcnn).result
+    assert preview.shape == (1, 64, 64, 3) and error < 4
+    assert degrees_between(head.rotation, whole.rotation).item() < 25
+
+
+def test_half_a_face_at_the_border_is_fitted_or_not_found(photo, mtcnn):
+    """The face cut through its middle: the head reaches out of the photo, or there is a plain error; never a guess."""
+    half = photo[:, :, :225]
+    try:
+        (head, preview, _) = run_node(half, mtcnn).result
+    except NoFaceFound as error:
+        assert "no face" in str(error)
+    else:
+        assert preview.shape == half.shape
+        points = landmark_pixels(builtin_head(), head, *half.shape[1:3])
+        assert points[..., 0].max() > 215 and points[..., 0].min() > 120
+
+
+def test_a_batch_of_different_people_gives_a_head_each(photo, mtcnn):
+    pair = torch.cat([photo, photo.flip(2)])
+    (both, preview, _) = run_node(pair, mtcnn).result
+    (alone, _, _) = run_node(photo, mtcnn).result
+    assert both.batch == 2 and preview.shape == pair.shape
+    torch.testing.assert_close(both.rotation[:1], alone.rotation, atol=1e-4, rtol=0)
+    assert yaw_degrees(both[1]) == pytest.approx(-yaw_degrees(both[0]), abs=8)
