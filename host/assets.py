@@ -1,97 +1,40 @@
-"""The files that the pack can use: where they belong, what they are for, where they come from, and how to find them."""
+"""Finding the files that the pack can use in ComfyUI's model folders."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 
 from ..errors import BadInput, MissingFile
-from ..flame import published
+from .catalogue import (
+    ASSETS,
+    CAPHUMAN,
+    DECA,
+    FACENET,
+    FLAME,
+    FLAME_LANDMARKS,
+    FLAME_TEMPLATE,
+    FLAME_TEXTURE,
+    INSIGHTFACE,
+    OPEN_CLIP,
+    PARSER,
+    Asset,
+)
 
-
-@dataclass(frozen=True)
-class Asset:
-    """A file that the user brings."""
-
-    folder: str
-    """Name of the folder under ComfyUI's `models`, also in extra_model_paths.yaml."""
-    file: str
-    purpose: str
-    source: str
-    licence: str
-    md5: str | None = None
-    ending: str | None = None
-    """Of files to choose from, where it is none of ComfyUI's usual ones."""
-
-    def how_to_get(self) -> str:
-        """Say in a sentence what to do about it being missing."""
-        checksum = f", MD5 {self.md5}" if self.md5 else ""
-        return f"Get {self.file} ({self.purpose}) from {self.source} (licence {self.licence}{checksum})"
-
-
-CAPHUMAN = Asset(
-    "capface",
-    "caphuman.ckpt",
-    "the CapFace network",
-    "the page of github.com/VamosC/CapHuman",
-    "CC-BY-NC-4.0",
-    "6f0086112db9abc6ce4518a458d4d4b8",
-)
-FACENET = Asset(
-    "facenet",
-    "20180402-114759-vggface2.pt",
-    "FaceNet, the global identity",
-    "the releases of github.com/timesler/facenet-pytorch",
-    "MIT",
-)
-INSIGHTFACE = Asset(
-    "insightface",
-    "models/buffalo_l/*.onnx",
-    "face detection and landmarks",
-    "the releases of github.com/deepinsight/insightface",
-    "non-commercial research",
-)
-FLAME = Asset(
-    "flame",
-    published.MODEL,
-    "FLAME 2020, the head that CapFace was trained with",
-    "flame.is.tue.mpg.de, after registration",
-    "non-commercial research",
-    published.FLAME_2020_MD5,
-)
-FLAME_LANDMARKS = Asset(
-    "flame",
-    published.LANDMARKS,
-    "FLAME's 68 landmarks",
-    "the folder data of github.com/yfeng95/DECA",
-    "non-commercial research",
-)
-FLAME_TEMPLATE = Asset(
-    "flame",
-    published.TEMPLATE,
-    "where FLAME's skin lies on its mesh",
-    "the folder data of github.com/yfeng95/DECA",
-    "non-commercial research",
-)
-FLAME_TEXTURE = Asset(
-    "flame",
-    published.TEXTURE,
-    "FLAME's skin",
-    "flame.is.tue.mpg.de (TextureSpace.zip), after registration",
-    "CC-BY-NC-SA-4.0",
-    "2a3982db7667c32d0dd13351aa6758f7",
-)
-DECA = Asset(
-    "deca",
-    "deca_model.tar",
-    "reading FLAME heads from photos",
-    "the link in fetch_data.sh of github.com/yfeng95/DECA",
-    "non-commercial research",
-    "b182e51c26e5a73b1f7a5c53cf8cc038",
-    ".tar",
-)
-ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA)
+__all__ = [
+    "ASSETS",
+    "CAPHUMAN",
+    "DECA",
+    "FACENET",
+    "FLAME",
+    "FLAME_LANDMARKS",
+    "FLAME_TEMPLATE",
+    "FLAME_TEXTURE",
+    "INSIGHTFACE",
+    "OPEN_CLIP",
+    "PARSER",
+    "Asset",
+]
 
 
 def register_folders():
@@ -107,7 +50,12 @@ def register_folders():
 
 def choices(asset: Asset) -> list[str]:
     """List the files to choose from; where there are none, the one that is wanted, so that choosing it can say what to do."""
-    return folder_paths.get_filename_list(asset.folder) or [asset.file]
+    return files(asset) or [asset.file]
+
+
+def files(asset: Asset) -> list[str]:
+    """List the files in an asset's folders."""
+    return folder_paths.get_filename_list(asset.folder)
 
 
 def found(asset: Asset, name: str | None = None) -> Path | None:

@@ -1,0 +1,112 @@
+"""The files that the pack can use: where they belong, what they are for, and where they come from. Knows nothing of ComfyUI."""
+
+from dataclasses import dataclass
+
+from ..flame import published
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file that the user brings."""
+
+    folder: str
+    """Name of the folder under ComfyUI's `models`, also in extra_model_paths.yaml."""
+    file: str
+    purpose: str
+    source: str
+    licence: str
+    md5: str | None = None
+    ending: str | None = None
+    """Of files to choose from, where it is none of ComfyUI's usual ones."""
+    sign: str | None = None
+    """Part of a tensor's name that tells this kind of checkpoint from others."""
+
+    def how_to_get(self) -> str:
+        """Say in a sentence what to do about it being missing."""
+        checksum = f", MD5 {self.md5}" if self.md5 else ""
+        return f"Get {self.file} ({self.purpose}) from {self.source} (licence {self.licence}{checksum})"
+
+
+CAPHUMAN = Asset(
+    "capface",
+    "caphuman.ckpt",
+    "the CapFace network",
+    "the page of github.com/VamosC/CapHuman",
+    "CC-BY-NC-4.0",
+    "6f0086112db9abc6ce4518a458d4d4b8",
+    sign="control_model.mask_predict.",
+)
+FACENET = Asset(
+    "facenet",
+    "20180402-114759-vggface2.pt",
+    "FaceNet, the global identity",
+    "the releases of github.com/timesler/facenet-pytorch",
+    "MIT",
+    sign="conv2d_1a.conv.weight",
+)
+INSIGHTFACE = Asset(
+    "insightface",
+    "models/buffalo_l/*.onnx",
+    "face detection and landmarks",
+    "the releases of github.com/deepinsight/insightface",
+    "non-commercial research",
+)
+FLAME = Asset(
+    "flame",
+    published.MODEL,
+    "FLAME 2020, the head that CapFace was trained with",
+    "flame.is.tue.mpg.de, after registration",
+    "non-commercial research",
+    published.FLAME_2020_MD5,
+)
+FLAME_LANDMARKS = Asset(
+    "flame",
+    published.LANDMARKS,
+    "FLAME's 68 landmarks",
+    "the folder data of github.com/yfeng95/DECA",
+    "non-commercial research",
+)
+FLAME_TEMPLATE = Asset(
+    "flame",
+    published.TEMPLATE,
+    "where FLAME's skin lies on its mesh",
+    "the folder data of github.com/yfeng95/DECA",
+    "non-commercial research",
+)
+FLAME_TEXTURE = Asset(
+    "flame",
+    published.TEXTURE,
+    "FLAME's skin",
+    "flame.is.tue.mpg.de (TextureSpace.zip), after registration",
+    "CC-BY-NC-SA-4.0",
+    "2a3982db7667c32d0dd13351aa6758f7",
+)
+DECA = Asset(
+    "deca",
+    "deca_model.tar",
+    "reading FLAME heads from photos",
+    "the link in fetch_data.sh of github.com/yfeng95/DECA",
+    "non-commercial research",
+    "b182e51c26e5a73b1f7a5c53cf8cc038",
+    ".tar",
+    sign="E_flame.",
+)
+PARSER = Asset(
+    "face_parsing",
+    "79999_iter.pth",
+    "finding the face's pixels in a portrait",
+    "the link in the README of github.com/zllrunning/face-parsing.PyTorch (parsing_bisenet.pth of github.com/xinntao/facexlib "
+    "does, too)",
+    "MIT",
+    "ff26a222ce48a618a1fa820b46223cae",
+    sign="cp.resnet.",
+)
+OPEN_CLIP = Asset(
+    "open_clip",
+    "open_clip_model.safetensors",
+    "CLIP ViT-L/14 by OpenAI in open_clip's layout: the local identity, and how well a portrait shows its prompt",
+    "huggingface.co/timm/vit_large_patch14_clip_224.openai",
+    "MIT",
+    sign="visual.conv1.weight",
+)
+ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
