@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import BadInput
 from .camera import project
 from .head import HeadModel
-from .landmarks import LANDMARKS, five_point_weights
 from .params import HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
@@ -33,32 +31,17 @@ class HeadDifference:
 
 
 def face_size(model: HeadModel, heads: HeadParams) -> Tensor:
-    """The faces' sizes `[B]` in frame units."""
-    rest = model.landmarks(HeadParams.neutral(device=heads.device))[0, :, 1]
-    return heads.camera[:, 0] * (rest.max() - rest.min())
-
-
-def landmark_error(model: HeadModel, wanted: HeadParams, points: Tensor) -> Tensor:
-    """The mean distance between an image's landmarks and those of the head that was asked for.
+    """The faces' sizes in frame units.
 
     Args:
-        model: The head model that the heads belong to.
-        wanted: B heads.
-        points: `[B, 68, 2]` or `[B, 5, 2]` landmarks found in the images, in frame units.
+        model: The head model that the heads belong to, with landmarks.
+        heads: B heads.
 
     Returns:
-        `[B]`, as a share of the wanted face's size.
-
-    Raises:
-        BadInput: for other shapes.
+        `[B]`.
     """
-    if tuple(points.shape) not in ((wanted.batch, LANDMARKS, 2), (wanted.batch, 5, 2)):
-        raise BadInput(f"Expected points [{wanted.batch}, 68, 2] or [{wanted.batch}, 5, 2], got {list(points.shape)}.")
-    landmarks = project(model.landmarks(wanted), wanted.camera)[..., :2]
-    if points.shape[1] == 5:
-        landmarks = five_point_weights().to(landmarks) @ landmarks
-    # mean_k ‖p_k − q_k‖ / size
-    return (landmarks - points).norm(dim=-1).mean(1) / face_size(model, wanted)
+    rest = model.landmarks(HeadParams.neutral(device=heads.device))[0, :, 1]
+    return heads.camera[:, 0] * (rest.max() - rest.min())
 
 
 def head_difference(model: HeadModel, wanted: HeadParams, found: HeadParams) -> HeadDifference:
@@ -68,9 +51,12 @@ def head_difference(model: HeadModel, wanted: HeadParams, found: HeadParams) -> 
     counts as what it looks like.
 
     Args:
-        model: The head model of both.
+        model: The head model of both, with landmarks.
         wanted: B heads.
         found: B heads.
+
+    Returns:
+        `HeadDifference` of B heads.
     """
     turn = _rotation(found) @ _rotation(wanted).mT
     middle, spread = zip(*(_middle_and_spread(model, heads) for heads in (wanted, found)), strict=True)

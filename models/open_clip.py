@@ -111,9 +111,12 @@ def load_open_clip(path, activation="auto", *, device=None):
     vision, text, embedding = _configuration(state, path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
-    with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
+    with torch.device("meta"):
         network = open_clip.CLIP(embedding, vision_cfg=vision, text_cfg=text, quick_gelu=quick)
     network = fill(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
+    # The one buffer that no file holds: a word sees those before it.
+    mask = torch.full((text["context_length"],) * 2, -torch.inf, device=device).triu(1)
+    network.register_buffer("attn_mask", mask, persistent=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=text["context_length"])
     return OpenClip(network, tokenizer, vision["image_size"], f"{name} with {'QuickGELU' if quick else 'GELU'}").eval()
 
