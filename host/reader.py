@@ -1,5 +1,6 @@
 """What reads faces from photos, inside ComfyUI's memory management."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,31 +10,34 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ..errors import BadInput, MissingFile, MissingPackage, NoFaceFound
+from ..errors import MissingFile, MissingPackage, NoFaceFound
 from ..flame.camera import pixels_to_frame
 from ..models.crops import (
     deca_crop,
     deca_square,
     deca_square_from_box,
     deca_transform,
-    facenet_face,
-    ffhq_crop,
-    move_box,
 )
 from ..models.deca import DecaCode, load_deca, split_code
 from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, detector_problems
 from ..models.facenet import load_facenet
+from ..models.parsing import load_parser
 from . import assets
-from .identity import Identity
+from .image_tokens import load_open_clip
 
 DETECTORS = ("auto", "insightface", "mtcnn")
-CLIP_TOKENS = (257, 1024)
 DECA_BATCH = 16
+WITHOUT_PARSER = (
+    f"There is no face parser: CLIP reads the whole portrait, background and clothes too. {assets.PARSER.how_to_get()} and put "
+    f"it into models/{assets.PARSER.folder}, or set parse to off."
+)
+
+log = logging.getLogger("capface")
 
 
 @dataclass(frozen=True)
 class FaceReader:
-    """Detector, FaceNet and DECA, each loaded when it is first needed."""
+    """Detector, FaceNet, DECA, face parser and CLIP, each loaded when it is first needed."""
 
     detector_name: str
     """One of `DETECTORS`."""
@@ -41,6 +45,10 @@ class FaceReader:
     """A file in models/facenet."""
     deca_file: str = assets.DECA.file
     """A file in models/deca."""
+    parser_file: str = assets.PARSER.file
+    """A file in models/face_parsing."""
+    open_clip_file: str | None = None
+    """A file in models/open_clip, or None."""
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:
@@ -65,6 +73,23 @@ class FaceReader:
     @cached_property
     def _deca(self) -> comfy.model_patcher.ModelPatcher:
         return _patcher(load_deca, assets.path_of(assets.DECA, self.deca_file))
+
+    @cached_property
+    def _parser(self) -> comfy.model_patcher.ModelPatcher:
+        return _patcher(load_parser, assets.path_of(assets.PARSER, self.parser_file))
+
+    @cached_property
+    def can_parse(self) -> bool:
+        """Whether the face parser's file is there; the log says so, once, if it is not."""
+        there = assets.found(assets.PARSER, self.parser_file) is not None
+        if not there:
+            log.warning(WITHOUT_PARSER)
+        return there
+
+    @cached_property
+    def clip_vision(self):
+        """The host's CLIP_VISION made of the open_clip file, or None where no file was chosen."""
+        return self.open_clip_file and load_open_clip(assets.path_of(assets.OPEN_CLIP, self.open_clip_file))
 
     @property
     def has_deca(self) -> bool:
@@ -137,35 +162,31 @@ class FaceReader:
             codes.append(self._deca.model(batch.to(self._deca.load_device)).float().cpu())
         return split_code(torch.cat(codes)), torch.stack(transforms)
 
-    def identity(self, images: Tensor, faces: list[FaceDetection], clip_vision, align: bool) -> tuple[Identity, Tensor]:
-        """Read who is in the photos.
+    @torch.inference_mode()
+    def embed(self, faces: Tensor) -> Tensor:
+        """Embed faces by FaceNet.
 
         Args:
-            images: RGB `[B, 3, H, W]` in 0..1.
-            faces: The face of each.
-            clip_vision: ComfyUI's CLIP_VISION with CLIP ViT-L/14.
-            align: Bring each face upright into the middle of a 512 × 512 portrait first, as the training photos were.
+            faces: `[B, 3, 160, 160]`, from `facenet_face`.
 
         Returns:
-            The identity of B photos, and a preview RGB `[B, 3, 512, 1024]`: what CLIP and what FaceNet saw.
+            `[B, 512]` on the CPU, each of length 1.
         """
-        portraits, crops = [], []
-        for image, face in zip(images, faces, strict=True):
-            portrait, box = image.cpu(), face.box
-            if align:
-                portrait, transform = ffhq_crop(portrait, face.points5)
-                box = move_box(transform, box)
-            portraits.append(portrait)
-            crops.append(facenet_face(portrait, box))
-        portraits, crops = torch.stack(portraits), torch.stack(crops)
-        identity = Identity(self._embed(crops), clip_tokens(clip_vision, portraits))
-        return identity, _side_by_side(portraits, (crops * 128 + 127.5) / 255)
+        mm.load_models_gpu([self._facenet])
+        return self._facenet.model(faces.to(self._facenet.load_device)).float().cpu()
 
     @torch.inference_mode()
-    def _embed(self, crops: Tensor) -> Tensor:
-        patcher = self._facenet
-        mm.load_models_gpu([patcher])
-        return patcher.model(crops.to(patcher.load_device)).float().cpu()
+    def parse(self, portraits: Tensor) -> Tensor:
+        """Find what each pixel of a portrait is.
+
+        Args:
+            portraits: RGB `[B, 3, H, W]` in 0..1.
+
+        Returns:
+            Labels int64 `[B, H, W]` on the CPU, see `models.parsing`.
+        """
+        mm.load_models_gpu([self._parser])
+        return self._parser.model.parse(portraits.to(self._parser.load_device)).cpu()
 
 
 def _patcher(load, path) -> comfy.model_patcher.ModelPatcher:
@@ -190,39 +211,3 @@ def frame_points(faces: list[FaceDetection], height: int, width: int) -> Tensor:
     points = torch.stack([face.points68 if dense else face.points5 for face in faces])
     # A detector's integers are pixel centres, the camera's are pixel edges.
     return pixels_to_frame(points + 0.5, height, width)
-
-
-def clip_tokens(clip_vision, portraits: Tensor) -> Tensor:
-    """Read the local identity: CLIP ViT-L/14's last hidden state, before its last layer norm.
-
-    Args:
-        clip_vision: ComfyUI's CLIP_VISION.
-        portraits: RGB `[B, 3, H, W]` in 0..1.
-
-    Returns:
-        float32 `[B, 257, 1024]` on the CPU.
-
-    Raises:
-        BadInput: if it is another CLIP.
-    """
-    tokens = clip_vision.encode_image(portraits.movedim(1, -1))["last_hidden_state"].float().cpu()
-    if tuple(tokens.shape[1:]) != CLIP_TOKENS:
-        raise BadInput(
-            f"CapFace needs the image tokens of CLIP ViT-L/14 at 224 pixels, 257 of 1024 numbers; this CLIP vision model gives "
-            f"{tokens.shape[1]} of {tokens.shape[2]}. Load openai/clip-vit-large-patch14 in Load CLIP Vision."
-        )
-    return tokens
-
-
-def _side_by_side(*pictures: Tensor, height: int = 512) -> Tensor:
-    """Scale `[B,3,H,W]` pictures to one height, put on squares of it, and join them from left to right."""
-    panels = []
-    for picture in pictures:
-        scale = height / max(picture.shape[-2:])
-        size = [max(round(side * scale), 1) for side in picture.shape[-2:]]
-        panel = picture.new_ones(*picture.shape[:2], height, height)
-        top, left = (height - size[0]) // 2, (height - size[1]) // 2
-        scaled = torch.nn.functional.interpolate(picture, size, mode="bilinear", antialias=True)
-        panel[:, :, top : top + size[0], left : left + size[1]] = scaled
-        panels.append(panel)
-    return torch.cat(panels, dim=-1)

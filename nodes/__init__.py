@@ -12,12 +12,14 @@ class CapFaceExtension(ComfyExtension):
         """Register the model folders and list the nodes."""
         register_folders()
         from .apply import ApplyCapFace
+        from .blend import BlendIdentities, IdentityParts
         from .compose import AnimateHead, TransferHead
         from .edit import EditHead
         from .head import FitHead
         from .head_model import ConvertHeadModel, LoadHeadModel
         from .identity import EncodeIdentity
         from .keep import LoadHead, SaveHead
+        from .keep_identity import LoadIdentity, SaveIdentity
         from .load import ConvertCapFace, LoadCapFace, LoadFaceReader
         from .render import RenderHead
 
@@ -28,6 +30,10 @@ class CapFaceExtension(ComfyExtension):
             LoadHeadModel,
             ConvertHeadModel,
             EncodeIdentity,
+            BlendIdentities,
+            IdentityParts,
+            SaveIdentity,
+            LoadIdentity,
             FitHead,
             EditHead,
             TransferHead,

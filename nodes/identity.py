@@ -2,6 +2,9 @@
 
 from comfy_api.latest import io, ui
 
+from ..host.encode import ON_NO_FACE, PARSE, encode_identity, find_references
+from ..host.identity import COMBINE
+from ..host.identity import combine as combine_rows
 from ..host.images import from_image, to_image
 from .sockets import IDENTITY, READER, schema, which_face
 
@@ -15,12 +18,17 @@ class EncodeIdentity(io.ComfyNode):
         return schema(
             "CapFaceEncodeIdentity",
             "Encode Identity",
-            description="Reads who is in a photo: FaceNet's embedding of the face, and CLIP's tokens of the portrait.",
+            description="Reads who is in a photo: FaceNet's embedding of the face, and CLIP's tokens of the portrait with all "
+            "but the face painted white. The preview shows the portrait, what CLIP sees of it, and what FaceNet sees.",
             search_aliases=["face", "reference", "id"],
             inputs=[
-                io.Image.Input("image", tooltip="A photo of the person; several photos give as many identities."),
+                io.Image.Input("image", tooltip="A photo of the person, several photos, or the frames of a video."),
                 READER.Input("reader"),
-                io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-L/14 (openai/clip-vit-large-patch14)."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="CLIP ViT-L/14 (openai/clip-vit-large-patch14). Not needed where the reader has an open_clip file.",
+                ),
                 *which_face(),
                 io.Boolean.Input(
                     "align",
@@ -28,15 +36,66 @@ class EncodeIdentity(io.ComfyNode):
                     tooltip="Bring the face upright into the middle of a 512 × 512 portrait first, as in the training photos. "
                     "Off reads the whole photo, as the released script does.",
                 ),
+                io.Combo.Input(
+                    "on_no_face",
+                    options=list(ON_NO_FACE),
+                    default="error",
+                    optional=True,
+                    tooltip="What to do about a photo that does not show that face. error: stop. skip: leave it out, if any is "
+                    "left. passthrough: give it no identity, so that the head alone is controlled in its frame.",
+                ),
+                io.Combo.Input(
+                    "combine",
+                    options=list(COMBINE),
+                    default="each",
+                    optional=True,
+                    tooltip="Several photos. each: one identity a photo, for as many frames. As one person: their mean, their "
+                    "median (a bad photo hardly moves it), the mean weighted by the detector's scores, or the best photo "
+                    "alone, that with the largest face.",
+                ),
+                io.Combo.Input(
+                    "parse",
+                    options=list(PARSE),
+                    default="auto",
+                    optional=True,
+                    tooltip="Paint all but the face white before CLIP reads it, as in training. auto: where the face parser's "
+                    "file (79999_iter.pth in models/face_parsing) is there; without it the whole portrait is read, which "
+                    "carries background and clothes over as well.",
+                ),
+                io.Boolean.Input(
+                    "keep_hair", default=False, optional=True, tooltip="Leave the hair unpainted. The paper paints it."
+                ),
+                io.Boolean.Input(
+                    "keep_ears",
+                    default=False,
+                    optional=True,
+                    tooltip="Leave ears and earrings unpainted. The paper paints them.",
+                ),
             ],
             outputs=[IDENTITY.Output(display_name="identity"), io.Image.Output(display_name="preview")],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, image, reader, clip_vision, face, face_index, align):
+    def execute(
+        cls,
+        image,
+        reader,
+        face,
+        face_index,
+        align,
+        clip_vision=None,
+        on_no_face="error",
+        combine="each",
+        parse="auto",
+        keep_hair=False,
+        keep_ears=False,
+    ):
         """Encode the photos."""
-        images = from_image(image)
-        identity, seen = reader.identity(images, reader.faces(images, face, face_index), clip_vision, align)
-        preview = to_image(seen)
-        return io.NodeOutput(identity, preview, ui=ui.PreviewImage(preview, cls=cls))
+        images, faces = find_references(reader, from_image(image), face, face_index, on_no_face)
+        paint = {"parse": parse, "hair": keep_hair, "ears": keep_ears}
+        reading = encode_identity(reader, images, faces, clip_vision, align=align, **paint)
+        identity = combine_rows(reading.identity, combine, reading.scores, reading.areas)
+        preview = to_image(reading.preview)
+        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText("\n".join(reading.notes)).as_dict()}
+        return io.NodeOutput(identity, preview, ui=shown)

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..host import assets, model, reader
 from .sockets import CAPFACE, READER, schema
 
+NONE = "none"
 DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -82,7 +83,7 @@ class ConvertCapFace(io.ComfyNode):
 
 
 class LoadFaceReader(io.ComfyNode):
-    """Detector, FaceNet and DECA -> CAPFACE_READER."""
+    """Detector, FaceNet, DECA, face parser and CLIP -> CAPFACE_READER."""
 
     @classmethod
     def define_schema(cls):
@@ -90,8 +91,8 @@ class LoadFaceReader(io.ComfyNode):
         return schema(
             "CapFaceLoadFaceReader",
             "Load Face Reader",
-            description="What reads faces from photos: face detector, FaceNet and DECA. Files are asked for when "
-            "a node needs them.",
+            description="What reads faces from photos: face detector, FaceNet, DECA, face parser and, where no CLIP_VISION is "
+            "connected, CLIP. Files are asked for when a node needs them.",
             inputs=[
                 io.Combo.Input(
                     "detector",
@@ -111,16 +112,32 @@ class LoadFaceReader(io.ComfyNode):
                     optional=True,
                     tooltip="DECA, in models/deca: reads FLAME heads from photos, for Fit Head.",
                 ),
+                io.Combo.Input(
+                    "parser",
+                    options=assets.choices(assets.PARSER),
+                    optional=True,
+                    tooltip="Face parser, in models/face_parsing: all but the face is painted white before CLIP reads it. "
+                    "Without its file the whole portrait is read, unless Encode Identity demands it.",
+                ),
+                io.Combo.Input(
+                    "open_clip",
+                    options=[NONE, *assets.files(assets.OPEN_CLIP)],
+                    default=NONE,
+                    optional=True,
+                    tooltip="CLIP ViT-L/14 by OpenAI in open_clip's layout, in models/open_clip, for those who have that file: "
+                    "stands in where no CLIP_VISION is connected, with the same tokens.",
+                ),
             ],
             outputs=[READER.Output(display_name="reader")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, detector, facenet, deca=assets.DECA.file):
+    def fingerprint_inputs(cls, detector, facenet, deca=assets.DECA.file, parser=assets.PARSER.file, open_clip=NONE):
         """Load again when a file was replaced."""
-        return detector, assets.fingerprint(assets.FACENET, facenet), assets.fingerprint(assets.DECA, deca)
+        files = {assets.FACENET: facenet, assets.DECA: deca, assets.PARSER: parser, assets.OPEN_CLIP: open_clip}
+        return detector, *(assets.fingerprint(asset, file) for asset, file in files.items())
 
     @classmethod
-    def execute(cls, detector, facenet, deca=assets.DECA.file):
+    def execute(cls, detector, facenet, deca=assets.DECA.file, parser=assets.PARSER.file, open_clip=NONE):
         """Make the reader; nothing is loaded before it is needed."""
-        return io.NodeOutput(reader.FaceReader(detector, facenet, deca))
+        return io.NodeOutput(reader.FaceReader(detector, facenet, deca, parser, None if open_clip == NONE else open_clip))

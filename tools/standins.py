@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..models.capface import CapFace, CapFaceConfig, IdentityTokens
+from ..models.parsing import LABELS
 
 LIST = "stand-ins.json"
 SMALL = CapFaceConfig(channel_mult=(1,), num_res_blocks=1, attention_downsamplings=(1,))
@@ -24,6 +25,7 @@ SMALL = CapFaceConfig(channel_mult=(1,), num_res_blocks=1, attention_downsamplin
 CLIP_TOKENS, CLIP_VOCABULARY = 77, 49408
 PACK = Path(__file__).resolve().parent.parent
 _FACENET_SHAPES = PACK / "tests" / "golden" / "facenet.shapes.json"
+_PARSER_SHAPES = PACK / "tests" / "golden" / "parsing.shapes.json"
 _SAFETENSORS_TYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
 
 Shapes = dict[str, tuple[int, ...]]
@@ -215,18 +217,29 @@ def write_facenet(path: Path) -> None:
     torch.save({k: fill("facenet." + k, tuple(s)) for k, s in shapes.items()}, path)
 
 
+def write_parser(path: Path) -> None:
+    """The face parser as its repository publishes it."""
+    shapes = json.loads(_PARSER_SHAPES.read_text(encoding="utf-8"))
+    state = {k: fill("parsing." + k, tuple(s)) for k, s in shapes.items()}
+    # what this one finds most is painted over; with skin in its place something of a portrait is left
+    skin, neck = LABELS.index("skin"), LABELS.index("neck")
+    state["conv_out.conv_out.weight"][[skin, neck]] = state["conv_out.conv_out.weight"][[neck, skin]]
+    torch.save(state, path)
+
+
 STAND_INS = {
     "checkpoints/v1-5-pruned-emaonly.safetensors": (write_checkpoint, "Stable Diffusion 1.5"),
     "clip_vision/clip-vit-large-patch14.safetensors": (write_clip_vision, "CLIP ViT-L/14's image encoder"),
     "capface/caphuman.ckpt": (write_capface, "CapFace (the released caphuman.ckpt)"),
     "facenet/20180402-114759-vggface2.pt": (write_facenet, "FaceNet trained on VGGFace2"),
+    "face_parsing/79999_iter.pth": (write_parser, "the face parser (BiSeNet)"),
 }
 """File in a models folder -> its writer, and what it stands in for."""
 
 
 def kept_folder() -> Path:
     """The folder in which stand-ins are kept between runs; named after the code that makes them, older ones are removed."""
-    sources = (Path(__file__), PACK / "models" / "capface.py", PACK / "models" / "layers.py", _FACENET_SHAPES)
+    sources = (Path(__file__), PACK / "models" / "capface.py", PACK / "models" / "layers.py", _FACENET_SHAPES, _PARSER_SHAPES)
     folder = PACK / "output" / "stand-ins" / hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     for old in folder.parent.glob("*"):
         if old != folder:

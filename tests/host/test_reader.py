@@ -41,10 +41,12 @@ def clip_vision(in_host):
 
 
 def encode(image, reader, clip_vision, face="largest", face_index=0, align=True):
+    from capface.host.encode import encode_identity
     from capface.host.images import from_image
 
     images = from_image(image)
-    return reader.identity(images, reader.faces(images, face, face_index), clip_vision, align)
+    reading = encode_identity(reader, images, reader.faces(images, face, face_index), clip_vision, align=align)
+    return reading.identity, reading.preview
 
 
 def test_a_photo_becomes_an_identity_and_shows_what_was_read(photo, reader, clip_vision):
@@ -53,7 +55,7 @@ def test_a_photo_becomes_an_identity_and_shows_what_was_read(photo, reader, clip
     assert identity.local.shape == (1, 257, 1024)
     assert identity.global_.norm(dim=1).item() == pytest.approx(1, abs=1e-5)
     assert torch.isfinite(identity.local).all()
-    assert preview.shape == (1, 3, 512, 1024)
+    assert preview.shape == (1, 3, 512, 1536)
 
 
 def test_alignment_brings_the_face_into_the_middle(photo, reader, clip_vision):
@@ -131,14 +133,14 @@ def test_the_head_lies_over_the_photographed_one(photo, reader):
 
 
 def test_another_clip_is_refused_in_words(photo, in_host):
-    from capface.host.reader import clip_tokens
+    from capface.host.image_tokens import clip_tokens
 
     class ClipB32:
         def encode_image(self, image):
             return {"last_hidden_state": torch.zeros(len(image), 50, 768)}
 
     with pytest.raises(BadInput, match=r"ViT-L/14.*50 of 768.*clip-vit-large-patch14"):
-        clip_tokens(ClipB32(), photo.movedim(-1, 1))
+        clip_tokens(ClipB32(), list(photo.movedim(-1, 1)))
 
 
 def test_a_missing_facenet_is_asked_for_only_when_it_is_needed(photo, clip_vision, in_host):
