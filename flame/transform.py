@@ -5,6 +5,8 @@ box around all that moves with the neck joint, at rest and without expression, t
 the face, so that talking and looking about do not move it.
 """
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from .camera import project
 from .head import HeadModel
 from .params import HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from .skinning import Rig
+
+_own: "weakref.WeakKeyDictionary[HeadModel, Rig]" = weakref.WeakKeyDictionary()
 
 
 def head_centre(model: HeadModel, head: HeadParams) -> Tensor:
@@ -25,9 +30,7 @@ def head_centre(model: HeadModel, head: HeadParams) -> Tensor:
     Returns:
         `[B, 2]` double precision, (u, v) in frame units.
     """
-    # A vertex belongs to the head as far as joints above the root carry it.
-    share = model.rig.weights[:, 1:].sum(1)
-    own = model.rig.select((share >= share.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
+    own = _own_part(model)
     shape, expression = head.shape.double(), head.expression.double()
     # The frames of a sequence mostly share one shape.
     shapes, which = shape.unique(dim=0, return_inverse=True)
@@ -42,6 +45,15 @@ def head_centre(model: HeadModel, head: HeadParams) -> Tensor:
         arm = (centre - joints[:, joint])[..., None]
         centre = (axis_angle_to_matrix(rotation.double()) @ arm)[..., 0] + joints[:, joint]
     return project(centre[:, None], head.camera.double())[:, 0, :2]
+
+
+def _own_part(model: HeadModel) -> Rig:
+    """What of a model moves with the neck joint, in double precision; found at the first call for a model."""
+    if model not in _own:
+        # A vertex belongs to the head as far as joints above the root carry it.
+        share = model.rig.weights[:, 1:].sum(1)
+        _own[model] = model.rig.select((share >= share.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
+    return _own[model]
 
 
 def move_centre(model: HeadModel, head: HeadParams, at: Tensor) -> HeadParams:
