@@ -215,9 +215,10 @@ def test_deca_alone_needs_no_landmarks_of_the_model(tmp_path, flame, deca_file):
 
 
 def test_weights_that_are_not_decas_are_named(flame, deca_file, weights):
-    torch.save({"E_flame": {**weights, "layers.2.bias": -weights["layers.2.bias"]}}, deca_file)
-    with pytest.raises(BadFile, match=r"scales above 0.*deca_model\.tar.*b182e51c"):
-        fit(photos(1), reader_of(seen(flame, known_heads((0.0,)))), flame, method="DECA")
+    for wrong in (-1, math.nan):
+        torch.save({"E_flame": {**weights, "layers.2.bias": wrong * weights["layers.2.bias"]}}, deca_file)
+        with pytest.raises(BadFile, match=r"scales above 0.*deca_model\.tar.*b182e51c"):
+            fit(photos(1), reader_of(seen(flame, known_heads((0.0,)))), flame, method="DECA")
 
 
 def test_a_code_becomes_a_head_field_by_field():
