@@ -11,6 +11,9 @@ from .model import CapFaceModel
 LATENT_SCALE = 8
 """Pixels of the hint for one of the latent, along each side."""
 
+FRAMES_AT_ONCE = 8
+"""Frames of a sequence whose hints are encoded together: at full resolution, where activations are largest."""
+
 
 class Evaluation:
     """One step's residuals and what does not change over the steps: the encoded hint and the identity's tokens.
@@ -81,7 +84,11 @@ class Evaluation:
         size = tuple(x.shape[-2:])  # conditionings with areas bring sizes of their own
         if size not in self.hints:
             hint = self.condition.hint(size[0] * LATENT_SCALE, size[1] * LATENT_SCALE)
-            guided, mask = self.model.network.encode_hint(hint.to(x.device, self.model.compute_dtype))
+            parts = [
+                self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))
+                for frames in hint.split(FRAMES_AT_ONCE)
+            ]
+            guided, mask = (torch.cat(part) for part in zip(*parts, strict=True))
             self.hints[size] = (guided, mask.float().cpu())
         return self.hints[size]
 
