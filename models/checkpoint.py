@@ -216,6 +216,7 @@ _SIGNS = (  # the first that matches names the file
     ("a Flux or SD3 model", ("double_blocks.", "joint_blocks.")),
     (_DIFFUSION, ("model.diffusion_model.", "input_blocks.", "down_blocks.0.attentions.")),
     ("an IP-Adapter", ("ip_adapter.", "image_proj.")),
+    ("a face kept by an insightface tool", ("landmark_3d_68", "landmark_2d_106")),
     ("a DECA checkpoint", ("E_flame.",)),
     ("a FaceNet checkpoint", ("conv2d_1a.", "last_linear.")),
     ("a CLIP vision model", ("vision_model.encoder.", "visual.transformer.")),
