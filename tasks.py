@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Try, test and measure CapFace: `python tasks.py demo`, `test` or `bench`. Needs Python 3.10 or newer and nothing else.
+"""Try, check, test and measure CapFace: `python tasks.py demo`, `check`, `test` or `bench`.
+
+Needs Python 3.10 or newer and nothing else.
 
 The first run makes an environment with everything that is needed in `.venvs` beside this file (about 6 GB, a few minutes);
 later runs reuse it, and deleting `.venvs` undoes it.
@@ -221,6 +223,15 @@ def demo(options, rest):
     return start(python, ROOT / "tools" / "demo.py", [*arguments, *(["--comfyui", str(host)] if host else [])])
 
 
+def check(options, rest):
+    """Report which files and packages are there, and what works with them."""
+    host = known_host(options)
+    say_host(host, "its folders cannot be searched")
+    python = environment(host, options.venv)
+    arguments = ["--comfyui", str(host)] if host else []
+    return start(python, ROOT / "tools" / "check.py", [*arguments, *(["--checksums"] if options.checksums else [])])
+
+
 def test(options, rest):
     """Run ruff and every test."""
     host = known_host(options)
@@ -275,18 +286,21 @@ def parse(arguments):
         help="existing virtual environment to use as it is (also: CAPFACE_VENV) instead of one made in .venvs",
     )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | test | bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench")
     p = commands.add_parser("demo", parents=[common], help="one photo in: a sheet of its head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
     p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="where the pictures go (default: output)")
     p.set_defaults(task=demo)
+    p = commands.add_parser("check", parents=[common], help="which files and packages are there, and what therefore works")
+    p.add_argument("--checksums", action="store_true", help="compare the files' MD5 with the published ones")
+    p.set_defaults(task=check)
     p = commands.add_parser("test", parents=[common], help="run everything; more arguments go to pytest: tests/flame -k jaw")
     p.set_defaults(task=test)
     p = commands.add_parser("bench", parents=[common], help="measure; with the name of one benchmark, that one alone")
     p.set_defaults(task=bench)
     options, rest = parser.parse_known_args(arguments)
-    if options.task is demo and rest:
-        parser.error(f"demo does not know {' '.join(rest)}")
+    if options.task in (demo, check) and rest:
+        parser.error(f"{options.command} does not know {' '.join(rest)}")
     return options, rest
 
 

@@ -14,6 +14,9 @@ from torch import nn
 from ..models.capface import CapFace, IdentityTokens
 from ..models.checkpoint import capface_tensors, load_capface
 
+SUPPORTED_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+"""Types of the weights that the host may choose."""
+
 
 class _Networks(nn.Module):
     """The network and its projections as one module, so that the host moves them together."""
@@ -56,10 +59,9 @@ def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) 
     """
     load_device = mm.get_torch_device()
     offload_device = mm.unet_offload_device()
-    supported = [torch.float16, torch.bfloat16, torch.float32]
     if dtype is None:
-        dtype = mm.unet_dtype(device=load_device, model_params=-1, supported_dtypes=supported)
-    manual_cast_dtype = mm.unet_manual_cast(dtype, load_device, supported)
+        dtype = mm.unet_dtype(device=load_device, model_params=-1, supported_dtypes=SUPPORTED_DTYPES)
+    manual_cast_dtype = mm.unet_manual_cast(dtype, load_device, SUPPORTED_DTYPES)
     network, tokens = load_capface(
         path_or_state_dict,
         device=offload_device,

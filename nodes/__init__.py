@@ -13,6 +13,7 @@ class CapFaceExtension(ComfyExtension):
         register_folders()
         from .apply import ApplyCapFace
         from .blend import BlendIdentities, IdentityParts
+        from .check import CapFaceCheck
         from .compose import AnimateHead, TransferHead
         from .edit import EditHead
         from .head import FitHead
@@ -21,6 +22,7 @@ class CapFaceExtension(ComfyExtension):
         from .keep import LoadHead, SaveHead
         from .keep_identity import LoadIdentity, SaveIdentity
         from .load import ConvertCapFace, LoadCapFace, LoadFaceReader
+        from .measure import MeasurePortrait
         from .render import RenderHead
 
         return [
@@ -42,4 +44,6 @@ class CapFaceExtension(ComfyExtension):
             LoadHead,
             RenderHead,
             ApplyCapFace,
+            MeasurePortrait,
+            CapFaceCheck,
         ]

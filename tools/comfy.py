@@ -84,17 +84,18 @@ def host_version(comfyui):
     return text.partition("__version__ =")[2].strip().strip("\"'") or "of unknown version"
 
 
-def import_host(comfyui, base):
-    """Make ComfyUI's modules importable in this process (`import comfy.sd`, …), on the CPU.
+def import_host(comfyui, base, *, cpu=True):
+    """Make ComfyUI's modules importable in this process (`import comfy.sd`, …).
 
     Args:
         comfyui: ComfyUI's folder.
-        base: Folder for the host's own files; it stays empty here.
+        base: Folder for the host's own files, whose `models` it searches; nothing is written to it here.
+        cpu: Whether it has to leave a GPU alone.
 
     Returns:
         The host's modules `nodes` and `folder_paths`.
     """
-    argv, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
+    argv, sys.argv = sys.argv, ["main.py", *(["--cpu"] if cpu else []), "--base-directory", str(base), "--disable-api-nodes"]
     sys.path.insert(0, str(comfyui))
     try:
         with warnings.catch_warnings():
