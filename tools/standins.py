@@ -210,6 +210,13 @@ def write_capface(path: Path) -> None:
     torch.save({"state_dict": state | {k: fill(k, s) for k, s in base.items()}}, path)
 
 
+def write_controlnet(path: Path) -> None:
+    """A ControlNet for RGB control images that fits the small SD1.5."""
+    shapes = {k: s for k, s in capface_shapes().items() if not k.startswith("mask_predict.")}
+    shapes["input_hint_block.0.weight"] = (16, 3, 3, 3)
+    write_safetensors(path, {f"control_model.{k}": fill("stock." + k, s) for k, s in shapes.items()}, {})
+
+
 def write_facenet(path: Path) -> None:
     """FaceNet as facenet-pytorch publishes it, with the classifier that nobody uses."""
     shapes = json.loads(_FACENET_SHAPES.read_text(encoding="utf-8"))
@@ -233,6 +240,7 @@ STAND_INS = {
     "capface/caphuman.ckpt": (write_capface, "CapFace (the released caphuman.ckpt)"),
     "facenet/20180402-114759-vggface2.pt": (write_facenet, "FaceNet trained on VGGFace2"),
     "face_parsing/79999_iter.pth": (write_parser, "the face parser (BiSeNet)"),
+    "controlnet/control_v11p_sd15_openpose.safetensors": (write_controlnet, "the OpenPose ControlNet"),
 }
 """File in a models folder -> its writer, and what it stands in for."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .standins import STAND_INS, make_standins
 
-CHECKPOINT, CLIP_VISION, CAPFACE, FACENET = STAND_INS
+CHECKPOINT, CLIP_VISION, CAPFACE, FACENET, *_ = STAND_INS
 INPUTS = {
     CHECKPOINT: ("CheckpointLoaderSimple", "ckpt_name"),
     CLIP_VISION: ("CLIPVisionLoader", "clip_name"),
