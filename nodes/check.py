@@ -25,7 +25,7 @@ class CapFaceCheck(io.ComfyNode):
                     tooltip="Compare the files' MD5 with the published ones. Reads every file as a whole.",
                 )
             ],
-            outputs=[io.String.Output(display_name="report")],
+            outputs=[io.String.Output(display_name="report", tooltip="The report as text.")],
             is_output_node=True,
             not_idempotent=True,
         )

@@ -38,11 +38,11 @@ class RenderHead(io.ComfyNode):
             ],
             outputs=[
                 HEAD_CONDITION.Output(display_name="condition"),
-                io.Image.Output(display_name="normal"),
-                io.Image.Output(display_name="albedo"),
-                io.Image.Output(display_name="lambertian"),
-                io.Mask.Output(display_name="mask"),
-                io.Image.Output(display_name="landmarks"),
+                io.Image.Output(display_name="normal", tooltip="Surface normals as colours."),
+                io.Image.Output(display_name="albedo", tooltip="The skin's colour without light."),
+                io.Image.Output(display_name="lambertian", tooltip="The head in its light."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the head is."),
+                io.Image.Output(display_name="landmarks", tooltip="68 landmarks as white dots on black."),
             ],
             is_output_node=True,
         )

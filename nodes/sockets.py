@@ -18,12 +18,26 @@ HEAD_CONDITION = io.Custom("HEAD_CONDITION")
 """flame.condition.HeadCondition or HintImages"""
 
 CATEGORY = "CapFace"
+WORDS = {
+    CAPFACE.io_type: "The CapFace network.",
+    IDENTITY.io_type: "Who it is: the features of a person's photos.",
+    READER.io_type: "What reads faces, from Load Face Reader.",
+    HEAD_MODEL.io_type: "The parametric head, from Load Head Model.",
+    HEAD.io_type: "A head, or a sequence of heads: position, pose, expression, shape, skin and light.",
+    HEAD_CONDITION.io_type: "The head as Apply CapFace draws it at the latent's size.",
+    io.Conditioning.io_type: "The prompt, encoded.",
+    "path": "Where the file was written.",
+    "preview": "The picture that the node shows.",
+}
+"""What sockets say of themselves where a node says nothing else; outputs of plain types go by their name."""
 _FIELDS = {f.name for f in dataclasses.fields(io.Schema)}
 
 
 def schema(node_id: str, display_name: str, **kw) -> io.Schema:
     """Build a node's schema in the pack's category, leaving out flags that this ComfyUI does not know yet."""
     kw = {"category": CATEGORY, **kw}
+    for socket in (*kw.get("inputs", ()), *kw.get("outputs", ())):
+        socket.tooltip = socket.tooltip or WORDS.get(socket.get_io_type()) or WORDS.get(socket.display_name)
     return io.Schema(node_id=node_id, display_name=display_name, **{k: v for k, v in kw.items() if k in _FIELDS})
 
 
