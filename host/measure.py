@@ -40,7 +40,7 @@ COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dic
 LEGEND = {
     ID: "cosine of FaceNet's embeddings (the paper's ID similarity)",
     ARCFACE: "cosine of ArcFace's embeddings",
-    LANDMARKS: "distance of the face's landmarks from the condition's, of the face's height",
+    LANDMARKS: "root mean square distance of the landmarks from the condition's, of the face's height",
     TURN: "angle between the head fitted to the image and the condition's",
     POSITION: "distance of the two heads, of the face's height",
     SIZE: "difference of their sizes",
@@ -190,7 +190,8 @@ class _Measuring:
         if self.references.photos is None and identity is None:
             raise _NotAsked("Connect the identity, or a photo of the person as reference.")
         if identity is not None:
-            wanted = identity.global_
+            # a row of nobody is like nobody
+            wanted = torch.where(identity.present[:, None], identity.global_, torch.nan)
         else:
             photos, faces = self._reference
             wanted = self._embed(photos, faces)

@@ -99,7 +99,7 @@ def test_the_same_photo_is_the_same_person_and_another_is_less(photo, other, rea
 
 def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader):
     from capface.host.encode import cut
-    from capface.host.identity import LOCAL_TOKENS, LOCAL_WIDTH, Identity
+    from capface.host.identity import LOCAL_TOKENS, LOCAL_WIDTH, Identity, nobody
     from capface.host.images import from_image
 
     images = from_image(photo)
@@ -107,6 +107,8 @@ def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader
     identity = Identity(reader.embed(crop[None]), torch.zeros(1, LOCAL_TOKENS, LOCAL_WIDTH))
     for image in (photo, other):
         assert run(image, reader, identity=identity)[2] == pytest.approx(run(image, reader, reference=photo)[2], abs=1e-6)
+    table = run(photo, reader, identity=nobody(1))[0]
+    assert rows(table)[1] == ["1", "-"]
 
 
 def test_references_pair_with_images(photo, other, reader):

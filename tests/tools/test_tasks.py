@@ -30,7 +30,7 @@ def make_host(folder, version="0.8.0"):
 
 def test_help_needs_the_standard_library_alone():
     shown = subprocess.run([sys.executable, "-I", "-S", "-c", HELP], capture_output=True, text=True, check=True).stdout
-    assert all(command in shown for command in ("demo", "test", "bench"))
+    assert all(command in shown for command in ("demo", "check", "test", "bench"))
 
 
 HELP = f"""
@@ -97,3 +97,18 @@ def test_a_host_is_found_where_it_was_named_or_lies(tmp_path, monkeypatch):
 def test_a_folder_named_for_a_host_must_hold_one(tmp_path):
     with pytest.raises(ComfyError, match=r"--comfyui names .*main\.py"):
         find_host(tmp_path)
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+def test_check_starts_its_tool_with_the_host_and_the_wish_for_checksums(tasks, tmp_path, monkeypatch, hosted):
+    host = make_host(tmp_path / "ComfyUI") if hosted else None
+    monkeypatch.setattr(tasks, "known_host", lambda options: host)
+    monkeypatch.setattr(tasks, "environment", lambda host, reuse: "python")
+    started = []
+    monkeypatch.setattr(tasks, "start", lambda *command: started.append(command) or 0)
+    options, rest = tasks.parse(["check", "--checksums"])
+    assert options.task(options, rest) == 0
+    arguments = ["--comfyui", str(host)] if hosted else []
+    assert started == [("python", PACK / "tools" / "check.py", [*arguments, "--checksums"])]
+    with pytest.raises(SystemExit):
+        tasks.parse(["check", "everything"])
