@@ -146,8 +146,8 @@ def cut(image: Tensor, face: FaceDetection, align: bool) -> tuple[Tensor, Tensor
     FaceNet's face is cut from the portrait, by the detector's box moved there. FaceNet itself was trained on faces as they were
     held, but CapFace learned from its embeddings of aligned portraits. Only so a tilted face is upright, and one at the photo's
     border is padded before the box is stretched to FaceNet's square. What it costs is one more resampling. The detector is not
-    asked again: over seven faces its second box was hardly nearer to the box of the upright portrait (mean IoU 0.92 to the moved
-    box's 0.89 upright, 0.82 to 0.78 at 30° of tilt, 0.74 to 0.74 at 50°), and it may be another person's.
+    asked again: over seven faces its second box was hardly nearer to the box of the upright portrait (mean IoU 0.92 to the
+    moved box's 0.89 upright, 0.82 to 0.78 at 30° of tilt, 0.74 to 0.74 at 50°), and it may be another person's.
 
     Args:
         image: RGB `[3, H, W]` in 0..1, on the CPU.

@@ -154,6 +154,11 @@ def _read_zip(path: Path) -> object:
         raise BadFile(f"{path.name} is a truncated torch checkpoint ({size:,} bytes). Download it again.") from None
     if not any(n.endswith("data.pkl") for n in names):
         raise BadFile(f"{path.name} is a zip archive, not a checkpoint: unpack it. It holds {', '.join(names[:3])}.")
+    if any("/code/" in n for n in names):
+        raise BadFile(
+            f"{path.name} is a TorchScript program, as OpenAI's own CLIP files are, which is never run. Get the same weights "
+            "as safetensors."
+        )
     return _unpickle(path, mmap=True)
 
 

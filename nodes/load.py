@@ -132,12 +132,14 @@ class LoadFaceReader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, detector, facenet, deca=assets.DECA.file, parser=assets.PARSER.file, open_clip=NONE):
+    def fingerprint_inputs(cls, detector, facenet, deca=assets.DECA.file, parser=None, open_clip=NONE):
         """Load again when a file was replaced."""
+        parser = parser or assets.choices(assets.PARSER)[0]
         files = {assets.FACENET: facenet, assets.DECA: deca, assets.PARSER: parser, assets.OPEN_CLIP: open_clip}
         return detector, *(assets.fingerprint(asset, file) for asset, file in files.items())
 
     @classmethod
-    def execute(cls, detector, facenet, deca=assets.DECA.file, parser=assets.PARSER.file, open_clip=NONE):
+    def execute(cls, detector, facenet, deca=assets.DECA.file, parser=None, open_clip=NONE):
         """Make the reader; nothing is loaded before it is needed."""
+        parser = parser or assets.choices(assets.PARSER)[0]
         return io.NodeOutput(reader.FaceReader(detector, facenet, deca, parser, None if open_clip == NONE else open_clip))

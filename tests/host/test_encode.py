@@ -2,6 +2,7 @@
 
 import logging
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,8 @@ def test_a_face_at_the_border_is_padded_and_not_squashed(photo, reader, rows, co
 
 
 def test_a_small_face_is_read_and_its_size_told(photo, reader, caplog):
+    from capface.nodes.identity import EncodeIdentity
+
     small = F.interpolate(photo[None], (224, 224), mode="bilinear", antialias=True)
     with caplog.at_level(logging.WARNING, "capface"):
         reading, (face,) = read(reader, small, parse="off")
@@ -152,6 +155,8 @@ def test_a_small_face_is_read_and_its_size_told(photo, reader, caplog):
     assert f"image 1 has {width:.0f} × {height:.0f} pixels" in note
     large, _ = read(reader, photo[None], parse="off")
     assert large.notes == []
+    options = {"clip_vision": Clip(), "parse": "off"}
+    assert EncodeIdentity.execute(small.movedim(1, -1), reader, "largest", 0, True, **options).ui["text"] == (note,)
 
 
 def test_without_alignment_the_whole_photo_is_read_as_the_released_script_does(photo, reader):
@@ -386,6 +391,14 @@ def test_the_readers_open_clip_file_stands_in_for_clip_vision(open_clip_folder, 
     assert len(reader.clip_vision.seen) == 1
 
 
+def test_any_parser_in_the_folder_is_taken_where_none_is_named(in_host, monkeypatch):
+    from capface.nodes.load import LoadFaceReader
+
+    monkeypatch.setattr(in_host.folder_paths, "get_filename_list", lambda folder: ["parsing_bisenet.pth"])
+    (reader,) = LoadFaceReader.execute("mtcnn", FACENET).result
+    assert reader.parser_file == "parsing_bisenet.pth"
+
+
 def test_without_any_clip_both_ways_are_named(photo, reader):
     from capface.host.encode import encode_identity
 
@@ -410,8 +423,13 @@ def test_other_open_clip_files_are_named(tmp_path, file, message):
         load_open_clip(open_clip_file(tmp_path / "x.safetensors", **file))
 
 
-def test_what_is_no_open_clip_file_is_named(in_host):
+def test_what_is_no_open_clip_file_is_named(in_host, tmp_path):
     from capface.host.image_tokens import load_open_clip
 
+    with zipfile.ZipFile(tmp_path / "ViT-L-14.pt", "w") as file:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            file.writestr(f"ViT-L-14/{name}", b"")
+    with pytest.raises(BadFile, match=r"TorchScript program.*never run"):
+        load_open_clip(tmp_path / "ViT-L-14.pt")
     with pytest.raises(BadFile, match=r"a FaceNet checkpoint.*not CLIP in open_clip's layout"):
         load_open_clip(Path(in_host.folder_paths.get_full_path("facenet", FACENET)))
