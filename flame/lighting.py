@@ -182,10 +182,15 @@ def light_from_photo(model: HeadModel, head: HeadParams, photo: Tensor) -> Tenso
     """
     if photo.dim() != 4 or photo.shape[1] != 3 or photo.shape[0] not in (1, head.batch):
         raise BadInput(f"Expected one photo [1, 3, H, W] or {head.batch}, one a head; got {list(photo.shape)}.")
-    factor = min(1.0, PHOTO_SIDE / min(photo.shape[2:]))
-    height, width = (max(1, round(side * factor)) for side in photo.shape[2:])
-    photo = interpolate(photo.to(head.light), size=(height, width), mode="bilinear", antialias=True)
+    photo = reduce_photo(photo.to(head.light))
     return torch.cat([_one_light(model, head[i], photo[i % len(photo)]) for i in range(head.batch)])
+
+
+def reduce_photo(photo: Tensor) -> Tensor:
+    """Photos `[B, 3, H, W]` as small as the light is read from them; small ones as they are."""
+    factor = min(1.0, PHOTO_SIDE / min(photo.shape[2:]))
+    size = [max(1, round(side * factor)) for side in photo.shape[2:]]
+    return interpolate(photo, size=size, mode="bilinear", antialias=True)
 
 
 def _one_light(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """Editing heads: turned, placed, with another face and in another light."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ..flame.edit import MODES, change_face, place_head, scale_shape, turn_head
+from ..flame.edit import MODES
+from ..flame.edits import edit_head
 from ..flame.expressions import SLIDERS
-from ..flame.lighting import KEEP, LIGHTS, Lamp, Lighting, relight
+from ..flame.lighting import KEEP, LIGHTS
 from ..flame.preview import portraits
 from ..host.images import from_image, to_image
+from ..host.preview import Given, shelf
+from ..host.route import client
 from .sockets import HEAD, HEAD_MODEL, schema
 
 PREVIEW_SIZE = 384
@@ -23,7 +26,8 @@ class EditHead(io.ComfyNode):
             "Edit Head",
             description="Turns and places a head, changes its expression, its light and its shape. Every slider means the same "
             "on every head model; left and right are the person's own. At their defaults all of them leave the head as it "
-            "is, and a group set to absolute is reset. The preview is the frame's middle square.",
+            "is, and a group set to absolute is reset. In the picture: drag turns the head, shift-drag moves it, the wheel "
+            "sizes it, the ball sets the light, a double click resets. The preview is the frame's middle square.",
             search_aliases=["flame", "pose", "expression", "relight", "smile", "gaze"],
             inputs=[
                 HEAD.Input("head"),
@@ -73,54 +77,23 @@ class EditHead(io.ComfyNode):
             ],
             outputs=[HEAD.Output(display_name="head"), io.Image.Output(display_name="preview")],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
-    def execute(
-        cls,
-        head,
-        head_model,
-        photo=None,
-        pose_mode="add",
-        yaw=0.0,
-        pitch=0.0,
-        roll=0.0,
-        neck_yaw=0.0,
-        neck_pitch=0.0,
-        neck_roll=0.0,
-        position_mode="add",
-        position_x=0.0,
-        position_y=0.0,
-        size=1.0,
-        expression_mode="add",
-        jaw_open=0.0,
-        jaw_side=0.0,
-        gaze_yaw=0.0,
-        gaze_pitch=0.0,
-        light=KEEP,
-        light_strength=1.0,
-        ambient=0.4,
-        key_azimuth=30.0,
-        key_elevation=25.0,
-        key_intensity=0.6,
-        key_softness=0.2,
-        key_color="#ffffff",
-        shape_strength=1.0,
-        **others,
-    ):
-        """Edit the heads, group by group."""
-        expressions = {name: others[name] for name in SLIDERS if name in others}
-        key = Lamp(key_azimuth, key_elevation, key_intensity, key_color, key_softness)
+    def execute(cls, head, head_model, photo=None, **values):
+        """Edit the heads, and keep what they were for the picture in the node."""
         photo = None if photo is None else from_image(photo)
-
-        edited = scale_shape(head_model, head, shape_strength)
-        edited = change_face(head_model, edited, expressions, jaw_open, jaw_side, gaze_yaw, gaze_pitch, expression_mode)
-        edited = turn_head(head_model, edited, yaw, pitch, roll, neck_yaw, neck_pitch, neck_roll, pose_mode)
-        edited = place_head(head_model, edited, position_x, position_y, size, position_mode)
-        edited = relight(head_model, edited, light, light_strength, Lighting((key,), ambient), photo, seen=head)
-
+        edited = edit_head(head_model, head, photo, **values)
         preview = to_image(portraits(head_model, edited, PREVIEW_SIZE))
-        return io.NodeOutput(edited, preview, ui=ui.PreviewImage(preview, cls=cls))
+        return io.NodeOutput(edited, preview, ui=_show(cls.hidden, Given.of(head_model, head, photo)))
+
+
+def _show(hidden: io.HiddenHolder | None, given: Given) -> dict:
+    """What the node tells its picture in the browser: a token for its inputs, and in which workflow they were."""
+    workflow = ((getattr(hidden, "extra_pnginfo", None) or {}).get("workflow") or {}).get("id")
+    slot = (client(), workflow, getattr(hidden, "unique_id", None))
+    return {"capface_given": [shelf.put(slot, given), workflow]}
 
 
 def _mode(name: str, of: str) -> io.Input:

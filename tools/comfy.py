@@ -147,6 +147,7 @@ class ComfyProcess:
         pack: The pack's folder.
         python: Interpreter that has ComfyUI's requirements.
         cpu: Whether it has to leave a GPU alone.
+        folder: The pack's folder name in it. The host serves a pack's web files only where it needs no quoting in a URL.
 
     Attributes:
         base: The base directory (`input`, `output`, `custom_nodes`, …).
@@ -154,8 +155,8 @@ class ComfyProcess:
         url: `http://127.0.0.1:<port>`.
     """
 
-    def __init__(self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True):
-        self.comfyui, self.pack = Path(comfyui), Path(pack)
+    def __init__(self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER):
+        self.comfyui, self.pack, self.folder = Path(comfyui), Path(pack), folder
         self.models, self.python, self.cpu = models or {}, python, cpu
 
     def __enter__(self):
@@ -182,12 +183,12 @@ class ComfyProcess:
         self.base, self.log = base, base / "comfyui.log"
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (base / name).mkdir()
-        place_pack(self.pack, base / "custom_nodes" / FOLDER)
+        place_pack(self.pack, base / "custom_nodes" / self.folder)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
                    "--base-directory", str(base), "--temp-directory", str(base),
-                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", FOLDER, "--disable-api-nodes",
+                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", self.folder, "--disable-api-nodes",
                    "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
         if self.cpu:
             command.append("--cpu")
@@ -200,7 +201,7 @@ class ComfyProcess:
                 command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         self._wait_until_ready()
-        if f"(IMPORT FAILED): {base / 'custom_nodes' / FOLDER}" in self.log_text():
+        if f"(IMPORT FAILED): {base / 'custom_nodes' / self.folder}" in self.log_text():
             raise ComfyError(f"ComfyUI could not import the pack:\n{self.log_tail(60)}")
 
     def _model_paths(self):

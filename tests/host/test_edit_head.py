@@ -8,6 +8,7 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
+from capface.flame.edits import edit_head
 from capface.flame.expressions import SLIDERS
 from capface.flame.lighting import PRESETS
 from capface.flame.params import SIZES
@@ -34,13 +35,13 @@ def edit(node, head, **values):
     return output.args
 
 
-def test_every_widget_has_the_default_that_execute_has(node, widgets):
+def test_every_widget_has_the_default_that_edit_head_has(widgets):
     defaults = {
         name: parameter.default
-        for name, parameter in inspect.signature(node.execute).parameters.items()
+        for name, parameter in inspect.signature(edit_head).parameters.items()
         if parameter.default is not inspect.Parameter.empty
     } | dict.fromkeys(SLIDERS, 0.0)
-    assert defaults.pop("photo") is None
+    assert (defaults.pop("photo"), defaults.pop("photo_light")) == (None, None)
     assert {name: options["default"] for name, (_, options) in widgets.items() if name != "photo"} == defaults
 
 

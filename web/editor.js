@@ -1,0 +1,498 @@
+// The picture inside Edit Head. It only writes the node's ordinary widgets and shows what the server renders from them, so a
+// workflow, its API form and a run without any browser give the same head.
+
+import { app } from "../../scripts/app.js";
+import { direction, drawBall, lampAt } from "./ball.js";
+import { Pictures } from "./pictures.js";
+
+const NODE = "CapFaceEditHead";
+const VIEW = "editor";
+const MEMORY = "capface.given";
+const MOST_REMEMBERED = 64;
+const LEAST_SIDE = 240;
+const FIRST_WIDTH = 360;
+// A head's radius in halves of the frame's short side: the surface stays under the pointer.
+const HEAD_RADIUS = 0.62;
+const WHEEL_OCTAVE = 900;
+// A turn of the wheel or a key press belongs to the one before, and a scroll over the canvas goes on, within so many ms.
+const PAUSE_MS = 350;
+const POSE = ["yaw", "pitch", "roll"];
+const PLACE = ["position_x", "position_y", "size"];
+const LIGHT = ["light", "key_azimuth", "key_elevation"];
+const LABELS = { key_azimuth: "azimuth", key_elevation: "elevation", position_x: "x", position_y: "y" };
+const DEGREES = new Set([...POSE, "key_azimuth", "key_elevation"]);
+const HINT = "drag turns · ⇧ moves · ⌥ tilts · wheel sizes · double click resets";
+
+const STYLE = `
+.capface-editor { position: relative; width: 100%; height: 100%; min-height: ${LEAST_SIDE}px; box-sizing: border-box; overflow: hidden;
+  border-radius: 8px; outline: none; touch-action: none; user-select: none; cursor: grab; font: 11px/1.4 Inter, system-ui, sans-serif;
+  color: #e8e8ea; background: radial-gradient(circle at 50% 42%, #4a4d55 0%, #2b2d33 55%, #17181b 100%); }
+.lg-node .capface-editor { aspect-ratio: 1; height: auto; }
+.capface-editor:focus-visible { box-shadow: inset 0 0 0 2px #5aa0ff; }
+.capface-editor[data-gesture] { cursor: grabbing; }
+.capface-editor[data-gesture="place"] { cursor: move; }
+.capface-editor > .picture { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; pointer-events: none; }
+.capface-editor > .ball { position: absolute; right: 8px; bottom: 8px; width: 56px; height: 56px; cursor: crosshair;
+  filter: drop-shadow(0 1px 3px rgba(0,0,0,.5)); }
+.capface-editor > .chip { position: absolute; left: 8px; padding: 2px 8px; border-radius: 999px; background: rgba(16,17,20,.62);
+  backdrop-filter: blur(4px); pointer-events: none; white-space: nowrap; opacity: 0; transition: opacity .15s; }
+.capface-editor > .chip.on { opacity: 1; }
+.capface-editor > .source { top: 8px; }
+.capface-editor > .reading { bottom: 8px; font-variant-numeric: tabular-nums; }
+.capface-editor > .hint { bottom: 8px; max-width: calc(100% - 96px); white-space: normal; border-radius: 8px; color: #c9cad0; }
+.capface-editor:hover:not([data-gesture]) > .hint:not(.off) { opacity: 1; transition-delay: .4s; }
+.capface-editor > .error { top: 36px; right: 8px; white-space: normal; border-radius: 8px; background: rgba(120,28,28,.86); }
+.capface-editor > .buttons { position: absolute; top: 8px; right: 8px; display: flex; gap: 6px; }
+.capface-editor button { width: 28px; height: 28px; padding: 5px; border: 0; border-radius: 8px;
+  color: #e8e8ea; background: rgba(16,17,20,.62); cursor: pointer; }
+.capface-editor button[hidden] { display: none; }
+.capface-editor button[aria-pressed="true"] { color: #17181b; background: #ffd66b; }
+.capface-editor button svg { display: block; width: 18px; height: 18px; fill: none; stroke: currentColor; stroke-width: 1.6; }
+`;
+const BODY = `
+<canvas class="picture" width="1" height="1" role="img" aria-label="The edited head"></canvas>
+<span class="chip source"></span><span class="chip error" role="alert"></span>
+<span class="chip hint">${HINT}</span><span class="chip reading"></span>
+<span class="buttons">
+<button type="button" data-view="over" hidden aria-pressed="false" aria-label="Over the photo" title="Show the head over its photo">
+<svg viewBox="0 0 20 20"><rect x="2" y="3.5" width="16" height="13" rx="2"/><circle cx="10" cy="9" r="2.6"/><path d="M5 16.5c.8-3 2.7-4 5-4s4.2 1 5 4"/></svg>
+</button>
+<button type="button" data-view="close" aria-pressed="false" aria-label="Close up" title="Look at the face, wherever it is in the frame">
+<svg viewBox="0 0 20 20"><path d="M2.5 6.5v-4h4m7 0h4v4m0 7v4h-4m-7 0h-4v-4"/><circle cx="10" cy="10" r="4"/></svg>
+</button></span>
+<canvas class="ball" width="112" height="112" role="img" aria-label="Light" title="Drag: where the light comes from. Double click: the head's own light."></canvas>`;
+
+let scrolledCanvas = 0;
+
+class HeadEditor {
+  #node;
+  #defaults;
+  #root = document.createElement("div");
+  #pictures;
+  #given = null;
+  #looks = { over: false, close: false };
+  #remembered = false;
+  #gesture = null;
+  #ending;
+  #removed = false;
+
+  constructor(node) {
+    this.#node = node;
+    const { required = {}, optional = {} } = node.constructor.nodeData.input;
+    this.#defaults = Object.fromEntries(
+      Object.entries({ ...required, ...optional }).map(([name, spec]) => [name, spec[1]?.default]));
+    this.#build();
+    this.#pictures = new Pictures(() => this.#request(), (answer) => this.#show(answer));
+    this.#listen();
+    this.#chain();
+    node.setSize([Math.max(node.size[0], FIRST_WIDTH), node.computeSize()[1] + FIRST_WIDTH - LEAST_SIDE]);
+    this.#want();
+  }
+
+  // ---- widgets
+
+  #widget(name) {
+    return this.#node.widgets.find((widget) => widget.name === name);
+  }
+
+  #value(name) {
+    return this.#widget(name)?.value ?? this.#defaults[name];
+  }
+
+  /** Whether another node sets a widget, which is then not ours to set. */
+  #linked(name) {
+    return this.#node.inputs.some((input) => input.widget?.name === name && input.link != null);
+  }
+
+  #set(values) {
+    for (const [name, wanted] of Object.entries(values)) {
+      const widget = this.#widget(name);
+      if (!widget || this.#linked(name)) continue;
+      let value = wanted;
+      if (typeof wanted === "number") {
+        const { min, max, step2 = 0.01 } = widget.options;
+        value = Number((Math.round(Math.max(min, Math.min(max, wanted)) / step2) * step2).toFixed(4));
+      }
+      if (value === widget.value) continue;
+      widget.value = value;
+      widget.callback?.(value, app.canvas, this.#node);
+    }
+    this.#node.setDirtyCanvas(true, true);
+  }
+
+  #reset(names) {
+    this.#whole(() => this.#set(Object.fromEntries(names.map((name) => [name, this.#defaults[name]]))));
+  }
+
+  // ---- pictures
+
+  #want() {
+    this.#pictures.want();
+    this.#drawBall();
+  }
+
+  #request() {
+    if (!this.#remembered) this.#recall();
+    const values = {};
+    for (const name of Object.keys(this.#defaults)) {
+      const widget = this.#widget(name);
+      if (widget && widget.value != null) values[name] = widget.value;
+    }
+    const model = this.#source("head_model", "CapFaceLoadHeadModel", "model");
+    const file = this.#source("head", "CapFaceLoadHead", "file");
+    return { values, ...this.#looks, given: this.#given, model, file };
+  }
+
+  /** A widget of the node that an input comes from, where that is a node of a type; undefined for any other. */
+  #source(input, type, widget) {
+    let node = this.#node;
+    let slot = node.findInputSlot(input);
+    for (let steps = 0; steps < 20; steps++) {
+      node = node.getInputNode?.(slot);
+      if (node?.type !== "Reroute") break;
+      slot = 0;
+    }
+    return node?.type === type ? node.widgets?.find(({ name }) => name === widget)?.value : undefined;
+  }
+
+  #show({ bitmap, source, error }) {
+    const part = (name) => this.#root.querySelector(`.${name}`);
+    part("error").textContent = error ?? "";
+    part("error").classList.toggle("on", Boolean(error));
+    if (!bitmap) return;
+    const canvas = part("picture");
+    canvas.width = bitmap.width;
+    canvas.height = bitmap.height;
+    canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    part("source").textContent = "not run yet";
+    part("source").classList.toggle("on", source === "before");
+    part("buttons").firstElementChild.hidden = source !== "given-photo";
+    this.#root.dispatchEvent(new CustomEvent("capface-picture", { detail: { side: Math.max(bitmap.width, bitmap.height) } }));
+  }
+
+  #look(looks) {
+    this.#looks = looks;
+    for (const button of this.#root.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(Boolean(looks[button.dataset.view])));
+    }
+  }
+
+  #drawBall() {
+    const names = ["ambient", "key_azimuth", "key_elevation", "key_intensity", "key_softness", "key_color"];
+    const lamp = Object.fromEntries(names.map((name) => [name, this.#value(name)]));
+    drawBall(this.#root.querySelector(".ball"), lamp, this.#value("light") === "custom");
+  }
+
+  // ---- what the node was last given; this browser tab remembers the server's token for it through a reload
+
+  #key() {
+    const graph = this.#node.graph;
+    return graph ? `${(graph.rootGraph ?? graph).id}/${graph.id}/${this.#node.id}` : null;
+  }
+
+  #recall() {
+    const key = this.#key();
+    if (!key) return;
+    this.#remembered = true;
+    const mine = memory().find(([name]) => name === key);
+    if (mine && !this.#given) {
+      this.#given = mine[1];
+      this.#look({ ...this.#looks, ...mine[2] });
+    }
+  }
+
+  #remember() {
+    const key = this.#key();
+    if (!key || !this.#given) return;
+    const others = memory().filter(([name]) => name !== key);
+    sessionStorage.setItem(MEMORY, JSON.stringify([[key, this.#given, this.#looks], ...others].slice(0, MOST_REMEMBERED)));
+  }
+
+  #executed(output) {
+    const [token, workflow] = output?.capface_given ?? [];
+    const graph = this.#node.graph;
+    // The user may have turned to another workflow, whose node has the same number.
+    if (!token || (workflow && graph && workflow !== (graph.rootGraph ?? graph).id)) return;
+    this.#given = token;
+    this.#remember();
+    this.#want();
+  }
+
+  // ---- gestures: one undo step each
+
+  #begin(kind) {
+    if (this.#gesture === kind) return;
+    this.#end();
+    this.#gesture = kind;
+    this.#root.dataset.gesture = kind;
+    // Only the whole frame shows where the head goes.
+    if (this.#looks.close && ["place", "wheel"].includes(kind)) this.#look({ ...this.#looks, close: false });
+    app.canvas.emitBeforeChange();
+  }
+
+  #end() {
+    clearTimeout(this.#ending);
+    if (!this.#gesture) return;
+    this.#gesture = null;
+    delete this.#root.dataset.gesture;
+    this.#read([]);
+    app.canvas.emitAfterChange();
+  }
+
+  #whole(change) {
+    this.#begin("whole");
+    change();
+    this.#end();
+  }
+
+  /** A gesture that has no end of its own. */
+  #brief(kind, change, names) {
+    this.#begin(kind);
+    change();
+    this.#read(names);
+    clearTimeout(this.#ending);
+    this.#ending = setTimeout(() => this.#end(), PAUSE_MS);
+  }
+
+  /** Show widgets' numbers. */
+  #read(names) {
+    const chip = this.#root.querySelector(".reading");
+    chip.classList.toggle("on", names.length > 0);
+    if (names.length) {
+      const number = (name) => {
+        const value = this.#value(name);
+        return DEGREES.has(name) ? `${value.toFixed(1)}°` : value.toFixed(2);
+      };
+      chip.textContent = names.map((name) => `${LABELS[name] ?? name} ${number(name)}`).join("   ").replaceAll("-", "−");
+    }
+  }
+
+  /** Screen pixels of half the frame's short side. */
+  #unit() {
+    const canvas = this.#root.querySelector(".picture");
+    const box = canvas.getBoundingClientRect();
+    return (Math.min(box.width / canvas.width, box.height / canvas.height) * Math.min(canvas.width, canvas.height)) / 2;
+  }
+
+  #drag(down) {
+    const unit = this.#unit();
+    const start = Object.fromEntries([...POSE, ...PLACE].map((name) => [name, this.#value(name)]));
+    const degrees = 180 / Math.PI / HEAD_RADIUS;
+    const kind = down.shiftKey ? "place" : down.altKey ? "tilt" : "turn";
+    this.#follow(down, kind, (event) => {
+      const [x, y] = [(event.clientX - down.clientX) / unit, (event.clientY - down.clientY) / unit];
+      if (kind === "place") {
+        this.#set({ position_x: start.position_x + x, position_y: start.position_y + y });
+        return PLACE.slice(0, 2);
+      }
+      if (kind === "tilt") {
+        this.#set({ roll: start.roll + x * degrees });
+        return ["roll"];
+      }
+      this.#set({ yaw: start.yaw + x * degrees, pitch: start.pitch - y * degrees });
+      return POSE.slice(0, 2);
+    });
+  }
+
+  #dragLight(down) {
+    const box = down.target.getBoundingClientRect();
+    const radius = (box.width / 2) * (5 / 6);
+    const [middleX, middleY] = [box.left + box.width / 2, box.top + box.height / 2];
+    // Taken by the dot, the lamp does not jump; the ball elsewhere calls it there.
+    const [dx, dy] = direction(this.#value("key_azimuth"), this.#value("key_elevation"));
+    const [gapX, gapY] = [middleX + dx * radius - down.clientX, middleY - dy * radius - down.clientY];
+    const near = this.#value("light") === "custom" && Math.hypot(gapX, gapY) < radius / 3;
+    const place = (event) => {
+      const x = (event.clientX + (near ? gapX : 0) - middleX) / radius;
+      const y = (middleY - event.clientY - (near ? gapY : 0)) / radius;
+      const [azimuth, elevation] = lampAt(x, y);
+      this.#set({ light: "custom", key_azimuth: azimuth, key_elevation: elevation });
+      return LIGHT.slice(1);
+    };
+    this.#follow(down, "light", place);
+    if (!near) this.#read(place(down));
+  }
+
+  /** Follow a pointer until it is let go. */
+  #follow(down, kind, move) {
+    const root = this.#root;
+    this.#begin(kind);
+    root.setPointerCapture(down.pointerId);
+    root.querySelector(".hint").classList.add("off");
+    const onMove = (event) => {
+      event.stopPropagation();
+      if (event.pointerId === down.pointerId && !this.#removed) this.#read(move(event));
+    };
+    const onUp = (event) => {
+      event.stopPropagation();
+      if (event.pointerId !== down.pointerId) return;
+      for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) root.removeEventListener(name, onUp);
+      root.removeEventListener("pointermove", onMove);
+      this.#end();
+    };
+    root.addEventListener("pointermove", onMove);
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) root.addEventListener(name, onUp);
+  }
+
+  #wheel(event) {
+    const now = performance.now();
+    if (event.ctrlKey || app.canvas.read_only || now - scrolledCanvas < PAUSE_MS) {
+      scrolledCanvas = now;
+      event.preventDefault();
+      event.stopPropagation();
+      app.canvas.processMouseWheel(event);
+      return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+    const delta = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 30 : 1);
+    this.#brief("wheel", () => this.#set({ size: this.#value("size") * 2 ** (-delta / WHEEL_OCTAVE) }), ["size"]);
+  }
+
+  #press(event) {
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (!way || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const [names, steps] = event.shiftKey ? [PLACE, [0.02, -0.02]] : [POSE, [2, 2]];
+    const values = Object.fromEntries(way.map((n, i) => [names[i], this.#value(names[i]) + n * steps[i]]));
+    this.#brief("keys", () => this.#set(values), names.slice(0, 2));
+  }
+
+  #listen() {
+    const root = this.#root;
+    const inBall = (event) => event.target.classList.contains("ball");
+    root.addEventListener("pointerdown", (event) => {
+      if (this.#removed || event.target.closest("button")) return event.stopPropagation();
+      if (event.button !== 0 || app.canvas.read_only) {
+        // Nodes 2.0 have a menu of their own.
+        if (event.button !== 2 || !LiteGraph.vueNodesMode) this.#passOn(event);
+        return;
+      }
+      event.stopPropagation();
+      root.focus({ preventScroll: true });
+      inBall(event) ? this.#dragLight(event) : this.#drag(event);
+    });
+    root.addEventListener("dblclick", (event) => {
+      event.stopPropagation();
+      if (this.#removed || event.target.closest("button")) return;
+      this.#reset(inBall(event) ? LIGHT : [...POSE, ...PLACE]);
+    });
+    root.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    root.addEventListener("keydown", (event) => this.#press(event));
+    // What feeds the node may have been changed elsewhere.
+    root.addEventListener("pointerenter", () => this.#gesture || this.#want());
+    for (const button of root.querySelectorAll("button")) {
+      button.addEventListener("click", () => {
+        const { view } = button.dataset;
+        // A close-up shows no photo.
+        this.#look({ over: false, close: false, [view]: !this.#looks[view] });
+        this.#remember();
+        this.#want();
+      });
+    }
+  }
+
+  /** Let the canvas have a pointer that it cannot hear: panning, the node's menu. */
+  #passOn(down) {
+    down.stopPropagation();
+    app.canvas.processMouseDown(down);
+    const move = (event) => app.canvas.processMouseMove(event);
+    const up = (event) => {
+      app.canvas.processMouseUp(event);
+      window.removeEventListener("pointermove", move);
+      window.removeEventListener("pointerup", up);
+    };
+    window.addEventListener("pointermove", move);
+    window.addEventListener("pointerup", up);
+  }
+
+  // ---- the node
+
+  #build() {
+    const root = this.#root;
+    root.className = "capface-editor";
+    root.tabIndex = 0;
+    // Nodes 2.0 then leave the wheel to us.
+    root.dataset.captureWheel = "true";
+    root.innerHTML = BODY;
+    const node = this.#node;
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_SIDE };
+    const widget = node.addDOMWidget(VIEW, "capface.editor", root, options);
+    widget.serialize = false;
+    // On top, where it can be seen while the sliders under it are moved.
+    node.widgets.unshift(node.widgets.pop());
+  }
+
+  #chain() {
+    const node = this.#node;
+    const after = (name, work) => {
+      const before = node[name];
+      node[name] = function (...args) {
+        const result = before?.apply(this, args);
+        work(...args);
+        return result;
+      };
+    };
+    for (const widget of node.widgets) {
+      if (!(widget.name in this.#defaults)) continue;
+      const before = widget.callback;
+      widget.callback = (...args) => {
+        const result = before?.apply(widget, args);
+        this.#want();
+        return result;
+      };
+    }
+    // A saved node lists its widgets' values by number, without holes for what is not saved.
+    after("onSerialize", (saved) => {
+      saved.widgets_values = node.widgets.filter((widget) => widget.serialize !== false).map(({ value }) => value);
+    });
+    after("onConfigure", () => {
+      this.#remembered = false;
+      this.#mount();
+      this.#want();
+    });
+    after("onExecuted", (output) => this.#executed(output));
+    after("onConnectionsChange", () => this.#want());
+    after("onRemoved", () => {
+      this.#end();
+      this.#removed = true;
+      this.#pictures.close();
+    });
+  }
+
+  /** After an undo the renderer of Nodes 2.0 keeps the element of the node that was there before: put ours in its place. */
+  #mount(frames = 20) {
+    if (this.#removed || !LiteGraph.vueNodesMode || frames === 0) return;
+    requestAnimationFrame(() => {
+      const shown = document.querySelector(`[data-node-id="${this.#node.id}"] .capface-editor`);
+      if (shown && shown !== this.#root && !this.#root.isConnected) shown.replaceWith(this.#root);
+      if (!this.#root.isConnected) this.#mount(frames - 1);
+    });
+  }
+}
+
+/** What this tab remembers: [node, token, looks], the latest first. */
+function memory() {
+  try {
+    const entries = JSON.parse(sessionStorage.getItem(MEMORY) ?? "[]");
+    return Array.isArray(entries) ? entries.filter(Array.isArray) : [];
+  } catch {
+    return [];
+  }
+}
+
+app.registerExtension({
+  name: "CapFace.HeadEditor",
+  setup() {
+    const style = document.createElement("style");
+    style.textContent = STYLE;
+    document.head.append(style);
+    window.addEventListener("wheel", (event) => {
+      if (!event.target.closest?.(".capface-editor")) scrolledCanvas = performance.now();
+    }, { capture: true, passive: true });
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) new HeadEditor(node);
+  },
+});
