@@ -235,6 +235,33 @@ def test_a_head_is_saved_and_loaded_between_two_prompts(client, portrait):
         client.queue(load)
 
 
+def test_an_identity_is_saved_and_makes_the_same_portrait_without_the_photo(client, portrait):
+    _, image = render(client, portrait)
+    person = find(portrait, "CapFaceEncodeIdentity")
+    inputs_of = {"identity": [person, 0], "filename_prefix": "kept/ada"}
+    run = client.run({**portrait, "100": {"class_type": "CapFaceSaveIdentity", "inputs": inputs_of}})
+    assert run.status == "success" and run.outputs["100"]["text"][0].endswith("ada_00001_.identity.safetensors")
+
+    load = copy.deepcopy(portrait)
+    del load[person]
+    file = "kept/ada_00001_.identity.safetensors [output]"
+    load["100"] = {"class_type": "CapFaceLoadIdentity", "inputs": {"file": file}}
+    parts = {"identity": ["100", 0], "global_strength": 1.0, "local_strength": 1.0, "local_tokens": 257}
+    load["101"] = {"class_type": "CapFaceIdentityParts", "inputs": parts}
+    inputs(load, "CapFaceApply")["identity"] = ["101", 0]
+    _, again = render(client, load)
+    assert np.array_equal(image, again)
+    parts["local_tokens"] = 0
+    _, fewer = render(client, load)
+    assert np.abs(fewer - image).mean() > 0.1
+
+    outside = {"class_type": "CapFaceLoadIdentity", "inputs": {"file": "../../etc/passwd.identity.safetensors"}}
+    with pytest.raises(PromptRejected, match="within the input or output folder"):
+        client.queue(
+            {"100": outside, "101": {"class_type": "CapFaceSaveIdentity", "inputs": {**inputs_of, "identity": ["100", 0]}}}
+        )
+
+
 @pytest.mark.parametrize("name", ["landmark_control", "head_first", "two_people"])
 def test_every_part_of_a_shipped_workflow_acts(client, portrait, name):
     """The image differs from the portrait's, and again when the part that the workflow shows is taken out."""
