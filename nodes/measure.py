@@ -64,7 +64,9 @@ class MeasurePortrait(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="table", tooltip="A row for each portrait, their mean, and what was not measured."),
+                io.String.Output(
+                    display_name="table", tooltip="A row for each portrait, their mean, and what was not measured."
+                ),
                 io.Image.Output(display_name="picture", tooltip="The heads found, over the portraits."),
                 io.Float.Output(display_name="id_similarity", tooltip="Mean cosine of FaceNet; NaN where not measured."),
                 io.Float.Output(display_name="landmark_error", tooltip="Mean, % of the face's height; NaN where not measured."),
