@@ -1,0 +1,59 @@
+"""Make a portrait of every photo in a folder, on a running ComfyUI; started again, it goes on where it stopped, as in
+python docs/portraits.py photos portraits --set 10.text="a photo of a person at sea" --set 14.seed=7
+"""
+
+import argparse
+import json
+import sys
+import time
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
+
+WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "portrait.json"
+PHOTO, SAVE = "1", "16"
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("photos", type=Path)
+parser.add_argument("portraits", type=Path, help="made where it is missing; what failed is noted in it, too")
+parser.add_argument("--server", default="http://127.0.0.1:8188")
+parser.add_argument("--set", action="append", default=[], metavar="ID.INPUT=VALUE", help="change an input of the workflow")
+parser.add_argument("--retry", action="store_true", help="try photos again that failed before")
+options = parser.parse_args()
+
+
+def call(path, body=None, kind="application/json"):
+    try:
+        return urllib.request.urlopen(urllib.request.Request(options.server + path, body, {"Content-Type": kind})).read()
+    except urllib.error.HTTPError as error:
+        sys.exit(f"ComfyUI refused {path} ({error.code}): {error.read().decode()}")
+
+
+def portrait(photo):
+    edge, name = uuid.uuid4().hex, photo.name.replace('"', "_")
+    form = f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="capface-{name}"\r\n\r\n'.encode()
+    form += photo.read_bytes() + f"\r\n--{edge}--\r\n".encode()
+    answer = call("/upload/image", form, f"multipart/form-data; boundary={edge}")
+    workflow[PHOTO]["inputs"]["image"] = json.loads(answer)["name"]
+    prompt = json.loads(call("/prompt", json.dumps({"prompt": workflow}).encode()))["prompt_id"]
+    while not (history := json.loads(call(f"/history/{prompt}"))):
+        time.sleep(0.5)
+    messages = dict(history[prompt]["status"]["messages"])
+    if "execution_success" in messages:
+        return call(f"/view?{urllib.parse.urlencode(history[prompt]['outputs'][SAVE]['images'][0])}"), None
+    return None, messages.get("execution_error", {"exception_message": "interrupted"})["exception_message"]
+
+
+workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+for (node, _, name), value in ((key.partition("."), value) for key, _, value in (s.partition("=") for s in options.set)):
+    workflow[node]["inputs"][name] = value if isinstance(workflow[node]["inputs"][name], str) else json.loads(value)
+options.portraits.mkdir(parents=True, exist_ok=True)
+for photo in sorted(p for p in options.photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")):
+    done, failed = (options.portraits / (photo.name + ending) for ending in (".png", ".failed.txt"))
+    if not done.exists() and (options.retry or not failed.exists()):
+        picture, error = portrait(photo)
+        failed.write_text(error, encoding="utf-8") if error else failed.unlink(missing_ok=True)
+        if picture:
+            (part := options.portraits / "unfinished").write_bytes(picture)
+            part.replace(done)
+    print(f"{photo.name}: {'failed: ' + failed.read_text(encoding='utf-8').strip() if failed.exists() else done}")
