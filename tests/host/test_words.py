@@ -1,0 +1,137 @@
+"""What the pack says in other languages and in its pages keeps up with the schemas, and quotes messages that exist."""
+
+import ast
+import asyncio
+import copy
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import capface
+from capface.tests.conftest import ROOT
+from capface.tools import words
+from capface.tools.words import LANGUAGES
+
+TRANSLATED = Path(__file__).with_name("translated.json")
+QUOTE = re.compile(r"^- `([^`]+)`", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def nodes(in_host):
+    """The pack's nodes by id. CAPFACE_WRITE_WORDS=1 first makes anew what is made from their schemas."""
+
+    async def listed():
+        return await (await capface.comfy_entrypoint()).get_node_list()
+
+    found = {node.GET_SCHEMA().node_id: node for node in asyncio.run(listed())}
+    if os.environ.get("CAPFACE_WRITE_WORDS"):
+        words.write_definitions("en", words.node_definitions(found.values()))
+        for language in LANGUAGES:
+            definitions = words.read_definitions(language)
+            for name in found.keys() & definitions.keys():
+                words.write_page(found[name], definitions[name], language)
+    return found
+
+
+@pytest.fixture(scope="module")
+def english(nodes):
+    """The node definitions that the schemas give."""
+    return words.node_definitions(nodes.values())
+
+
+def leaves(tree):
+    """Every text in a tree of dictionaries."""
+    return [tree] if isinstance(tree, str) else [leaf for value in tree.values() for leaf in leaves(value)]
+
+
+def test_english_is_the_schema(english):
+    assert words.read_definitions("en") == english
+
+
+def test_every_input_and_output_has_a_tooltip(english):
+    for name, node in english.items():
+        for socket in (*node["inputs"].values(), *node["outputs"].values()):
+            assert socket.get("tooltip"), f"{name}.{socket['name']}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_no_language_lags_behind(english, language):
+    assert words.differences(english, words.read_definitions(language)) == []
+
+
+def test_translations_are_of_the_english_that_is_there(english):
+    """After all languages followed a change of the English, CAPFACE_WRITE_WORDS=translated notes that they did."""
+    actual = words.digests(english)
+    if os.environ.get("CAPFACE_WRITE_WORDS") == "translated":
+        TRANSLATED.write_text(json.dumps(actual, indent=0) + "\n", encoding="utf-8")
+    noted = json.loads(TRANSLATED.read_text(encoding="utf-8"))
+    changed = sorted(path for path in actual.keys() | noted.keys() if actual.get(path) != noted.get(path))
+    assert changed == [], "translate these anew in every language"
+
+
+def test_a_lagging_language_is_noticed(english):
+    other = copy.deepcopy(english)
+    del other["CapFaceApply"]["inputs"]["tau"]["tooltip"]
+    other["CapFaceApply"]["inputs"]["gone"] = {"name": "gone"}
+    assert words.differences(english, other) == [
+        "lacks CapFaceApply/inputs/tau/tooltip",
+        "still has CapFaceApply/inputs/gone/name",
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_mean_nothing_to_the_interface(language):
+    """ComfyUI's interface takes braces, bars and the at sign in a text for commands of its own."""
+    for text in leaves(words.read_definitions(language)):
+        assert text and not set("{}|@") & set(text), text
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_descriptions_and_tooltips_are_translated(english, language):
+    definitions = words.read_definitions(language)
+    for name, node in english.items():
+        texts = {node["description"], *(t["tooltip"] for t in (*node["inputs"].values(), *node["outputs"].values()))}
+        assert not texts & set(leaves(definitions[name])), name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_node_has_a_page_with_the_tables_of_its_schema(nodes, language):
+    definitions = words.read_definitions(language)
+    for name, node in nodes.items():
+        top, by_hand = words.read_page(name, language)
+        assert top.strip() == words.page_top(node, definitions[name], language).strip(), f"{name}/{language}.md"
+        assert by_hand.count("\n## ") == 2, f"{name}/{language}.md: expected what it costs and what goes wrong"
+        for entry in node.GET_SCHEMA().inputs:
+            assert f"| `{entry.id}`" in top
+    folders = {folder.name for folder in (ROOT / "web" / "docs").iterdir()}
+    assert folders == set(nodes)
+
+
+def messages():
+    """Every text in the pack's code, with a … where a value is filled in."""
+    for part in ("flame", "host", "models", "nodes", "__init__.py"):
+        for path in [ROOT / part] if part.endswith(".py") else (ROOT / part).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+def test_pages_quote_messages_that_the_code_gives(nodes):
+    said = set(messages())
+    quoted = {}
+    for name in nodes:
+        pages = {language: QUOTE.findall(words.read_page(name, language)[1]) for language in LANGUAGES}
+        for language, found in pages.items():
+            assert found == pages["en"], f"{name}/{language}.md quotes other messages than the English page"
+        quoted.update(dict.fromkeys(pages["en"], name))
+    trouble = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Troubleshooting")[2]
+    readme = re.findall(r"^\| `([^`]+)` \|", trouble, re.MULTILINE)
+    assert len(readme) > 5
+    quoted.update(dict.fromkeys(readme, "README"))
+    for message, where in quoted.items():
+        assert any(message.strip("…") in text for text in said), f"{where}: nothing says {message!r}"

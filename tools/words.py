@@ -1,0 +1,142 @@
+"""The pack's words in other languages: node definitions for ComfyUI's interface, and the pages that its help shows.
+
+The schema is where English words are written. `locales/en/nodeDefs.json` and the tables of every page are made of it and of the
+translations; what a node costs and what goes wrong is written by hand below `BY_HAND`, in each page.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parent.parent
+LANGUAGES = ("en", "zh", "ja", "ko")
+BY_HAND = "<!-- from here on by hand -->"
+HEADINGS = {
+    "en": ("Inputs", "Outputs", "input", "output", "what it is", "values", "on", "off", "to"),
+    "zh": ("输入", "输出", "输入", "输出", "说明", "取值", "开", "关", "至"),
+    "ja": ("入力", "出力", "入力", "出力", "説明", "値", "オン", "オフ", "～"),
+    "ko": ("입력", "출력", "입력", "출력", "설명", "값", "켬", "끔", "~"),
+}
+OPTIONAL = {"en": "optional", "zh": "可选", "ja": "任意", "ko": "선택"}
+FILES = {"en": "a file", "zh": "文件", "ja": "ファイル", "ko": "파일"}
+OF_FILES = {"checkpoint", "facenet", "deca", "parser", "open_clip", "clip", "file", "model", "model_file"}
+"""Inputs whose choices are the files that a user has."""
+
+
+def node_definitions(nodes) -> dict:
+    """English node definitions as ComfyUI's interface looks them up, made from the schemas.
+
+    Args:
+        nodes: The node classes.
+    """
+    definitions = {}
+    for node in nodes:
+        schema = node.GET_SCHEMA()
+        definitions[schema.node_id] = {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": {entry.id: _words(entry.id, entry.tooltip) for entry in schema.inputs},
+            "outputs": {str(i): _words(out.display_name, out.tooltip) for i, out in enumerate(schema.outputs)},
+        }
+    return definitions
+
+
+def _words(name, tooltip):
+    return {"name": name, "tooltip": tooltip} if tooltip else {"name": name}
+
+
+def differences(english: dict, other: dict) -> list[str]:
+    """What a language lacks, or has beyond the English one, as paths."""
+    mine, theirs = ({path for path, _ in _texts(words)} for words in (english, other))
+    return [f"lacks {path}" for path in sorted(mine - theirs)] + [f"still has {path}" for path in sorted(theirs - mine)]
+
+
+def digests(english: dict) -> dict[str, str]:
+    """A short sum of every English text by its path, which shows later whether a text changed after it was translated."""
+    return {path: f"{zlib.crc32(text.encode()):08x}" for path, text in sorted(_texts(english)) if not path.endswith("/name")}
+
+
+def _texts(words, path=""):
+    if not isinstance(words, dict):
+        return [(path, words)]
+    return [leaf for key, value in words.items() for leaf in _texts(value, f"{path}/{key}" if path else key)]
+
+
+def definitions_file(language: str) -> Path:
+    """Where a language's node definitions lie."""
+    return PACK / "locales" / language / "nodeDefs.json"
+
+
+def read_definitions(language: str) -> dict:
+    """A language's node definitions."""
+    return json.loads(definitions_file(language).read_text(encoding="utf-8"))
+
+
+def write_definitions(language: str, definitions: dict):
+    """Write a language's node definitions."""
+    path = definitions_file(language)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(definitions, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def page_file(node_id: str, language: str) -> Path:
+    """Where a node's page lies."""
+    return PACK / "web" / "docs" / node_id / f"{language}.md"
+
+
+def page_top(node, words: dict, language: str) -> str:
+    """What is made of a page: title, description, and the tables of inputs and outputs, with units and ranges."""
+    schema = node.GET_SCHEMA()
+    inputs, outputs, inlet, outlet, what, values, *_ = HEADINGS[language]
+    lines = [f"# {words['display_name']}", "", words["description"], ""]
+    if schema.inputs:
+        lines += [f"## {inputs}", "", f"| {inlet} | {values} | {what} |", "| --- | --- | --- |"]
+        for entry in schema.inputs:
+            own = words["inputs"][entry.id]
+            lines.append(f"| {_name(entry.id, own['name'])} | {_values(entry, language)} | {own.get('tooltip', '')} |")
+        lines.append("")
+    if schema.outputs:
+        lines += [f"## {outputs}", "", f"| {outlet} | | {what} |", "| --- | --- | --- |"]
+        for i, out in enumerate(schema.outputs):
+            own = words["outputs"][str(i)]
+            lines.append(f"| {_name(out.display_name, own['name'])} | {out.get_io_type()} | {own.get('tooltip', '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _name(name, translated):
+    return f"`{name}`" if name == translated else f"`{name}`<br>{translated}"
+
+
+def _values(entry, language):
+    *_, on, off, to = HEADINGS[language]
+    default = getattr(entry, "default", None)
+    kind = entry.get_io_type()
+    if kind == "COMBO":
+        if entry.id in OF_FILES:
+            text = FILES[language] if default is None else f"{FILES[language]}; **{default}**"
+        else:
+            text = ", ".join(f"**{option}**" if option == default else str(option) for option in entry.options)
+    elif kind in ("INT", "FLOAT"):
+        text = f"{entry.min:g} {to} {entry.max:g}; **{default:g}**"
+    elif kind == "BOOLEAN":
+        text = f"**{on}**, {off}" if default else f"{on}, **{off}**"
+    else:
+        text = kind if default in (None, "") else f"{kind}; **{default}**"
+    return f"{text} ({OPTIONAL[language]})" if entry.optional and not hasattr(entry, "default") else text
+
+
+def read_page(node_id: str, language: str) -> tuple[str, str]:
+    """A page's made part and its part by hand; empty where there is no page."""
+    path = page_file(node_id, language)
+    top, _, by_hand = path.read_text(encoding="utf-8").partition(BY_HAND) if path.is_file() else ("", "", "")
+    return top, by_hand
+
+
+def write_page(node, words: dict, language: str):
+    """Make a page's tables anew; what was written by hand stays."""
+    node_id = node.GET_SCHEMA().node_id
+    path = page_file(node_id, language)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    by_hand = read_page(node_id, language)[1]
+    path.write_text(page_top(node, words, language) + "\n" + BY_HAND + (by_hand or "\n"), encoding="utf-8")
