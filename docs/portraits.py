@@ -1,6 +1,4 @@
-"""Make a portrait of every photo in a folder, on a running ComfyUI; started again, it goes on where it stopped, as in
-python docs/portraits.py photos portraits --set 10.text="a photo of a person at sea" --set 14.seed=7
-"""
+"""Make a portrait of every photo in a folder, on a running ComfyUI; run again, it goes on where it stopped (docs/api.md)."""
 
 import argparse
 import json
@@ -24,7 +22,8 @@ options = parser.parse_args()
 
 def call(path, body=None, kind="application/json"):
     try:
-        return urllib.request.urlopen(urllib.request.Request(options.server + path, body, {"Content-Type": kind})).read()
+        with urllib.request.urlopen(urllib.request.Request(options.server + path, body, {"Content-Type": kind})) as answer:
+            return json.load(answer) if "json" in answer.headers["Content-Type"] else answer.read()
     except urllib.error.HTTPError as error:
         sys.exit(f"ComfyUI refused {path} ({error.code}): {error.read().decode()}")
 
@@ -33,14 +32,15 @@ def portrait(photo):
     edge, name = uuid.uuid4().hex, photo.name.replace('"', "_")
     form = f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="capface-{name}"\r\n\r\n'.encode()
     form += photo.read_bytes() + f"\r\n--{edge}--\r\n".encode()
-    answer = call("/upload/image", form, f"multipart/form-data; boundary={edge}")
-    workflow[PHOTO]["inputs"]["image"] = json.loads(answer)["name"]
-    prompt = json.loads(call("/prompt", json.dumps({"prompt": workflow}).encode()))["prompt_id"]
-    while not (history := json.loads(call(f"/history/{prompt}"))):
+    workflow[PHOTO]["inputs"]["image"] = call("/upload/image", form, f"multipart/form-data; boundary={edge}")["name"]
+    queued = call("/prompt", json.dumps({"prompt": workflow}).encode())
+    if queued["node_errors"]:  # ComfyUI runs the other parts all the same
+        sys.exit(f"ComfyUI refused a part of the workflow: {json.dumps(queued['node_errors'])}")
+    while not (record := call(f"/history/{queued['prompt_id']}").get(queued["prompt_id"])):
         time.sleep(0.5)
-    messages = dict(history[prompt]["status"]["messages"])
+    messages = dict(record["status"]["messages"])
     if "execution_success" in messages:
-        return call(f"/view?{urllib.parse.urlencode(history[prompt]['outputs'][SAVE]['images'][0])}"), None
+        return call(f"/view?{urllib.parse.urlencode(record['outputs'][SAVE]['images'][0])}"), None
     return None, messages.get("execution_error", {"exception_message": "interrupted"})["exception_message"]
 
 

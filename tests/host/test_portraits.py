@@ -42,7 +42,8 @@ def test_a_folder_of_photos(client, tmp_path):
     assert lines[0].endswith("astronaut é.jpg.png")
     assert lines[1].startswith("grey.png: failed: ") and "no face" in lines[1].lower()
     picture = portraits / "astronaut é.jpg.png"
-    assert Image.open(picture).size == (128, 128)
+    with Image.open(picture) as image:
+        assert image.size == (128, 128)
     assert "no face" in (portraits / "grey.png.failed.txt").read_text(encoding="utf-8").lower()
 
     prompts, stamp = client._call("history"), picture.stat().st_mtime_ns
