@@ -17,6 +17,7 @@ HEADINGS = {
     "ja": ("入力", "出力", "入力", "出力", "説明", "値", "オン", "オフ", "～"),
     "ko": ("입력", "출력", "입력", "출력", "설명", "값", "켬", "끔", "~"),
 }
+PICTURE = "picture.png"
 OPTIONAL = {"en": "optional", "zh": "可选", "ja": "任意", "ko": "선택"}
 FILES = {"en": "a file", "zh": "文件", "ja": "ファイル", "ko": "파일"}
 OF_FILES = {"checkpoint", "facenet", "deca", "parser", "open_clip", "clip", "file", "model", "model_file"}
@@ -89,6 +90,8 @@ def page_top(node, words: dict, language: str) -> str:
     schema = node.GET_SCHEMA()
     inputs, outputs, inlet, outlet, what, values, *_ = HEADINGS[language]
     lines = [f"# {words['display_name']}", "", words["description"], ""]
+    if (PACK / "web" / "docs" / schema.node_id / PICTURE).is_file():
+        lines += [f"![{words['display_name']}]({schema.node_id}/{PICTURE})", ""]  # ComfyUI resolves it from web/docs
     if schema.inputs:
         lines += [f"## {inputs}", "", f"| {inlet} | {values} | {what} |", "| --- | --- | --- |"]
         for entry in schema.inputs:
