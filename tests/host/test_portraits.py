@@ -12,14 +12,15 @@ import skimage.data
 from PIL import Image
 
 from capface.tests.conftest import ROOT
-from capface.tools.comfy import ComfyClient, ComfyProcess, model_folders
+from capface.tools.comfy import ComfyClient, ComfyProcess, model_folders, request
 
 SMALL = ["13.width=128", "13.height=128", "14.steps=2", "10.text=a person"]
 
 
 @pytest.fixture(scope="module")
 def client(comfyui, standins):
-    with ComfyProcess(comfyui, model_folders(standins)) as process, ComfyClient(process) as client:
+    """A running ComfyUI; the folder's name has no space, because ComfyUI serves no browser files from one that has."""
+    with ComfyProcess(comfyui, model_folders(standins), folder="capface") as process, ComfyClient(process) as client:
         yield client
 
 
@@ -57,6 +58,13 @@ def test_a_folder_of_photos(client, tmp_path):
     picture.unlink()
     lines, done = make(client, photos, portraits, "--set", "2.ckpt_name=nobody.safetensors")
     assert done.returncode != 0 and "nobody.safetensors" in done.stderr and not picture.exists()
+
+
+def test_words_pages_and_pictures_are_served(client):
+    base = client.process.url
+    assert json.loads(request(f"{base}/i18n"))["ko"]["nodeDefs"]["CapFaceApply"]["inputs"]["tau"]["tooltip"]
+    for page, begin in (("CapFaceEditHead/ja.md", "# 頭部を編集".encode()), ("CapFaceEditHead/picture.png", b"\x89PNG")):
+        assert request(f"{base}/extensions/capface/docs/{page}").startswith(begin)
 
 
 def test_the_script_is_short():
