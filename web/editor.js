@@ -21,21 +21,19 @@ const PLACE = ["position_x", "position_y", "size"];
 const LIGHT = ["light", "key_azimuth", "key_elevation"];
 const LABELS = { key_azimuth: "azimuth", key_elevation: "elevation", position_x: "x", position_y: "y" };
 const DEGREES = new Set([...POSE, "key_azimuth", "key_elevation"]);
-const HINT = "drag turns · ⇧ moves · ⌥ tilts · wheel sizes · double click resets";
+const HINT = "drag turns · shift moves · alt tilts<br>wheel sizes · double click resets";
 
 const STYLE = `
 .capface-editor { position: relative; width: 100%; height: 100%; min-height: ${LEAST_SIDE}px; box-sizing: border-box; overflow: hidden;
   border-radius: 8px; outline: none; touch-action: none; user-select: none; cursor: grab; font: 11px/1.4 Inter, system-ui, sans-serif;
   color: #e8e8ea; background: radial-gradient(circle at 50% 42%, #4a4d55 0%, #2b2d33 55%, #17181b 100%); }
 .lg-node .capface-editor { aspect-ratio: 1; height: auto; }
-.capface-editor:focus-visible { box-shadow: inset 0 0 0 2px #5aa0ff; }
+.capface-editor[data-keys]:focus { box-shadow: inset 0 0 0 2px #5aa0ff; }
 .capface-editor[data-gesture] { cursor: grabbing; }
 .capface-editor[data-gesture="place"] { cursor: move; }
 .capface-editor > .picture { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; pointer-events: none; }
-.capface-editor > .ball { position: absolute; right: 8px; bottom: 8px; width: 56px; height: 56px; cursor: crosshair;
-  filter: drop-shadow(0 1px 3px rgba(0,0,0,.5)); }
-.capface-editor > .chip { position: absolute; left: 8px; padding: 2px 8px; border-radius: 999px; background: rgba(16,17,20,.62);
-  backdrop-filter: blur(4px); pointer-events: none; white-space: nowrap; opacity: 0; transition: opacity .15s; }
+.capface-editor > .ball { position: absolute; right: 8px; bottom: 8px; width: 56px; height: 56px; cursor: crosshair; }
+.capface-editor > .chip { position: absolute; left: 8px; padding: 2px 8px; border-radius: 999px; background: rgba(16,17,20,.62); pointer-events: none; white-space: nowrap; opacity: 0; transition: opacity .15s; }
 .capface-editor > .chip.on { opacity: 1; }
 .capface-editor > .source { top: 8px; }
 .capface-editor > .reading { bottom: 8px; font-variant-numeric: tabular-nums; }
@@ -74,6 +72,7 @@ class HeadEditor {
   #remembered = false;
   #gesture = null;
   #ending;
+  #ball;
   #removed = false;
 
   constructor(node) {
@@ -117,7 +116,6 @@ class HeadEditor {
       widget.value = value;
       widget.callback?.(value, app.canvas, this.#node);
     }
-    this.#node.setDirtyCanvas(true, true);
   }
 
   #reset(names) {
@@ -157,6 +155,8 @@ class HeadEditor {
 
   #show({ bitmap, source, error }) {
     const part = (name) => this.#root.querySelector(`.${name}`);
+    // The classic sliders are drawn as often as the picture: a whole canvas at each move costs more than the head.
+    this.#node.setDirtyCanvas(true, false);
     part("error").textContent = error ?? "";
     part("error").classList.toggle("on", Boolean(error));
     if (!bitmap) return;
@@ -180,7 +180,11 @@ class HeadEditor {
   #drawBall() {
     const names = ["ambient", "key_azimuth", "key_elevation", "key_intensity", "key_softness", "key_color"];
     const lamp = Object.fromEntries(names.map((name) => [name, this.#value(name)]));
-    drawBall(this.#root.querySelector(".ball"), lamp, this.#value("light") === "custom");
+    const lit = this.#value("light") === "custom";
+    const drawn = JSON.stringify([lamp, lit]);
+    if (drawn === this.#ball) return;
+    this.#ball = drawn;
+    drawBall(this.#root.querySelector(".ball"), lamp, lit);
   }
 
   // ---- what the node was last given; this browser tab remembers the server's token for it through a reload
@@ -236,6 +240,7 @@ class HeadEditor {
     this.#gesture = null;
     delete this.#root.dataset.gesture;
     this.#read([]);
+    this.#node.setDirtyCanvas(true, false);
     app.canvas.emitAfterChange();
   }
 
@@ -263,7 +268,7 @@ class HeadEditor {
         const value = this.#value(name);
         return DEGREES.has(name) ? `${value.toFixed(1)}°` : value.toFixed(2);
       };
-      chip.textContent = names.map((name) => `${LABELS[name] ?? name} ${number(name)}`).join("   ").replaceAll("-", "−");
+      chip.textContent = names.map((name) => `${LABELS[name] ?? name} ${number(name)}`).join(" · ").replaceAll("-", "−");
     }
   }
 
@@ -317,7 +322,7 @@ class HeadEditor {
   #follow(down, kind, move) {
     const root = this.#root;
     this.#begin(kind);
-    root.setPointerCapture(down.pointerId);
+    down.target.setPointerCapture(down.pointerId);
     root.querySelector(".hint").classList.add("off");
     const onMove = (event) => {
       event.stopPropagation();
@@ -370,6 +375,7 @@ class HeadEditor {
         return;
       }
       event.stopPropagation();
+      delete root.dataset.keys;
       root.focus({ preventScroll: true });
       inBall(event) ? this.#dragLight(event) : this.#drag(event);
     });
@@ -380,6 +386,9 @@ class HeadEditor {
     });
     root.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     root.addEventListener("keydown", (event) => this.#press(event));
+    // The ring is for those who come by keyboard.
+    root.addEventListener("keyup", () => (root.dataset.keys = ""));
+    root.addEventListener("blur", () => delete root.dataset.keys);
     // What feeds the node may have been changed elsewhere.
     root.addEventListener("pointerenter", () => this.#gesture || this.#want());
     for (const button of root.querySelectorAll("button")) {

@@ -46,7 +46,6 @@ export class Pictures {
     this.#busy = true;
     let pause = REST_MS;
     while (this.#wanted && !this.#closed) {
-      this.#wanted = false;
       const status = await this.#fetch(MOVING);
       if (status === 429 && !this.#wanted) {
         pause = RETRY_MS;
@@ -67,11 +66,14 @@ export class Pictures {
 
   async #fetch(side) {
     this.#abort = new AbortController();
+    const fields = this.#ask();
+    // What asking itself has changed is in the fields.
+    this.#wanted = false;
     try {
       const response = await api.fetchApi(PATH, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ view: this.#view, side, ...this.#ask() }),
+        body: JSON.stringify({ view: this.#view, side, ...fields }),
         signal: this.#abort.signal,
       });
       if (response.status === 200) {

@@ -1,0 +1,157 @@
+"""A real browser on a `ComfyProcess`: Chromium as the system has it, driven by Playwright (`pip install playwright` alone)."""
+
+import os
+import re
+import shutil
+import time
+
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-extensions", "--no-first-run")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Drafts would come back on the next start, and a first start would greet.
+QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Notification.ShowVersionUpdates": False}
+# What a host with a fresh user folder asks for and has not.
+NOISE = re.compile(r"/user\.css|/userdata\?dir=(workflows|subgraphs)|/comfy\.templates\.json")
+_READY = """() => window.app?.vueAppReady && !window.app.extensionManager?.spinner && window.app.canvas?.graph
+  && 'KSampler' in (window.LiteGraph?.registered_node_types ?? {})"""
+_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+# Statements with `app` and `node(id or type)` in scope.
+_RUN = """async (code) => {
+  const run = new (async () => {}).constructor('app', 'node', code);
+  const node = (key) => app.canvas.graph.nodes.find(n => n.id == key || n.type === key);
+  return (await run(window.app, node)) ?? null;
+}"""
+
+
+def find_chromium():
+    """Path of a Chromium (CAPFACE_CHROMIUM, or one on the path), or None."""
+    return os.environ.get("CAPFACE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def why_not():
+    """Why there can be no browser here, or None."""
+    try:
+        import playwright  # noqa: F401
+    except ImportError:
+        return "no playwright: pip install playwright (without its own browsers)"
+    return None if find_chromium() else "no Chromium: install it, or name it in CAPFACE_CHROMIUM"
+
+
+class Browser:
+    """A headless browser; a context manager."""
+
+    def __enter__(self):
+        from playwright.sync_api import sync_playwright
+
+        self._playwright = sync_playwright().start()
+        try:
+            self._browser = self._playwright.chromium.launch(executable_path=find_chromium(), args=list(ARGUMENTS))
+        except BaseException:
+            self._playwright.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._browser.close()
+        self._playwright.stop()
+
+    def session(self, size=(1400, 1000), scale=1.0):
+        """A browser session of its own: nothing is kept from others, its pages share what tabs share."""
+        return self._browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale, service_workers="block"
+        )
+
+
+class CanvasPage:
+    """ComfyUI's canvas in a tab.
+
+    Args:
+        session: From `Browser.session`.
+        url: The host's.
+        settings: The frontend's settings that differ; nothing is written to the host's user folder.
+
+    Attributes:
+        page: Playwright's page.
+        problems: Console errors, exceptions and answers from 400 on, less what every fresh host lacks.
+    """
+
+    def __init__(self, session, url, settings=None):
+        self.url, self.settings = url.rstrip("/"), {**QUIET, **(settings or {})}
+        self.page, self.problems = session.new_page(), []
+        self._under_way, self._last = set(), time.monotonic()
+        page = self.page
+        page.route(re.compile(r"^https?://(?!" + re.escape(self.url.split("//")[1]) + "/)"), lambda route: route.abort())
+        page.route(re.compile(re.escape(self.url) + r"/(api/)?settings\b"), self._answer_settings)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("response", self._see)
+        page.on("request", lambda request: self._under_way.add(request))
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, self._done)
+        self.open()
+
+    def open(self):
+        """Load the page, or load it again."""
+        self.page.goto(self.url, wait_until="domcontentloaded")
+        self.page.wait_for_function(_READY, polling=100, timeout=60_000)
+        self.idle()
+
+    def _answer_settings(self, route):
+        if route.request.method != "GET":
+            return route.fulfill(status=200, json=None)
+        answer = route.fetch()
+        values = answer.json()
+        return route.fulfill(response=answer, json={**values, **self.settings} if isinstance(values, dict) else values)
+
+    def _hear(self, message):
+        # Answers that fail are seen below, with their address.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.problems.append(message.text)
+
+    def _see(self, response):
+        if response.status >= 400 and not NOISE.search(response.url):
+            self.problems.append(f"{response.status} {response.url}")
+
+    def _done(self, request):
+        self._under_way.discard(request)
+        self._last = time.monotonic()
+
+    def idle(self, quiet=0.3, limit=20.0):
+        """Wait until nothing has been loading for a while, and it is drawn."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end and (self._under_way or time.monotonic() - self._last < quiet):
+            self.page.wait_for_timeout(30)
+        self.page.evaluate(_FRAMES)
+
+    def run(self, code):
+        """Run JavaScript statements in the page, with `app` and `node(id or type)` in scope; gives what they return."""
+        return self.page.evaluate(_RUN, code)
+
+    def prompt(self):
+        """What saving and what queueing sends: {"workflow", "output"}."""
+        return self.run("return app.graphToPrompt()")
+
+    def load(self, workflow, name="test"):
+        """Load a workflow in the canvas's own format."""
+        self.page.evaluate("([w, name]) => window.app.loadGraphData(w, true, false, name)", [workflow, name])
+        self.idle()
+
+    def at(self, selector, x, y, index=0):
+        """Page pixels of a place in an element, given as shares of its width and height."""
+        box = self.page.locator(selector).nth(index).bounding_box(timeout=10_000)
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def drag(self, selector, start, end, index=0, steps=8, key=None):
+        """Drag from one place in an element to another, both as for `at`, with a key held."""
+        (x0, y0), (x1, y1) = self.at(selector, *start, index), self.at(selector, *end, index)
+        mouse, keyboard = self.page.mouse, self.page.keyboard
+        if key:
+            keyboard.down(key)
+        mouse.move(x0, y0)
+        mouse.down()
+        for step in range(1, steps + 1):
+            mouse.move(x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps)
+            self.page.wait_for_timeout(20)
+        mouse.up()
+        if key:
+            keyboard.up(key)
+        self.idle()
