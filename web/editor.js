@@ -146,7 +146,8 @@ class HeadEditor {
     let node = this.#node;
     let slot = node.findInputSlot(input);
     for (let steps = 0; steps < 20; steps++) {
-      node = node.getInputNode?.(slot);
+      // A node that is being removed, or moved into a subgraph, is in no graph for a moment.
+      node = node.graph ? node.getInputNode?.(slot) : undefined;
       if (node?.type !== "Reroute") break;
       slot = 0;
     }
