@@ -7,14 +7,15 @@ from pathlib import Path
 
 from .standins import STAND_INS, make_standins
 
-CHECKPOINT, CLIP_VISION, CAPFACE, FACENET, *_ = STAND_INS
+CHECKPOINT, CLIP_VISION, CAPFACE, FACENET, PARSER, *_ = STAND_INS
 INPUTS = {
     CHECKPOINT: ("CheckpointLoaderSimple", "ckpt_name"),
     CLIP_VISION: ("CLIPVisionLoader", "clip_name"),
     CAPFACE: ("CapFaceLoad", "checkpoint"),
     FACENET: ("CapFaceLoadFaceReader", "facenet"),
+    PARSER: ("CapFaceLoadFaceReader", "parser"),
 }
-"""Which node's input names each file."""
+"""Files of the portrait workflow: which node's input names each."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ RECOGNISED = {
     CLIP_VISION: is_clip_vit_l,
     CAPFACE: lambda path: path.name == "caphuman.ckpt" or "zero_convs.11.0.weight" in "\n".join(shapes(path)),
     FACENET: lambda path: path.name == Path(FACENET).name,
+    PARSER: lambda path: path.name in (Path(PARSER).name, "parsing_bisenet.pth"),
 }
 
 
@@ -75,15 +77,15 @@ def choose(models: Path, *, say=print) -> dict[str, Weights]:
         models: The host's own `models` folder.
         say: Takes one line for each file.
     """
-    real = {kind: real_file(models, kind) for kind in STAND_INS}
+    real = {kind: real_file(models, kind) for kind in INPUTS}
     if real[CAPFACE] is None or real[CHECKPOINT] is None:
         real[CAPFACE] = real[CHECKPOINT] = None
     standins = make_standins(say=say) if None in real.values() else None
     chosen = {}
-    for kind, (_, what) in STAND_INS.items():
-        path = real[kind]
+    for kind, path in real.items():
         folder = (models if path else standins) / Path(kind).parent
         name = path.relative_to(folder).as_posix() if path else Path(kind).name
+        what = STAND_INS[kind][1]
         chosen[kind] = Weights(folder, name, what, path is not None)
         say(f"  {'real     ' if path else 'STAND-IN '} {what}: {path or name}")
     return chosen
