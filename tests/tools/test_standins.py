@@ -66,7 +66,7 @@ def test_real_files_are_told_from_others_by_their_layout(tmp_path, models):
 
 def test_a_hosts_other_files_are_left_alone(tmp_path):
     """ComfyUI's own folders hold placeholders, and users' hold files that the portrait does not load."""
-    for name in ("controlnet/control_v11p_sd15_openpose.safetensors", "checkpoints/put_checkpoints_here", "loras/a.safetensors"):
+    for name in ("controlnet/control_v11p_sd15_openpose.safetensors", "checkpoints/put_checkpoints_here", "loras/a.pt"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(b"not a model")
     chosen = weights.choose(tmp_path, say=lambda _: None)
