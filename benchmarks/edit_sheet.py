@@ -1,35 +1,28 @@
 """What each slider of Edit Head does to the built-in head, as one picture.
 
-    python benchmarks/edit_sheet.py [--only pose|expression|light] [picture.png]
+    python tasks.py bench edit_sheet [--only pose|expression|light] [picture.png]
 
 Writes output/edit_sheet.png unless told otherwise.
 """
 
 import argparse
-import importlib.util
-import sys
 import time
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from capface.flame import HeadModel, HeadParams, render_head
+from capface.flame.builtin import builtin_head
+from capface.flame.edit import change_face, place_head, scale_shape, turn_head
+from capface.flame.expressions import SLIDERS
+from capface.flame.lighting import CUSTOM, NEUTRAL, PRESETS, Lamp, Lighting, relight
+from capface.tools.sheet import BACKGROUND, INK, over_background, to_picture
+
 ROOT = Path(__file__).resolve().parent.parent
 TILE, GAP, CAPTION, COLUMNS = 232, 8, 20, 8
 ZOOM, FACE_ZOOM, FACE_SHIFT = 1.18, 2.0, -0.36
 """Sizes of the head where all of it shows and where its face does, and how far down the latter is, in frame units."""
-
-spec = importlib.util.spec_from_file_location("capface", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-pack = importlib.util.module_from_spec(spec)
-sys.modules["capface"] = pack
-spec.loader.exec_module(pack)
-
-from capface.flame import HeadModel, HeadParams, render_head  # noqa: E402
-from capface.flame.builtin import builtin_head  # noqa: E402
-from capface.flame.edit import change_face, place_head, scale_shape, turn_head  # noqa: E402
-from capface.flame.expressions import SLIDERS  # noqa: E402
-from capface.flame.lighting import CUSTOM, NEUTRAL, PRESETS, Lamp, Lighting, relight  # noqa: E402
-from capface.tools.sheet import BACKGROUND, INK, over_background, to_picture  # noqa: E402
 
 
 def face_of(model: HeadModel, head: HeadParams) -> HeadParams:

@@ -1,29 +1,22 @@
 """How long Edit Head's picture lags behind the mouse, in a real browser on a real ComfyUI.
 
-    python benchmarks/editor.py
+    python tasks.py bench editor
 
 Fifty drags turn the built-in head. Of each, the time from the last pointer event to the frame that shows its picture counts
 (256 × 256 while dragging). Needs `pip install playwright` and a Chromium; the machine should have nothing else to do.
 """
 
-import importlib.util
 import os
 import platform
 import statistics
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.comfy import ComfyProcess, find_host
+
 DRAGS, MOVES, MOVE_MS = 50, 10, 16
 EDITOR = ".capface-editor"
 
-spec = importlib.util.spec_from_file_location("capface", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-pack = importlib.util.module_from_spec(spec)
-sys.modules["capface"] = pack
-spec.loader.exec_module(pack)
-
-from capface.tools.browser import Browser, CanvasPage, why_not  # noqa: E402
-from capface.tools.comfy import ComfyProcess, find_host  # noqa: E402
 
 # Times of pointer events, and of the frames that show pictures: after the frame's callbacks a message comes when it is painted.
 WATCH = """

@@ -3,33 +3,25 @@
 Known heads of the built-in model are seen by a perfect camera: their landmarks, or renderings of them, go in, and the rotation
 and the landmarks that come out are compared with the known ones.
 
-    python benchmarks/fit.py [--deca models/deca/deca_model.tar --flame models/flame/generic_model.pkl] [--heads 8]
+    python tasks.py bench fit [--deca models/deca/deca_model.tar --flame models/flame/generic_model.pkl] [--heads 8]
 
 DECA needs its own weights, and FLAME's files to say what its codes mean; its rows are of FLAME's heads, rendered with skin.
 """
 
 import argparse
-import importlib.util
 import math
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("capface", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-pack = importlib.util.module_from_spec(spec)
-sys.modules["capface"] = pack
-spec.loader.exec_module(pack)
-
-from capface.flame import HeadParams, fit_landmarks, load_flame, render_head  # noqa: E402
-from capface.flame.builtin import builtin_head  # noqa: E402
-from capface.flame.camera import deca_camera, frame_to_pixels, project  # noqa: E402
-from capface.flame.landmarks import five_point_weights  # noqa: E402
-from capface.flame.rotation import axis_angle_to_matrix, matrix_to_axis_angle  # noqa: E402
-from capface.models.crops import deca_crop, deca_square, deca_transform  # noqa: E402
-from capface.models.deca import load_deca, split_code  # noqa: E402
+from capface.flame import HeadParams, fit_landmarks, load_flame, render_head
+from capface.flame.builtin import builtin_head
+from capface.flame.camera import deca_camera, frame_to_pixels, project
+from capface.flame.landmarks import five_point_weights
+from capface.flame.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from capface.models.crops import deca_crop, deca_square, deca_transform
+from capface.models.deca import load_deca, split_code
 
 YAWS = (-75, -60, -45, -30, -15, 0, 15, 30, 45, 60, 75)
 NOISE, MISSING = 0.02, 1 / 3

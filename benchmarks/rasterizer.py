@@ -1,29 +1,20 @@
 """What drawing a head costs on one CPU thread, against a matrix product of the same run.
 
-    python benchmarks/rasterizer.py
+    python tasks.py bench rasterizer
 
 A bumpy sphere of 10,000 faces covers most of a 512 × 512 frame. Times are the best of several runs, so that other work on the
 machine counts little; the ratios carry over to other machines, the milliseconds do not.
 """
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from capface.flame import HeadModel, HeadParams, rasterize, render_head
+from capface.flame.camera import frame_to_ndc, project
+
 SIZE = 512
 RUNS = 15
-
-spec = importlib.util.spec_from_file_location("capface", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-pack = importlib.util.module_from_spec(spec)
-sys.modules["capface"] = pack
-spec.loader.exec_module(pack)
-
-from capface.flame import HeadModel, HeadParams, rasterize, render_head  # noqa: E402
-from capface.flame.camera import frame_to_ndc, project  # noqa: E402
 
 
 def bumpy_sphere(rings: int = 51, sectors: int = 100) -> HeadModel:
