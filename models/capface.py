@@ -6,7 +6,7 @@ Keys are those of the released `control_model.*`; `tests/golden/capface_sd15.sha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from ..errors import BadFile, BadInput
 from . import layers
+from .denoiser import Denoiser
+from .encoder import Encoder, read_encoder
 
 HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
-"""Output channels of the hint encoder's convolutions, before the last one; every second one from the third on has stride 2."""
+"""The released hint encoder's output channels, before its last convolution; every second one from the third on has stride 2."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class CapFaceConfig:
     context_width: int = 768
     num_heads: int = 8
     """Attention heads. No shape tells them; every SD1.x network has 8."""
+    in_channels: int = 4
+    """Channels of the latents."""
+    hint_widths: tuple[int, ...] = HINT_WIDTHS
+    """Output channels of the hint encoder's convolutions, before the last one."""
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> "CapFaceConfig":
@@ -45,29 +51,18 @@ class CapFaceConfig:
         Raises:
             BadFile: if the keys are not CapFace's.
         """
-        try:
-            model_channels = shapes["input_blocks.0.0.weight"][0]
-            hint_channels = shapes["input_hint_block.0.weight"][1]
-            context_width = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
-            channels, blocks, attention, downsampling = [], [0], [], 1
-            for i in range(1, sum(key.startswith("zero_convs.") and key.endswith(".weight") for key in shapes)):
-                if f"input_blocks.{i}.0.op.weight" in shapes:
-                    downsampling *= 2
-                    blocks.append(0)
-                    continue
-                blocks[-1] += 1
-                if len(channels) < len(blocks):
-                    channels.append(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels)
-                if f"input_blocks.{i}.1.norm.weight" in shapes and downsampling not in attention:
-                    attention.append(downsampling)
-        except KeyError as missing:
-            raise BadFile(f"Not a complete CapFace network: the tensor {missing} is missing.") from None
-        if len(set(blocks)) != 1:
-            raise BadFile(f"Expected the same number of residual blocks on every level, got {blocks}.")
-        return cls(tuple(channels), blocks[0], tuple(attention), model_channels, hint_channels, context_width)
+        hint = [f"input_hint_block.{2 * i}.weight" for i in range(len(HINT_WIDTHS))]
+        missing = [key for key in hint if key not in shapes]
+        if missing:
+            raise BadFile(f"Not a complete CapFace network: the tensor {missing[0]!r} is missing.")
+        return cls(
+            **read_encoder(shapes, "CapFace network"),
+            hint_channels=shapes[hint[0]][1],
+            hint_widths=tuple(shapes[key][0] for key in hint),
+        )
 
 
-class CapFace(nn.Module):
+class CapFace(Encoder):
     """The side network π(z_t, t, H, f_id) of equation 6."""
 
     def __init__(
@@ -87,48 +82,51 @@ class CapFace(nn.Module):
             dtype: Their type.
             operations: Namespace of the layer classes; ComfyUI's own give casting and offloading inside it.
             attention: The attention kernel.
+
+        Raises:
+            BadInput: if there is not one width for each of the hint encoder's convolutions.
         """
-        super().__init__()
-        kw = {"device": device, "dtype": dtype, "operations": operations}
+        if len(config.hint_widths) != len(HINT_WIDTHS):
+            raise BadInput(f"CapFace's hint encoder needs {len(HINT_WIDTHS)} widths, got {config.hint_widths}.")
+        super().__init__(config, device=device, dtype=dtype, operations=operations, attention=attention)
         conv = {"device": device, "dtype": dtype}
-        transformer = {"attention": attention, **kw}
-        self.config = config
-        base, embedding = config.model_channels, 4 * config.model_channels
-
-        self.time_embed = nn.Sequential(
-            operations.Linear(base, embedding, **conv), nn.SiLU(), operations.Linear(embedding, embedding, **conv)
-        )
-        self.input_blocks = nn.ModuleList([layers.Block(operations.Conv2d(4, base, 3, padding=1, **conv))])
-        widths = [base]
-        channels, downsampling = base, 1
-        for level, mult in enumerate(config.channel_mult):
-            if level > 0:
-                self.input_blocks.append(layers.Block(layers.Downsample(channels, **kw)))
-                widths.append(channels)
-                downsampling *= 2
-            for _ in range(config.num_res_blocks):
-                block = [layers.ResBlock(channels, mult * base, embedding, **kw)]
-                channels = mult * base
-                if downsampling in config.attention_downsamplings:
-                    block.append(layers.SpatialTransformer(channels, config.context_width, config.num_heads, **transformer))
-                self.input_blocks.append(layers.Block(*block))
-                widths.append(channels)
-        self.zero_convs = nn.ModuleList([nn.Sequential(operations.Conv2d(w, w, 1, **conv)) for w in widths])
-
+        self.zero_convs = nn.ModuleList([nn.Sequential(operations.Conv2d(w, w, 1, **conv)) for w in self.widths])
+        base, channels = config.model_channels, self.widths[-1]
         hint, previous = [], config.hint_channels
-        for i, width in enumerate(HINT_WIDTHS):
+        for i, width in enumerate(config.hint_widths):
             stride = 2 if i in (2, 4, 6) else 1
             hint += [operations.Conv2d(previous, width, 3, padding=1, stride=stride, **conv), nn.SiLU()]
             previous = width
         self.input_hint_block = nn.Sequential(*hint, operations.Conv2d(previous, base, 3, padding=1, **conv))
 
-        self.middle_block = layers.Block(
-            layers.ResBlock(channels, channels, embedding, **kw),
-            layers.SpatialTransformer(channels, config.context_width, config.num_heads, **transformer),
-            layers.ResBlock(channels, channels, embedding, **kw),
-        )
         self.middle_block_out = nn.Sequential(operations.Conv2d(channels, channels, 1, **conv))
         self.mask_predict = nn.Sequential(operations.Conv2d(base, 1, 3, padding=1, **conv))
+
+    @classmethod
+    def from_denoiser(
+        cls, denoiser: Denoiser, *, hint_channels: int = 9, hint_widths: Sequence[int] = HINT_WIDTHS
+    ) -> "CapFace":
+        """Make an untrained CapFace of a denoiser: its encoder copied, so that training starts from what it can see.
+
+        Zero convolutions are zero, so the residuals are; so is the hint encoder's last convolution, as in a ControlNet, so that
+        the features begin as the denoiser's own. The other hint layers and the mask are drawn by torch's default.
+
+        Args:
+            denoiser: The base model; CapFace takes over its sizes, device and type, and shares no memory with it.
+            hint_channels: Channels of the head maps.
+            hint_widths: Output channels of the hint encoder's convolutions, before the last one.
+        """
+        base = denoiser.config
+        shared = {f.name: getattr(base, f.name) for f in fields(CapFaceConfig) if hasattr(base, f.name)}
+        config = CapFaceConfig(**shared, hint_channels=hint_channels, hint_widths=tuple(hint_widths))
+        like = denoiser.time_embed[0].weight
+        network = cls(config, device=like.device, dtype=like.dtype)
+        for part in ("time_embed", "input_blocks", "middle_block"):
+            getattr(network, part).load_state_dict(getattr(denoiser, part).state_dict())
+        for layer in (network.zero_convs, network.middle_block_out, network.input_hint_block[-1]):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+        return network
 
     def encode_hint(self, hint: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the head maps. The result depends on them alone, so it is computed once per hint.
@@ -157,7 +155,7 @@ class CapFace(nn.Module):
         """Compute the residuals F_t = π(z_t, t, H, f_id) of equation 6, neither masked nor scaled.
 
         Args:
-            x: Noisy latents z_t `[B, 4, h, w]`, scaled as the denoiser's own input.
+            x: Noisy latents z_t `[B, in_channels, h, w]`, scaled as the denoiser's own input.
             timesteps: `[B]`, 0..999, fractions allowed.
             guided: `[B or 1, C, h, w]` from `encode_hint`.
             context: Identity tokens `[B or 1, N, context_width]`, or None for the dropped identity ∅ (equal to all-zero tokens,
@@ -166,7 +164,7 @@ class CapFace(nn.Module):
         Returns:
             The residuals in the encoder's order, the middle block's last.
         """
-        embedding = self.time_embed(layers.timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
+        embedding = self.embed_timesteps(timesteps, x.dtype)
         if context is not None and context.shape[0] != x.shape[0]:
             context = context.expand(x.shape[0], -1, -1)
         residuals = []

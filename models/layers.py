@@ -1,4 +1,4 @@
-"""The blocks of a Stable Diffusion 1.5 encoder, with the module names of its checkpoints.
+"""The blocks of a Stable Diffusion 1.x network, with the module names of its checkpoints.
 
 Every block takes `device, dtype, operations`: `operations` is a namespace with `Linear`, `Conv2d`, `GroupNorm` and `LayerNorm`,
 `torch.nn` by default. A host may pass its own, which then cast or stream the weights.
@@ -7,7 +7,7 @@ Tensors are `[B, C, H, W]` (feature maps) or `[B, N, C]` (tokens). B batch, C ch
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -192,16 +192,30 @@ class Downsample(nn.Module):
         return self.op(x)
 
 
-class Block(nn.Sequential):
-    """Layers in a row that are each given what they need: the timestep embedding, the context, or only the feature map."""
+class Upsample(nn.Module):
+    """Enlarges height and width, about twofold, and smooths with a convolution."""
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
-        """`x [B,C,H,W]`, `embedding [B,E]`, `context [B,M,D]` or None -> `[B,C',H',W']`."""
+    def __init__(self, channels: int, *, device=None, dtype=None, operations=nn):
+        super().__init__()
+        self.conv = operations.Conv2d(channels, channels, 3, padding=1, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """`[B,C,h,w]` -> `[B,C,*size]`. The size is given, since halving an odd one has rounded it up."""
+        return self.conv(F.interpolate(x, size=tuple(size), mode="nearest"))
+
+
+class Block(nn.Sequential):
+    """Layers in a row that are each given what they need: the timestep embedding, the context, a size, or only the map."""
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, size: Sequence[int] | None = None) -> Tensor:
+        """`x [B,C,H,W]`, `embedding [B,E]`, `context [B,M,D]` or None, the `size` to enlarge to -> `[B,C',H',W']`."""
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, embedding)
             elif isinstance(layer, SpatialTransformer):
                 x = layer(x, context)
+            elif isinstance(layer, Upsample):
+                x = layer(x, size)
             else:
                 x = layer(x)
         return x

@@ -2,6 +2,7 @@
 
 Each is random from a fixed seed. What they make is an image, not a portrait; what they prove is that every file is found, read
 and used. The big ones store zeros for most of their layers as a hole in the file, so that they cost little time and disk.
+The pictures that the workflows load are here, too.
 """
 
 import hashlib
@@ -14,9 +15,11 @@ import zlib
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 from torch import Tensor
 
 from ..models.capface import CapFace, CapFaceConfig, IdentityTokens
+from ..models.denoiser import Denoiser, DenoiserConfig
 from ..models.parsing import LABELS
 
 LIST = "stand-ins.json"
@@ -73,21 +76,9 @@ def capface_shapes() -> Shapes:
 
 
 def unet_shapes() -> Shapes:
-    """Keys and shapes of the small SD1.5 UNet: CapFace's encoder and middle, and a decoder of two blocks."""
-    encoder = {k: s for k, s in capface_shapes().items() if k.startswith(("time_embed.", "input_blocks.", "middle_block."))}
-    shapes, width = dict(encoder), SMALL.model_channels
-    for i in range(SMALL.num_res_blocks + 1):
-        block = f"output_blocks.{i}."
-        shapes |= {k.replace("input_blocks.1.", block, 1): s for k, s in encoder.items() if k.startswith("input_blocks.1.")}
-        # each takes one of the encoder's outputs beside its input
-        shapes |= {
-            f"{block}0.in_layers.0.weight": (2 * width,),
-            f"{block}0.in_layers.0.bias": (2 * width,),
-            f"{block}0.in_layers.2.weight": (width, 2 * width, 3, 3),
-            f"{block}0.skip_connection.weight": (width, 2 * width, 1, 1),
-            f"{block}0.skip_connection.bias": (width,),
-        }
-    return shapes | {"out.0.weight": (width,), "out.0.bias": (width,), "out.2.weight": (4, width, 3, 3), "out.2.bias": (4,)}
+    """Keys and shapes of the small SD1.5 UNet."""
+    config = DenoiserConfig(SMALL.channel_mult, SMALL.num_res_blocks, SMALL.attention_downsamplings)
+    return {k: tuple(v.shape) for k, v in Denoiser(config, device="meta").state_dict().items()}
 
 
 def transformer_shapes(prefix: str, layers: int, width: int) -> Shapes:
@@ -217,6 +208,18 @@ def write_controlnet(path: Path) -> None:
     write_safetensors(path, {f"control_model.{k}": fill("stock." + k, s) for k, s in shapes.items()}, {})
 
 
+def write_lora(path: Path) -> None:
+    """A LoRA of rank 4 in kohya's layout, for an attention layer of the small SD1.5's and one of its text encoder's."""
+    tensors = {}
+    for layer, into, out in (
+        ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v", 768, SMALL.model_channels),
+        ("lora_te_text_model_encoder_layers_0_self_attn_v_proj", 768, 768),
+    ):
+        down, up = f"{layer}.lora_down.weight", f"{layer}.lora_up.weight"
+        tensors |= {down: fill(down, (4, into)), up: fill(up, (out, 4)), f"{layer}.alpha": torch.tensor(4.0)}
+    write_safetensors(path, tensors, {})
+
+
 def write_facenet(path: Path) -> None:
     """FaceNet as facenet-pytorch publishes it, with the classifier that nobody uses."""
     shapes = json.loads(_FACENET_SHAPES.read_text(encoding="utf-8"))
@@ -235,19 +238,23 @@ def write_parser(path: Path) -> None:
 
 
 STAND_INS = {
-    "checkpoints/v1-5-pruned-emaonly.safetensors": (write_checkpoint, "Stable Diffusion 1.5"),
+    "checkpoints/realisticVisionV60B1_v51VAE.safetensors": (write_checkpoint, "Realistic Vision (SD 1.5)"),
     "clip_vision/clip-vit-large-patch14.safetensors": (write_clip_vision, "CLIP ViT-L/14's image encoder"),
     "capface/caphuman.ckpt": (write_capface, "CapFace (the released caphuman.ckpt)"),
     "facenet/20180402-114759-vggface2.pt": (write_facenet, "FaceNet trained on VGGFace2"),
     "face_parsing/79999_iter.pth": (write_parser, "the face parser (BiSeNet)"),
-    "controlnet/control_v11p_sd15_openpose.safetensors": (write_controlnet, "the OpenPose ControlNet"),
+    "checkpoints/toonyou_beta6.safetensors": (write_checkpoint, "ToonYou (SD 1.5)"),
+    "controlnet/control_v11p_sd15_openpose_fp16.safetensors": (write_controlnet, "the OpenPose ControlNet"),
+    "controlnet/control_v11f1p_sd15_depth_fp16.safetensors": (write_controlnet, "the depth ControlNet"),
+    "loras/add_detail.safetensors": (write_lora, "a LoRA"),
 }
 """File in a models folder -> its writer, and what it stands in for."""
 
 
 def kept_folder() -> Path:
     """The folder in which stand-ins are kept between runs; named after the code that makes them, older ones are removed."""
-    sources = (Path(__file__), PACK / "models" / "capface.py", PACK / "models" / "layers.py", _FACENET_SHAPES, _PARSER_SHAPES)
+    networks = [PACK / "models" / f"{name}.py" for name in ("capface", "denoiser", "encoder", "layers")]
+    sources = (Path(__file__), *networks, _FACENET_SHAPES, _PARSER_SHAPES)
     folder = PACK / "output" / "stand-ins" / hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     for old in folder.parent.glob("*"):
         if old != folder:
@@ -281,3 +288,34 @@ def make_standins(models: Path | None = None, *, say=print) -> Path:
     rows = [{"file": file, "stands_in_for": name} for file, (_, name) in STAND_INS.items()]
     (models / LIST).write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return models
+
+
+def skeleton(width: int = 512, height: int = 768) -> Image.Image:
+    """Somebody who stands, drawn as OpenPose draws: a colour for each limb."""
+    picture = Image.new("RGB", (width, height))
+    pen = ImageDraw.Draw(picture)
+    nose, neck, hips = (0.5, 0.2), (0.5, 0.28), ((0.44, 0.55), (0.56, 0.55))
+    shoulders, hands = ((0.38, 0.29), (0.62, 0.29)), ((0.33, 0.55), (0.67, 0.55))
+    limbs = [(nose, neck)]
+    for shoulder, hand, hip in zip(shoulders, hands, hips, strict=True):
+        elbow = ((shoulder[0] + hand[0]) / 2, (shoulder[1] + hand[1]) / 2)
+        knee, foot = (hip[0], 0.74), (hip[0], 0.93)
+        limbs += [(neck, shoulder), (shoulder, elbow), (elbow, hand), (neck, hip), (hip, knee), (knee, foot)]
+    for i, ends in enumerate(limbs):
+        colour = ImageColor.getrgb(f"hsv({360 * i // len(limbs)}, 100%, 100%)")
+        pen.line([(x * width, y * height) for x, y in ends], colour, width // 50)
+    return picture
+
+
+def write_inputs(folder: Path) -> None:
+    """Write the pictures that the workflows load, by the names that they have there, into ComfyUI's input folder.
+
+    The photos are of scikit-image's astronaut, as she is and mirrored; the depth picture is a floor that recedes.
+    """
+    import skimage.data
+
+    photo = Image.fromarray(skimage.data.astronaut())
+    photo.save(folder / "photo.png")
+    ImageOps.mirror(photo).save(folder / "photo2.png")
+    skeleton().save(folder / "openpose.png")
+    Image.linear_gradient("L").convert("RGB").resize((512, 512)).save(folder / "depth.png")
