@@ -52,6 +52,11 @@ def pixels_to_frame(points: Tensor, height: int, width: int) -> Tensor:
     return (points - points.new_tensor([width / 2, height / 2])) / half_side(height, width)
 
 
+def detected_to_frame(points: Tensor, height: int, width: int) -> Tensor:
+    """Points `[..., 2]` as detectors give them, with whole numbers at pixels' centres, to frame units."""
+    return pixels_to_frame(points + 0.5, height, width)
+
+
 def deca_camera(camera: Tensor, crop_transform: Tensor, height: int, width: int) -> Tensor:
     """DECA's camera and crop as one camera in frame units.
 

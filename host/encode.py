@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, NoFaceFound
-from ..models.crops import facenet_face, ffhq_crop, move_box
 from ..models.detection import FaceDetection
 from ..models.parsing import keep_face
+from ..models.portrait import cut
 from .identity import Identity, nobody
 from .image_tokens import clip_tokens
 from .reader import WITHOUT_PARSER, FaceReader
@@ -138,29 +138,6 @@ def encode_identity(
         [0.0 if face is None else face.area for face in faces],
         notes,
     )
-
-
-def cut(image: Tensor, face: FaceDetection, align: bool) -> tuple[Tensor, Tensor]:
-    """Cut the portrait and FaceNet's face out of a photo.
-
-    FaceNet's face is cut from the portrait, by the detector's box moved there. FaceNet itself was trained on faces as they were
-    held, but CapFace learned from its embeddings of aligned portraits. Only so a tilted face is upright, and one at the photo's
-    border is padded before the box is stretched to FaceNet's square. What it costs is one more resampling. The detector is not
-    asked again: over seven faces its second box was hardly nearer to the box of the upright portrait (mean IoU 0.92 to the
-    moved box's 0.89 upright, 0.82 to 0.78 at 30° of tilt, 0.74 to 0.74 at 50°), and it may be another person's.
-
-    Args:
-        image: RGB `[3, H, W]` in 0..1, on the CPU.
-        face: The face in it.
-        align: Whether the portrait is aligned, or the whole photo.
-
-    Returns:
-        The portrait `[3, h, w]` in 0..1, and FaceNet's input `[3, 160, 160]`.
-    """
-    if not align:
-        return image, facenet_face(image, face.box)
-    portrait, transform = ffhq_crop(image, face.points5)
-    return portrait, facenet_face(portrait, move_box(transform, face.box))
 
 
 def side_by_side(*pictures: Tensor, height: int = PANEL) -> Tensor:

@@ -10,22 +10,20 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..errors import BadFile, BadInput, CapFaceError, MissingFile
-from ..flame.camera import deca_camera, half_side
+from ..errors import BadInput, CapFaceError, MissingFile
+from ..flame.camera import half_side
+from ..flame.deca import DECA_KINDS, deca_heads
 from ..flame.fit import fit_landmarks, landmark_error
 from ..flame.head import HeadModel
 from ..flame.params import HeadParams
 from ..flame.preview import overlay
 from ..flame.render import render_head
 from ..flame.smooth import smooth
-from ..models.deca import DecaCode
 from . import assets
 from .reader import FaceReader, frame_points
 
 AUTO, REFINED, DECA, LANDMARKS = METHODS = ("auto", "DECA refined by landmarks", "DECA", "landmarks")
 ERROR, SKIP, HOLD = ON_NO_FACE = ("error", "skip", "hold last")
-DECA_KINDS = ("flame2020", "flame")
-"""Kinds of head model whose components DECA's codes are made of."""
 PREVIEW_SIDE = 1024
 """Longest side of a preview, in pixels."""
 
@@ -172,29 +170,6 @@ def _fit_each(model: HeadModel, points: Tensor, start: HeadParams | None) -> Hea
         heads.append(fit_landmarks(model, points[i : i + 1], start=None if start is None else start[i]).params)
         progress.update(1)
     return HeadParams.cat(heads)
-
-
-def deca_heads(code: DecaCode, crops: Tensor, height: int, width: int) -> HeadParams:
-    """DECA's codes as heads in the frame that the crops were cut from.
-
-    Args:
-        code: B codes.
-        crops: `[B, 3, 3]`, image pixel to crop pixel.
-        height: Of the photos, in pixels.
-        width: Of the photos, in pixels.
-
-    Raises:
-        BadFile: the codes are none of heads.
-    """
-    camera = deca_camera(code.camera, crops, height, width)
-    parts = {name: getattr(code, name) for name in ("shape", "texture", "expression", "rotation", "jaw", "light")}
-    if (camera[:, 0] <= 0).any() or not all(torch.isfinite(part).all() for part in (camera, *parts.values())):
-        raise BadFile(
-            "DECA's network gave no head: expected finite numbers and scales above 0, got scales "
-            f"{[round(scale, 3) for scale in code.camera[:, 0].tolist()]}. Its file is not the trained one. "
-            f"{assets.DECA.how_to_get()}."
-        )
-    return HeadParams.neutral(len(camera)).replace(camera=camera, **parts)
 
 
 def fit_preview(images: Tensor, fitted: FittedHeads, model: HeadModel) -> Tensor:

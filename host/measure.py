@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
 from ..flame.builtin import builtin_head
+from ..flame.deca import DECA_KINDS, deca_heads
 from ..flame.fit import fit_landmarks, landmark_error
 from ..flame.head import HeadModel
 from ..flame.measure import GROUPS, face_size, head_difference, head_rmse
@@ -25,9 +26,8 @@ from ..models.arcface import ArcFace
 from ..models.detection import FaceDetection
 from ..models.measure import cosine, is_best, prompt_scores
 from ..models.open_clip import OpenClip, load_open_clip
+from ..models.portrait import cut
 from . import assets
-from .encode import cut
-from .fitting import DECA_KINDS, deca_heads
 from .identity import Identity
 from .reader import FaceReader, frame_points
 

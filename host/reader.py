@@ -10,18 +10,13 @@ import comfy.ops
 import torch
 from torch import Tensor
 
-from ..errors import MissingFile, MissingPackage, NoFaceFound
-from ..flame.camera import pixels_to_frame
-from ..models.crops import (
-    deca_crop,
-    deca_square,
-    deca_square_from_box,
-    deca_transform,
-)
+from ..errors import NoFaceFound
+from ..flame.camera import detected_to_frame
 from ..models.deca import DecaCode, load_deca, split_code
-from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, detector_problems
+from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, open_detector
 from ..models.facenet import load_facenet
 from ..models.parsing import load_parser
+from ..models.portrait import deca_face
 from . import assets
 from .image_tokens import load_open_clip
 
@@ -52,19 +47,7 @@ class FaceReader:
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:
-        root = assets.folder(assets.INSIGHTFACE)
-        name = self.detector_name
-        if name == "auto":
-            problems = detector_problems(root)
-            name = next((n for n, problem in problems.items() if problem is None), None)
-            if name is None:
-                raise MissingPackage("No face detector is there. " + " Or: ".join(problems.values()))
-        if name == "insightface":
-            try:
-                return InsightFaceDetector(root)
-            except MissingFile:
-                return InsightFaceDetector(root, "antelopev2")
-        return MtcnnDetector()
+        return open_detector(self.detector_name, assets.folder(assets.INSIGHTFACE))
 
     @cached_property
     def _facenet(self) -> comfy.model_patcher.ModelPatcher:
@@ -152,9 +135,9 @@ class FaceReader:
         """
         transforms, crops = [], []
         for image, face in zip(images, faces, strict=True):
-            square = deca_square_from_box(face.box) if face.points68 is None else deca_square(face.points68)
-            transforms.append(deca_transform(*square))
-            crops.append(deca_crop(image.cpu(), transforms[-1]))
+            crop, transform = deca_face(image.cpu(), face)
+            crops.append(crop)
+            transforms.append(transform)
         codes = []
         for batch in torch.stack(crops).split(DECA_BATCH):
             mm.throw_exception_if_processing_interrupted()
@@ -209,5 +192,4 @@ def frame_points(faces: list[FaceDetection], height: int, width: int) -> Tensor:
     """
     dense = all(face.points68 is not None for face in faces)
     points = torch.stack([face.points68 if dense else face.points5 for face in faces])
-    # A detector's integers are pixel centres, the camera's are pixel edges.
-    return pixels_to_frame(points + 0.5, height, width)
+    return detected_to_frame(points, height, width)

@@ -282,6 +282,30 @@ def detector_problems(root, name="buffalo_l"):
     return problems
 
 
+def open_detector(name, root):
+    """The detector of a name.
+
+    Args:
+        name: "insightface" (its pack buffalo_l, else antelopev2), "mtcnn", or "auto", the first of them that can be used.
+        root: As for `InsightFaceDetector`.
+
+    Raises:
+        MissingPackage: When the package is not installed; for "auto", when no detector can be used, saying what each lacks.
+        MissingFile, BadFile: As `InsightFaceDetector`.
+    """
+    if name == "auto":
+        problems = detector_problems(root)
+        name = next((n for n, problem in problems.items() if problem is None), None)
+        if name is None:
+            raise MissingPackage("No face detector is there. " + " Or: ".join(problems.values()))
+    if name == "insightface":
+        try:
+            return InsightFaceDetector(root)
+        except MissingFile:
+            return InsightFaceDetector(root, "antelopev2")
+    return MtcnnDetector()
+
+
 def _pack_files(folder):
     """Detector and landmark network of a folder, None for what is not there."""
     found = sorted(path for pattern in DETECTOR_FILES for path in folder.glob(pattern))

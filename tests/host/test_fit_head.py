@@ -14,7 +14,7 @@ from capface.flame.camera import frame_to_pixels, project
 from capface.flame.landmarks import five_point_weights
 from capface.flame.render import landmark_pixels
 from capface.models.crops import deca_crop, deca_square, deca_transform
-from capface.models.deca import CODE_SIZE, DecaCode, DecaEncoder, split_code
+from capface.models.deca import CODE_SIZE, DecaEncoder, split_code
 from capface.models.detection import FaceDetection
 from capface.tests.flame.flame_files import write_flame
 from capface.tests.flame.heads import golden_model
@@ -219,17 +219,6 @@ def test_weights_that_are_not_decas_are_named(flame, deca_file, weights):
         torch.save({"E_flame": {**weights, "layers.2.bias": wrong * weights["layers.2.bias"]}}, deca_file)
         with pytest.raises(BadFile, match=r"scales above 0.*deca_model\.tar.*b182e51c"):
             fit(photos(1), reader_of(seen(flame, known_heads((0.0,)))), flame, method="DECA")
-
-
-def test_a_code_becomes_a_head_field_by_field():
-    from capface.host.fitting import deca_heads
-
-    code = torch.randn(2, CODE_SIZE)
-    code[:, 206] = 5.0
-    heads = deca_heads(split_code(code), torch.eye(3).expand(2, 3, 3), 224, 224)
-    parts: DecaCode = split_code(code)
-    for name in ("shape", "texture", "expression", "rotation", "jaw", "light"):
-        assert torch.equal(getattr(heads, name), getattr(parts, name))
 
 
 # Landmarks

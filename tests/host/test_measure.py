@@ -98,9 +98,9 @@ def test_the_same_photo_is_the_same_person_and_another_is_less(photo, other, rea
 
 
 def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader):
-    from capface.host.encode import cut
     from capface.host.identity import LOCAL_TOKENS, LOCAL_WIDTH, Identity, nobody
     from capface.host.images import from_image
+    from capface.models.portrait import cut
 
     images = from_image(photo)
     crop = cut(images[0], reader.faces(images, "largest", 0)[0], True)[1]

@@ -14,6 +14,7 @@ from capface.models.detection import (
     choose_face,
     detector_problems,
     find_pack,
+    open_detector,
 )
 
 
@@ -327,3 +328,14 @@ def test_detector_problems_say_what_is_missing(root, tmp_path, monkeypatch, mtcn
     problems = detector_problems(root)
     assert "pip install" in problems["mtcnn"]
     assert "pip install" in problems["insightface"]
+
+
+def test_the_first_detector_that_can_be_used_is_opened(root, tmp_path, monkeypatch, mtcnn):
+    assert isinstance(open_detector("auto", root), InsightFaceDetector)
+    assert isinstance(open_detector("auto", tmp_path), MtcnnDetector)
+    assert isinstance(open_detector("mtcnn", root), MtcnnDetector)
+    with pytest.raises(MissingFile, match="antelopev2 is not in"):
+        open_detector("insightface", tmp_path)
+    monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
+    with pytest.raises(MissingPackage, match=r"No face detector is there.*buffalo_l is not in.*Or: .*pip install"):
+        open_detector("auto", tmp_path)
