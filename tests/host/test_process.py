@@ -58,13 +58,12 @@ def wrong_models(tmp_path_factory):
 def client(comfyui, standins, wrong_models):
     """A running ComfyUI with the stand-ins, and the astronaut as photo.png in its input folder."""
     with ComfyProcess(comfyui, model_folders(standins, wrong_models)) as process, ComfyClient(process) as client:
-        for name, photo in (("photo.png", skimage.data.astronaut()), ("photo2.png", skimage.data.astronaut()[:, ::-1])):
-            assert client.upload_image(png(np.ascontiguousarray(photo)), name) == name
+        assert client.upload_image(png(skimage.data.astronaut()), "photo.png") == "photo.png"
         yield client
 
 
 def shipped(name):
-    """A shipped API workflow, small and short; its photos are photo.png and photo2.png."""
+    """A shipped API workflow, small and short; its photo is photo.png."""
     prompt = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     inputs(prompt, "EmptyLatentImage").update(width=WIDTH, height=HEIGHT)
     inputs(prompt, "KSampler").update(steps=STEPS, seed=1)
@@ -260,20 +259,3 @@ def test_an_identity_is_saved_and_makes_the_same_portrait_without_the_photo(clie
         client.queue(
             {"100": outside, "101": {"class_type": "CapFaceSaveIdentity", "inputs": {**inputs_of, "identity": ["100", 0]}}}
         )
-
-
-@pytest.mark.parametrize("name", ["landmark_control", "head_first", "two_people"])
-def test_every_part_of_a_shipped_workflow_acts(client, portrait, name):
-    """The image differs from the portrait's, and again when the part that the workflow shows is taken out."""
-    inputs(portrait, "KSampler")["steps"] = 5  # the schedule then begins early enough for a part of its first third to act
-    _, plain = render(client, portrait)
-    prompt = shipped(name)
-    sampler = inputs(prompt, "KSampler")
-    sampler["steps"] = 5
-    _, whole = render(client, prompt)
-    assert np.abs(whole - plain).mean() > 0.1
-    last = sampler["positive"][0]
-    before = prompt[last]["inputs"]
-    sampler.update(positive=before["positive"], negative=before["negative"])
-    _, without = render(client, prompt)
-    assert np.abs(whole - without).mean() > 0.1

@@ -1,0 +1,120 @@
+"""Every workflow in workflows/api, run to its end in a real ComfyUI process with stand-ins.
+
+`python tasks.py test tests/host/test_workflows.py --durations=0` lists how long each took.
+"""
+
+import copy
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, model_folders
+from capface.tools.standins import write_inputs
+
+WORKFLOWS = sorted((PACK / "workflows" / "api").glob("*.json"))
+SHRINK, STEPS = 4, 5
+"""Sizes are divided by the first. With the steps, the schedule begins early enough for a part of its first third to act."""
+SAVED = {
+    "expressions": (1, 1024, 1024),
+    "lights": (4, 512, 512),
+    "measure": (4, 512, 512),
+    "openpose_body": (1, 512, 768),
+    "second_pass": (1, 1024, 1024),
+    "turntable": (8, 512, 512),
+    "two_people": (1, 768, 512),
+}
+"""How many pictures a workflow saves, and their width and height; one of 512 × 512 where nothing else is said."""
+
+
+@pytest.fixture(scope="module")
+def client(comfyui, standins):
+    """A running ComfyUI with stand-ins for everything that the workflows load."""
+    with ComfyProcess(comfyui, model_folders(standins)) as process, ComfyClient(process) as client:
+        write_inputs(process.base / "input")
+        yield client
+
+
+def read(path):
+    """A workflow as it is shipped."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shrunk(prompt):
+    """The same workflow with small pictures and few steps."""
+    prompt = copy.deepcopy(prompt)
+    for inputs in (node["inputs"] for node in prompt.values()):
+        for side in ("width", "height"):
+            if side in inputs:
+                inputs[side] //= SHRINK
+        if "steps" in inputs:
+            inputs["steps"] = STEPS
+    return prompt
+
+
+def of(prompt, class_type):
+    """Ids of a class's nodes."""
+    return [key for key, node in prompt.items() if node["class_type"] == class_type]
+
+
+def run(client, prompt):
+    """Run a prompt that has to succeed; returns what its nodes showed, and what it saved as `[B, H, W, 3]` floats."""
+    done = client.run(prompt)
+    assert done.status == "success", f"{done.error.get('node_type')}: {done.error.get('exception_message')}"
+    (save,) = of(prompt, "SaveImage")
+    return done.outputs, pictures(client, done.outputs[save])
+
+
+def pictures(client, output):
+    """A node's pictures `[B, H, W, 3]` as floats."""
+    files = [io.BytesIO(client.fetch(image)) for image in output["images"]]
+    return np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_and_its_parts_act(client, path):
+    """What it saves is as large as announced, and changes when anything that has a strength is taken out."""
+    prompt = shrunk(read(path))
+    outputs, saved = run(client, prompt)
+    count, width, height = SAVED.get(path.stem, (1, 512, 512))
+    assert saved.shape == (count, height // SHRINK, width // SHRINK, 3)
+    assert saved.std(axis=(1, 2, 3)).min() > 4
+
+    for draw in of(prompt, "CapFaceRenderHead"):
+        heads = pictures(client, outputs[draw])
+        assert all(np.abs(a - b).mean() > 0.1 for i, a in enumerate(heads) for b in heads[:i]), "two heads are alike"
+
+    assert of(prompt, "CapFaceApply")
+    for key, node in prompt.items():
+        strengths = [name for name in node["inputs"] if name.startswith("strength")]
+        if strengths:
+            weaker = copy.deepcopy(prompt)
+            weaker[key]["inputs"].update(dict.fromkeys(strengths, 0.0))
+            _, without = run(client, weaker)
+            assert np.abs(saved - without).mean((1, 2, 3)).min() > 0.1, f"{node['_meta']['title']} does nothing"
+
+
+def test_portraits_are_measured(client):
+    prompt = shrunk(read(PACK / "workflows" / "api" / "measure.json"))
+    outputs, portraits = run(client, prompt)
+    (measure,) = of(prompt, "CapFaceMeasure")
+    (table,) = outputs[measure]["text"]
+    assert re.findall(r"^ *(\d+)\b", table, re.MULTILINE) == [str(i + 1) for i in range(len(portraits))]
+    assert len(outputs[measure]["images"]) == len(portraits)
+
+
+def test_workflows_are_of_core_nodes_and_the_packs_own(client):
+    modules = {name: node["python_module"] for name, node in client.object_info().items()}
+    for path in WORKFLOWS:
+        prompt = read(path)
+        for key, node in prompt.items():
+            where = f"{path.stem}, node {key}"
+            assert key.isdecimal() and node["_meta"]["title"], where
+            assert re.match(rf"nodes$|comfy_extras\.|custom_nodes\.{re.escape(FOLDER)}$", modules[node["class_type"]]), where
+
+
+def test_what_is_said_of_pictures_is_of_workflows_that_are_there():
+    assert SAVED.keys() <= {path.stem for path in WORKFLOWS}
