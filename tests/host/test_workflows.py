@@ -16,7 +16,7 @@ from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, model_f
 from capface.tools.standins import write_inputs
 
 WORKFLOWS = sorted((PACK / "workflows" / "api").glob("*.json"))
-SHRINK, STEPS = 4, 5
+SHRINK, STEPS = 8, 5
 """Sizes are divided by the first. With the steps, the schedule begins early enough for a part of its first third to act."""
 SAVED = {
     "expressions": (1, 1024, 1024),
