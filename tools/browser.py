@@ -1,5 +1,6 @@
 """A real browser on a `ComfyProcess`: Chromium as the system has it, driven by Playwright (`pip install playwright` alone)."""
 
+import json
 import os
 import re
 import shutil
@@ -127,8 +128,8 @@ class CanvasPage:
         return self.page.evaluate(_RUN, code)
 
     def prompt(self):
-        """What saving and what queueing sends: {"workflow", "output"}."""
-        return self.run("return app.graphToPrompt()")
+        """What saving and what queueing sends, as JSON: {"workflow", "output"}."""
+        return json.loads(self.run("return JSON.stringify(await app.graphToPrompt())"))
 
     def load(self, workflow, name="test"):
         """Load a workflow in the canvas's own format."""
