@@ -10,7 +10,7 @@ import pytest
 from capface.tests.conftest import ROOT
 
 LAYERS = {"": {"nodes"}, "nodes": {"nodes", "host", "flame", "models"}, "host": {"host", "flame", "models"}}
-LAYERS |= {"flame": {"flame"}, "models": {"models"}}
+LAYERS |= {"flame": {"flame"}, "models": {"models"}, "training": {"training", "models", "flame"}}
 """Which parts of the pack each part may import; `errors` is everybody's."""
 HOST = {
     "comfy",
@@ -24,6 +24,7 @@ HOST = {
     "latent_preview",
 }
 OPTIONAL = {"insightface", "onnxruntime", "facenet_pytorch", "open_clip", "pytorch3d", "kornia", "scipy", "chumpy", "cv2"}
+OPTIONAL |= {"accelerate", "diffusers", "tensorboard", "transformers", "webdataset"}
 
 
 def imports(source, place):
@@ -77,6 +78,8 @@ def test_arrows(path):
         ("from ..flame import params", ("models",), "models imports flame"),
         ("from ...host import control", ("flame", "builtin"), "flame imports host"),
         ("from ..nodes import sockets", ("host",), "host imports nodes"),
+        ("from ..training import loop", ("nodes",), "nodes imports training"),
+        ("from ...host import control", ("training", "miniature"), "training imports host"),
         ("from flame.params import HeadParams", ("nodes",), "absolute import of flame"),
         ("import comfy.utils", ("models",), "models knows ComfyUI: comfy"),
         ("import insightface", ("models",), "insightface is optional and must be imported where it is used"),

@@ -1,0 +1,53 @@
+"""What a run must remember to go on as if it had never stopped: files that are whole or not there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..errors import BadInput
+
+KEPT = 2
+"""States that are kept; the older one serves if the newer one's disk fails."""
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, and put it into its place once it is on the disk."""
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_state(folder: Path, state: dict) -> None:
+    """Write `state`, which has its `step`, and remove states that are no longer kept."""
+    write_whole(folder / f"state-{state['step']:08d}.pt", lambda part: torch.save(state, part))
+    for old in sorted(folder.glob("state-*.pt"))[:-KEPT]:
+        old.unlink()
+
+
+def load_state(folder: Path, settings: dict) -> dict | None:
+    """The newest state of a folder, on the CPU, or None where there is none.
+
+    Args:
+        folder: The run's folder.
+        settings: What decides the run's numbers; the state's own must equal them.
+
+    Raises:
+        BadInput: if the run was started with other settings.
+    """
+    states = sorted(folder.glob("state-*.pt"))
+    if not states:
+        return None
+    state = torch.load(states[-1], map_location="cpu", weights_only=True)
+    theirs = state["settings"]
+    differ = [k for k in sorted({*theirs, *settings}) if theirs.get(k) != settings.get(k)]
+    if differ:
+        words = "; ".join(f"{k} was {theirs.get(k)!r}, is {settings.get(k)!r}" for k in differ)
+        raise BadInput(f"{folder} holds a run with other settings ({words}). Take the same settings to go on, or a new folder.")
+    return state
