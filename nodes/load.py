@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..host import assets, model, reader
 from .sockets import CAPFACE, READER, schema
 
-NONE = "none"
+NONE, AUTO = "none", "auto"
 DTYPES = {"auto": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -108,16 +108,20 @@ class LoadFaceReader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "deca",
-                    options=assets.choices(assets.DECA),
+                    options=[AUTO, *assets.choices(assets.DECA)],
+                    default=AUTO,
                     optional=True,
-                    tooltip="DECA, in models/deca: reads FLAME heads from photos, for Fit Head.",
+                    tooltip="DECA, in models/deca: reads FLAME heads from photos, for Fit Head. "
+                    "auto takes the first file there.",
                 ),
                 io.Combo.Input(
                     "parser",
-                    options=assets.choices(assets.PARSER),
+                    options=[AUTO, *assets.choices(assets.PARSER)],
+                    default=AUTO,
                     optional=True,
                     tooltip="Face parser, in models/face_parsing: all but the face is painted white before CLIP reads it. "
-                    "Without its file the whole portrait is read, unless Encode Identity demands it.",
+                    "Without its file the whole portrait is read, unless Encode Identity demands it. "
+                    "auto takes the first file there.",
                 ),
                 io.Combo.Input(
                     "open_clip",
@@ -132,14 +136,18 @@ class LoadFaceReader(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, detector, facenet, deca=assets.DECA.file, parser=None, open_clip=NONE):
+    def fingerprint_inputs(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
         """Load again when a file was replaced."""
-        parser = parser or assets.choices(assets.PARSER)[0]
         files = {assets.FACENET: facenet, assets.DECA: deca, assets.PARSER: parser, assets.OPEN_CLIP: open_clip}
-        return detector, *(assets.fingerprint(asset, file) for asset, file in files.items())
+        return detector, *(assets.fingerprint(asset, _file(asset, name)) for asset, name in files.items())
 
     @classmethod
-    def execute(cls, detector, facenet, deca=assets.DECA.file, parser=None, open_clip=NONE):
+    def execute(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
         """Make the reader; nothing is loaded before it is needed."""
-        parser = parser or assets.choices(assets.PARSER)[0]
+        deca, parser = _file(assets.DECA, deca), _file(assets.PARSER, parser)
         return io.NodeOutput(reader.FaceReader(detector, facenet, deca, parser, None if open_clip == NONE else open_clip))
+
+
+def _file(asset: assets.Asset, name: str) -> str:
+    """The file of a name, so that a workflow need not know what an optional file is called here."""
+    return assets.choices(asset)[0] if name == AUTO else name

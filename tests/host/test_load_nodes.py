@@ -89,3 +89,15 @@ def test_converting_overwrites_nothing_and_leaves_no_part_of_a_file(folder):
     with pytest.raises(BadFile, match="web page"):
         ConvertCapFace.execute("broken.ckpt", "as it is", "broken", False)
     assert sorted(p.name for p in folder.iterdir()) == ["broken.ckpt", "converted.safetensors", NAME]
+
+
+def test_auto_takes_the_parser_that_is_there_and_names_the_published_one_where_none_is(in_host, tmp_path, monkeypatch):
+    from capface.nodes.load import LoadFaceReader
+
+    _, endings = in_host.folder_paths.folder_names_and_paths["face_parsing"]
+    monkeypatch.setitem(in_host.folder_paths.folder_names_and_paths, "face_parsing", ([str(tmp_path)], endings))
+    (reader,) = LoadFaceReader.execute("auto", "facenet.pt").result
+    assert reader.parser_file == "79999_iter.pth"
+    (tmp_path / "parsing_bisenet.pth").touch()
+    (reader,) = LoadFaceReader.execute("auto", "facenet.pt").result
+    assert reader.parser_file == "parsing_bisenet.pth"
