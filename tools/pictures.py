@@ -2,29 +2,37 @@
 
     python tools/run.py tools/pictures.py
 
-The registry's icon and banner go to docs/, those of the nodes' pages to web/docs/<node>/.
+The registry's icon and banner and the README's overview go to docs/, those of the nodes' pages to web/docs/<node>/, where
+`tools/node_pictures.py` puts the pictures of nodes that show nothing of their own.
 """
 
 import math
 from pathlib import Path
 
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from capface.flame.animate import turntable
 from capface.flame.builtin import builtin_head
+from capface.flame.camera import pixels_to_frame
 from capface.flame.edits import edit_head
+from capface.flame.fit import fit_landmarks
 from capface.flame.params import HeadParams
-from capface.flame.preview import landmark_picture, normal_colors
+from capface.flame.preview import landmark_picture, normal_colors, overlay
 from capface.flame.render import landmark_pixels, render_head
 from capface.flame.transfer import transfer
+from capface.host.identity import GRID, token_order
+from capface.models.crops import facenet_face, ffhq_crop, transform_points
 
 ROOT = Path(__file__).resolve().parent.parent
 ICON, BANNER = (400, 400), (1260, 540)
 """Width and height in pixels, as the registry wants them."""
 TILE = 192
 """Pixels of a head in a page's picture."""
+PAGE_BYTES = 60_000
+"""What a page's picture may weigh."""
 TOP, BOTTOM = (0.13, 0.16, 0.24), (0.05, 0.06, 0.10)
 """Background."""
 MODEL, HEAD = builtin_head(), HeadParams.neutral()
@@ -73,9 +81,60 @@ def maps_of(head: HeadParams) -> Tensor:
     return torch.cat([picture[0].movedim(0, -1) for picture in shown], dim=1)
 
 
-def save(picture: Tensor, *path: str):
-    """Write a picture to a path from the repository's root."""
-    Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()).save(ROOT.joinpath(*path), optimize=True)
+def beside(*pictures: Tensor) -> Tensor:
+    """Pictures `[3, h, w]` as tiles of a row `[TILE, …, 3]`."""
+    scaled = [F.interpolate(p[None], (TILE, TILE), mode="bilinear", antialias=True)[0] for p in pictures]
+    return torch.cat([p.movedim(0, -1) for p in scaled], dim=1)
+
+
+def photo_of(head: HeadParams, side: int) -> Tensor:
+    """A head in place of a photo: `[3, side, side]`."""
+    return row(head, side, side).movedim(-1, 0)
+
+
+def fitted(head: HeadParams) -> Tensor:
+    """What Fit Head does: a photo, its 68 landmarks, the head fitted to them, and that over the photo."""
+    side = 2 * TILE
+    photo, points = photo_of(head, side), landmark_pixels(MODEL, head, side, side)
+    found = fit_landmarks(MODEL, pixels_to_frame(points, side, side)).params
+    dots = landmark_picture(points, side, side)[0]
+    over = overlay(photo[None], render_head(MODEL, found, side, side), opacity=0.6)[0]
+    return beside(photo, torch.maximum(0.6 * photo, dots), photo_of(found, side), over)
+
+
+def read(head: HeadParams, side: int = 1024) -> Tensor:
+    """What Encode Identity reads: a photo, the portrait that it aligns, what CLIP sees of it, and what FaceNet sees."""
+    photo, points = photo_of(head, side), landmark_pixels(MODEL, head, side, side)[0]
+    portrait, transform = ffhq_crop(photo, points)
+    points = transform_points(transform, points)
+    # the face's outline: the jaw, and over the brows half an ellipse between the jaw's ends
+    middle, across, up = (points[0] + points[16]) / 2, (points[16] - points[0]) / 2, 1.1 * (points[17:27].mean(0) - points[30])
+    turn = torch.linspace(0, math.pi, 16)[1:-1, None]
+    outline = torch.cat([points[:17], middle + across * turn.cos() + up * turn.sin()])
+    face = Image.new("L", (portrait.shape[2], portrait.shape[1]))
+    ImageDraw.Draw(face).polygon([tuple(point) for point in outline.tolist()], fill=1)
+    inside = torch.frombuffer(bytearray(face.tobytes()), dtype=torch.uint8).view(1, *portrait.shape[1:])
+    crop = facenet_face(portrait, torch.cat([outline.amin(0), outline.amax(0)]))
+    return beside(photo, portrait, torch.where(inside > 0, portrait, 1.0), (crop * 128 + 127.5) / 255)
+
+
+def token_sets(head: HeadParams) -> Tensor:
+    """What Identity Parts leaves of CLIP's patches: all, and 128, 64, 32 and 16 tokens, the first of which sees them all."""
+    portrait = ffhq_crop(photo_of(head, 512), landmark_pixels(MODEL, head, 512, 512)[0])[0]
+    shown = []
+    for tokens in (len(token_order()), 128, 64, 32, 16):
+        kept = torch.zeros(GRID * GRID)
+        kept[torch.tensor(token_order()[1:tokens]) - 1] = 1
+        shown.append(portrait * kept.view(1, GRID, 1, GRID, 1).expand(1, -1, 32, -1, 32).reshape(1, 512, 512))
+    return beside(*shown)
+
+
+def save(picture: Tensor, *path: str, most: int | None = None):
+    """Write a picture to a path from the repository's root, with 256 colours where it would have more bytes than `most`."""
+    image, path = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()), ROOT.joinpath(*path)
+    image.save(path, optimize=True)
+    if most is not None and path.stat().st_size > most:
+        image.quantize().save(path, optimize=True)
 
 
 def main():
@@ -90,6 +149,9 @@ def main():
     light = edited(key_azimuth=-80.0, key_color="#ff9d52", ambient=0.1)
     pages = {
         "LoadHeadModel": tiles(plain),
+        "EncodeIdentity": read(edited(yaw=15.0, roll=-25.0, size=0.6, position_x=0.25, position_y=0.1, **smile)),
+        "IdentityParts": token_sets(edited(yaw=15.0, **smile)),
+        "FitHead": fitted(edited(yaw=30.0, pitch=8.0, roll=8.0, **smile)),
         "EditHead": tiles(plain, edited(yaw=40.0, pitch=10.0), edited(**smile), light, edited(size=0.6, position_x=0.3)),
         "TransferHead": tiles(
             plain, turned, transfer(plain, turned, ["position", "pose"]), transfer(plain, turned, ["lighting"])
@@ -98,7 +160,7 @@ def main():
         "RenderHead": maps_of(edited(yaw=25.0)),
     }
     for name, picture in pages.items():
-        save(picture, "web", "docs", f"CapFace{name}", "picture.png")
+        save(picture, "web", "docs", f"CapFace{name}", "picture.png", most=PAGE_BYTES)
 
 
 if __name__ == "__main__":
