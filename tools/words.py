@@ -90,8 +90,7 @@ def page_top(node, words: dict, language: str) -> str:
     schema = node.GET_SCHEMA()
     inputs, outputs, inlet, outlet, what, values, *_ = HEADINGS[language]
     lines = [f"# {words['display_name']}", "", words["description"], ""]
-    if (PACK / "web" / "docs" / schema.node_id / PICTURE).is_file():
-        lines += [f"![{words['display_name']}]({schema.node_id}/{PICTURE})", ""]  # ComfyUI resolves it from web/docs
+    lines += [f"![{words['display_name']}]({schema.node_id}/{PICTURE})", ""]  # ComfyUI resolves it from web/docs
     if schema.inputs:
         lines += [f"## {inputs}", "", f"| {inlet} | {values} | {what} |", "| --- | --- | --- |"]
         for entry in schema.inputs:

@@ -110,6 +110,13 @@ def test_every_node_has_a_page_with_the_tables_of_its_schema(nodes, language):
     assert folders == set(nodes)
 
 
+def test_every_page_has_a_picture_that_loads_at_once(nodes):
+    """Missing ones are made by tools/pictures.py, or by tools/node_pictures.py where a node shows nothing of its own."""
+    for name in nodes:
+        picture = words.page_file(name, "en").with_name(words.PICTURE)
+        assert picture.is_file() and picture.stat().st_size <= 60_000, name
+
+
 def messages():
     """Every text in the pack's code, with a … where a value is filled in."""
     for part in ("flame", "host", "models", "nodes", "__init__.py"):
