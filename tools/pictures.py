@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from capface.flame.animate import turntable
@@ -35,6 +35,10 @@ PAGE_BYTES = 60_000
 """What a page's picture may weigh."""
 TOP, BOTTOM = (0.13, 0.16, 0.24), (0.05, 0.06, 0.10)
 """Background."""
+SOMEBODY, PAPER = (0.55, 0.60, 0.70), (0.20, 0.23, 0.31)
+"""Silhouettes, and what they are on."""
+INK, ACCENT, TOP_INK = (200, 206, 218), (255, 157, 82), (24, 26, 34)
+"""Words, the band in the overview, and words on that."""
 MODEL, HEAD = builtin_head(), HeadParams.neutral()
 
 
@@ -129,6 +133,58 @@ def token_sets(head: HeadParams) -> Tensor:
     return beside(*shown)
 
 
+def silhouette(head: HeadParams, side: int) -> Tensor:
+    """Where somebody would be, for pictures that no weights have made: `[side, side, 3]`."""
+    alpha = F.avg_pool2d(render_head(MODEL, head, 3 * side, 3 * side).alpha, 3)[0].movedim(0, -1)
+    return alpha * torch.tensor(SOMEBODY) + (1 - alpha) * torch.tensor(PAPER)
+
+
+def overview() -> Tensor:
+    """What the pack is: a photo, and heads that are posed and lit, become portraits by prompts."""
+    width, height, side, gap, left, top = 1280, 556, 180, 16, 276, 56
+    prompts = ("in a garden", "at sea", "as a comic", "on stage", "in marble")
+    lit = {"ambient": 0.15, "key_intensity": 1.1}
+    heads = [
+        edited(size=1.2),
+        edited(size=1.2, yaw=50.0),
+        edited(size=1.2, smile_left=1.0, smile_right=1.0, mouth_open=0.3),
+        edited(size=1.2, yaw=-25.0, key_azimuth=80.0, key_color="#ff9d52", **lit),
+        edited(size=0.9, pitch=12.0, roll=14.0, position_x=0.2, key_elevation=-50.0, **lit),
+    ]
+    sheet = Image.fromarray((torch.tensor(TOP).expand(height, width, 3) * 255).byte().numpy())
+    pen, font, bold = ImageDraw.Draw(sheet), ImageFont.load_default(19), ImageFont.load_default(24)
+
+    def place(picture: Tensor, x: int, y: int):
+        sheet.paste(Image.fromarray((picture.clamp(0, 1) * 255).byte().numpy()), (x, y))
+
+    right, band = left + 5 * side + 4 * gap, (top + side + 22, top + side + 72)
+    below = band[1] + 22
+    pen.text(((left + right) // 2, 30), "a head that you turn, light and make smile", INK, font, "mm")
+    for i, (head, prompt) in enumerate(zip(heads, prompts, strict=True)):
+        x = left + i * (side + gap)
+        middle = x + side // 2
+        place(row(head, side, side), x, top)
+        place(silhouette(head, side), x, below)
+        pen.text((middle, below + side + 24), f"“… {prompt}”", INK, font, "mm")
+        for start in (top + side, band[1]):
+            arrow(pen, (middle, start + 4), (middle, start + 18))
+    pen.rounded_rectangle((left, band[0], right, band[1]), 12, ACCENT)
+    pen.text(((left + right) // 2, sum(band) // 2), "CapFace, in ComfyUI’s own sampler", TOP_INK, bold, "mm")
+    middle = sum(band) // 2
+    place(silhouette(edited(size=1.3, yaw=-15.0), side), 40, middle - side // 2)
+    pen.text((40 + side // 2, middle - side // 2 - 24), "one photo: who", INK, font, "mm")
+    arrow(pen, (40 + side + 8, middle), (left - 8, middle))
+    pen.text((40 + side // 2, below + side + 24), "portraits by prompt", INK, font, "mm")
+    return torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8).view(height, width, 3) / 255
+
+
+def arrow(pen: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int]):
+    """Draw an arrow to the right or downwards."""
+    (x, y), down = end, start[0] == end[0]
+    pen.line((start, end), INK, 3)
+    pen.polygon([(x, y), (x - 7, y - 9), (x + 7, y - 9)] if down else [(x, y), (x - 9, y - 7), (x - 9, y + 7)], INK)
+
+
 def save(picture: Tensor, *path: str, most: int | None = None):
     """Write a picture to a path from the repository's root, with 256 colours where it would have more bytes than `most`."""
     image, path = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()), ROOT.joinpath(*path)
@@ -143,6 +199,8 @@ def main():
     several = [edited(yaw=turn, key_azimuth=-1.5 * turn, smile_left=0.4, smile_right=0.4) for turn in turns]
     save(row(edited(yaw=-28.0, pitch=6.0), *ICON), "docs", "icon.png")
     save(row(HeadParams.cat(several), *BANNER, zoom=2.0), "docs", "banner.png")
+
+    save(overview(), "docs", "overview.png", most=100_000)
 
     smile = {"smile_left": 1.0, "smile_right": 1.0, "mouth_open": 0.3}
     plain, turned = edited(), edited(yaw=40.0, pitch=10.0, roll=-10.0, key_azimuth=-60.0, **smile)
