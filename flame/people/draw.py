@@ -1,0 +1,140 @@
+"""Drawing synthetic people: head, hair, glasses and shoulders in one z-buffer, lit by the head's own light.
+
+Conventions: as in `render.py`; the picture is albedo times shading, clamped to 0..1, without gamma, over the background.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..builtin import builtin_head
+from ..builtin.mesh import head_mesh
+from ..camera import frame_to_ndc, project
+from ..light import shade
+from ..params import HeadParams
+from ..rasterize import rasterize
+from ..render import vertex_normals
+from ..rotation import axis_angle_to_matrix
+from . import parts
+from .backdrop import backdrop
+from .person import GLASSES, HAIR_COLOURS, SHIRTS, Person, Setting
+from .skin import skin
+
+
+def draw_people(
+    people: Sequence[Person], heads: HeadParams, settings: Sequence[Setting], size: int, supersampling: int = 2
+) -> Tensor:
+    """Pictures of people.
+
+    Args:
+        people: Who is in each picture.
+        heads: How each holds the head, looks and is lit, on the CPU, the neck at rest. Their shape and texture are not looked
+            at: the person's are taken.
+        settings: Clothes and background of each.
+        size: Side of the square pictures in pixels.
+        supersampling: Samples a pixel, along each side.
+
+    Returns:
+        RGB `[B, 3, size, size]` in 0..1.
+    """
+    side = size * supersampling
+    pictures = [
+        _draw(person, heads[i : i + 1], setting, side)
+        for i, (person, setting) in enumerate(zip(people, settings, strict=True))
+    ]
+    return F.avg_pool2d(torch.stack(pictures), supersampling)
+
+
+class _Scene(NamedTuple):
+    """All meshes as one, the head's faces first."""
+
+    vertices: Tensor  # [V, 3] head space
+    normals: Tensor  # [V, 3]
+    colours: Tensor  # [V, 3], not used on the head, which has a texture
+    faces: Tensor  # [F, 3], those that may be seen
+    number: Tensor  # [F] of each face before the unseen ones were left out
+
+
+def _draw(person: Person, head: HeadParams, setting: Setting, side: int) -> Tensor:
+    model = builtin_head()
+    scene = _build(person, head, setting)
+    face, weights = rasterize(
+        frame_to_ndc(project(scene.vertices[None], head.camera), side, side), scene.faces, side, side
+    )
+    pixels = (face.view(-1) >= 0).nonzero().squeeze(1)
+    nearest, weights = face.view(-1)[pixels], weights.view(-1, 3)[pixels]
+    corners = scene.faces[nearest]
+    normal = (scene.normals[corners] * weights[..., None]).sum(1).T
+    normal = torch.where(normal[2] < 0, -normal, normal)  # sheets seen from behind
+    albedo = (scene.colours[corners] * weights[..., None]).sum(1).T
+
+    number = scene.number[nearest]
+    on_head = (number < len(model.faces)).nonzero().squeeze(1)
+    uv = (model.uv[model.uv_faces[number[on_head]]] * weights[on_head, :, None]).sum(1)
+    grid = torch.stack([uv[:, 0] * 2 - 1, 1 - uv[:, 1] * 2], dim=-1)
+    albedo[:, on_head] = F.grid_sample(skin(person)[None], grid[None, None], align_corners=False)[0, :, 0]
+
+    picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
+    picture[:, pixels] = (albedo * shade(normal, head.light[0])).clamp(0, 1)
+    return picture.view(3, side, side)
+
+
+def _build(person: Person, head: HeadParams, setting: Setting) -> _Scene:
+    model = builtin_head()
+    head = head.replace(shape=person.shape_row())
+    bare = model.vertices(head)[0]
+    R, root = axis_angle_to_matrix(head.rotation)[0], _root(head)
+    neck = bare[head_mesh().upper[-1]].mean(0) * torch.tensor([0.0, 1.0, 1.0])
+
+    meshes = [(bare, model.faces, torch.zeros_like(bare), False)]
+    for part in (*_worn(person), parts.shoulders(neck.numpy(), np.array(SHIRTS[setting.shirt]))):
+        vertices = torch.from_numpy(part.vertices).float()
+        if part.turns:  # v' = R (v − J) + J about the head's root
+            vertices = (vertices - root) @ R.T + root
+        meshes.append((vertices, torch.from_numpy(part.faces), torch.from_numpy(part.colours).float(), part.sheet))
+
+    faces, seen, offset = [], [], 0
+    for vertices, triangles, _, sheet in meshes:
+        faces.append(triangles + offset)
+        # the far sides of closed parts are hidden: leaving them out halves the work
+        seen.append(torch.ones(len(triangles), dtype=torch.bool) if sheet else _faces_viewer(vertices, triangles))
+        offset += len(vertices)
+    number = torch.cat(seen).nonzero().squeeze(1)
+    return _Scene(
+        torch.cat([mesh[0] for mesh in meshes]),
+        torch.cat([vertex_normals(vertices[None], triangles)[0] for vertices, triangles, _, _ in meshes]),
+        torch.cat([mesh[2] for mesh in meshes]),
+        torch.cat(faces)[number],
+        number,
+    )
+
+
+def _root(head: HeadParams) -> Tensor:
+    """The joint about which a head turns, `[3]`."""
+    model = builtin_head()
+    coefficients = model.coefficients(head.shape, head.expression)[0]
+    return model.rig.joints[0] + coefficients @ model.rig.joint_basis[:, 0]
+
+
+def _faces_viewer(vertices: Tensor, faces: Tensor) -> Tensor:
+    a, b, c = vertices[faces, :2].unbind(1)
+    ab, ac = b - a, c - a
+    return ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0] > 0
+
+
+@lru_cache(maxsize=64)
+def _worn(person: Person) -> tuple[parts.Part, ...]:
+    """Hair and glasses on the person's head at rest."""
+    model = builtin_head()
+    rest = model.vertices(HeadParams.neutral().replace(shape=person.shape_row()))
+    normals = vertex_normals(rest, model.faces)[0].numpy()
+    colour = np.array(HAIR_COLOURS[person.hair_colour])
+    worn = parts.hair(rest[0].numpy(), model.rig.template.numpy(), normals, person.hair, colour, person.seed)
+    if GLASSES[person.glasses] is not None:
+        worn.append(parts.glasses(rest[0].numpy(), np.array(GLASSES[person.glasses])))
+    return tuple(worn)
