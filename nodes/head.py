@@ -53,7 +53,11 @@ class FitHead(io.ComfyNode):
             outputs=[
                 HEAD.Output(display_name="head"),
                 io.Image.Output(display_name="preview"),
-                io.Float.Output(display_name="error", tooltip="Mean distance of the landmarks in pixels."),
+                io.Float.Output(
+                    display_name="error",
+                    tooltip="Root mean square distance of the landmarks in pixels, on average over the photos; NaN where the "
+                    "head model has none.",
+                ),
             ],
             is_output_node=True,
         )
