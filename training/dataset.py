@@ -163,10 +163,10 @@ class TrainingSet(torch.utils.data.Dataset):
 
     def _image(self, index: int) -> Tensor:
         with Image.open(io.BytesIO(self.read(index, "jpg"))) as picture:
-            image = torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float() / 127.5 - 1
+            image = torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float()
         if image.shape[-2:] != (self.size, self.size):
             image = F.interpolate(image[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
-        return image
+        return (image / 127.5 - 1).clamp(-1, 1)
 
     def _array(self, index: int, ending: str) -> Tensor:
         return torch.from_numpy(np.load(io.BytesIO(self.read(index, ending)))).float()

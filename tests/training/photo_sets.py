@@ -1,0 +1,96 @@
+"""Photos with faces, networks that read them, and a training set made of both, made once; small where sizes may be."""
+
+from functools import cache
+
+import numpy as np
+import open_clip
+import skimage.data
+import torch
+from insightface.data import get_image
+from PIL import Image
+from safetensors.torch import save_file
+
+from capface.models.detection import MtcnnDetector
+from capface.tests.synthetic import fill
+from capface.tools.standins import write_facenet, write_parser
+from capface.training.plan import Settings
+from capface.training.prepare import prepare
+from capface.training.reader import Networks
+from capface.training.rules import Rules
+
+RULES = Rules(min_side=100, min_face=0.0, max_outside=0.2)
+"""For these small photos, and a parser that finds anything anywhere."""
+TOKENS, WIDTH = 17, 128
+PEOPLE = {"bob.png": 1, "people/carol.png": 4}
+"""File, and number from the left in insightface's picture of six."""
+
+
+def write_clip(path):
+    """The image tower of a CLIP with 3 layers of 128 for 56 pixels, in open_clip's layout."""
+    with torch.random.fork_rng():
+        tower = open_clip.transformer.VisionTransformer(56, 14, WIDTH, 3, heads=2, mlp_ratio=4.0, output_dim=32)
+    save_file({f"visual.{k}": fill(f"visual.{k}", tuple(v.shape)) for k, v in tower.state_dict().items()}, path)
+
+
+@cache
+def networks(base):
+    """Files of stand-ins, and MTCNN with its own weights."""
+    folder = base / "networks"
+    folder.mkdir()
+    write_facenet(folder / "facenet.pt")
+    write_parser(folder / "parser.pth")
+    write_clip(folder / "clip.safetensors")
+    files = {name: str(folder / file) for name, file in (("facenet", "facenet.pt"), ("clip", "clip.safetensors"))}
+    return Networks(**files, parser=str(folder / "parser.pth"), detector="mtcnn")
+
+
+@cache
+def group():
+    """Six people, uint8 [443,640,3]."""
+    picture = Image.fromarray(np.ascontiguousarray(get_image("t1")[..., ::-1]))
+    return np.array(picture.resize((640, 443), Image.Resampling.BOX))
+
+
+@cache
+def astronaut():
+    """uint8 [512,512,3]; the portrait's square has 167 pixels."""
+    return skimage.data.astronaut()
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, **options)
+
+
+@cache
+def photos(base):
+    """A folder: two photos of one person, two of others, a copy, a group, and what is no photo."""
+    folder = base / "photos"
+    save(folder / "anna" / "1.png", astronaut())
+    save(folder / "anna" / "2.jpg", astronaut()[:440, 20:], quality=90)
+    picture = get_image("t1")[..., ::-1]
+    faces = MtcnnDetector().detect(torch.from_numpy(picture.astype(np.float32) / 255).movedim(-1, 0))
+    faces.sort(key=lambda face: face.centre[0].item())
+    for file, number in PEOPLE.items():
+        face = faces[number]
+        x, y = (int(v) for v in face.centre)
+        reach = int(1.6 * (face.box[2] - face.box[0]))
+        save(folder / file, picture[max(y - reach, 0) : y + reach, max(x - reach, 0) : x + reach])
+    (folder / "bob.txt").write_text("a man\n before a window", encoding="utf-8")
+    (folder / "copy.png").write_bytes((folder / "anna" / "1.png").read_bytes())
+    (folder / "broken.jpg").write_bytes((folder / "anna" / "2.jpg").read_bytes()[:2000])
+    (folder / "notes.md").write_text("no photo", encoding="utf-8")
+    save(folder / ".hidden" / "3.png", astronaut())
+    return folder
+
+
+def settings(base):
+    """How the training set is made."""
+    return Settings(networks(base), RULES, per_shard=2, batch=2)
+
+
+@cache
+def prepared(base):
+    """The training set's folder."""
+    prepare(photos(base), base / "set", settings(base))
+    return base / "set"
