@@ -59,4 +59,4 @@ class NoiseSchedule:
         """
         if name not in WEIGHTS:
             raise BadInput(f"Expected a loss weighting out of {', '.join(WEIGHTS)}, got {name!r}.")
-        return WEIGHTS[name](self.at(timesteps).flatten())
+        return WEIGHTS[name](self.alphas_bar[timesteps.cpu()]).float().to(timesteps.device)

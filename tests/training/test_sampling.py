@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from capface.models.capface import CapFace
+from capface.tests.training.worlds import Samples, objective
+from capface.training.sampling import capface_steering, ddim, ddim_timesteps, head_steering, noise_prediction
+from capface.training.schedule import NoiseSchedule
+
+
+def test_timesteps_are_the_released_codes():
+    assert ddim_timesteps(20) == list(range(951, 0, -50))
+    assert len(ddim_timesteps(1000)) == 999
+    assert len(ddim_timesteps(1)) == 1
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_finds_the_one_picture_that_there_is(eta):
+    """Where all of the data is one point, the best prediction of ε is known, and every path ends there."""
+    schedule, point = NoiseSchedule(), torch.randn(1, 4, 8, 8)
+
+    def predict(x, t):
+        a = schedule.at(t)
+        return (x - a.sqrt() * point) / (1 - a).sqrt()
+
+    z = ddim(predict, torch.randn(3, 4, 8, 8), steps=10, eta=eta, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(z, point.expand_as(z), atol=1e-4)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_keeps_the_variance_of_gaussian_data(eta):
+    """For data N(0, 1) the best prediction is √(1 − ᾱ) z; deterministic or not, what comes out is N(0, 1) again."""
+    schedule = NoiseSchedule()
+    g = torch.Generator().manual_seed(1)
+    z = ddim(lambda x, t: (1 - schedule.at(t)).sqrt() * x, torch.randn(64, 4, 32, 32), steps=100, eta=eta, generator=g)
+    assert z.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_clipping_bounds_the_result():
+    z = ddim(lambda x, t: torch.zeros_like(x), torch.randn(2, 4, 8, 8), steps=5, clip=0.5)
+    assert z.abs().max().item() == pytest.approx(0.5)
+
+
+@pytest.fixture
+def trained():
+    made = objective().trained
+    with torch.no_grad():
+        for conv in (*made.capface.zero_convs, made.capface.middle_block_out):
+            torch.nn.init.normal_(conv[0].weight, std=0.1)
+        made.capface.mask_predict[0].weight.mul_(100)
+        torch.nn.init.normal_(made.capface.input_hint_block[-1].weight)
+    return made.requires_grad_(False)
+
+
+def test_steering_is_equations_6_8_and_9(trained):
+    batch, x = Samples().all, torch.randn(4, 4, 8, 8)
+    tokens = trained.tokens(batch.local, batch.global_)
+    guided, mask = trained.capface.encode_hint(batch.hint)
+    assert 0.05 < (mask > 0.5).float().mean() < 0.95
+    steer = capface_steering(trained.capface, batch.hint, tokens, strength=0.6, tau=500)
+    star = head_steering(trained.capface, batch.hint, alpha=0.3, acts=(400, 1000))
+    for t, identity, heads in ((500, tokens, True), (501, None, True), (399, tokens, False)):
+        t = torch.full((4,), t)
+        expected = CapFace.mask_residuals(trained.capface(x, t, guided, identity), mask)
+        for a, b in zip(steer(x, t), expected, strict=True):
+            assert torch.allclose(a, 0.6 * b)
+        if not heads:
+            assert star(x, t) is None
+            continue
+        for a, b in zip(star(x, t), trained.capface(x, t, guided, None), strict=True):
+            assert torch.allclose(a, 0.3 * b)
+
+
+def test_both_halves_of_guidance_are_steered_alike(trained):
+    base, batch, x, t = objective().base, Samples().all, torch.randn(4, 4, 8, 8), torch.full((4,), 300)
+    steer = capface_steering(trained.capface, batch.hint, None)
+    added = [2 * r for r in steer(x, t)]
+    with_text, without = base(x, t, batch.context, added), base(x, t, batch.null_context.expand_as(batch.context), added)
+    predict = noise_prediction(base, batch.context, batch.null_context, [steer, steer], guidance=3.0)
+    assert torch.allclose(predict(x, t), without + 3 * (with_text - without), atol=1e-5)
+    assert torch.equal(noise_prediction(base, batch.context, batch.null_context, guidance=1)(x, t), base(x, t, batch.context))
