@@ -6,6 +6,7 @@ Conventions: pictures show the whole photo that a head was fitted to, or else th
 import io
 import secrets
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ SIDES = (256, 512)
 """Pixels along a picture's long side: while something moves, and at rest."""
 MOST_GIVEN = 32
 """How many nodes' inputs are kept at once."""
+MOST_HEADS = 256
+"""How many heads of a batch can be looked at."""
+MOST_PHOTOS = 16
+"""How many photos of a batch are kept, about 1.5 MB each; the heads behind them are shown without theirs."""
 LEAST_SIDE = 16
 OPACITY = 0.8
 JPEG_QUALITY = 88
@@ -39,7 +44,7 @@ JPEG_QUALITY = 88
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What Edit Head edits: the first head, and the photo that it was fitted to."""
+    """One head that Edit Head edits, and the photo that it was fitted to."""
 
     model: HeadModel
     head: HeadParams
@@ -49,26 +54,42 @@ class Given:
     """`[3, h, w]` uint8, as large as it is shown."""
 
     @classmethod
-    def of(cls, model: HeadModel, head: HeadParams, photo: Tensor | None = None) -> "Given":
-        """Keep of a node's inputs what a preview needs.
+    def each(cls, model: HeadModel, heads: HeadParams, photos: Tensor | None = None) -> tuple["Given", ...]:
+        """Keep of a node's inputs what previews need, head by head.
 
         Args:
             model: The head model.
-            head: B heads.
-            photo: `[B or 1, 3, H, W]` in 0..1.
+            heads: B heads.
+            photos: `[B or 1, 3, H, W]` in 0..1.
         """
-        if photo is None:
-            return cls(model, head[0])
-        factor = min(1.0, SIDES[-1] / max(photo.shape[2:]))
-        size = [max(LEAST_SIDE, round(side * factor)) for side in photo.shape[2:]]
-        backdrop = interpolate(photo[:1].float(), size=size, mode="bilinear", antialias=True)[0]
-        backdrop = (backdrop.clamp(0, 1) * 255).round().byte().cpu()
-        return cls(model, head[0], reduce_photo(photo[:1].to(head.light)), backdrop)
+        kept = [] if photos is None else [_keep(photo, heads.light) for photo in photos[:MOST_PHOTOS].split(1)]
+        if photos is not None and len(photos) == 1:
+            kept *= heads.batch
+        kept += [(None, None)] * heads.batch
+        return tuple(cls(model, heads[i], *kept[i]) for i in range(min(heads.batch, MOST_HEADS)))
 
     @cached_property
     def photo_light(self) -> Tensor:
         """The photo's light, `[1, 9, 3]`; it is the same whatever the widgets say."""
         return light_from_photo(self.model, self.head, self.photo)
+
+    @cached_property
+    def small_backdrop(self) -> Tensor:
+        """The backdrop as it is shown while something moves, `[3, h, w]` in 0..1."""
+        return _resized(self.backdrop, _frame(self, SIDES[0]))
+
+
+def _keep(photo: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+    """A photo `[1, 3, H, W]` as `Given` holds it: for the light, in that light's type and place, and to be shown."""
+    factor = min(1.0, SIDES[-1] / max(photo.shape[2:]))
+    size = tuple(max(LEAST_SIDE, round(side * factor)) for side in photo.shape[2:])
+    backdrop = interpolate(photo.float(), size=size, mode="bilinear", antialias=True)[0]
+    return reduce_photo(photo.to(light)), (backdrop.clamp(0, 1) * 255).round().byte().cpu()
+
+
+def _resized(backdrop: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[3, H, W]` uint8 as `[3, h, w]` in 0..1."""
+    return interpolate(backdrop[None].float() / 255, size=size, mode="bilinear", antialias=True)[0]
 
 
 class Shelf:
@@ -79,10 +100,10 @@ class Shelf:
 
     def __init__(self, most: int = MOST_GIVEN):
         self._most = most
-        self._places: OrderedDict[Hashable, tuple[str, Given]] = OrderedDict()
+        self._places: OrderedDict[Hashable, tuple[str, tuple[Given, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, slot: Hashable, given: Given) -> str:
+    def put(self, slot: Hashable, given: tuple[Given, ...]) -> str:
         """Keep a node's inputs in place of its earlier ones; returns their token."""
         token = secrets.token_urlsafe(16)
         with self._lock:
@@ -92,7 +113,7 @@ class Shelf:
                 self._places.popitem(last=False)
         return token
 
-    def get(self, token: str) -> Given | None:
+    def get(self, token: str) -> tuple[Given, ...] | None:
         """Return what a token stands for, or None where it is no longer kept."""
         with self._lock:
             for slot, (own, given) in self._places.items():
@@ -109,7 +130,7 @@ shelf = Shelf()
 """What Edit Head was last given in this process."""
 
 
-def before_run(model_name: str, head_file: str | None) -> Given:
+def before_run(model_name: str, head_file: str | None) -> tuple[Given, ...]:
     """Return what a node would edit that has not run yet, as far as that is known.
 
     Args:
@@ -120,11 +141,12 @@ def before_run(model_name: str, head_file: str | None) -> Given:
         model = _model(model_name, heads.fingerprint(model_name))
     except CapFaceError:
         model = builtin_head()
+    if head_file is None:
+        return _neutral(model)
     try:
-        head = HeadParams.neutral() if head_file is None else _head(head_file, files.fingerprint(head_file, ".json"))
+        return _saved(model, head_file, files.fingerprint(head_file, ".json"))
     except CapFaceError:
-        head = HeadParams.neutral()
-    return Given(model, head)
+        return _neutral(model)
 
 
 @lru_cache(maxsize=1)
@@ -133,11 +155,16 @@ def _model(name: str, _fingerprint: str) -> HeadModel:
 
 
 @lru_cache(maxsize=4)
-def _head(name: str, _fingerprint: str) -> HeadParams:
-    return heads_from_json(files.find(name, ".json").read_bytes(), name).params[0]
+def _saved(model: HeadModel, name: str, _fingerprint: str) -> tuple[Given, ...]:
+    return Given.each(model, heads_from_json(files.find(name, ".json").read_bytes(), name).params)
 
 
-def picture(given: Given, values: dict, side: int, over_photo: bool = False, close_up: bool = False) -> tuple[bytes, str]:
+@lru_cache(maxsize=1)
+def _neutral(model: HeadModel) -> tuple[Given, ...]:
+    return Given.each(model, HeadParams.neutral())
+
+
+def picture(given: Given, values: dict, side: int, over_photo: bool = False, close_up: bool = False) -> Tensor:
     """Draw an edited head.
 
     Args:
@@ -148,7 +175,7 @@ def picture(given: Given, values: dict, side: int, over_photo: bool = False, clo
         close_up: Whether to look at the head from near by, wherever it is in the frame; without its photo then.
 
     Returns:
-        A file and its media type: a JPEG over the photo, or else a PNG that is transparent around the head.
+        `[H, W, 4]` uint8: red, green, blue, and 0 around a head that lies over no photo, else 255.
 
     Raises:
         BadInput: as `edit_head`.
@@ -164,13 +191,27 @@ def picture(given: Given, values: dict, side: int, over_photo: bool = False, clo
         edited = place_head(given.model, edited, mode="absolute")
     height, width = (side, side) if close_up else _frame(given, side)
     maps = render_head(given.model, edited, height, width)
-    file = io.BytesIO()
+    shown, alpha = maps.lambertian[0], maps.alpha[0]
     if over_photo and not close_up and given.backdrop is not None:
-        photo = interpolate(given.backdrop[None].float() / 255, size=(height, width), mode="bilinear", antialias=True)
-        _image(overlay(photo, maps, OPACITY)[0]).save(file, "JPEG", quality=JPEG_QUALITY)
+        photo = given.small_backdrop if side == SIDES[0] else _resized(given.backdrop, (height, width))
+        shown, alpha = overlay(photo[None], maps, OPACITY)[0], torch.ones_like(alpha)
+    pixels = torch.cat([shown, alpha]).clamp(0, 1) * 255
+    return pixels.round().byte().movedim(0, -1).cpu().contiguous()
+
+
+def to_file(pixels: Tensor) -> tuple[bytes, str]:
+    """Return a picture's file and its media type: a JPEG where it is opaque, or else a PNG."""
+    image, file = Image.fromarray(pixels.numpy()), io.BytesIO()
+    if pixels[..., 3].min() == 255:
+        image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
         return file.getvalue(), "image/jpeg"
-    _image(torch.cat([maps.lambertian[0], maps.alpha[0]])).save(file, "PNG", compress_level=1)
+    image.save(file, "PNG", compress_level=1)
     return file.getvalue(), "image/png"
+
+
+def deflate(pixels: Tensor) -> bytes:
+    """Return a picture's bytes, row by row, as HTTP's content encoding "deflate" has them: the fastest to pack and to show."""
+    return zlib.compress(pixels.numpy(), 1)
 
 
 def _frame(given: Given, side: int) -> tuple[int, int]:
@@ -180,9 +221,3 @@ def _frame(given: Given, side: int) -> tuple[int, int]:
     height, width = given.backdrop.shape[1:]
     factor = side / max(height, width)
     return max(LEAST_SIDE, round(height * factor)), max(LEAST_SIDE, round(width * factor))
-
-
-def _image(channels: Tensor) -> Image.Image:
-    """`[3 or 4, H, W]` in 0..1 as an image."""
-    pixels = (channels.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().contiguous()
-    return Image.fromarray(pixels.numpy())

@@ -1,11 +1,12 @@
 """The HTTP route behind Edit Head's preview: widget values in, a picture of a head out, and nothing else.
 
-    POST /capface/edit   {"view": id, "values": {widget: value}, "side": 256, "over": false, "close": false,
-                          "given": token, "model": name, "file": name}
+    POST /capface/edit   {"view": id, "values": {widget: value}, "side": 256, "over": false, "close": false, "raw": false,
+                          "head": 0, "given": token, "model": name, "file": name}
 
-The answer is a picture, 204 where a newer request of the same view has overtaken this one, 400 or 413 for what is no such
-request, 422 where the values make no head, and 429 where too much is asked at once. Pictures are drawn one at a time in a
-thread of their own: the event loop stays free, and so do the other cores.
+The answer is a picture (a file, or raw RGBA, with its width and height in a header), 204 where a newer request of the same
+view has overtaken this one, 400 or 413 for what is no such request, 422 where the values make no head, and 429 where too much
+is asked at once. Pictures are drawn one at a time in a thread of their own and on one core: the event loop stays free, and so
+do the other cores.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,10 +40,12 @@ MOST_CHARACTERS = 16
 MOST_NAME = 200
 """Characters of a file's name."""
 
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
 log = logging.getLogger("capface")
 
 _VIEW = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FIELDS = {"view", "values", "side", "over", "close", "given", "model", "file"}
+_FIELDS = {"view", "values", "side", "over", "close", "raw", "head", "given", "model", "file"}
 
 
 class BadRequest(Exception):
@@ -57,6 +61,8 @@ class Request:
     side: int
     over: bool
     close: bool
+    raw: bool
+    head: int
     given: str | None
     model: str
     file: str | None
@@ -79,11 +85,14 @@ def parse(body: bytes, widgets: Sequence[io.Input]) -> Request:
     if not isinstance(fields, dict) or not set(fields) <= _FIELDS:
         raise BadRequest(f"Expected an object with the fields {', '.join(sorted(_FIELDS))}.")
     side, values = fields.get("side", preview.SIDES[0]), fields.get("values", {})
-    over, close = fields.get("over", False), fields.get("close", False)
-    if isinstance(side, bool) or side not in preview.SIDES:
+    over, close, raw = (fields.get(name, False) for name in ("over", "close", "raw"))
+    head = fields.get("head", 0)
+    if type(side) is not int or side not in preview.SIDES:
         raise BadRequest(f"side: expected one of {', '.join(map(str, preview.SIDES))}.")
-    if not isinstance(over, bool) or not isinstance(close, bool):
-        raise BadRequest("over, close: expected true or false.")
+    if not all(isinstance(look, bool) for look in (over, close, raw)):
+        raise BadRequest("over, close, raw: expected true or false.")
+    if type(head) is not int or not 0 <= head < preview.MOST_HEADS:
+        raise BadRequest(f"head: expected a whole number from 0 to {preview.MOST_HEADS - 1}.")
     if not isinstance(values, dict):
         raise BadRequest("values: expected an object.")
     known = {widget.id: widget for widget in widgets}
@@ -98,7 +107,7 @@ def parse(body: bytes, widgets: Sequence[io.Input]) -> Request:
     for name in (model, file):
         if name is not None and not (isinstance(name, str) and len(name) <= MOST_NAME):
             raise BadRequest(f"model, file: expected names of up to {MOST_NAME} characters.")
-    return Request(view, values, side, over, close, given, model or heads.BUILT_IN, file)
+    return Request(view, values, side, over, close, raw, head, given, model or heads.BUILT_IN, file)
 
 
 def _fits(widget: io.Input, value) -> bool:
@@ -139,7 +148,7 @@ class Painter:
         self._most = most_waiting
         self._waiting = 0
         self._newest: dict[str, object] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="capface-preview")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="capface-preview", initializer=use_one_core)
 
     @property
     def busy(self) -> bool:
@@ -169,6 +178,18 @@ class Painter:
                 del self._newest[view]
 
 
+def use_one_core() -> None:
+    """Let torch use one core in this thread: a small picture gains nothing by more, and loses much where they are taken.
+
+    Torch's number of threads is this thread's and the default of those that come; the default is put back from another.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(before,))
+    other.start()
+    other.join()
+
+
 def make_handler(widgets: Sequence[io.Input], painter: Painter, rate: Rate) -> Callable:
     """Make the route's handler.
 
@@ -195,9 +216,7 @@ def make_handler(widgets: Sequence[io.Input], painter: Painter, rate: Rate) -> C
             return web.json_response({"error": str(error)}, status=422)
         if drawn is None:
             return web.Response(status=204)
-        (file, media_type), source = drawn
-        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-CapFace-Head": source}
-        return web.Response(body=file, content_type=media_type, headers=headers)
+        return web.Response(body=drawn.body, headers={**HEADERS, **drawn.headers})
 
     return answer
 
@@ -221,14 +240,34 @@ async def _read(request: web.Request) -> bytes | None:
         return None
 
 
-def _draw(asked: Request) -> tuple[tuple[bytes, str], str]:
+@dataclass(frozen=True)
+class _Answer:
+    body: bytes
+    headers: dict[str, str]
+
+
+def _draw(asked: Request) -> _Answer:
     """The picture that was asked for, and what it shows: the head that the node was "given", or one from "before" any run."""
-    given = preview.shelf.get(asked.given) if asked.given else None
-    source = "before" if given is None else "given-photo" if given.backdrop is not None else "given"
-    if given is None and asked.model not in heads.choices():
+    start = time.perf_counter()
+    givens = preview.shelf.get(asked.given) if asked.given else None
+    source = "before" if givens is None else "given"
+    if givens is None and asked.model not in heads.choices():
         raise BadRequest("model: expected one that Load Head Model offers.")
-    given = given or preview.before_run(asked.model, asked.file)
-    return preview.picture(given, asked.values, asked.side, asked.over, asked.close), source
+    givens = givens or preview.before_run(asked.model, asked.file)
+    given = givens[min(asked.head, len(givens) - 1)]
+    if given.backdrop is not None:
+        source = "given-photo"
+    pixels = preview.picture(given, asked.values, asked.side, asked.over, asked.close)
+    drawn = time.perf_counter()
+    headers = {"X-CapFace-Head": source, "X-CapFace-Heads": str(len(givens))}
+    if asked.raw:
+        body, media_type = preview.deflate(pixels), "application/octet-stream"
+        headers |= {"Content-Encoding": "deflate", "X-CapFace-Size": f"{pixels.shape[1]} {pixels.shape[0]}"}
+    else:
+        body, media_type = preview.to_file(pixels)
+    times = {"draw": drawn - start, "pack": time.perf_counter() - drawn}
+    headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in times.items())
+    return _Answer(body, {"Content-Type": media_type, **headers})
 
 
 def register(widgets: Sequence[io.Input]) -> bool:

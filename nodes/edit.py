@@ -86,10 +86,10 @@ class EditHead(io.ComfyNode):
         photo = None if photo is None else from_image(photo)
         edited = edit_head(head_model, head, photo, **values)
         preview = to_image(portraits(head_model, edited, PREVIEW_SIZE))
-        return io.NodeOutput(edited, preview, ui=_show(cls.hidden, Given.of(head_model, head, photo)))
+        return io.NodeOutput(edited, preview, ui=_show(cls.hidden, Given.each(head_model, head, photo)))
 
 
-def _show(hidden: io.HiddenHolder | None, given: Given) -> dict:
+def _show(hidden: io.HiddenHolder | None, given: tuple[Given, ...]) -> dict:
     """What the node tells its picture in the browser: a token for its inputs, and in which workflow they were."""
     workflow = ((getattr(hidden, "extra_pnginfo", None) or {}).get("workflow") or {}).get("id")
     slot = (client(), workflow, getattr(hidden, "unique_id", None))

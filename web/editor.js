@@ -3,62 +3,27 @@
 
 import { app } from "../../scripts/app.js";
 import { direction, drawBall, lampAt } from "./ball.js";
+import { BODY, LEAST_SIDE, STYLE } from "./look.js";
 import { Pictures } from "./pictures.js";
+import { Sections, STYLE as SECTIONS_STYLE } from "./sections.js";
 
 const NODE = "CapFaceEditHead";
 const VIEW = "editor";
 const MEMORY = "capface.given";
 const MOST_REMEMBERED = 64;
-const LEAST_SIDE = 240;
 const FIRST_WIDTH = 360;
 // A head's radius in halves of the frame's short side: the surface stays under the pointer.
 const HEAD_RADIUS = 0.62;
 const WHEEL_OCTAVE = 900;
 // A turn of the wheel or a key press belongs to the one before, and a scroll over the canvas goes on, within so many ms.
 const PAUSE_MS = 350;
+// While something is dragged the sliders follow every so many ms: to draw them takes as long as a picture.
+const WRITE_MS = 100;
 const POSE = ["yaw", "pitch", "roll"];
 const PLACE = ["position_x", "position_y", "size"];
 const LIGHT = ["light", "key_azimuth", "key_elevation"];
 const LABELS = { key_azimuth: "azimuth", key_elevation: "elevation", position_x: "x", position_y: "y" };
 const DEGREES = new Set([...POSE, "key_azimuth", "key_elevation"]);
-const HINT = "drag turns · shift moves · alt tilts<br>wheel sizes · double click resets";
-
-const STYLE = `
-.capface-editor { position: relative; width: 100%; height: 100%; min-height: ${LEAST_SIDE}px; box-sizing: border-box; overflow: hidden;
-  border-radius: 8px; outline: none; touch-action: none; user-select: none; cursor: grab; font: 11px/1.4 Inter, system-ui, sans-serif;
-  color: #e8e8ea; background: radial-gradient(circle at 50% 42%, #4a4d55 0%, #2b2d33 55%, #17181b 100%); }
-.lg-node .capface-editor { aspect-ratio: 1; height: auto; }
-.capface-editor[data-keys]:focus { box-shadow: inset 0 0 0 2px #5aa0ff; }
-.capface-editor[data-gesture] { cursor: grabbing; }
-.capface-editor[data-gesture="place"] { cursor: move; }
-.capface-editor > .picture { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; pointer-events: none; }
-.capface-editor > .ball { position: absolute; right: 8px; bottom: 8px; width: 56px; height: 56px; cursor: crosshair; }
-.capface-editor > .chip { position: absolute; left: 8px; padding: 2px 8px; border-radius: 999px; background: rgba(16,17,20,.62); pointer-events: none; white-space: nowrap; opacity: 0; transition: opacity .15s; }
-.capface-editor > .chip.on { opacity: 1; }
-.capface-editor > .source { top: 8px; }
-.capface-editor > .reading { bottom: 8px; font-variant-numeric: tabular-nums; }
-.capface-editor > .hint { bottom: 8px; max-width: calc(100% - 96px); white-space: normal; border-radius: 8px; color: #c9cad0; }
-.capface-editor:hover:not([data-gesture]) > .hint:not(.off) { opacity: 1; transition-delay: .4s; }
-.capface-editor > .error { top: 36px; right: 8px; white-space: normal; border-radius: 8px; background: rgba(120,28,28,.86); }
-.capface-editor > .buttons { position: absolute; top: 8px; right: 8px; display: flex; gap: 6px; }
-.capface-editor button { width: 28px; height: 28px; padding: 5px; border: 0; border-radius: 8px;
-  color: #e8e8ea; background: rgba(16,17,20,.62); cursor: pointer; }
-.capface-editor button[hidden] { display: none; }
-.capface-editor button[aria-pressed="true"] { color: #17181b; background: #ffd66b; }
-.capface-editor button svg { display: block; width: 18px; height: 18px; fill: none; stroke: currentColor; stroke-width: 1.6; }
-`;
-const BODY = `
-<canvas class="picture" width="1" height="1" role="img" aria-label="The edited head"></canvas>
-<span class="chip source"></span><span class="chip error" role="alert"></span>
-<span class="chip hint">${HINT}</span><span class="chip reading"></span>
-<span class="buttons">
-<button type="button" data-view="over" hidden aria-pressed="false" aria-label="Over the photo" title="Show the head over its photo">
-<svg viewBox="0 0 20 20"><rect x="2" y="3.5" width="16" height="13" rx="2"/><circle cx="10" cy="9" r="2.6"/><path d="M5 16.5c.8-3 2.7-4 5-4s4.2 1 5 4"/></svg>
-</button>
-<button type="button" data-view="close" aria-pressed="false" aria-label="Close up" title="Look at the face, wherever it is in the frame">
-<svg viewBox="0 0 20 20"><path d="M2.5 6.5v-4h4m7 0h4v4m0 7v4h-4m-7 0h-4v-4"/><circle cx="10" cy="10" r="4"/></svg>
-</button></span>
-<canvas class="ball" width="112" height="112" role="img" aria-label="Light" title="Drag: where the light comes from. Double click: the head's own light."></canvas>`;
 
 let scrolledCanvas = 0;
 
@@ -67,6 +32,10 @@ class HeadEditor {
   #defaults;
   #root = document.createElement("div");
   #pictures;
+  #sections;
+  // Values of the gesture under way that the widgets do not have yet.
+  #pending = {};
+  #writing;
   #given = null;
   #looks = { over: false, close: false };
   #remembered = false;
@@ -95,7 +64,7 @@ class HeadEditor {
   }
 
   #value(name) {
-    return this.#widget(name)?.value ?? this.#defaults[name];
+    return this.#pending[name] ?? this.#widget(name)?.value ?? this.#defaults[name];
   }
 
   /** Whether another node sets a widget, which is then not ours to set. */
@@ -103,6 +72,7 @@ class HeadEditor {
     return this.#node.inputs.some((input) => input.widget?.name === name && input.link != null);
   }
 
+  /** Want other values. The picture is asked for at once; the widgets follow a little later, since they cost as much time. */
   #set(values) {
     for (const [name, wanted] of Object.entries(values)) {
       const widget = this.#widget(name);
@@ -112,10 +82,26 @@ class HeadEditor {
         const { min, max, step2 = 0.01 } = widget.options;
         value = Number((Math.round(Math.max(min, Math.min(max, wanted)) / step2) * step2).toFixed(4));
       }
-      if (value === widget.value) continue;
+      if (value === this.#value(name)) continue;
+      this.#pending[name] = value;
+      this.#want();
+      this.#writing ??= setTimeout(() => this.#write(), WRITE_MS);
+    }
+  }
+
+  #write() {
+    clearTimeout(this.#writing);
+    const values = Object.entries(this.#pending);
+    // Until all are written, what they call wants no further picture.
+    for (const [name, value] of values) {
+      const widget = this.#widget(name);
       widget.value = value;
       widget.callback?.(value, app.canvas, this.#node);
     }
+    this.#pending = {};
+    this.#writing = null;
+    this.#sections.update();
+    if (values.length) this.#node.setDirtyCanvas(true, false);
   }
 
   #reset(names) {
@@ -132,9 +118,8 @@ class HeadEditor {
   #request() {
     if (!this.#remembered) this.#recall();
     const values = {};
-    for (const name of Object.keys(this.#defaults)) {
-      const widget = this.#widget(name);
-      if (widget && widget.value != null) values[name] = widget.value;
+    for (const [name, value] of Object.entries(this.#defaults)) {
+      if (this.#widget(name) && this.#value(name) !== value) values[name] = this.#value(name);
     }
     const model = this.#source("head_model", "CapFaceLoadHeadModel", "model");
     const file = this.#source("head", "CapFaceLoadHead", "file");
@@ -154,21 +139,20 @@ class HeadEditor {
     return node?.type === type ? node.widgets?.find(({ name }) => name === widget)?.value : undefined;
   }
 
-  #show({ bitmap, source, error }) {
+  #show({ image, source, heads, asked, error }) {
     const part = (name) => this.#root.querySelector(`.${name}`);
-    // The classic sliders are drawn as often as the picture: a whole canvas at each move costs more than the head.
-    this.#node.setDirtyCanvas(true, false);
     part("error").textContent = error ?? "";
     part("error").classList.toggle("on", Boolean(error));
-    if (!bitmap) return;
+    if (!image) return;
+    const { width, height } = image;
     const canvas = part("picture");
-    canvas.width = bitmap.width;
-    canvas.height = bitmap.height;
-    canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    // A new size clears the canvas, which costs more than drawing over it.
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    canvas.getContext("2d").putImageData(image, 0, 0);
     part("source").textContent = "not run yet";
     part("source").classList.toggle("on", source === "before");
     part("buttons").firstElementChild.hidden = source !== "given-photo";
-    this.#root.dispatchEvent(new CustomEvent("capface-picture", { detail: { side: Math.max(bitmap.width, bitmap.height) } }));
+    this.#root.dispatchEvent(new CustomEvent("capface-picture", { detail: { side: Math.max(width, height), asked } }));
   }
 
   #look(looks) {
@@ -241,7 +225,7 @@ class HeadEditor {
     this.#gesture = null;
     delete this.#root.dataset.gesture;
     this.#read([]);
-    this.#node.setDirtyCanvas(true, false);
+    this.#write();
     app.canvas.emitAfterChange();
   }
 
@@ -430,8 +414,9 @@ class HeadEditor {
     const options = { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_SIDE };
     const widget = node.addDOMWidget(VIEW, "capface.editor", root, options);
     widget.serialize = false;
-    // On top, where it can be seen while the sliders under it are moved.
-    node.widgets.unshift(node.widgets.pop());
+    this.#sections = new Sections(node, this.#defaults, (name) => this.#linked(name));
+    // On top, where they can be seen while the sliders under them are moved.
+    node.widgets.unshift(...node.widgets.splice(-2));
   }
 
   #chain() {
@@ -449,7 +434,10 @@ class HeadEditor {
       const before = widget.callback;
       widget.callback = (...args) => {
         const result = before?.apply(widget, args);
-        this.#want();
+        if (!(widget.name in this.#pending)) {
+          this.#want();
+          this.#sections.update();
+        }
         return result;
       };
     }
@@ -457,8 +445,9 @@ class HeadEditor {
     after("onSerialize", (saved) => {
       saved.widgets_values = node.widgets.filter((widget) => widget.serialize !== false).map(({ value }) => value);
     });
-    after("onConfigure", () => {
+    after("onConfigure", (saved) => {
       this.#remembered = false;
+      this.#sections.configured(saved);
       this.#mount();
       this.#want();
     });
@@ -496,7 +485,7 @@ app.registerExtension({
   name: "CapFace.HeadEditor",
   setup() {
     const style = document.createElement("style");
-    style.textContent = STYLE;
+    style.textContent = STYLE + SECTIONS_STYLE;
     document.head.append(style);
     window.addEventListener("wheel", (event) => {
       if (!event.target.closest?.(".capface-editor")) scrolledCanvas = performance.now();

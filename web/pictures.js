@@ -1,11 +1,12 @@
-// Pictures of edited heads from the server. One request is under way at a time; when its answer is shown, the newest wish
-// is asked for, and what was wished for in between is dropped. At rest a finer picture follows.
+// Pictures of edited heads from the server. While one is drawn the next may already be asked for, so that the newest wish never
+// waits for an answer's way back; what was wished for in between is dropped. At rest a finer picture follows.
 
 import { api } from "../../scripts/api.js";
 
 const PATH = "/capface/edit";
-export const MOVING = 256;
-export const AT_REST = 512;
+const MOVING = 256;
+const AT_REST = 512;
+const MOST_UNDER_WAY = 2;
 const REST_MS = 180;
 const RETRY_MS = 1000;
 
@@ -14,14 +15,15 @@ export class Pictures {
   #show;
   #view = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
   #wanted = false;
-  #busy = false;
-  #closed = false;
+  #underWay = 0;
+  #asked = 0;
+  #shown = 0;
   #rest;
-  #abort;
+  #abort = new AbortController();
 
   /**
    * @param {() => object} ask the request's fields, as they are now
-   * @param {(answer: {bitmap?: ImageBitmap, source?: string, error?: string}) => void} show
+   * @param {(answer: {image?: ImageData, source?: string, heads?: number, asked?: number, error?: string}) => void} show
    */
   constructor(ask, show) {
     this.#ask = ask;
@@ -32,65 +34,58 @@ export class Pictures {
   want() {
     clearTimeout(this.#rest);
     this.#wanted = true;
-    queueMicrotask(() => this.#run());
+    queueMicrotask(() => this.#next());
   }
 
   close() {
-    this.#closed = true;
     clearTimeout(this.#rest);
-    this.#abort?.abort();
+    this.#abort.abort();
   }
 
-  async #run() {
-    if (this.#busy || this.#closed) return;
-    this.#busy = true;
-    let pause = REST_MS;
-    while (this.#wanted && !this.#closed) {
-      const status = await this.#fetch(MOVING);
-      if (status === 429 && !this.#wanted) {
-        pause = RETRY_MS;
-        break;
-      }
+  async #next() {
+    if (!this.#wanted || this.#underWay === MOST_UNDER_WAY || this.#abort.signal.aborted) return;
+    const status = await this.#fetch(MOVING);
+    if (this.#wanted) this.#next();
+    else if (!this.#underWay && !this.#abort.signal.aborted) {
+      clearTimeout(this.#rest);
+      this.#rest = setTimeout(() => this.#fetch(AT_REST), status === 429 ? RETRY_MS : REST_MS);
     }
-    this.#busy = false;
-    this.#rest = setTimeout(() => this.#refine(), pause);
-  }
-
-  async #refine() {
-    if (this.#busy || this.#closed) return;
-    this.#busy = true;
-    await this.#fetch(AT_REST);
-    this.#busy = false;
-    if (this.#wanted) this.#run();
   }
 
   async #fetch(side) {
-    this.#abort = new AbortController();
     const fields = this.#ask();
     // What asking itself has changed is in the fields.
     this.#wanted = false;
+    this.#underWay++;
+    const number = ++this.#asked;
+    const asked = performance.now();
+    const { signal } = this.#abort;
     try {
       const response = await api.fetchApi(PATH, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ view: this.#view, side, ...fields }),
-        signal: this.#abort.signal,
+        body: JSON.stringify({ view: this.#view, side, raw: true, ...fields }),
+        signal,
       });
       if (response.status === 200) {
-        const bitmap = await createImageBitmap(await response.blob());
-        // A fine picture that comes after the next move would jump back.
-        if (!this.#closed && !(side === AT_REST && this.#wanted)) {
-          this.#show({ bitmap, source: response.headers.get("X-CapFace-Head") });
+        const header = (name) => response.headers.get(`X-CapFace-${name}`);
+        // Raw pixels, which no decoder makes wait.
+        const image = new ImageData(new Uint8ClampedArray(await response.arrayBuffer()), ...header("Size").split(" ").map(Number));
+        // Answers may overtake each other, and a fine picture that comes after the next move would jump back.
+        if (!signal.aborted && number > this.#shown && !(side === AT_REST && this.#asked > number)) {
+          this.#shown = number;
+          this.#show({ image, source: header("Head"), heads: Number(header("Heads")), asked });
         }
-        bitmap.close();
       } else if (response.status !== 204 && response.status !== 429) {
         const { error } = await response.json().catch(() => ({ error: response.statusText }));
-        if (!this.#closed) this.#show({ error });
+        if (!signal.aborted) this.#show({ error });
       }
       return response.status;
-    } catch (error) {
-      if (!this.#closed) this.#show({ error: "The server does not answer." });
+    } catch {
+      if (!signal.aborted) this.#show({ error: "The server does not answer." });
       return 0;
+    } finally {
+      this.#underWay--;
     }
   }
 }

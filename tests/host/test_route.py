@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -102,6 +103,23 @@ def test_every_widget_may_be_sent(ask):
         {"side": [256]},
         {"over": 1},
         {"close": "yes"},
+        {"raw": 1},
+        {"head": -1},
+        {"head": 256},
+        {"head": 10**30},
+        {"head": 0.0},
+        {"head": True},
+        {"head": "0"},
+        {"side": 256.0},
+        {"values": {"yaw": [1]}},
+        {"values": {"": 0}},
+        {"values": {"editor": "x"}},
+        {"values": {"__class__": 1}},
+        {"view": ""},
+        {"view": "a\n"},
+        {"given": ""},
+        {"given": "../shelf"},
+        {"given": "a" * 65},
         {"view": "a" * 65},
         {"view": "../.."},
         {"view": None},
@@ -122,7 +140,21 @@ def test_what_no_editor_sends_is_refused(ask, fields):
     assert set(json.loads(body)) == {"error"}
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"nonsense", b'{"values": {"yaw": NaN}}', b"[" * 8000, b"\xff\xfe", b"9" * 5000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"nonsense",
+        b"[" * 8000,
+        b"\xff\xfe",
+        b"9" * 5000,
+        b'{"values": {"yaw": NaN}}',
+        b'{"values": {"yaw": 1e999}}',
+        b'{"values": {"yaw": -Infinity}}',
+        b'{"view": "test", "view": 1}',
+    ],
+)
 def test_what_is_no_request_is_refused(ask, body):
     assert ask(body)[0] == 400
 
@@ -225,17 +257,28 @@ def test_the_shelf_keeps_one_place_a_slot_and_few_slots(in_host):
     from capface.host.preview import Given, Shelf
 
     shelf = Shelf(most=3)
-    head = Given.of(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
-    assert head.head.batch == 1
-    assert head.photo.shape == (1, 3, 366, 256) and head.backdrop.shape == (3, 512, 358)
+    head = Given.each(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
+    assert [given.head.batch for given in head] == [1, 1] and head[0].backdrop is head[1].backdrop
+    assert head[0].photo.shape == (1, 3, 366, 256) and head[0].backdrop.shape == (3, 512, 358)
     old, new = shelf.put(("tab", "wf", "1"), head), shelf.put(("tab", "wf", "1"), head)
     assert shelf.get(old) is None and shelf.get(new) is head and len(shelf) == 1
     tokens = [shelf.put(("tab", "wf", str(node)), head) for node in range(2, 6)]
     assert [shelf.get(token) is head for token in (new, *tokens)] == [False, False, True, True, True]
 
 
+def test_of_a_long_batch_only_so_much_is_kept(in_host):
+    from capface.host.preview import MOST_HEADS, MOST_PHOTOS, Given
+
+    model, photos = builtin_head(), torch.rand(MOST_PHOTOS + 2, 3, 32, 24)
+    given = Given.each(model, HeadParams.neutral(MOST_HEADS + 1), photos)
+    assert len(given) == MOST_HEADS
+    assert [head.backdrop is not None for head in given] == [i < MOST_PHOTOS for i in range(MOST_HEADS)]
+    for i in (0, MOST_PHOTOS - 1):
+        assert (given[i].backdrop - photos[i] * 255).abs().max() <= 0.51
+
+
 def test_a_photo_and_its_light_are_those_of_a_run(in_host):
-    from capface.host.preview import Given, picture
+    from capface.host.preview import SIDES, Given, picture, to_file
     from capface.nodes.edit import EditHead
 
     model, head = builtin_head(), HeadParams.neutral()
@@ -243,18 +286,60 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     photo = render_head(model, lit, 600, 800).lambertian.clamp(0, 1)
     node = EditHead.PREPARE_CLASS_CLONE(None)
     edited = node.execute(head=head, head_model=model, photo=photo.movedim(1, -1), light="from photo", yaw=30.0).args[0]
-    given = Given.of(model, head, photo)
+    (given,) = Given.each(model, head, photo)
     assert (given.photo_light - edited.light).abs().max() < 1e-5
 
-    file, kind = picture(given, {"light": "from photo", "yaw": 30.0}, 256)
-    alone = np.asarray(Image.open(io.BytesIO(file))).astype(float)
+    alone = picture(given, {"light": "from photo", "yaw": 30.0}, 256).numpy().astype(float)
     maps = render_head(model, edited, 192, 256)
-    assert kind == "image/png" and alone.shape == (192, 256, 4)
+    assert alone.shape == (192, 256, 4)
     assert np.abs(alone[..., :3] - maps.lambertian[0].movedim(0, -1).clamp(0, 1).numpy() * 255).max() <= 1.5
 
-    file, kind = picture(given, {"yaw": 30.0}, 256, over_photo=True)
-    over = np.asarray(Image.open(io.BytesIO(file))).astype(float)
-    assert kind == "image/jpeg" and over.shape == (192, 256, 3)
-    small = np.asarray(Image.fromarray((photo[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)).resize((256, 192)))
     free = maps.alpha[0, 0].numpy() == 0
-    assert np.abs(over - small)[free].mean() < 12
+    for side in SIDES:
+        over = picture(given, {"yaw": 30.0}, side, over_photo=True)
+        height, width = over.shape[:2]
+        assert (height, width) == (side * 3 // 4, side) and over[..., 3].min() == 255
+        if side == 256:
+            small = (photo[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+            small = np.asarray(Image.fromarray(small).resize((256, 192))).astype(float)
+            assert np.abs(over[..., :3].numpy() - small)[free].mean() < 2
+    file, kind = to_file(over)
+    shown = np.asarray(Image.open(io.BytesIO(file))).astype(float)
+    assert kind == "image/jpeg" and np.abs(shown - over[..., :3].numpy()).mean() < 3
+
+
+def test_the_painter_draws_on_one_core_and_leaves_the_others_their_number(in_host):
+    from capface.host.route import Painter
+
+    def number_in_a_new_thread():
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: (torch.ones(1) + 1, torch.get_num_threads())[1]).result()
+
+    before = torch.get_num_threads(), number_in_a_new_thread()
+    try:
+        torch.set_num_threads(3)
+        assert asyncio.run(Painter().paint("a", torch.get_num_threads)) == 1
+        assert (torch.get_num_threads(), number_in_a_new_thread()) == (3, 3)
+    finally:
+        torch.set_num_threads(before[0])
+
+
+def test_raw_pixels_are_those_of_the_file(ask):
+    file = pixels(ask(values={"yaw": 25.0}))
+    status, headers, body = ask(values={"yaw": 25.0}, raw=True)
+    assert (status, headers["Content-Encoding"], headers["X-CapFace-Size"]) == (200, "deflate", "256 256")
+    assert np.array_equal(np.frombuffer(zlib.decompress(body), np.uint8).reshape(256, 256, 4), file)
+
+
+def test_the_heads_of_a_file_can_be_looked_at_one_by_one(process, ask):
+    from capface.flame.storage import heads_to_json
+
+    turned = HeadParams.neutral(3).replace(rotation=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.6, 0.0], [0.6, 0.0, 0.0]]))
+    (process.base / "input" / "three.json").write_text(heads_to_json(turned), encoding="utf-8")
+    answers = [ask(file="three.json", head=head) for head in (0, 1, 2, 200)]
+    assert {headers["X-CapFace-Heads"] for _, headers, _ in answers} == {"3"}
+    for i in range(3):
+        expected = render_head(builtin_head(), turned[i], 256, 256).alpha[0, 0].numpy() * 255
+        assert np.abs(pixels(answers[i])[..., 3] - expected).mean() < 0.1
+    # Where there are fewer, the last one is shown.
+    assert answers[3][2] == answers[2][2]

@@ -1,0 +1,174 @@
+// Edit Head's widgets in sections that fold, and the row of buttons that opens them. The widgets themselves stay where they are
+// and what they are, in the saved workflow and in its API form; only whether they are seen changes.
+
+import { app } from "../../scripts/app.js";
+
+// The widget that a section begins with, in the order of the node. The sliders of the face go on behind those of the gaze.
+const BEGIN = {
+  pose_mode: "Pose",
+  position_mode: "Position",
+  expression_mode: "Expression",
+  gaze_yaw: "Gaze",
+  smile_left: "Expression",
+  light: "Light",
+  shape_strength: "Shape",
+};
+const TITLES = [...new Set(Object.values(BEGIN))];
+// Saved with the workflow, as a node's properties are.
+const PROPERTY = "open_sections";
+const OPEN_AT_FIRST = "Pose";
+const WIDGET = "sections";
+const ROW_HEIGHT = 34;
+const MARGIN = 6;
+
+export const STYLE = `
+.capface-sections { display: flex; gap: 4px; width: 100%; height: ${ROW_HEIGHT - 2 * MARGIN}px; padding: 0 ${10 - MARGIN}px; box-sizing: border-box;
+  font: 11px/1 Inter, system-ui, sans-serif; user-select: none; }
+.lg-node .capface-sections { padding: 0; }
+.capface-sections button { flex: 1 1 auto; min-width: 0; padding: 0 4px; border: 0; border-radius: 6px; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; cursor: pointer; font: inherit;
+  color: var(--descrip-text, #999); background: var(--comfy-input-bg, #222); }
+.capface-sections button:hover { color: var(--input-text, #ddd); }
+.capface-sections button:focus-visible { outline: 2px solid #5aa0ff; outline-offset: -1px; }
+.capface-sections button[aria-expanded="true"] { color: var(--input-text, #ddd); box-shadow: inset 0 -2px 0 #5aa0ff; }
+.capface-sections button[data-changed]::after { content: ""; display: inline-block; width: 5px; height: 5px; margin: 0 0 2px 4px;
+  border-radius: 50%; background: #ffb547; }
+`;
+
+export class Sections {
+  #node;
+  #defaults;
+  #linked;
+  #section = new Map();
+  #root = document.createElement("div");
+  #row;
+
+  /**
+   * Fold a node's widgets.
+   * @param {object} node Edit Head
+   * @param {object} defaults its widgets' defaults by name
+   * @param {(name: string) => boolean} linked whether another node sets a widget; its link is to be seen
+   */
+  constructor(node, defaults, linked) {
+    this.#node = node;
+    this.#defaults = defaults;
+    this.#linked = linked;
+    node.properties[PROPERTY] ??= OPEN_AT_FIRST;
+    let title;
+    for (const widget of node.widgets) {
+      title = BEGIN[widget.name] ?? title;
+      if (!title || !(widget.name in defaults)) continue;
+      this.#section.set(widget, title);
+      this.#makeFoldable(widget);
+    }
+    this.#build();
+    this.update();
+  }
+
+  /** Show what is open and what differs from its default. */
+  update() {
+    const open = this.#open();
+    const changed = new Set();
+    for (const [widget, title] of this.#section) {
+      if (widget.value !== this.#defaults[widget.name]) changed.add(title);
+    }
+    for (const button of this.#root.children) {
+      const { title } = button.dataset;
+      button.setAttribute("aria-expanded", String(open.has(title)));
+      button.toggleAttribute("data-changed", changed.has(title));
+    }
+  }
+
+  /**
+   * After a workflow was loaded.
+   * @param {object} saved the node as it was saved
+   */
+  configured(saved) {
+    const { properties } = this.#node;
+    if (saved?.properties?.[PROPERTY] === undefined) {
+      // It knew no sections, and the node was as tall as all of them.
+      properties[PROPERTY] = TITLES.join();
+      this.#set(OPEN_AT_FIRST);
+    } else this.#draw();
+  }
+
+  #open() {
+    return new Set(String(this.#node.properties[PROPERTY]).split(","));
+  }
+
+  #folded(widget) {
+    return !widget.promoted && !this.#open().has(this.#section.get(widget)) && !this.#linked(widget.name);
+  }
+
+  /**
+   * Let a widget be hidden while its section is folded. Both renderers ask for it, each in its way. A subgraph's node that shows
+   * the widget, too, asks with itself as `this`, and always sees it.
+   */
+  #makeFoldable(widget) {
+    const folded = (asking) => asking === widget && this.#folded(widget);
+    const { options, computeSize } = widget;
+    Object.defineProperty(options, "hidden", { get: () => this.#folded(widget), configurable: true, enumerable: true });
+    const shown = new Proxy(options, { get: (target, name) => (name === "hidden" ? false : Reflect.get(target, name)) });
+    const accessors = {
+      hidden: { get() { return folded(this); } },
+      options: { get() { return this === widget ? options : shown; } },
+      // Older frontends leave room for what is hidden: all of it but the gap.
+      computeSize: { get() { return folded(this) ? () => [0, -4] : computeSize; } },
+    };
+    for (const [name, accessor] of Object.entries(accessors)) {
+      Object.defineProperty(widget, name, { ...accessor, set() {}, configurable: true });
+    }
+  }
+
+  #build() {
+    const root = this.#root;
+    root.className = "capface-sections";
+    for (const title of TITLES) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.dataset.title = title;
+      button.textContent = title;
+      button.addEventListener("click", () => this.#toggle(title));
+      root.append(button);
+    }
+    for (const name of ["pointerdown", "dblclick"]) root.addEventListener(name, (event) => event.stopPropagation());
+    const height = () => ROW_HEIGHT;
+    const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: height, getMaxHeight: height };
+    this.#row = this.#node.addDOMWidget(WIDGET, "capface.sections", root, options);
+    this.#row.serialize = false;
+  }
+
+  /** The row's widget, to be placed among the others. */
+  get row() {
+    return this.#row;
+  }
+
+  #toggle(title) {
+    const open = this.#open();
+    if (!open.delete(title)) open.add(title);
+    app.canvas.emitBeforeChange();
+    this.#set(TITLES.filter((name) => open.has(name)).join());
+    app.canvas.emitAfterChange();
+  }
+
+  /** Open some sections and no others; the node grows or shrinks by them, the picture keeps its size. */
+  #set(titles) {
+    const node = this.#node;
+    const before = node.computeSize()[1];
+    node.properties[PROPERTY] = titles;
+    const least = node.computeSize()[1];
+    if (LiteGraph.vueNodesMode) {
+      // They only grow of themselves.
+      requestAnimationFrame(() => this.#root.closest("[data-node-id]")?.style.setProperty("--node-height", "0px"));
+    } else node.setSize([node.size[0], Math.max(node.size[1] + least - before, least)]);
+    this.#draw();
+  }
+
+  #draw() {
+    this.update();
+    // Nodes 2.0 look at a node's widgets again when one of them changes.
+    const [widget] = this.#section.keys();
+    if (LiteGraph.vueNodesMode) widget.callback?.(widget.value);
+    this.#node.setDirtyCanvas(true, true);
+  }
+}
