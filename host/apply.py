@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..errors import BadInput
 from ..flame.condition import HeadCondition, HintImages
 from .control import CapFaceControl
 from .evaluation import Evaluation
@@ -62,6 +63,8 @@ def apply_capface(
         As many new conditionings.
     """
     _warn_about_the_head(condition)
+    if identity is not None:
+        _check_features(model, identity)
     controls = []
     if head_control is not None and head_control.alpha != 0:
         settings = {"strength": head_control.alpha, "timestep_percent_range": (0.0, head_control.until), "region": None}
@@ -116,6 +119,15 @@ def _nearness(evaluation: Evaluation) -> float:
     """Size of the head in the frame; a condition made of ready images has none and counts as far."""
     condition = evaluation.condition
     return condition.params.camera[:, 0].mean().item() if isinstance(condition, HeadCondition) else 0.0
+
+
+def _check_features(model: CapFaceModel, identity: Identity):
+    wanted = (model.tokens.id_linear.in_features, model.tokens.img_linear.in_features)
+    if (identity.global_.shape[-1], identity.local.shape[-1]) != wanted:
+        raise BadInput(
+            f"{model.name} reads embeddings of {wanted[0]} numbers and tokens of {wanted[1]}; this identity has "
+            f"{identity.features}. Encode it with the Face Reader that belongs to this CapFace."
+        )
 
 
 def _warn_about_the_head(condition: HeadCondition | HintImages):

@@ -151,7 +151,8 @@ def _window_frames(transformer_options: dict, n: int) -> list[int]:
 def _check_base(base, capface: CapFaceModel):
     name = type(base.model_config).__name__
     unet = base.model_config.unet_config
-    if unet.get("context_dim") != 768 or unet.get("model_channels") is None or unet.get("adm_in_channels") is not None:
+    text_width = capface.network.config.context_width  # an encoder begins as the base model's, so they are the same
+    if unet.get("context_dim") != text_width or unet.get("model_channels") is None or unet.get("adm_in_channels") is not None:
         raise BadInput(
             f"CapFace needs a base model of the Stable Diffusion 1.x family, got one that ComfyUI knows as {name}. "
             "Load an SD 1.5 checkpoint in the loader that feeds the sampler, or take Apply CapFace out."

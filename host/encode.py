@@ -123,16 +123,16 @@ def encode_identity(
         painted.append(keep_face(portrait[None], reader.parse(portrait[None]), hair=hair, ears=ears)[0] if parsed else portrait)
         crops.append(crop)
 
-    identity = nobody(len(faces))
+    identity = nobody(len(faces), reader.features)
     preview = torch.ones(len(faces), 3, PANEL, 3 * PANEL)
     if shown:
         identity.global_[shown] = reader.embed(torch.stack(crops))
-        identity.local[shown] = clip_tokens(clip_vision, painted)
+        identity.local[shown] = clip_tokens(clip_vision, painted, reader.features)
         identity.strength[shown] = 1
     for i, *pictures in zip(shown, portraits, painted, crops, strict=True):
         preview[i] = side_by_side(*pictures[:2], (pictures[2] * 128 + 127.5) / 255)
     return Reading(
-        Identity(identity.global_, identity.local, identity.strength),
+        Identity(identity.global_, identity.local, identity.strength, features=reader.features),
         preview,
         [0.0 if face is None else face.score for face in faces],
         [0.0 if face is None else face.area for face in faces],

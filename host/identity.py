@@ -1,5 +1,6 @@
 """Who a person is, as CapFace reads it, and the arithmetic on it: averaging, blending, taking parts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,11 +10,30 @@ from torch.nn import functional as F
 
 from ..errors import BadInput
 
-GLOBAL_WIDTH = 512
-LOCAL_TOKENS, LOCAL_WIDTH = 257, 1024
 GRID = 16
 """CLIP ViT-L/14 at 224 pixels sees 16 × 16 patches; its first token, CLS, sees them all."""
 COMBINE = ("each", "mean", "median", "weighted", "best")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a person is read by, and how large that is: a CapFace understands those that it was trained with."""
+
+    global_encoder: str
+    local_encoder: str
+    global_width: int
+    local_tokens: int
+    local_width: int
+
+    def __str__(self):
+        return (
+            f"[B, {self.global_width}] ({self.global_encoder}) and "
+            f"[B, {self.local_tokens}, {self.local_width}] ({self.local_encoder})"
+        )
+
+
+RELEASED = Features("FaceNet InceptionResnetV1 VGGFace2", "CLIP ViT-L/14 OpenAI", 512, GRID * GRID + 1, 1024)
+"""What the released checkpoint was trained with: CLIP's last hidden state before its last layer norm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,25 +41,28 @@ class Identity:
     """Who: raw features, so that they can be saved, averaged and reused with any checkpoint. One row a person or frame."""
 
     global_: Tensor
-    """FaceNet embeddings float32 `[B, 512]`, L2-normalised."""
+    """Embeddings float32 `[B, G]`, L2-normalised; FaceNet's are `[B, 512]`."""
     local: Tensor
-    """CLIP ViT-L/14 tokens before the last layer norm, float32 `[B, 257, 1024]`, or the first n of `token_order()`."""
+    """Tokens float32 `[B, N, L]`; CLIP ViT-L/14's, before the last layer norm, are `[B, 257, 1024]`. Or the first n of
+    `token_order()`."""
     strength: Tensor | None = None
     """Scales of the global and of the local tokens after their projection, float32 `[B, 2]`; ones by default. A row of zeros is
     ∅, no identity."""
     references: int = 1
     """How many photos each row was read from."""
+    features: Features = RELEASED
+    """What they were read by."""
 
     def __post_init__(self):
         if self.strength is None:
             object.__setattr__(self, "strength", torch.ones(len(self.global_), 2))
         shapes = [list(t.shape) for t in (self.global_, self.local, self.strength)]
-        batch = shapes[0][0]
+        batch, known = shapes[0][0], self.features
         tokens = shapes[1][1] if self.local.ndim == 3 else 0
-        if shapes != [[batch, GLOBAL_WIDTH], [batch, tokens, LOCAL_WIDTH], [batch, 2]] or tokens > LOCAL_TOKENS:
+        fits = shapes == [[batch, known.global_width], [batch, tokens, known.local_width], [batch, 2]]
+        if not fits or tokens > known.local_tokens:
             raise BadInput(
-                f"Expected identity features of shapes [B, {GLOBAL_WIDTH}] (FaceNet trained on VGGFace2) and "
-                f"[B, {LOCAL_TOKENS}, {LOCAL_WIDTH}] (CLIP ViT-L/14, last hidden state) with strengths [B, 2], "
+                f"Expected identity features of shapes {known} with strengths [B, 2], "
                 f"got {shapes[0]}, {shapes[1]} and {shapes[2]}: other embeddings mean nothing to CapFace."
             )
 
@@ -60,9 +83,10 @@ class Identity:
         return replace(self, global_=self.global_[rows], local=self.local[rows], strength=self.strength[rows])
 
 
-def nobody(batch: int) -> Identity:
+def nobody(batch: int, features: Features = RELEASED) -> Identity:
     """Return ∅ for a number of rows: the head alone is controlled there."""
-    return Identity(torch.zeros(batch, GLOBAL_WIDTH), torch.zeros(batch, LOCAL_TOKENS, LOCAL_WIDTH), torch.zeros(batch, 2), 0)
+    local = torch.zeros(batch, features.local_tokens, features.local_width)
+    return Identity(torch.zeros(batch, features.global_width), local, torch.zeros(batch, 2), 0, features)
 
 
 def blend(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
@@ -90,6 +114,12 @@ def blend(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
             f"Expected identities of one row, or all of as many rows, got {[len(i) for i in identities]}. "
             'Combine each to one row first (Encode Identity, "combine").'
         )
+    if len({i.features for i in identities}) > 1:
+        raise BadInput(
+            "Expected identities read by the same networks, got "
+            + ", ".join(sorted({f"{i.features.global_encoder} and {i.features.local_encoder}" for i in identities}))
+            + ". Read all photos with one Face Reader."
+        )
     if len({i.local.shape[1] for i in identities}) > 1:
         raise BadInput(
             f"Expected identities with as many local tokens, got {[i.local.shape[1] for i in identities]}. "
@@ -106,6 +136,7 @@ def blend(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
         mean([i.local for i in identities]),
         mean([i.strength for i in identities]),
         sum(i.references for i in identities),
+        identities[0].features,
     )
 
 
@@ -132,25 +163,30 @@ def combine(identity: Identity, how: str, scores: Sequence[float], areas: Sequen
         return identity
     kept = identity.present.nonzero()[:, 0].tolist()
     if not kept:
-        return nobody(1)
+        return nobody(1, identity.features)
     rows = [identity[[i]] for i in kept]
     if how == "best":
         return max(zip(kept, rows, strict=True), key=lambda pair: areas[pair[0]])[1]
     if how == "median":
         middle = [t[kept].quantile(0.5, dim=0, keepdim=True) for t in (identity.global_, identity.local, identity.strength)]
-        return Identity(F.normalize(middle[0], dim=1), *middle[1:], identity.references * len(rows))
+        return Identity(F.normalize(middle[0], dim=1), *middle[1:], identity.references * len(rows), identity.features)
     return blend(rows, [scores[i] for i in kept] if how == "weighted" else [1.0] * len(rows))
 
 
-def token_order() -> list[int]:
+def token_order(tokens: int = RELEASED.local_tokens) -> list[int]:
     """Return the order in which fewer local tokens are taken: CLS, then patches that are evenly spread however many there are.
 
     The patches follow a Bayer matrix, M₂ₙ = [[4M, 4M + 2], [4M + 3, 4M + 1]].
+
+    Args:
+        tokens: How many there are: a square grid of a power of two a side, with a CLS token before it or without.
     """
+    side = math.isqrt(tokens)
+    first = tokens - side * side
     rank = torch.zeros(1, 1, dtype=torch.long)
-    while len(rank) < GRID:
+    while len(rank) < side:
         rank = torch.cat([torch.cat([4 * rank, 4 * rank + 2], 1), torch.cat([4 * rank + 3, 4 * rank + 1], 1)])
-    return [0, *(rank.flatten().argsort() + 1).tolist()]
+    return [*range(first), *(rank.flatten().argsort() + first).tolist()]
 
 
 def take_parts(identity: Identity, global_strength: float, local_strength: float, local_tokens: int) -> Identity:
@@ -160,15 +196,15 @@ def take_parts(identity: Identity, global_strength: float, local_strength: float
         identity: B rows.
         global_strength: Scale of FaceNet's token; 0 leaves it in place, multiplied by zero, as ∅ does.
         local_strength: Scale of the image tokens, likewise.
-        local_tokens: How many image tokens stay, 0 to 257, in the order of `token_order`. The others are not there at all.
+        local_tokens: How many image tokens stay, 0 to 257, in the order of `token_order`; the others are not there at all.
 
     Raises:
         BadInput: for a number of tokens out of range.
     """
-    if not 0 <= local_tokens <= LOCAL_TOKENS:
-        raise BadInput(f"Expected 0 to {LOCAL_TOKENS} local tokens, got {local_tokens}.")
-    local = identity.local
-    if local_tokens < LOCAL_TOKENS and local.shape[1] == LOCAL_TOKENS:
-        local = local[:, token_order()]
+    if not 0 <= local_tokens <= RELEASED.local_tokens:
+        raise BadInput(f"Expected 0 to {RELEASED.local_tokens} local tokens, got {local_tokens}.")
+    local, all_of_them = identity.local, identity.features.local_tokens
+    if local_tokens < all_of_them == local.shape[1]:
+        local = local[:, token_order(all_of_them)]
     strength = identity.strength * torch.tensor([global_strength, local_strength])
     return replace(identity, local=local[:, :local_tokens], strength=strength)

@@ -8,13 +8,14 @@ from safetensors.torch import save_file
 
 from ..errors import BadFile
 from ..models.checkpoint import describe, read_state_dict
-from .identity import Identity
+from .identity import RELEASED, Identity
 
 ENDING = ".identity.safetensors"
 KIND = "capface identity"
 VERSION = 1
 """Of the layout: tensors `global`, `local` and `strength`. Without `strength` or `references`, their defaults are read."""
-ENCODERS = {"global_encoder": "FaceNet InceptionResnetV1 VGGFace2", "local_encoder": "CLIP ViT-L/14 OpenAI"}
+KNOWN = (RELEASED,)
+"""Features that a file may hold."""
 UNIT_LENGTH_TOLERANCE = 1e-3
 
 
@@ -29,7 +30,8 @@ def save_identity(path: Path, identity: Identity) -> Path:
         The path.
     """
     tensors = {"global": identity.global_, "local": identity.local, "strength": identity.strength}
-    metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace", **ENCODERS}
+    metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace"}
+    metadata |= {part: getattr(identity.features, part) for part in ("global_encoder", "local_encoder")}
     part = path.with_name(path.name + ".part")
     try:
         save_file({k: t.float().cpu().contiguous() for k, t in tensors.items()}, part, metadata=metadata)
@@ -58,20 +60,22 @@ def load_identity(path: Path) -> Identity:
             f"{path.name} was made by a newer CapFace (format {version or 'unknown'}); this one reads formats up to {VERSION}. "
             "Update the pack."
         )
-    for part, encoder in ENCODERS.items():
-        if metadata.get(part) != encoder:
-            raise BadFile(
-                f"{path.name} holds features of {metadata.get(part, 'an unnamed encoder')}, CapFace was trained on those of "
-                f"{encoder}. Read the photos again with Encode Identity."
-            )
+    encoders = [metadata.get(part, "an unnamed encoder") for part in ("global_encoder", "local_encoder")]
+    features = next((known for known in KNOWN if [known.global_encoder, known.local_encoder] == encoders), None)
+    if features is None:
+        raise BadFile(
+            f"{path.name} holds features of {' and '.join(encoders)}, CapFace was trained on those of "
+            f"{RELEASED.global_encoder} and {RELEASED.local_encoder}. Read the photos again with Encode Identity."
+        )
     if not {"global", "local"} <= set(state):
         raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
     tensors = {k: t.float().clone() for k, t in state.items()}
-    identity = Identity(tensors["global"], tensors["local"], tensors.get("strength"), int(metadata.get("references", 1)))
+    references = int(metadata.get("references", 1))
+    identity = Identity(tensors["global"], tensors["local"], tensors.get("strength"), references, features)
     lengths = identity.global_[identity.present].norm(dim=1)
     if not torch.isfinite(identity.local).all() or ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
         raise BadFile(
-            f"{path.name} was changed after saving: expected FaceNet vectors of length 1 and finite tokens, got vectors of "
+            f"{path.name} was changed after saving: expected vectors of length 1 and finite tokens, got vectors of "
             f"length {[round(n, 3) for n in lengths.tolist()]}. Read the photos again with Encode Identity."
         )
     return identity

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -18,6 +19,7 @@ from ..models.facenet import load_facenet
 from ..models.parsing import load_parser
 from ..models.portrait import deca_face
 from . import assets
+from .identity import RELEASED, Features
 from .image_tokens import load_open_clip
 
 DETECTORS = ("auto", "insightface", "mtcnn")
@@ -44,6 +46,9 @@ class FaceReader:
     """A file in models/face_parsing."""
     open_clip_file: str | None = None
     """A file in models/open_clip, or None."""
+
+    features: ClassVar[Features] = RELEASED
+    """What identities hold that are read with it."""
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..host.identity import LOCAL_TOKENS, blend, take_parts
+from ..host.identity import RELEASED, blend, take_parts
 from .sockets import IDENTITY, schema
 
 SOCKETS = 4
@@ -80,9 +80,9 @@ class IdentityParts(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "local_tokens",
-                    default=LOCAL_TOKENS,
+                    default=RELEASED.local_tokens,
                     min=0,
-                    max=LOCAL_TOKENS,
+                    max=RELEASED.local_tokens,
                     tooltip="How many of CLIP's 257 tokens stay: first the one that sees the whole portrait, then patches that "
                     "are evenly spread over it. The others are left out.",
                 ),
