@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..errors import BadInput
+from ..errors import BadFile, BadInput
 from ..flame.assets import load_flame
 from ..flame.builtin import builtin_head
 from ..flame.camera import detected_to_frame
@@ -142,7 +142,10 @@ class Reader:
         found = self._each(batch, photos, lambda item: self._find(batch, *item), lambda item: item[1])
         if self.deca and found:
             with batch.timed("DECA", len(found)):
-                self._start_heads(found)
+                crops, transforms = zip(*(deca_face(one.portrait, one.face) for one in found), strict=True)
+                codes = self.deca(self._on_device(crops)).float().cpu().split(1)
+            seen = list(zip(found, codes, transforms, strict=True))
+            found = self._each(batch, seen, lambda each: self._start_head(*each), lambda each: each[0].photo)
         found = self._each(batch, found, lambda one: self._fit(batch, one), lambda one: one.photo)
         if self.parser and found:
             with batch.timed("parse", len(found)):
@@ -167,9 +170,9 @@ class Reader:
         for item in items:
             try:
                 kept.append(do(item))
-            except Rejected as rejected:
-                source = photo_of(item).source
-                batch.rejected.append({"source": source, "reason": rejected.reason, "detail": str(rejected)})
+            except (Rejected, BadInput) as error:  # BadInput: landmarks that lie on one point
+                reason = error.reason if isinstance(error, Rejected) else "bad fit"
+                batch.rejected.append({"source": photo_of(item).source, "reason": reason, "detail": str(error)})
         return kept
 
     def _find(self, batch: Batch, number: int, photo: Photo) -> Found:
@@ -195,13 +198,13 @@ class Reader:
         }
         return Found(number, photo, caption, portrait, moved, about)
 
-    def _start_heads(self, found: list[Found]) -> None:
-        """Heads by DECA."""
-        crops, transforms = zip(*(deca_face(one.portrait, one.face) for one in found), strict=True)
-        code = split_code(self.deca(self._on_device(crops)).float().cpu())
-        heads = deca_heads(code, torch.stack(transforms), ALIGNED_SIZE, ALIGNED_SIZE)
-        for i, one in enumerate(found):
-            one.head = heads[i]
+    def _start_head(self, one: Found, code: Tensor, transform: Tensor) -> Found:
+        """The head by DECA's code `[1, 236]` of the crop that the transform leads to."""
+        try:
+            one.head = deca_heads(split_code(code), transform[None], ALIGNED_SIZE, ALIGNED_SIZE)
+        except BadFile as error:  # one odd photo shall not end a long run; if it is the file, all photos say so
+            raise Rejected("bad fit", str(error)) from None
+        return one
 
     def _fit(self, batch: Batch, one: Found) -> Found:
         """The head by landmarks, from DECA's on where there is one, and what light it is in where DECA did not say."""

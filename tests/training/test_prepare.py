@@ -37,6 +37,7 @@ from capface.tests.conftest import ROOT
 from capface.tests.synthetic import state_dict
 from capface.tests.training import photo_sets
 from capface.tests.training.photo_sets import RULES, TOKENS, WIDTH, astronaut, group, save
+from capface.training.dataset import TrainingSet
 from capface.training.photos import find_photos
 from capface.training.prepare import main, prepare
 from capface.training.reader import Reader, array_bytes, load_photo
@@ -236,6 +237,22 @@ def test_captions_that_are_no_text_and_equal_files_are_left_out(reader, tmp_path
     assert set(BROKEN) | {"caption", "duplicate"} == set(REASONS)
 
 
+def test_what_no_head_can_be_read_from_is_left_out_alone(reader, folder, monkeypatch):
+    """Landmarks on one point, which no detector should give, in the first of two photos."""
+    detect, seen = reader.detector.detect, []
+
+    def odd(image):
+        seen.append(image)
+        faces = detect(image)
+        return faces if len(seen) > 1 else [replace(faces[0], points5=torch.full((5, 2), 50.0))]
+
+    monkeypatch.setattr(reader.detector, "detect", odd)
+    batch = reader.read(list(enumerate(find_photos(folder)[:2])))
+    assert [(one["source"], one["reason"]) for one in batch.rejected] == [("anna/1.png", "bad fit")]
+    assert "no face landmarks" in batch.rejected[0]["detail"]
+    assert [sample.source for sample in batch.samples] == ["anna/2.jpg"]
+
+
 def test_the_share_outside_is_that_of_the_portrait():
     inside = torch.tensor([[4.0, 0, -100], [0, 4, -100], [0, 0, 1]])  # shows x and y from 25 to 153
     assert outside_share(inside, 200, 200) == 0
@@ -359,6 +376,16 @@ def test_other_settings_or_photos_are_refused(folder, settings, out, tmp_path):
         prepare(folder, tmp_path, settings)
 
 
+def test_a_set_may_be_empty(settings, tmp_path):
+    save(tmp_path / "photos" / "grey.png", np.full((64, 64, 3), 128, np.uint8))
+    report = prepare(tmp_path / "photos", tmp_path / "out", settings)
+    assert (report["accepted"], report["rejected"]) == (0, {"no face": 1})
+    assert "0 of 1 photos (0%)" in (tmp_path / "out" / "report.md").read_text()
+    assert read_json(tmp_path / "out" / "dataset.json")["shards"] == []
+    assert len(TrainingSet(tmp_path / "out")) == 0
+    assert prepare(tmp_path / "photos", tmp_path / "out", settings)["run"]["photos"] == 0
+
+
 # The command
 
 
@@ -412,6 +439,10 @@ def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, t
         assert "parsing.png" not in batch.samples[0].members
     assert stages[True] - stages[False] == {"fit"}
     assert "light" not in stages[True]
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "deca", lambda crops: torch.full((len(crops), CODE_SIZE), -1.0))
+        (left_out,) = reader.read([(0, photo)]).rejected
+    assert left_out["reason"] == "bad fit" and "scales above 0" in left_out["detail"]
     image = load_photo(folder / photo.source)
     portrait, found, _ = align(image, reader.detector.detect(image)[0])
     crop, transform = deca_face(portrait, found)
