@@ -24,12 +24,15 @@ pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
 
 from capface.flame.builtin import builtin_head
 from capface.flame.deca import deca_heads
+from capface.flame.landmarks import five_point_weights
+from capface.flame.light import directional_light, frontal_light
 from capface.flame.params import HeadParams
-from capface.flame.render import landmark_pixels
+from capface.flame.render import landmark_pixels, render_head
 from capface.flame.storage import heads_from_json
 from capface.models.clip_tokens import load_clip_tokens
 from capface.models.crops import facenet_face
 from capface.models.deca import CODE_SIZE, load_deca, split_code
+from capface.models.detection import FaceDetection
 from capface.models.facenet import load_facenet
 from capface.models.parsing import keep_face, load_parser
 from capface.models.portrait import align, deca_face
@@ -145,6 +148,37 @@ def test_heads_lie_over_the_faces_they_were_fitted_to(out, folder, reader):
             assert about["fit_error"] < RULES.max_error
             assert about["turn"] == pytest.approx(turned_away(head), abs=0.01)
             assert (head.light != HeadParams.neutral().light).any()
+
+
+def test_a_drawn_head_is_found_again_with_its_expression_and_light(reader, tmp_path, monkeypatch):
+    """A picture of a head with 68 known landmarks: what is drawn for its sample looks like the picture."""
+    model = builtin_head()
+    light = directional_light((0.6, 0.3, 0.75), (0.8, 0.8, 0.8)) + 0.4 * frontal_light()
+    known = HeadParams.neutral().replace(
+        rotation=torch.tensor([[0.1, 0.35, 0.2]]),
+        camera=torch.tensor([[3.5, 0.05, 0.1]]),
+        expression=torch.nn.functional.one_hot(torch.tensor([2]), 50).float() * 1.5,
+        light=light[None],
+    )
+    maps = render_head(model, known, 700, 600)
+    save(tmp_path / "drawn.png", (maps.lambertian[0].clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy())
+    points = landmark_pixels(model, known, 700, 600)[0] - 0.5
+    box = torch.cat([points.amin(0), points.amax(0)])
+    face = FaceDetection(box, 1.0, five_point_weights() @ points, points)
+    monkeypatch.setattr(reader, "folder", tmp_path)
+    monkeypatch.setattr(reader.detector, "detect", lambda image: [face])
+    sample = reader.read(list(enumerate(find_photos(tmp_path)))).samples[0]
+    about = json.loads(sample.members["json"])
+    assert about["landmarks"] == 68
+    assert about["fit_error"] < 0.005
+    head = heads_from_json(json.dumps(about["head"]), "head").params
+    assert turned_away(head) == pytest.approx(turned_away(known), abs=1)
+    assert head.expression[0, 2] > 0.75
+    picture = torch.from_numpy(np.array(Image.open(io.BytesIO(sample.members["jpg"])))).movedim(-1, 0) / 255
+    drawn = render_head(model, head, 512, 512)
+    assert (drawn.lambertian[0] - picture).abs().mean() < 0.02
+    unlit = render_head(model, head.replace(light=HeadParams.neutral().light), 512, 512)
+    assert (unlit.lambertian[0] - picture).abs().mean() > 0.04
 
 
 def test_the_report_says_what_was_left_out_and_how_long_all_took(out):
