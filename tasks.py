@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and measure CapFace: `python tasks.py demo`, `check`, `test` or `bench`.
+"""Try, check, test, measure and train CapFace: `python tasks.py demo`, `check`, `test`, `bench`, `prepare` or `train`.
 
 Needs Python 3.10 or newer and nothing else.
 
@@ -50,7 +50,7 @@ def executable(environment, name="python"):
 
 def requirement_files(host):
     """The requirement files that make up the environment."""
-    files = [ROOT / "requirements.txt", ROOT / "tests" / "requirements.txt"]
+    files = [ROOT / "requirements.txt", ROOT / "training" / "requirements.txt", ROOT / "tests" / "requirements.txt"]
     return files + ([host / "requirements.txt"] if host else [])
 
 
@@ -142,7 +142,7 @@ def environment(host, reuse=None):
         return executable(folder)
     say(f"making the environment {folder.relative_to(ROOT)} (once; about 6 GB, a few minutes)")
     python = make_venv(folder)
-    say("installing requirements.txt, tests/requirements.txt" + (" and ComfyUI's own" if host else ""))
+    say("installing requirements.txt, those of training and tests" + (" and ComfyUI's own" if host else ""))
     install(python, *(a for f in files for a in ("-r", f)), what="pip install")
     for package in NO_DEPENDENCIES:
         say(f"installing {package}")
@@ -202,10 +202,10 @@ def say_host(host, without):
     say(f"ComfyUI {host_version(host)}: {host}" if host else f"no ComfyUI: {without} (name one with --comfyui PATH)")
 
 
-def start(python, script, arguments):
-    """Run one of the project's scripts (with the pack importable as `capface`); returns its exit status."""
+def start(python, script, arguments, launcher=()):
+    """Run one of the project's scripts or modules, with the pack importable as `capface`; returns its exit status."""
     environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONUTF8="1")
-    return subprocess.call([str(python), str(ROOT / "tools" / "run.py"), str(script), *arguments], env=environ)
+    return subprocess.call([str(python), *launcher, str(ROOT / "tools" / "run.py"), str(script), *arguments], env=environ)
 
 
 def demo(options, rest):
@@ -271,8 +271,29 @@ def bench(options, rest):
     return worst
 
 
+def prepare(options, rest):
+    """Make a training set of photos."""
+    return start(environment(known_host(options), options.venv), "capface.training.prepare", rest)
+
+
+def train(options, rest):
+    """Train on a training set, in one process or in several, on one machine or on several."""
+    launcher = []
+    if options.processes > 1 or options.machines > 1:
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(options.processes)]
+        if options.machines > 1:
+            if not options.first_machine:
+                raise TaskError("Several machines need --first-machine HOST:PORT, an address of the first that all can reach.")
+            host, _, port = options.first_machine.rpartition(":")
+            launcher += ["--nnodes", str(options.machines), "--node-rank", str(options.machine)]
+            launcher += ["--master-addr", host, "--master-port", port]
+        else:
+            launcher.append("--standalone")
+    return start(environment(known_host(options), options.venv), "capface.training.train", rest, launcher)
+
+
 def parse(arguments):
-    """Read the command line; returns the options and, for pytest and the benchmarks, what they get."""
+    """Read the command line; returns the options and, for pytest, the benchmarks and training, what they get."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--comfyui",
@@ -286,7 +307,7 @@ def parse(arguments):
         help="existing virtual environment to use as it is (also: CAPFACE_VENV) instead of one made in .venvs",
     )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench | prepare | train")
     p = commands.add_parser("demo", parents=[common], help="one photo in: a sheet of its head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
     p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="where the pictures go (default: output)")
@@ -298,6 +319,15 @@ def parse(arguments):
     p.set_defaults(task=test)
     p = commands.add_parser("bench", parents=[common], help="measure; with the name of one benchmark, that one alone")
     p.set_defaults(task=bench)
+    # their own arguments, --help included, are read by the modules that they start
+    p = commands.add_parser("prepare", parents=[common], add_help=False, help="a folder of photos in, a training set out")
+    p.set_defaults(task=prepare)
+    p = commands.add_parser("train", parents=[common], add_help=False, help="a training set in, a CapFace out")
+    p.add_argument("--processes", type=int, default=1, help="processes on this machine, one for each GPU")
+    p.add_argument("--machines", type=int, default=1, help="machines that train together")
+    p.add_argument("--machine", type=int, default=0, help="number of this one, from 0")
+    p.add_argument("--first-machine", metavar="HOST:PORT", help="where the others find the first one")
+    p.set_defaults(task=train)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check) and rest:
         parser.error(f"{options.command} does not know {' '.join(rest)}")

@@ -42,7 +42,6 @@ class PhotoData:
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            multiprocessing_context="fork" if self.workers else None,
         )
         null = self.features([""])
         for number, rows in zip(count(start), loader, strict=False):

@@ -166,7 +166,7 @@ def train(
                 accelerator.wait_for_everyone()
             if preview and settings.sample_every and (done % settings.sample_every == 0 or done == settings.steps):
                 if accelerator.is_main_process:
-                    with torch.no_grad():
+                    with torch.no_grad(), accelerator.autocast():
                         log.picture(done, preview(averaged))
                 accelerator.wait_for_everyone()
             if over:

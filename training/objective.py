@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..errors import BadInput
 from ..models.capface import HINT_WIDTHS, CapFace, IdentityTokens
 from ..models.checkpoint import NETWORK
 from ..models.denoiser import Denoiser
+from ..models.layers import Block
 from .batch import TrainingBatch
 from .schedule import TIMESTEPS, NoiseSchedule
 
@@ -175,3 +178,11 @@ class CapFaceObjective(nn.Module):
             "timesteps": drawn.timesteps,
             "errors": errors.detach(),
         }
+
+
+def recompute_activations(*networks: nn.Module) -> None:
+    """Make networks keep each block's input alone for the backward pass, and compute the rest again: memory for time."""
+    for network in networks:
+        for block in network.modules():
+            if isinstance(block, Block):
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)

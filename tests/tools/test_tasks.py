@@ -30,7 +30,7 @@ def make_host(folder, version="0.8.0"):
 
 def test_help_needs_the_standard_library_alone():
     shown = subprocess.run([sys.executable, "-I", "-S", "-c", HELP], capture_output=True, text=True, check=True).stdout
-    assert all(command in shown for command in ("demo", "check", "test", "bench"))
+    assert all(command in shown for command in ("demo", "check", "test", "bench", "prepare", "train"))
 
 
 HELP = f"""
@@ -53,8 +53,8 @@ def test_an_environment_is_named_after_what_is_in_it(tasks, tmp_path):
 def test_a_half_made_environment_is_made_anew_and_a_whole_one_is_kept(tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "ROOT", tmp_path)
     monkeypatch.setattr(tasks, "VENVS", tmp_path / ".venvs")
-    (tmp_path / "tests").mkdir()
     for file in tasks.requirement_files(None):
+        file.parent.mkdir(exist_ok=True)
         file.touch()
     made = []
 
@@ -112,3 +112,31 @@ def test_check_starts_its_tool_with_the_host_and_the_wish_for_checksums(tasks, t
     assert started == [("python", PACK / "tools" / "check.py", [*arguments, "--checksums"])]
     with pytest.raises(SystemExit):
         tasks.parse(["check", "everything"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "launcher"),
+    [
+        ("", ""),
+        ("--processes 4", "-m torch.distributed.run --nproc-per-node 4 --standalone"),
+        (
+            "--processes 8 --machines 2 --machine 1 --first-machine node0:29500",
+            "-m torch.distributed.run --nproc-per-node 8 --nnodes 2 --node-rank 1 --master-addr node0 --master-port 29500",
+        ),
+    ],
+    ids=["one", "four GPUs", "two machines"],
+)
+def test_training_is_started_in_as_many_processes_as_asked_for(tasks, monkeypatch, arguments, launcher):
+    monkeypatch.setattr(tasks, "known_host", lambda options: None)
+    monkeypatch.setattr(tasks, "environment", lambda host, reuse: "python")
+    started = []
+    monkeypatch.setattr(tasks, "start", lambda *command: started.append(command) or 0)
+    options, rest = tasks.parse(["train", "set", "out", *arguments.split(), "--base", "sd.ckpt"])
+    assert options.task(options, rest) == 0
+    assert started == [("python", "capface.training.train", ["set", "out", "--base", "sd.ckpt"], launcher.split())]
+
+
+def test_several_machines_need_an_address(tasks):
+    options, rest = tasks.parse(["train", "set", "out", "--machines", "2"])
+    with pytest.raises(tasks.TaskError, match="--first-machine HOST:PORT"):
+        options.task(options, rest)
