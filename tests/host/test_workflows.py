@@ -1,9 +1,10 @@
 """Every workflow in workflows/api, run to its end in a real ComfyUI process with stand-ins.
 
-`python tasks.py test tests/host/test_workflows.py --durations=0` lists how long each took.
+`python tasks.py test tests/host/test_workflows.py -k runs --durations=0` lists how long each took.
 """
 
 import copy
+import functools
 import io
 import json
 import re
@@ -74,19 +75,31 @@ def pictures(client, output):
     return np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_runs_and_its_parts_act(client, path):
-    """What it saves is as large as announced, and changes when anything that has a strength is taken out."""
-    prompt = shrunk(read(path))
-    outputs, saved = run(client, prompt)
+@pytest.fixture(scope="module")
+def whole(client):
+    """Runs a workflow as it is, once: `whole(path)` gives the shrunk prompt, and what `run` gives."""
+    return functools.cache(lambda path: (prompt := shrunk(read(path)), *run(client, prompt)))
+
+
+of_all = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+@of_all
+def test_it_runs(client, whole, path):
+    """It saves as many pictures as announced, as large as announced, and no two heads of a batch are alike."""
+    prompt, outputs, saved = whole(path)
     count, width, height = SAVED.get(path.stem, (1, 512, 512))
     assert saved.shape == (count, height // SHRINK, width // SHRINK, 3)
     assert saved.std(axis=(1, 2, 3)).min() > 4
-
     for draw in of(prompt, "CapFaceRenderHead"):
         heads = pictures(client, outputs[draw])
-        assert all(np.abs(a - b).mean() > 0.1 for i, a in enumerate(heads) for b in heads[:i]), "two heads are alike"
+        assert all(np.abs(a - b).mean() > 0.1 for i, a in enumerate(heads) for b in heads[:i])
 
+
+@of_all
+def test_its_parts_act(client, whole, path):
+    """What it saves changes when anything that has a strength is taken out."""
+    prompt, _, saved = whole(path)
     assert of(prompt, "CapFaceApply")
     for key, node in prompt.items():
         strengths = [name for name in node["inputs"] if name.startswith("strength")]
@@ -97,9 +110,8 @@ def test_a_workflow_runs_and_its_parts_act(client, path):
             assert np.abs(saved - without).mean((1, 2, 3)).min() > 0.1, f"{node['_meta']['title']} does nothing"
 
 
-def test_portraits_are_measured(client):
-    prompt = shrunk(read(PACK / "workflows" / "api" / "measure.json"))
-    outputs, portraits = run(client, prompt)
+def test_portraits_are_measured(whole):
+    prompt, outputs, portraits = whole(PACK / "workflows" / "api" / "measure.json")
     (measure,) = of(prompt, "CapFaceMeasure")
     (table,) = outputs[measure]["text"]
     assert re.findall(r"^ *(\d+)\b", table, re.MULTILINE) == [str(i + 1) for i in range(len(portraits))]
