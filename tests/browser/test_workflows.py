@@ -1,0 +1,197 @@
+"""The workflows in ComfyUI's own frontend, in a real browser: they load whole, look tidy and export what is shipped."""
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.comfy import PACK, ComfyProcess, find_host, request
+from capface.tools.standins import write_inputs
+
+if (reason := why_not()) or find_host() is None:
+    pytest.skip(reason or "no ComfyUI", allow_module_level=True)
+
+pytestmark = pytest.mark.host
+FOLDER = PACK / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NOTES = {"Note", "MarkdownNote"}
+TITLE = 30
+"""Pixels of a node's title, above its position."""
+LOADED_FROM = {
+    "ckpt_name": "checkpoints",
+    "clip_name": "clip_vision",
+    "checkpoint": "capface",
+    "facenet": "facenet",
+    "control_net_name": "controlnet",
+    "lora_name": "loras",
+}
+"""Input that names a file -> its folder under ComfyUI's `models`."""
+MOST_BYTES = 100_000
+COMPLAINTS = """return {
+  missing: app.graph.nodes.filter(n => !(n.type in LiteGraph.registered_node_types) || n.has_errors).map(n => n.type),
+  said: [...document.querySelectorAll('.p-dialog, .comfy-modal, .p-toast-message')]
+    .filter(e => e.checkVisibility()).map(e => e.innerText),
+}"""
+CUT_OFF = """app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [30, 40]; app.canvas.setDirty(true, true);
+  await new Promise(done => setTimeout(done, 100));
+  const notes = [...document.querySelectorAll('.comfy-markdown .tiptap')].filter(e => e.offsetParent);
+  return notes.map(e => e.lastElementChild.getBoundingClientRect().bottom - e.getBoundingClientRect().bottom);"""
+"""By how many pixels each note's text goes on below its node."""
+
+
+@pytest.fixture(scope="module")
+def process(comfyui):
+    """A ComfyUI without any model, with the pictures that the workflows load."""
+    with ComfyProcess(comfyui, folder="capface") as process:
+        write_inputs(process.base / "input")
+        yield process
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser, process):
+    return CanvasPage(browser.session(), process.url)
+
+
+@pytest.fixture(scope="module")
+def modern(browser, process):
+    """A tab with the frontend's other node renderer, Nodes 2.0."""
+    return CanvasPage(browser.session(), process.url, {"Comfy.VueNodes.Enabled": True})
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def loaded(page, request):
+    """A workflow as it is shipped, and what the frontend makes of it."""
+    workflow = read(request.param)
+    complaints = load(page, request.param, workflow)
+    return SimpleNamespace(name=request.param, workflow=workflow, complaints=complaints, saved=page.prompt())
+
+
+def load(page, name, workflow):
+    """Load a workflow; gives all that the frontend has against it."""
+    page.load(workflow, name)
+    found = {**page.run(COMPLAINTS), "problems": page.problems.copy()}
+    page.problems.clear()
+    return {kind: what for kind, what in found.items() if what}
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shipped(name):
+    """A workflow's API form."""
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def box(node):
+    """Left, top, right and bottom of a node with its title."""
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE, x + width, y + height
+
+
+def inside(a, b):
+    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
+
+
+def meet(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def test_every_workflow_has_an_api_form_and_a_picture():
+    for folder, ending in ((FOLDER / "api", "json"), (FOLDER, "jpg")):
+        assert sorted(path.stem for path in folder.glob(f"*.{ending}")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_small_and_its_own(name):
+    path = FOLDER / f"{name}.jpg"
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "JPEG" and picture.size == (512, 512)
+    assert path.stat().st_size < MOST_BYTES
+    assert [other for other in NAMES if (FOLDER / f"{other}.jpg").read_bytes() == path.read_bytes()] == [name]
+
+
+def test_nothing_is_missing_and_nothing_complains(loaded):
+    assert loaded.complaints == {}
+
+
+def test_a_missing_node_is_noticed(page):
+    workflow = read(NAMES[0])
+    workflow["nodes"][0]["type"] = "NoSuchNode"
+    assert "NoSuchNode" in load(page, "broken", workflow)["missing"]
+    page.page.keyboard.press("Escape")
+
+
+def test_it_uses_comfyui_and_this_pack_alone(loaded, process):
+    nodes = json.loads(request(f"{process.url}/object_info"))
+    modules = {nodes[n["type"]]["python_module"] for n in loaded.workflow["nodes"] if n["type"] not in NOTES}
+    assert all(m == "nodes" or m.startswith("comfy_extras.") or m == "custom_nodes.capface" for m in modules), modules
+
+
+def test_values_and_places_come_back(loaded):
+    kept = ("type", "pos", "size", "mode")
+    before, after = (
+        {n["id"]: [n.get("widgets_values") or [], *(n[key] for key in kept)] for n in workflow["nodes"]}
+        for workflow in (loaded.workflow, loaded.saved["workflow"])
+    )
+    assert after == before
+
+
+def test_the_export_is_the_api_form(loaded):
+    assert loaded.saved["output"] == shipped(loaded.name)
+
+
+def test_groups_hold_all_nodes_and_nothing_overlaps(loaded):
+    groups = {}
+    for group in loaded.workflow["groups"]:
+        x, y, width, height = group["bounding"]
+        groups[group["title"]] = (x, y, x + width, y + height)
+    assert len(groups) >= 4 and all(title[0].isdigit() for title in groups)
+    boxes = {n["id"]: box(n) for n in loaded.workflow["nodes"]}
+    homes = {node: [title for title, group in groups.items() if inside(place, group)] for node, place in boxes.items()}
+    assert {node: titles for node, titles in homes.items() if len(titles) != 1} == {}
+    assert {title for titles in homes.values() for title in titles} == set(groups)
+    for places in (boxes, groups):
+        assert [pair for pair in itertools.combinations(places, 2) if meet(*(places[one] for one in pair))] == []
+
+
+def test_notes_name_every_file_and_show_all_they_say(loaded, page):
+    notes = [n for n in loaded.workflow["nodes"] if n["type"] in NOTES]
+    text = "\n".join(n["widgets_values"][0] for n in notes)
+    for node in shipped(loaded.name).values():
+        for key in LOADED_FROM.keys() & node["inputs"].keys():
+            assert f"models/{LOADED_FROM[key]}/{node['inputs'][key]}" in text
+    below = page.run(CUT_OFF)
+    assert len(below) == len(notes) and max(below) <= 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_2_0_loads_it_as_well(modern, name):
+    assert load(modern, name, read(name)) == {}
+    assert modern.prompt()["output"] == shipped(name)
+
+
+def test_the_template_browser_shows_all_of_them(page, process):
+    assert {pack: sorted(names) for pack, names in json.loads(request(f"{process.url}/api/workflow_templates")).items()} == {
+        "capface": NAMES
+    }
+    page.run("await app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.page.locator(".p-dialog").get_by_text("capface", exact=True).first.click()
+    for name in NAMES:
+        card = page.page.locator(f"[data-testid='template-workflow-{name}']")
+        card.scroll_into_view_if_needed(timeout=10_000)
+        picture = card.locator("img").first
+        picture.wait_for(timeout=10_000)
+        assert picture.evaluate("async e => { await e.decode(); return e.naturalWidth; }") == 512
+        assert name in card.inner_text()
+    assert page.problems == []
