@@ -2,8 +2,10 @@
 
     python tasks.py bench editor
 
-Fifty drags turn the built-in head. Of each, the time from the last pointer event to the frame that shows its picture counts
-(256 × 256 while dragging). Needs `pip install playwright` and a Chromium; the machine should have nothing else to do.
+Fifty drags turn the built-in head, in each of the frontend's two renderers. Of each drag the time from the last pointer event
+to the end of the frame that shows the picture of its very value counts (256 × 256 while dragging), and where it went: until the
+event was heard, until the picture was asked for, on the way and in the queue, drawing, packing, until it was in the canvas, and
+until it was painted. Needs `pip install playwright` and a Chromium; the machine should have nothing else to do.
 """
 
 import os
@@ -16,24 +18,43 @@ from capface.tools.comfy import ComfyProcess, find_host
 
 DRAGS, MOVES, MOVE_MS = 50, 10, 16
 EDITOR = ".capface-editor"
+RENDERERS = {"classic nodes": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
+PARTS = ("heard", "asked", "way", "draw", "pack", "canvas", "painted")
 
-
-# Times of pointer events, and of the frames that show pictures: after the frame's callbacks a message comes when it is painted.
+# When pointer events came and were heard, and when pictures were asked for, in the canvas, and painted: after the callbacks of
+# the next frame a message comes when that is done.
 WATCH = """
 const root = document.querySelector('.capface-editor');
-window.moves = []; window.frames_shown = [];
-root.addEventListener('pointermove', (event) => moves.push(event.timeStamp), true);
-root.addEventListener('capface-picture', ({ detail }) => requestAnimationFrame(() => {
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = () => frames_shown.push([detail.side, performance.now()]);
-  port2.postMessage(0);
-}));
+window.moves = []; window.shown = [];
+performance.setResourceTimingBufferSize(5000);
+root.addEventListener('pointermove', (event) => moves.push([event.timeStamp, performance.now()]), true);
+root.addEventListener('capface-picture', ({ detail }) => {
+  const drawn = performance.now();
+  requestAnimationFrame(() => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => shown.push({ ...detail, drawn, painted: performance.now() });
+    port2.postMessage(0);
+  });
+});
+"""
+# The last move, its picture, and that one's request.
+LAST = """
+const [came, heard] = moves.at(-1);
+const pictures = shown.filter(({ side, asked }) => side === 256 && asked >= moves[0][1]);
+const picture = pictures.find(({ asked }) => asked >= heard);
+const request = performance.getEntriesByType('resource').find((e) => e.name.endsWith('/capface/edit') && e.startTime >= picture.asked);
+const server = Object.fromEntries(request.serverTiming.map(({ name, duration }) => [name, duration]));
+return {
+  total: picture.painted - came, pictures: pictures.length,
+  heard: heard - came, asked: picture.asked - heard, way: request.responseEnd - picture.asked - server.draw - server.pack,
+  draw: server.draw, pack: server.pack, canvas: picture.drawn - request.responseEnd, painted: picture.painted - picture.drawn,
+};
 """
 
 
 def one_drag(canvas, number):
-    """Milliseconds from the last move to its picture, and the pictures shown while dragging."""
-    canvas.run("moves.length = frames_shown.length = 0")
+    """Milliseconds from the last move to its picture and of what parts, and the pictures shown while dragging."""
+    canvas.run("moves.length = shown.length = 0; performance.clearResourceTimings()")
     x, y = canvas.at(EDITOR, 0.5, 0.45)
     reach = 60 if number % 2 else -60
     mouse = canvas.page.mouse
@@ -43,25 +64,26 @@ def one_drag(canvas, number):
         mouse.move(x + reach * step / MOVES, y + (number % 5 - 2) * step)
         canvas.page.wait_for_timeout(MOVE_MS)
     # The finer picture comes when nothing is under way any more.
-    canvas.page.wait_for_function("frames_shown.some(([side]) => side === 512)", polling=20, timeout=10_000)
+    finer = "shown.some(({ side, asked }) => side === 512 && asked > moves.at(-1)[1])"
+    canvas.page.wait_for_function(finer, polling=20, timeout=20_000)
     mouse.up()
-    moves, frames = canvas.run("return [moves, frames_shown]")
-    times = [time for side, time in frames if side == 256 and time > moves[1]]
-    return times[-1] - moves[-1], len(times)
+    return canvas.run(LAST)
 
 
 def measure(url, settings):
-    """Latencies and numbers of pictures of all drags in one renderer."""
+    """All drags in one renderer, as `one_drag` gives them."""
     with Browser() as browser:
         canvas = CanvasPage(browser.session(), url, settings)
         canvas.run("const n = LiteGraph.createNode('CapFaceEditHead'); app.graph.add(n); app.canvas.ds.offset = [400, 100];")
         canvas.idle()
+        # Where Playwright may answer requests, each takes a way around through it.
+        canvas.page.unroute_all()
         canvas.run(WATCH)
         one_drag(canvas, 0)
-        latencies, pictures = zip(*(one_drag(canvas, number) for number in range(DRAGS)), strict=True)
+        drags = [one_drag(canvas, number) for number in range(DRAGS)]
         if canvas.problems:
             sys.exit(f"the page had problems: {canvas.problems}")
-        return sorted(latencies), pictures
+        return drags
 
 
 def main():
@@ -70,13 +92,17 @@ def main():
         sys.exit(reason or "no ComfyUI: set COMFYUI_PATH")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {DRAGS} drags of {MOVES} moves")
     with ComfyProcess(comfyui, folder="capface") as process:
-        for name, settings in (("classic nodes", {}), ("nodes 2.0", {"Comfy.VueNodes.Enabled": True})):
+        for name, settings in RENDERERS.items():
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-            latencies, pictures = measure(process.url, settings)
+            drags = measure(process.url, settings)
+            total = sorted(drag["total"] for drag in drags)
+            parts = {part: statistics.median(drag[part] for drag in drags) for part in PARTS}
             print(
-                f"{name:14} last move to picture: median {statistics.median(latencies):.0f} ms, "
-                f"nine in ten under {latencies[int(0.9 * DRAGS)]:.0f} ms; {statistics.mean(pictures):.1f} pictures a drag; "
-                f"load before {load:.1f}"
+                f"{name:14} last move to picture: median {statistics.median(total):.0f} ms, "
+                f"nine in ten under {total[int(0.9 * DRAGS)]:.0f} ms; "
+                f"{statistics.mean(drag['pictures'] for drag in drags):.1f} pictures a drag; load before {load:.1f}\n"
+                f"{'':14} " + ", ".join(f"{part} {value:.0f}" for part, value in parts.items()),
+                flush=True,
             )
 
 

@@ -37,7 +37,8 @@ class HeadEditor {
   #pending = {};
   #writing;
   #given = null;
-  #looks = { over: false, close: false };
+  #looks = { over: false, close: false, head: 0 };
+  #heads = 1;
   #remembered = false;
   #gesture = null;
   #ending;
@@ -152,12 +153,15 @@ class HeadEditor {
     part("source").textContent = "not run yet";
     part("source").classList.toggle("on", source === "before");
     part("buttons").firstElementChild.hidden = source !== "given-photo";
+    this.#heads = heads;
+    part("heads").hidden = heads < 2;
+    part("number").textContent = `${Math.min(this.#looks.head, heads - 1) + 1}/${heads}`;
     this.#root.dispatchEvent(new CustomEvent("capface-picture", { detail: { side: Math.max(width, height), asked } }));
   }
 
   #look(looks) {
     this.#looks = looks;
-    for (const button of this.#root.querySelectorAll("button")) {
+    for (const button of this.#root.querySelectorAll("[data-view]")) {
       button.setAttribute("aria-pressed", String(Boolean(looks[button.dataset.view])));
     }
   }
@@ -378,9 +382,11 @@ class HeadEditor {
     root.addEventListener("pointerenter", () => this.#gesture || this.#want());
     for (const button of root.querySelectorAll("button")) {
       button.addEventListener("click", () => {
-        const { view } = button.dataset;
+        const { view, step } = button.dataset;
+        const { over, close, head } = this.#looks;
         // A close-up shows no photo.
-        this.#look({ over: false, close: false, [view]: !this.#looks[view] });
+        if (view) this.#look({ over: false, close: false, head, [view]: !this.#looks[view] });
+        else this.#look({ over, close, head: (Math.min(head, this.#heads - 1) + Number(step) + this.#heads) % this.#heads });
         this.#remember();
         this.#want();
       });

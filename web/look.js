@@ -20,10 +20,13 @@ export const STYLE = `
 .capface-editor > .hint { bottom: 8px; max-width: calc(100% - 96px); white-space: normal; border-radius: 8px; color: #c9cad0; }
 .capface-editor:hover:not([data-gesture]) > .hint:not(.off) { opacity: 1; transition-delay: .4s; }
 .capface-editor > .error { top: 36px; right: 8px; white-space: normal; border-radius: 8px; background: rgba(120,28,28,.86); }
+.capface-editor > .heads { position: absolute; top: 8px; left: 50%; transform: translateX(-50%); display: flex; align-items: center;
+  height: 28px; border-radius: 8px; background: rgba(16,17,20,.62); font-variant-numeric: tabular-nums; }
+.capface-editor > .heads button { background: none; font: 16px/1 Inter, system-ui, sans-serif; }
 .capface-editor > .buttons { position: absolute; top: 8px; right: 8px; display: flex; gap: 6px; }
 .capface-editor button { width: 28px; height: 28px; padding: 5px; border: 0; border-radius: 8px;
   color: #e8e8ea; background: rgba(16,17,20,.62); cursor: pointer; }
-.capface-editor button[hidden] { display: none; }
+.capface-editor [hidden] { display: none !important; }
 .capface-editor button[aria-pressed="true"] { color: #17181b; background: #ffd66b; }
 .capface-editor button svg { display: block; width: 18px; height: 18px; fill: none; stroke: currentColor; stroke-width: 1.6; }
 `;
@@ -32,6 +35,9 @@ export const BODY = `
 <canvas class="picture" width="1" height="1" role="img" aria-label="The edited head"></canvas>
 <span class="chip source"></span><span class="chip error" role="alert"></span>
 <span class="chip hint">${HINT}</span><span class="chip reading"></span>
+<span class="heads" hidden title="Which head of the batch is shown; the sliders edit all of them">
+<button type="button" data-step="-1" aria-label="The head before">‹</button><span class="number"></span>
+<button type="button" data-step="1" aria-label="The next head">›</button></span>
 <span class="buttons">
 <button type="button" data-view="over" hidden aria-pressed="false" aria-label="Over the photo" title="Show the head over its photo">
 <svg viewBox="0 0 20 20"><rect x="2" y="3.5" width="16" height="13" rx="2"/><circle cx="10" cy="9" r="2.6"/><path d="M5 16.5c.8-3 2.7-4 5-4s4.2 1 5 4"/></svg>

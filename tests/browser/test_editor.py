@@ -30,6 +30,14 @@ app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130]; app.canvas.setDirt
 """
 
 
+# Whether the steps of undo differ in the size of a node that nobody touched.
+FRONTEND_COUNTED_A_CHANGE = """
+const { undoQueue, redoQueue, activeState } = app.extensionManager.workflow.activeWorkflow.changeTracker;
+const size = (state) => JSON.stringify(state.nodes.find(n => n.type === 'CapFaceLoadHeadModel').size);
+return new Set([...undoQueue, ...redoQueue, activeState].map(size)).size > 1;
+"""
+
+
 @pytest.fixture(scope="module")
 def process(comfyui, tmp_path_factory):
     """A ComfyUI with a saved head in its input folder."""
@@ -80,6 +88,15 @@ def values(page, *names, index=0):
     return page.run(code)
 
 
+def set_values(page, **wanted):
+    """Set widgets of the editor as sliders do."""
+    page.run(f"""const n = node('CapFaceEditHead');
+        for (const [name, value] of Object.entries({json.dumps(wanted)})) {{
+          const w = n.widgets.find(w => w.name === name); w.value = value; w.callback(value);
+        }}""")
+    page.idle()
+
+
 def shown(page, index=0):
     """The pixels of a picture `[H, W, 4]`, as it is at rest."""
     page.page.wait_for_function(
@@ -88,6 +105,22 @@ def shown(page, index=0):
     page.idle()
     data = page.page.locator(f"{EDITOR} > .picture").nth(index).evaluate("canvas => canvas.toDataURL('image/png')")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))).astype(float)
+
+
+def visible(page):
+    """The widgets that are seen, in the editor's order."""
+    return page.run("return node('CapFaceEditHead').widgets.filter(w => !w.hidden).map(w => w.name)")
+
+
+def toggle(page, title):
+    """Open or shut a section."""
+    page.page.locator(".capface-sections button", has_text=title).click()
+    page.idle()
+
+
+def rows(page):
+    """How many rows Nodes 2.0 have for a slider of the face."""
+    return page.page.locator(".lg-node-widget", has_text="smile_left").count()
 
 
 def differ(a, b):
@@ -145,8 +178,7 @@ def test_the_ball_sets_the_light(canvas):
 
 def test_the_picture_follows_the_sliders_and_only_shows_what_a_run_gives(canvas):
     before = shown(canvas)
-    canvas.run("const w = node('CapFaceEditHead').widgets.find(w => w.name === 'yaw'); w.value = -45; w.callback(-45);")
-    canvas.idle()
+    set_values(canvas, yaw=-45)
     after = shown(canvas)
     assert differ(after, before) > 5
     sent = canvas.prompt()["output"]
@@ -171,6 +203,8 @@ def test_a_saved_workflow_has_its_values_in_the_schemas_order(canvas):
 
 
 def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
+    # At other scales Nodes 2.0 move nodes by 0.00001 pixels, whenever they are laid out, and count that as a change.
+    canvas.run("app.canvas.ds.scale = 1; app.canvas.ds.offset = [400, 100]; app.canvas.setDirty(true, true);")
     canvas.load(canvas.prompt()["workflow"])  # gives the canvas a workflow whose changes are tracked
     start = shown(canvas)
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
@@ -178,11 +212,22 @@ def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
     canvas.drag(EDITOR, (0.5, 0.5), (0.5, 0.6))
     second = values(canvas, "yaw", "pitch")
     turned = shown(canvas)
-    for key, expected in (("z", [*first, 0]), ("z", [0, 0]), ("y", [*first, 0]), ("y", second), ("z", [*first, 0])):
-        canvas.page.keyboard.press(f"Control+{key}")
-        canvas.page.wait_for_timeout(500)
-        canvas.idle()
-        assert values(canvas, "yaw", "pitch") == expected
+    expected = [[*first, 0], [0, 0], [*first, 0], second, [*first, 0]]
+    for _ in range(4):
+        seen = []
+        for key in "zzyyz":
+            canvas.page.keyboard.press(f"Control+{key}")
+            canvas.page.wait_for_timeout(500)
+            canvas.idle()
+            seen.append(values(canvas, "yaw", "pitch"))
+        if seen == expected or canvas.run(FRONTEND_COUNTED_A_CHANGE) is False:
+            break
+        # A busy browser of Nodes 2.0 measures all nodes anew and takes that for a step: once more, with what is known by now.
+        set_values(canvas, yaw=0, pitch=0)
+        canvas.load(canvas.prompt()["workflow"])
+        canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
+        canvas.drag(EDITOR, (0.5, 0.5), (0.5, 0.6))
+    assert seen == expected
     canvas.page.keyboard.press("Control+z")
     canvas.page.wait_for_timeout(500)
     assert differ(shown(canvas), start) == 0 and differ(turned, start) > 5
@@ -220,14 +265,39 @@ def test_two_editors_and_two_tabs_mind_their_own(session, process):
     assert page.problems == other.problems == []
 
 
-def test_a_reload_finds_the_given_head_again(canvas):
-    canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.5))
-    run_workflow(canvas)
-    saved, picture = canvas.prompt()["workflow"], shown(canvas)
-    canvas.open()
-    canvas.load(saved)
-    assert differ(shown(canvas), picture) == 0
-    assert canvas.page.locator(f"{EDITOR} > .source.on").count() == 0
+def test_a_reload_gives_the_same_numbers_and_the_same_picture(canvas):
+    canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.45))
+    canvas.drag(EDITOR, (0.5, 0.5), (0.45, 0.5), key="Shift")
+    canvas.drag(f"{EDITOR} > .ball", (0.5, 0.5), (0.3, 0.4))
+    toggle(canvas, "Gaze")
+    names = ("yaw", "pitch", "position_x", "position_y", "light", "key_azimuth", "key_elevation")
+    numbers, sections = values(canvas, *names), visible(canvas)
+    for run in (False, True):
+        if run:
+            run_workflow(canvas)
+        saved, picture = canvas.prompt(), shown(canvas)
+        canvas.open()
+        canvas.load(saved["workflow"])
+        assert values(canvas, *names) == numbers and visible(canvas) == sections
+        assert canvas.prompt()["output"] == saved["output"]
+        assert np.array_equal(shown(canvas), picture)
+        # After a run the head that the node was given is found again.
+        assert canvas.page.locator(f"{EDITOR} > .source.on").count() == (0 if run else 1)
+
+
+def test_a_draft_comes_back_with_its_numbers_and_its_picture(session, process):
+    page = CanvasPage(session[0], process.url, {**session[1], "Comfy.Workflow.Persist": True})
+    page.run(BUILD.replace("EDITORS", "1"))
+    page.load(page.prompt()["workflow"])
+    page.drag(EDITOR, (0.4, 0.5), (0.6, 0.4))
+    numbers, picture = values(page, "yaw", "pitch"), shown(page)
+    page.page.wait_for_timeout(1500)
+    page.open()
+    page.page.wait_for_selector(EDITOR, timeout=20_000)
+    page.idle()
+    assert values(page, "yaw", "pitch") == numbers and numbers[0] > 20
+    assert np.array_equal(shown(page), picture)
+    assert page.problems == []
 
 
 def test_an_editor_in_a_subgraph(canvas):
@@ -253,3 +323,137 @@ def test_a_linked_widget_is_left_alone(canvas):
         const e = node('CapFaceEditHead'); n.connect(0, e, e.inputs.findIndex(i => i.widget?.name === 'yaw'));""")
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.4))
     assert values(canvas, "yaw")[0] == 0 and values(canvas, "pitch")[0] > 10
+
+
+def test_sections_fold_and_nothing_but_their_looks_changes(canvas):
+    sent = canvas.prompt()
+    assert visible(canvas)[:3] == ["editor", "sections", "pose_mode"] and len(visible(canvas)) == 9
+    height = canvas.run("return node('CapFaceEditHead').size[1]")
+    picture = canvas.page.locator(EDITOR).bounding_box()
+    toggle(canvas, "Expression")
+    assert {"smile_left", "cheeks", "jaw_open"} <= set(visible(canvas)) and "gaze_yaw" not in visible(canvas)
+    assert canvas.run("return node('CapFaceEditHead').size[1]") > height + 300
+    assert canvas.page.locator(EDITOR).bounding_box()["height"] == pytest.approx(picture["height"], abs=2)
+    opened = canvas.prompt()
+    assert opened["output"] == sent["output"]
+    (before,), (after,) = ([n for n in p["workflow"]["nodes"] if n["type"] == "CapFaceEditHead"] for p in (sent, opened))
+    assert after["widgets_values"] == before["widgets_values"] and after["inputs"] == before["inputs"]
+    if canvas.run("return Boolean(LiteGraph.vueNodesMode)"):
+        assert rows(canvas) == 1
+    canvas.load(opened["workflow"])
+    assert "smile_left" in visible(canvas)
+    for title in ("Expression", "Pose"):
+        toggle(canvas, title)
+    assert visible(canvas) == ["editor", "sections"]
+    assert canvas.run("return node('CapFaceEditHead').size[1]") < height
+    if canvas.run("return Boolean(LiteGraph.vueNodesMode)"):
+        assert rows(canvas) == 0
+
+
+def test_a_section_tells_of_what_it_hides(canvas):
+    changed = ".capface-sections button[data-changed]"
+    assert canvas.page.locator(changed).count() == 0
+    set_values(canvas, smile_left=1, gaze_yaw=10)
+    assert canvas.page.locator(changed).all_inner_texts() == ["Expression", "Gaze"]
+    canvas.run("""const n = LiteGraph.createNode('PrimitiveFloat'); n.pos = [-330, 320]; app.graph.add(n);
+        const e = node('CapFaceEditHead'); n.connect(0, e, e.inputs.findIndex(i => i.widget?.name === 'size'));""")
+    canvas.idle()
+    # A link is always to be seen, its section open or not; so it is after loading.
+    for _ in range(2):
+        assert visible(canvas)[-1] == "size" and "position_x" not in visible(canvas)
+        canvas.load(canvas.prompt()["workflow"])
+
+
+def test_a_workflow_from_before_there_were_sections_gets_a_short_node(canvas):
+    saved = canvas.prompt()
+    (node,) = (n for n in saved["workflow"]["nodes"] if n["type"] == "CapFaceEditHead")
+    del node["properties"]["open_sections"]
+    node["size"][1] = 1500
+    canvas.load(saved["workflow"])
+    assert canvas.run("return node('CapFaceEditHead').size[1]") < 1000 and len(visible(canvas)) == 9
+    assert canvas.prompt()["output"] == saved["output"]
+
+
+def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
+    canvas.run("""const edit = node('CapFaceEditHead');
+        app.canvas.selectItems([edit]);
+        const { node: outer } = app.canvas.graph.convertToSubgraph(app.canvas.selectedItems);
+        outer.properties.proxyWidgets = [[String(edit.id), 'yaw'], [String(edit.id), 'smile_left'], [String(edit.id), 'light']];
+        window.outer = outer.id; window.inner = edit.id; window.instance = outer.subgraph;""")
+    canvas.idle()
+    promoted = "app.rootGraph ?? app.graph"
+
+    def outside():
+        return canvas.run(f"""const n = ({promoted}).getNodeById(outer);
+            return n.widgets.map(w => [w.name.split(': ').at(-1), w.value, Boolean(w.hidden || w.options.hidden)])""")
+
+    def sent():
+        (step,) = (s for s in canvas.prompt()["output"].values() if s["class_type"] == "CapFaceEditHead")
+        return [step["inputs"][name] for name in ("yaw", "smile_left", "light")]
+
+    # A promoted slider is seen on the subgraph's node, although its section is folded.
+    assert outside() == [["yaw", 0, False], ["smile_left", 0, False], ["light", "keep", False]]
+    canvas.run(f"""const n = ({promoted}).getNodeById(outer);
+        for (const [i, value] of [25, 0.5, 'studio'].entries()) {{
+          n.widgets[i].value = value;
+          n.widgets[i].callback?.(value);
+        }}""")
+    assert sent() == [25, 0.5, "studio"]
+    canvas.run("app.canvas.setGraph(instance); app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130];")
+    canvas.idle()
+    before = shown(canvas)
+    assert values(canvas, "yaw", "smile_left", "light") == [25, 0.5, "studio"]
+    canvas.drag(EDITOR, (0.5, 0.5), (0.4, 0.5))
+    (yaw,) = values(canvas, "yaw")
+    assert yaw < 15 and differ(shown(canvas), before) > 2 and sent() == [yaw, 0.5, "studio"]
+    canvas.run("app.canvas.setGraph(app.canvas.graph.rootGraph)")
+    canvas.idle()
+    assert [value for _, value, _ in outside()] == [yaw, 0.5, "studio"]
+    saved = canvas.prompt()
+    canvas.load(saved["workflow"])
+    assert canvas.prompt()["output"] == saved["output"] and sent() == [yaw, 0.5, "studio"]
+
+
+def test_the_photo_appears_after_a_run_and_the_batch_can_be_looked_through(session, process):
+    from capface.flame import HeadParams
+    from capface.flame.storage import heads_to_json
+
+    Image.new("RGB", (320, 240), (20, 200, 40)).save(process.base / "input" / "green.png")
+    three = HeadParams.neutral(3)
+    three.rotation[:, 1] = three.rotation.new_tensor([0.0, 0.5, -0.5])
+    (process.base / "input" / "three.json").write_text(heads_to_json(three), encoding="utf-8")
+    page = CanvasPage(session[0], process.url, session[1])
+    page.run(
+        BUILD.replace("EDITORS", "1").replace("turned.json", "three.json")
+        + """
+        const photo = add('LoadImage', -330, 320), edit = node('CapFaceEditHead');
+        photo.widgets.find(w => w.name === 'image').value = 'green.png';
+        photo.connect(0, edit, edit.findInputSlot('photo'));"""
+    )
+    page.idle()
+    over, number = page.page.locator(f"{EDITOR} [data-view=over]"), page.page.locator(f"{EDITOR} .number")
+    following = page.page.locator(f"{EDITOR} [data-step='1']")
+    first = shown(page)
+    assert not over.is_visible() and number.inner_text() == "1/3"
+    following.click()
+    page.idle()
+    assert number.inner_text() == "2/3" and differ(shown(page), first) > 5
+    run_workflow(page)
+    assert over.is_visible() and number.inner_text() == "2/3"
+    plain = shown(page)
+    assert plain.shape[:2] == (384, 512) and plain[5, 5, 3] == 0
+    over.click()
+    page.idle()
+    photo = shown(page)
+    # The photo around the head, and the head over it.
+    assert np.abs(photo[5, 5] - (20, 200, 40, 255)).max() < 6 and np.abs(photo[192, 256, :3] - (20, 200, 40)).max() > 60
+    following.click()
+    page.idle()
+    assert number.inner_text() == "3/3" and differ(shown(page), photo) > 2
+    following.click()
+    page.idle()
+    assert number.inner_text() == "1/3"
+    over.click()
+    page.idle()
+    assert shown(page)[5, 5, 3] == 0
+    assert page.problems == []
