@@ -42,7 +42,8 @@ LAST = """
 const [came, heard] = moves.at(-1);
 const pictures = shown.filter(({ side, asked }) => side === 256 && asked >= moves[0][1]);
 const picture = pictures.find(({ asked }) => asked >= heard);
-const request = performance.getEntriesByType('resource').find((e) => e.name.endsWith('/capface/edit') && e.startTime >= picture.asked);
+const requests = performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/capface/edit'));
+const request = requests.find(({ startTime }) => startTime >= picture.asked);
 const server = Object.fromEntries(request.serverTiming.map(({ name, duration }) => [name, duration]));
 return {
   total: picture.painted - came, pictures: pictures.length,
