@@ -187,11 +187,28 @@ def test_the_template_browser_shows_all_of_them(page, process):
     }
     page.run("await app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.locator(".p-dialog").get_by_text("capface", exact=True).first.click()
+    cards = page.page.locator("[data-testid^='template-workflow-']")
+    for _ in range(20):  # older frontends show more as one scrolls
+        if cards.count() == len(NAMES):
+            break
+        cards.last.scroll_into_view_if_needed()
+        page.page.wait_for_timeout(200)
     for name in NAMES:
-        card = page.page.locator(f"[data-testid='template-workflow-{name}']")
+        card = page.page.get_by_test_id(f"template-workflow-{name}")
         card.scroll_into_view_if_needed(timeout=10_000)
         picture = card.locator("img").first
         picture.wait_for(timeout=10_000)
         assert picture.evaluate("async e => { await e.decode(); return e.naturalWidth; }") == 512
         assert name in card.inner_text()
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("renderer", ["page", "modern"])
+def test_a_report_is_read_in_its_node_and_kept_out_of_the_workflow(renderer, request):
+    page = request.getfixturevalue(renderer)
+    page.run("app.graph.clear(); app.graph.add(LiteGraph.createNode('CapFaceCheck')); await app.queuePrompt(0, 1)")
+    page.page.locator("pre", has_text="caphuman.ckpt").wait_for(timeout=60_000)
+    sent = page.prompt()
+    (step,), (node,) = sent["output"].values(), sent["workflow"]["nodes"]
+    assert step["inputs"] == {"checksums": False} and node["widgets_values"] == [False]
     assert page.problems == []
