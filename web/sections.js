@@ -14,6 +14,11 @@ const BEGIN = {
   shape_strength: "Shape",
 };
 const TITLES = [...new Set(Object.values(BEGIN))];
+const TRANSLATED = {
+  zh: ["姿态", "位置", "表情", "视线", "光照", "形状"],
+  ja: ["姿勢", "位置", "表情", "視線", "光", "形状"],
+  ko: ["포즈", "위치", "표정", "시선", "조명", "형태"],
+};
 // Saved with the workflow, as a node's properties are.
 const PROPERTY = "open_sections";
 const OPEN_AT_FIRST = "Pose";
@@ -32,7 +37,7 @@ export const STYLE = `
 .capface-sections button:focus-visible { outline: 2px solid #5aa0ff; outline-offset: -1px; }
 .capface-sections button[aria-expanded="true"] { color: var(--input-text, #ddd); box-shadow: inset 0 -2px 0 #5aa0ff; }
 .capface-sections button[data-changed]::after { content: ""; display: inline-block; width: 5px; height: 5px; margin: 0 0 2px 4px;
-  border-radius: 50%; background: #ffb547; }
+  border-radius: 50%; background: #e8940a; }
 `;
 
 export class Sections {
@@ -123,11 +128,12 @@ export class Sections {
   #build() {
     const root = this.#root;
     root.className = "capface-sections";
-    for (const title of TITLES) {
+    const words = TRANSLATED[app.extensionManager?.setting?.get("Comfy.Locale")] ?? TITLES;
+    for (const [i, title] of TITLES.entries()) {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.title = title;
-      button.textContent = title;
+      button.textContent = words[i];
       button.addEventListener("click", () => this.#toggle(title));
       root.append(button);
     }

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ if (reason := why_not()) or find_host() is None:
 
 pytestmark = pytest.mark.host
 EDITOR = ".capface-editor"
+FRONTEND = tuple(int(number) for number in version("comfyui_frontend_package").split(".")[:2])
+# Before 1.28 neither; 1.27 and 1.35 are what was looked at.
+DOM_WIDGETS_IN_NODES_2 = PROMOTED_BY_NAME = (1, 28)
 RENDERERS = {"classic": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
 BUILD = """
 const add = (type, x, y) => { const n = LiteGraph.createNode(type); n.pos = [x, y]; app.graph.add(n); return n; };
@@ -61,6 +65,8 @@ def browser():
 @pytest.fixture(params=RENDERERS)
 def session(browser, request):
     """A browser session and the settings of one renderer."""
+    if RENDERERS[request.param] and FRONTEND < DOM_WIDGETS_IN_NODES_2:
+        pytest.skip(f"in frontend {FRONTEND} Nodes 2.0 were an experiment that showed no pack's own widgets")
     context = browser.session()
     yield context, RENDERERS[request.param]
     context.close()
@@ -374,6 +380,7 @@ def test_a_workflow_from_before_there_were_sections_gets_a_short_node(canvas):
     assert canvas.prompt()["output"] == saved["output"]
 
 
+@pytest.mark.skipif(FRONTEND < PROMOTED_BY_NAME, reason=f"frontend {FRONTEND} promotes no widgets but by links")
 def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
     canvas.run("""const edit = node('CapFaceEditHead');
         app.canvas.selectItems([edit]);
