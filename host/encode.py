@@ -13,7 +13,7 @@ from ..models.parsing import keep_face
 from ..models.portrait import cut
 from .identity import Identity, nobody
 from .image_tokens import clip_tokens
-from .reader import WITHOUT_PARSER, FaceReader
+from .reader import FaceReader
 
 ON_NO_FACE = ("error", "skip", "passthrough")
 PARSE = ("auto", "on", "off")
@@ -113,7 +113,7 @@ def encode_identity(
             "in Load Face Reader."
         )
     parsed = parse == "on" or (parse == "auto" and reader.can_parse)
-    notes = [] if parsed or parse == "off" else [WITHOUT_PARSER]
+    notes = [reader.without_parser] if reader.without_parser and not parsed and parse != "off" else []
     shown = [i for i, face in enumerate(faces) if face is not None]
     portraits, painted, crops = [], [], []
     for i in shown:

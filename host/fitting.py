@@ -138,6 +138,11 @@ def fit_heads(
     method = choose_method(method, model, reader)
     if on_no_face not in ON_NO_FACE:
         raise BadInput(f"Without a face, expected one of {', '.join(ON_NO_FACE)}, got {on_no_face!r}.")
+    if not reader.locates:
+        raise BadInput(
+            "This Face Reader takes every picture for a portrait and looks for no face in it, so no head can be fitted. "
+            "Connect Load Face Reader, or pose a head with Edit Head."
+        )
     find = reader.faces if on_no_face == ERROR else reader.faces_where_there_are
     found = find(images, face, face_index)
     frames = [i for i, one in enumerate(found) if one is not None]

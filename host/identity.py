@@ -34,6 +34,8 @@ class Features:
 
 RELEASED = Features("FaceNet InceptionResnetV1 VGGFace2", "CLIP ViT-L/14 OpenAI", 512, GRID * GRID + 1, 1024)
 """What the released checkpoint was trained with: CLIP's last hidden state before its last layer norm."""
+MINIATURE = Features("the miniature's recognizer", "the miniature's recognizer", 128, 16, 96)
+"""What the miniature was trained with."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 from ..errors import BadFile
 from ..models.checkpoint import describe, read_state_dict
-from .identity import RELEASED, Identity
+from .identity import MINIATURE, RELEASED, Identity
 
 ENDING = ".identity.safetensors"
 KIND = "capface identity"
 VERSION = 1
 """Of the layout: tensors `global`, `local` and `strength`. Without `strength` or `references`, their defaults are read."""
-KNOWN = (RELEASED,)
+KNOWN = (RELEASED, MINIATURE)
 """Features that a file may hold."""
 UNIT_LENGTH_TOLERANCE = 1e-3
 

@@ -69,8 +69,20 @@ def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) 
         operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
         attention=comfy.ldm.modules.attention.optimized_attention,
     )
-    patcher = comfy.model_patcher.ModelPatcher(_Networks(network, tokens), load_device, offload_device)
-    return CapFaceModel(patcher, manual_cast_dtype or dtype, name)
+    return as_model(network, tokens, name, manual_cast_dtype or dtype)
+
+
+def as_model(network: CapFace, tokens: IdentityTokens, name: str, compute_dtype: torch.dtype) -> CapFaceModel:
+    """Hand built networks over to the host.
+
+    Args:
+        network: The side network, on the device where it waits.
+        tokens: Its projections, likewise.
+        name: What messages call it.
+        compute_dtype: Type that it computes in.
+    """
+    patcher = comfy.model_patcher.ModelPatcher(_Networks(network, tokens), mm.get_torch_device(), mm.unet_offload_device())
+    return CapFaceModel(patcher, compute_dtype, name)
 
 
 def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None) -> Path:

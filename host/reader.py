@@ -49,6 +49,10 @@ class FaceReader:
 
     features: ClassVar[Features] = RELEASED
     """What identities hold that are read with it."""
+    without_parser: ClassVar[str] = WITHOUT_PARSER
+    """What it says where portraits are read without a face parser."""
+    locates: ClassVar[bool] = True
+    """Whether it says where a face lies in the picture, as fitting a head needs."""
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:
