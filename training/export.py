@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .objective import TrainedCapFace
 from .state import write_whole
@@ -19,4 +19,5 @@ def write_capface(path: Path, trained: TrainedCapFace, *, dtype: torch.dtype | N
         about: What is said of it in the file's metadata.
     """
     tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in trained.checkpoint().items()}
-    write_whole(path, lambda part: save_file(tensors, part, metadata={"format": "pt", "model": "capface", **about}))
+    content = save(tensors, metadata={"format": "pt", "model": "capface", **about})
+    write_whole(path, lambda part: part.write_bytes(content))

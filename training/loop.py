@@ -91,7 +91,7 @@ def train(
         about: Further settings that decide the numbers, kept with the state; plain values.
         cpu: Stay on the CPU even where there is a GPU.
         export: `(averaged weights, step)`, called by one process whenever the state is saved.
-        preview: `averaged weights -> picture [3, H, W]` in 0..1, called by one process.
+        preview: `averaged weights -> picture [3, H, W]` in 0..1, called by the first process; the others need none.
 
     Returns:
         The averaged weights.
@@ -164,8 +164,8 @@ def train(
                     if export:
                         export(averaged, done)
                 accelerator.wait_for_everyone()
-            if preview and settings.sample_every and (done % settings.sample_every == 0 or done == settings.steps):
-                if accelerator.is_main_process:
+            if settings.sample_every and (done % settings.sample_every == 0 or done == settings.steps):
+                if preview and accelerator.is_main_process:
                     with torch.no_grad(), accelerator.autocast():
                         log.picture(done, preview(averaged))
                 accelerator.wait_for_everyone()
