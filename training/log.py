@@ -44,13 +44,15 @@ class Log:
         if self.writer:
             self.writer.close()
 
-    def add(self, out: dict[str, Tensor]) -> None:
-        """Take in what an objective has returned."""
-        bucket = (out["timesteps"] * BUCKETS // TIMESTEPS).clamp(0, BUCKETS - 1)
-        zeros = torch.zeros(2 * BUCKETS, device=bucket.device)
-        values = torch.cat([out["errors"].float(), torch.ones_like(out["errors"], dtype=torch.float32)])
-        new = {"": zeros.index_add_(0, torch.cat([bucket, bucket + BUCKETS]), values)}
-        new |= {k: v.detach().float() for k, v in out.items() if v.ndim == 0}
+    def add(self, out: dict[str, Tensor], samples: int) -> None:
+        """Take in what an objective has returned for a number of samples."""
+        new = {k: v.detach().float() for k, v in out.items() if v.ndim == 0}
+        counted = torch.zeros(2 * BUCKETS, device=out["loss"].device)
+        if "timesteps" in out:
+            bucket = (out["timesteps"] * BUCKETS // TIMESTEPS).clamp(0, BUCKETS - 1)
+            values = torch.cat([out["errors"].float(), torch.ones_like(out["errors"], dtype=torch.float32)])
+            counted.index_add_(0, torch.cat([bucket, bucket + BUCKETS]), values)
+        new[""], new[" "] = counted, torch.tensor(float(samples), device=counted.device)
         self.sums = {k: self.sums.get(k, 0) + v for k, v in new.items()}
         self.batches += 1
 
@@ -62,8 +64,8 @@ class Log:
         """
         sums = {k: accelerator.reduce(v) for k, v in sorted(self.sums.items())}
         errors, counts = sums.pop("").split(BUCKETS)
+        samples = int(sums.pop(" ").item())
         means = {k: v.item() / (self.batches * self.world) for k, v in sums.items()}
-        samples = int(counts.sum().item())
         now = time.monotonic()
         elapsed, self.since, self.sums, self.batches = now - self.since, now, {}, 0
         if not math.isfinite(means["loss"]):

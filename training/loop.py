@@ -5,6 +5,7 @@ uninterrupted one would have drawn.
 """
 
 import copy
+import math
 import signal
 import threading
 import time
@@ -18,12 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import BadInput
 from .batch import Data, TrainingBatch
 from .log import Log
 from .state import load_state, save_state
 
 FREE = ("steps", "minutes", "save_every", "log_every", "sample_every")
-"""Settings that may change when a run goes on: none of them touches its numbers."""
+"""Settings that may change when a run goes on: none of them touches its numbers, but steps where the learning rate decays."""
+
+DECAYS: dict[str, Callable[[float], float]] = {
+    "constant": lambda share: 1.0,
+    "cosine": lambda share: 0.505 + 0.495 * math.cos(math.pi * share),
+}
+"""The learning rate's factor by the share of the steps that are done; the cosine ends at a hundredth."""
 
 
 class Objective(Protocol):
@@ -33,7 +41,7 @@ class Objective(Protocol):
     """The part that is trained, averaged and saved."""
 
     def __call__(self, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """At least `loss`, `timesteps` `[B]` and `errors` `[B]`; further scalars are logged by their names."""
+        """At least `loss`; further scalars are logged by their names, `errors` `[B]` by the `timesteps` `[B]` beside them."""
         ...
 
 
@@ -50,6 +58,8 @@ class LoopSettings:
     """Of AdamW; torch's default, as in the released script."""
     warmup: int = 500
     """Steps over which the learning rate rises to its value."""
+    decay: str = "constant"
+    """What the learning rate does then, out of `DECAYS`."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 leaves it as it is."""
     average: float = 0.9999
@@ -66,6 +76,10 @@ class LoopSettings:
     """Steps between two sheets of samples; 0 makes none."""
     minutes: float | None = None
     """The run saves its state and ends after this time, to be continued."""
+
+    def __post_init__(self):
+        if self.decay not in DECAYS:
+            raise BadInput(f"Expected a decay out of {', '.join(DECAYS)}, got {self.decay!r}.")
 
 
 def train(
@@ -106,6 +120,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     decisive = {k: v for k, v in asdict(settings).items() if k not in FREE} | {"processes": world} | (about or {})
+    if settings.decay != "constant":
+        decisive["steps"] = settings.steps
     state = load_state(folder, decisive)
 
     trained = objective.trained
@@ -130,14 +146,15 @@ def train(
         begun = time.monotonic()
         for step in range(first, settings.steps):
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
+                share = min((step + 1) / max(settings.warmup, 1), DECAYS[settings.decay](step / settings.steps))
+                group["lr"] = settings.learning_rate * share
             for part in range(settings.accumulate):
                 last = part + 1 == settings.accumulate
                 with nullcontext() if last else accelerator.no_sync(model):
                     batch = next(batches).to(accelerator.device)
-                    out = model(batch, _generator(settings.seed, step, part, rank))
+                    out = model(batch, generator_of(settings.seed, step, part, rank))
                     accelerator.backward(out["loss"] / settings.accumulate)
-                log.add(out)
+                log.add(out, len(batch))
             if settings.clip:
                 accelerator.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
@@ -175,8 +192,8 @@ def train(
     return averaged
 
 
-def _generator(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on these numbers alone."""
+def generator_of(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on these numbers alone, from 0."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
 
 

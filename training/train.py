@@ -40,6 +40,7 @@ LOOP = {
     "learning_rate": "of AdamW",
     "weight_decay": "of AdamW",
     "warmup": "steps until the learning rate is reached",
+    "decay": "what the learning rate does then: constant or cosine",
     "clip": "largest norm of the gradient, 0 for any",
     "average": "decay of the weights' moving average, which is exported; 0 for none",
     "seed": "of everything",

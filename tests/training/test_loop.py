@@ -203,3 +203,26 @@ def test_two_processes_train_one_network(tmp_path):
     alone = objective()
     train(alone, Samples(), dataclasses.replace(QUICK, steps=1), tmp_path / "one", cpu=True)
     assert not equal(first, dict(alone.trained.state_dict()))
+
+
+def test_the_learning_rate_follows_its_decay(tmp_path, monkeypatch):
+    rates = []
+
+    class Noting(torch.optim.AdamW):
+        def step(self, *arguments, **keywords):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Noting)
+    cosine = dataclasses.replace(QUICK, steps=6, warmup=1, decay="cosine", save_every=6)
+    train(objective(), Samples(), cosine, tmp_path, cpu=True)
+    assert rates[0] == cosine.learning_rate
+    assert rates[3] == pytest.approx(0.505 * cosine.learning_rate)
+    assert rates == sorted(rates, reverse=True)
+    with pytest.raises(BadInput, match="steps was 6, is 7"):
+        train(objective(), Samples(), dataclasses.replace(cosine, steps=7), tmp_path, cpu=True)
+
+
+def test_an_unknown_decay_is_refused():
+    with pytest.raises(BadInput, match=r"constant, cosine, got 'linear'"):
+        LoopSettings(decay="linear")
