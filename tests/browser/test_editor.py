@@ -3,12 +3,12 @@
 import base64
 import io
 import json
-from importlib.metadata import version
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import ComfyProcess, find_host
 
@@ -17,9 +17,8 @@ if (reason := why_not()) or find_host() is None:
 
 pytestmark = pytest.mark.host
 EDITOR = ".capface-editor"
-FRONTEND = tuple(int(number) for number in version("comfyui_frontend_package").split(".")[:2])
-# Before 1.28 neither; 1.27 and 1.35 are what was looked at.
-DOM_WIDGETS_IN_NODES_2 = PROMOTED_BY_NAME = (1, 28)
+# 1.27 and 1.35 are what was looked at.
+PROMOTED_BY_NAME = (1, 28)
 RENDERERS = {"classic": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
 BUILD = """
 const add = (type, x, y) => { const n = LiteGraph.createNode(type); n.pos = [x, y]; app.graph.add(n); return n; };
@@ -65,8 +64,8 @@ def browser():
 @pytest.fixture(params=RENDERERS)
 def session(browser, request):
     """A browser session and the settings of one renderer."""
-    if RENDERERS[request.param] and FRONTEND < DOM_WIDGETS_IN_NODES_2:
-        pytest.skip(f"in frontend {FRONTEND} Nodes 2.0 were an experiment that showed no pack's own widgets")
+    if RENDERERS[request.param] and NO_DOM_WIDGETS_IN_NODES_2:
+        pytest.skip(NO_DOM_WIDGETS_IN_NODES_2)
     context = browser.session()
     yield context, RENDERERS[request.param]
     context.close()
