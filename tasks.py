@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test, measure and train CapFace: `python tasks.py demo`, `check`, `test`, `bench`, `prepare` or `train`.
+"""Try, check, test, measure and train CapFace: `python tasks.py demo | check | test | bench | prepare | train | miniature`.
 
 Needs Python 3.10 or newer and nothing else.
 
@@ -276,20 +276,27 @@ def prepare(options, rest):
     return start(environment(known_host(options), options.venv), "capface.training.prepare", rest)
 
 
+def _together(processes):
+    """Arguments for Python that start a module in several processes of this machine."""
+    return ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+
+
 def train(options, rest):
     """Train on a training set, in one process or in several, on one machine or on several."""
-    launcher = []
-    if options.processes > 1 or options.machines > 1:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(options.processes)]
-        if options.machines > 1:
-            if not options.first_machine:
-                raise TaskError("Several machines need --first-machine HOST:PORT, an address of the first that all can reach.")
-            host, _, port = options.first_machine.rpartition(":")
-            launcher += ["--nnodes", str(options.machines), "--node-rank", str(options.machine)]
-            launcher += ["--master-addr", host, "--master-port", port]
-        else:
-            launcher.append("--standalone")
+    launcher = _together(options.processes) if options.processes > 1 else []
+    if options.machines > 1:
+        if not options.first_machine:
+            raise TaskError("Several machines need --first-machine HOST:PORT, an address of the first that all can reach.")
+        host, _, port = options.first_machine.rpartition(":")
+        launcher = [*_together(options.processes)[:-1], "--nnodes", str(options.machines), "--node-rank", str(options.machine)]
+        launcher += ["--master-addr", host, "--master-port", port]
     return start(environment(known_host(options), options.venv), "capface.training.train", rest, launcher)
+
+
+def miniature(options, rest):
+    """Train the miniature on synthetic people."""
+    launcher = _together(options.processes) if options.processes > 1 else []
+    return start(environment(known_host(options), options.venv), "capface.training.miniature.make", rest, launcher)
 
 
 def parse(arguments):
@@ -307,7 +314,7 @@ def parse(arguments):
         help="existing virtual environment to use as it is (also: CAPFACE_VENV) instead of one made in .venvs",
     )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench | prepare | train")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench | …")
     p = commands.add_parser("demo", parents=[common], help="one photo in: a sheet of its head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
     p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="where the pictures go (default: output)")
@@ -328,6 +335,9 @@ def parse(arguments):
     p.add_argument("--machine", type=int, default=0, help="number of this one, from 0")
     p.add_argument("--first-machine", metavar="HOST:PORT", help="where the others find the first one")
     p.set_defaults(task=train)
+    p = commands.add_parser("miniature", parents=[common], add_help=False, help="train the miniature on synthetic people")
+    p.add_argument("--processes", type=int, default=1, help="processes on this machine")
+    p.set_defaults(task=miniature)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check) and rest:
         parser.error(f"{options.command} does not know {' '.join(rest)}")

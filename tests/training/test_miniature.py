@@ -1,0 +1,145 @@
+"""The miniature's training, from pictures to a file, at the smallest size; what it learns is judged where its weights are."""
+
+import numpy as np
+import pytest
+import torch
+
+from capface.errors import BadFile
+from capface.flame.builtin import builtin_head
+from capface.flame.params import HeadParams
+from capface.flame.render import render_head
+from capface.models.miniature import PICTURE, load_miniature
+from capface.training.miniature import make
+from capface.training.miniature.capface import hints_of
+from capface.training.miniature.denoiser import prompt_of, vocabulary
+from capface.training.miniature.judge import Facts, errors_of, interval
+from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
+from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder in which the miniature was trained for a step or two of each stage, and its file."""
+    folder = tmp_path_factory.mktemp("miniature")
+    where = ["--folder", str(folder), "--out", str(folder / "m.safetensors")]
+    arguments = [*where, "--people", "3", "--views", "2", "--effort", "0.0002"]
+    assert make.main(arguments) == 0
+    return folder, arguments
+
+
+@pytest.fixture(scope="module")
+def miniature(made):
+    return load_miniature(made[0] / "m.safetensors")
+
+
+def test_the_file_is_small_enough_to_ship_and_loads_as_it_was(made, miniature):
+    assert (made[0] / "m.safetensors").stat().st_size < 12e6
+    assert miniature.words.vocabulary == tuple(vocabulary())
+    channels = miniature.autoencoder.config.latent_channels
+    assert miniature.capface.config.in_channels == miniature.denoiser.config.in_channels == channels
+
+
+def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path):
+    folder, arguments = made
+    before = (folder / "m.safetensors").read_bytes()
+    drawn = (folder / "pictures" / "picture.npy").stat().st_mtime_ns
+    assert make.main(arguments) == 0
+    assert (folder / "pictures" / "picture.npy").stat().st_mtime_ns == drawn
+    again = load_miniature(folder / "m.safetensors")
+    (folder / "first").write_bytes(before)
+    first = load_miniature(folder / "first")
+    for name in ("denoiser", "capface", "tokens", "recognizer", "words", "autoencoder"):
+        ours, theirs = getattr(again, name).state_dict(), getattr(first, name).state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_drawing_goes_on_where_it_was_stopped(tmp_path):
+    whole = SceneSet(tmp_path / "whole", range(5), 2)
+    SceneSet(tmp_path / "part", range(5), 2)
+    part = tmp_path / "part"
+    (part / "drawn.txt").write_text("4")
+    for name in ("picture", "normal", "albedo", "light"):
+        np.lib.format.open_memmap(part / f"{name}.npy", "r+")[4:] = 0
+    again = SceneSet(part, range(5), 2)
+    assert all(np.array_equal(getattr(whole, n), getattr(again, n)) for n in ("picture", "normal", "albedo", "light"))
+
+
+def test_head_maps_of_a_set_are_those_that_a_node_renders(tmp_path):
+    scenes = SceneSet(tmp_path, range(3), 1)
+    hint, mask = hints_of(scenes, np.arange(3))
+    heads = HeadParams.cat([sample_scene(person, 0).head for person in range(3)])
+    maps = render_head(builtin_head(), heads, SIZE, SIZE)
+    assert torch.equal(mask, maps.alpha)
+    assert (hint - maps.hint()).abs().max() < 0.03  # they are kept in 8 bits
+
+
+def test_people_kept_from_training_are_others():
+    ours, theirs = draw_scenes(np.array([1]), np.array([0]))[0], draw_scenes(np.array([1_000_001]), np.array([0]))[0]
+    assert (ours.astype(int) - theirs).any()
+
+
+def test_prompts_never_hold_a_word_that_is_not_known():
+    known = set(vocabulary())
+    for person in range(40):
+        prompt = prompt_of(sample_scene(person, 0), np.random.Generator(np.random.PCG64(person)))
+        assert set(prompt.replace(",", " ").split()) <= known
+
+
+def test_words_keep_their_order_and_unknown_ones_are_left_out(miniature):
+    words = miniature.words
+    tokens = words.tokenize(["red hair, blue shirt", "blue hair, red shirt", "A photo of Red HAIR , blue shirt"])
+    assert torch.equal(tokens[0], tokens[2])
+    features = words(tokens)
+    assert features.shape == (3, 32, miniature.denoiser.config.context_width)
+    assert not torch.allclose(features[0].sum(0), features[1].sum(0), atol=1e-3)
+
+
+def test_portraits_have_the_size_and_the_seed_decides(miniature):
+    head = HeadParams.neutral(2)
+    references = torch.rand(2, 3, PICTURE, PICTURE) * 2 - 1
+    recipe = Recipe(steps=2)
+    one, same, other = (
+        make_portraits(miniature, head_hint(head), ["red shirt", "beach"], references, recipe, seed) for seed in (1, 1, 2)
+    )
+    assert one.shape == (2, 3, PICTURE, PICTURE)
+    assert one.min() >= 0 and one.max() <= 1
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_landmarks_as_a_hint_are_68_dots(miniature):
+    dots = head_hint(HeadParams.neutral(), landmarks=True)
+    assert dots.shape == (1, 9, PICTURE, PICTURE)
+    assert set(dots.unique().tolist()) == {0.0, 1.0}
+    assert 68 < dots[0, 0].sum() < 68 * 9
+
+
+def test_the_truth_about_scenes_has_no_error():
+    scenes = [sample_scene(person, 0) for person in range(4)]
+    truth = Facts.of(scenes)
+    told = Facts(
+        truth.angles, truth.position, truth.light,
+        torch.nn.functional.one_hot(truth.background, 8).float(), torch.nn.functional.one_hot(truth.shirt, 6).float(),
+    )  # fmt: skip
+    errors = errors_of(told, truth)
+    assert all(errors[name].abs().max() < 1e-6 for name in ("pose", "position", "light"))
+    assert errors["prompt"].min() == 1
+    turned = Facts(truth.angles + 5, truth.position, truth.light, told.background.roll(1, 1), told.shirt)
+    assert errors_of(turned, truth)["pose"].sub(5).abs().max() < 1e-4
+    assert errors_of(turned, truth)["prompt"].max() == 0
+
+
+def test_intervals_narrow_with_the_number_of_portraits():
+    mean, half = interval(torch.tensor([0.0, 1.0] * 50))
+    assert mean == pytest.approx(0.5)
+    assert half == pytest.approx(1.96 * 0.5025 / 10, rel=1e-2)
+
+
+def test_a_missing_or_other_file_is_named(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(BadFile, match="There is no miniature"):
+        load_miniature(tmp_path / "none.safetensors")
+    save_file({"denoiser.x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(BadFile, match="is not a miniature"):
+        load_miniature(tmp_path / "other.safetensors")

@@ -1,0 +1,96 @@
+"""Fourth stage: CapFace by equation 7, on the frozen base, with a reference of the same person in another picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...flame.light import sh_basis
+from ...models.recognizer import Recognizer
+from ..batch import TrainingBatch
+from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
+from ..schedule import NoiseSchedule
+from .autoencoder import pictures_of
+from .denoiser import WEIGHTING, Base, Prompts
+from .recognizer import read_people
+from .scenes import SceneSet
+from .stage import run_stage
+
+BATCH = 32
+HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
+SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
+
+
+def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of pictures in a set."""
+    normal = torch.from_numpy(scenes.normal[rows]).permute(0, 3, 1, 2).float() / 127
+    albedo = torch.from_numpy(scenes.albedo[rows]).permute(0, 3, 1, 2).float() / 255
+    light = torch.from_numpy(scenes.light[rows])
+    basis = sh_basis(normal.transpose(0, 1).flatten(1)).view(9, *normal.shape[:1], *normal.shape[2:])
+    shading = torch.einsum("bkc,kbhw->bchw", light, basis)
+    head = (normal != 0).any(1, keepdim=True).float()
+    return torch.cat([normal, albedo, albedo * shading * head], dim=1), head
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """What CapFace is trained on, in memory but for the head maps."""
+
+    scenes: SceneSet
+    latents: Tensor
+    """`[N, 4, 16, 16]`"""
+    prompts: Prompts
+    embeddings: Tensor
+    """`[N, 128]`"""
+    tokens: Tensor
+    """`[N, 16, 96]`"""
+
+    @classmethod
+    def read(cls, scenes: SceneSet, latents: Tensor, base: Base, recognizer: Recognizer) -> "People":
+        """Read who is in every picture."""
+        rows = np.array_split(np.arange(len(latents)), max(len(latents) // 256, 1))
+        features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
+        return cls(scenes, latents, Prompts(scenes, base.words), *(torch.cat(f) for f in zip(*features, strict=True)))
+
+    def batch(self, base: Base, generator: torch.Generator, size: int = BATCH) -> TrainingBatch:
+        """Draw pictures, each with another picture of the same person for a reference."""
+        views = int(self.scenes.views.max()) + 1
+        rows = torch.randint(len(self.latents) // views * views, (size,), generator=generator)
+        other = (rows % views + torch.randint(1, views, (size,), generator=generator)) % views
+        reference = rows - rows % views + other
+        hint, mask = hints_of(self.scenes, rows.numpy())
+        with torch.no_grad():
+            context = base.words(self.prompts(rows, generator))
+            null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
+        return TrainingBatch(
+            self.latents[rows], context, null, hint, mask, self.tokens[reference], self.embeddings[reference][:, None]
+        )
+
+
+def train_capface(
+    people: People, base: Base, folder: Path, name: str, *, steps: int, settings: ObjectiveSettings = SETTINGS, seed: int = 4
+) -> TrainedCapFace:
+    """Train a CapFace.
+
+    Args:
+        people: The data.
+        base: ε_θ and its text encoder; frozen.
+        folder: Where the state is kept.
+        name: Of the stage.
+        steps: How many.
+        settings: The loss; `identity` makes the ablations of table 2, "none" π⋆.
+        seed: Of weights and draws.
+    """
+    torch.manual_seed(seed)
+    base.requires_grad_(False)
+    trained = TrainedCapFace.from_denoiser(
+        base.denoiser, local_width=people.tokens.shape[-1], global_width=people.embeddings.shape[-1], hint_widths=HINT_WIDTHS
+    )
+    objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), settings)
+
+    def make(generator: torch.Generator) -> TrainingBatch:
+        return people.batch(base, generator)
+
+    return run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)

@@ -1,0 +1,69 @@
+"""Trains the miniature from nothing: `python tasks.py miniature --processes 2`.
+
+Draws the pictures, trains every stage and writes models/miniature.safetensors. What is done is kept in the folder, and the same
+command goes on from there. Seeds are fixed: the same command on the same machine gives the same file.
+"""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from ...models.miniature import PATH, Miniature
+from ..state import write_whole
+from .autoencoder import train_autoencoder
+from .capface import People, train_capface
+from .denoiser import latents_of, train_denoiser
+from .recognizer import train_recognizer
+from .scenes import SceneSet, processes
+
+STEPS = {"autoencoder": 6000, "recognizer": 4000, "denoiser": 12000, "capface": 8000}
+"""Steps of each stage; `--effort` scales them."""
+PEOPLE, VIEWS = 1500, 8
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser("miniature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("output/miniature"), help="where states lie (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=PATH, help="the file to write (default: models/miniature.safetensors)")
+    parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
+    parser.add_argument("--views", type=int, default=VIEWS, help="pictures of each (default: %(default)s)")
+    parser.add_argument("--effort", type=float, default=1.0, help="factor of every stage's steps (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Run all of it."""
+    from accelerate import PartialState
+
+    options, begun = parse(arguments), time.monotonic()
+    state = PartialState()
+    torch.set_num_threads(max(processes() // state.num_processes, 1))
+    steps = {name: max(round(count * options.effort), 1) for name, count in STEPS.items()}
+    folder = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with state.main_process_first():
+        scenes = SceneSet(folder / "pictures", range(options.people), options.views, processes())
+
+    autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"])
+    recognizer = train_recognizer(scenes, folder, "recognizer", steps=steps["recognizer"], seed=2, tells=True)
+    latents = latents_of(scenes, autoencoder)
+    base = train_denoiser(scenes, latents, folder, steps=steps["denoiser"])
+    people = People.read(scenes, latents, base, recognizer)
+    trained = train_capface(people, base, folder, "capface", steps=steps["capface"])
+    miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder)
+    about = {
+        "format": "pt",
+        "model": "CapFace miniature",
+        "trained_on": f"{options.people} synthetic people, {options.views} pictures of each",
+        "steps": ", ".join(f"{name} {count}" for name, count in steps.items()),
+        "machine": f"{platform.processor() or platform.machine()}, {processes()} cores, torch {torch.__version__}",
+        "minutes": f"{(time.monotonic() - begun) / 60:.0f}",
+    }
+    if state.is_main_process:
+        write_whole(options.out, lambda part: miniature.save(part, about))
+        print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB", flush=True)
+    return 0

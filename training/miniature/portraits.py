@@ -1,0 +1,103 @@
+"""Portraits by the miniature without a ComfyUI: a plain DDIM loop over the same networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...flame.builtin import builtin_head
+from ...flame.params import HeadParams
+from ...flame.render import landmark_pixels, render_head
+from ...models.capface import CapFace
+from ...models.miniature import PICTURE, Miniature
+from ..sampling import capface_steering, ddim, head_steering, noise_prediction
+
+STEPS, GUIDANCE, ETA = 25, 2.0, 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a portrait is made with."""
+
+    parts: tuple[float, float] = (1.0, 1.0)
+    """Factors of the local and the global tokens; both 0 is ∅."""
+    tau: float = 1000.0
+    strength: float = 1.0
+    """0 leaves CapFace out."""
+    alpha: float = 0.0
+    """α of equation 9."""
+    star: CapFace | None = None
+    """π⋆; the miniature's own network without identity by default."""
+    head_until: float = 0.0
+    """Share of the schedule, from its start, in which the head alone acts (figure 8)."""
+    landmarks: bool = False
+    """Whether the hint is the 68 landmarks as dots instead of the three maps (table 4)."""
+    eta: float = ETA
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+
+
+def head_hint(heads: HeadParams, landmarks: bool = False) -> Tensor:
+    """The hint `[B, 9, 128, 128]` of heads: their three maps, or 68 white dots on black in all nine channels."""
+    if not landmarks:
+        return render_head(builtin_head(), heads, PICTURE, PICTURE).hint()
+    points = landmark_pixels(builtin_head(), heads, PICTURE, PICTURE)
+    at = torch.arange(PICTURE) + 0.5
+    grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), dim=-1)
+    dots = ((grid[None, None] - points[:, :, None, None]).norm(dim=-1) < 1.5).any(1, keepdim=True).float()
+    return dots.expand(-1, 9, -1, -1)
+
+
+@torch.no_grad()
+def make_portraits(
+    miniature: Miniature,
+    hint: Tensor,
+    prompts: Sequence[str],
+    references: Tensor | None,
+    recipe: Recipe = Recipe(),
+    seed: int = 0,
+) -> Tensor:
+    """Make portraits.
+
+    Args:
+        miniature: The networks.
+        hint: From `head_hint`, `[B, 9, 128, 128]`.
+        prompts: One a portrait.
+        references: Pictures of who shall be seen, `[B, 3, H, W]` in −1..1, or None for nobody.
+        recipe: How.
+        seed: Of the noise.
+
+    Returns:
+        RGB `[B, 3, 128, 128]` in 0..1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    m, side = miniature, PICTURE // 8
+    identity = None
+    if references is not None and any(recipe.parts):
+        global_, local = m.recognizer(references)
+        tokens = m.tokens(local, global_[:, None])
+        factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
+        identity = tokens * factors[:, None]
+    steerings = []
+    if recipe.strength:
+        steerings.append(_with_start(m.capface, hint, identity, recipe))
+    if recipe.alpha:
+        steerings.append(head_steering(recipe.star or m.capface, hint, alpha=recipe.alpha))
+    text, null = m.words(m.words.tokenize(prompts)), m.words(m.words.tokenize([""]))
+    predict = noise_prediction(m.denoiser, text, null, steerings, guidance=recipe.guidance)
+    noise = torch.randn(len(prompts), m.denoiser.config.in_channels, side, side, generator=generator)
+    latents = ddim(predict, noise, steps=recipe.steps, eta=recipe.eta, generator=generator)
+    return (m.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1)
+
+
+def _with_start(network: CapFace, hint: Tensor, identity: Tensor | None, recipe: Recipe):
+    """CapFace's steering; until `head_until` of the schedule with the head alone."""
+    settings = {"strength": recipe.strength, "tau": recipe.tau}
+    whole = capface_steering(network, hint, identity, **settings)
+    if not recipe.head_until:
+        return whole
+    border = 1000 * (1 - recipe.head_until)
+    alone = capface_steering(network, hint, None, **settings)
+    return lambda x, t: (alone if t[0] > border else whole)(x, t)
+

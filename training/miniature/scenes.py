@@ -1,0 +1,152 @@
+"""The miniature's pictures: who, held and lit how, where; drawn once into flat files that training maps into memory."""
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...flame.builtin import EXPRESSION_NAMES, builtin_head
+from ...flame.edit import rotation_of
+from ...flame.light import directional_light
+from ...flame.params import HeadParams
+from ...flame.people import LIGHTS, Person, Setting, draw_people, light_named
+from ...flame.render import render_head
+from ..progress import Progress
+from ..state import write_whole
+
+SIZE = 128
+"""Side of the pictures and the head maps, in pixels."""
+HELD_OUT = 1_000_000
+"""Numbers of people from here on are kept from training."""
+CHUNK = 64
+_FACES = ("smile", "frown", "mouth_open", "brows_up", "brows_down", "pucker")
+_VERSION = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One picture, before it is drawn."""
+
+    person: Person
+    setting: Setting
+    head: HeadParams
+    """One head, with the person's shape and the average skin: what a fit would know."""
+    light: str
+    """The word for its light, or "" where it has none."""
+
+    def words(self) -> list[str]:
+        """All phrases that a prompt could hold of it."""
+        return self.person.words() + self.setting.words() + ([f"lit from {self.light}"] if self.light else [])
+
+
+def sample_scene(person: int, view: int) -> Scene:
+    """A picture of a person: the same numbers give the same picture."""
+    random = np.random.Generator(np.random.PCG64([person, view, 0x5CE]))
+    who = Person.sample(person)
+    yaw, pitch, roll = (np.clip(random.normal(0, s), -2.4 * s, 2.4 * s) for s in (22, 8, 6))
+    rotation = rotation_of(torch.tensor([[yaw, pitch, roll]], dtype=torch.float32))
+    camera = torch.tensor([[random.uniform(5.6, 7.4), random.uniform(-0.18, 0.18), 0.08 + random.uniform(-0.14, 0.14)]])
+    expression = torch.zeros(1, 50)
+    for _ in range(random.integers(0, 3)):
+        expression[0, random.integers(len(EXPRESSION_NAMES))] = random.uniform(-0.6, 1.6)
+    jaw = torch.tensor([[max(0.0, random.normal(0.0, 0.12)), 0.0, 0.0]])
+    name = ""
+    if random.random() < 0.65:
+        name = list(LIGHTS)[random.integers(len(LIGHTS))]
+        light = light_named(name, random.uniform(0.6, 1.0))
+    else:
+        direction = random.normal((0, 0.4, 0.9))
+        share = random.uniform(0.2, 1.0)
+        tint = np.array([1 + 0.12 * (t := random.normal() * 0.5), 1, 1 - 0.12 * t])
+        light = directional_light(tuple(direction), tuple(0.85 * share * tint), tuple((0.92 - 0.67 * share) * tint), 0.5)
+    head = HeadParams.neutral().replace(
+        shape=who.shape_row(), expression=expression, jaw=jaw, rotation=rotation.float(), camera=camera.float(),
+        light=light[None],
+    )
+    return Scene(who, Setting.sample(int(random.integers(2**31))), head, name)
+
+
+class SceneSet:
+    """Drawn pictures in a folder; made where they are missing.
+
+    Attributes:
+        picture: uint8 `[N, 128, 128, 3]`.
+        normal: int8 `[N, 128, 128, 3]`, 127 times the normal map.
+        albedo: uint8 `[N, 128, 128, 3]`, 255 times the albedo map.
+        light: float32 `[N, 9, 3]`.
+        people: int64 `[N]`, the persons' numbers.
+        views: int64 `[N]`.
+    """
+
+    def __init__(self, folder: Path, people: range, views: int, workers: int = 1):
+        """Open a set, drawing what is not there yet: an interrupted drawing goes on where it stopped.
+
+        Args:
+            folder: Where it lies.
+            people: Numbers of the people.
+            views: Pictures of each.
+            workers: Processes that draw.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        count = len(people) * views
+        about = {"version": _VERSION, "people": [people.start, people.stop], "views": views, "size": SIZE}
+        self.views = np.tile(np.arange(views), len(people))
+        self.people = np.repeat(np.array(people), views)
+        picture = (SIZE, SIZE, 3)
+        shapes = {"picture": ("uint8", picture), "normal": ("int8", picture), "albedo": ("uint8", picture),
+                  "light": ("float32", (9, 3))}  # fmt: skip
+        note = self.folder / "set.json"
+        if not note.exists() or json.loads(note.read_text()) != about:
+            for file in self.folder.iterdir():
+                file.unlink()
+            for name, (kind, shape) in shapes.items():
+                np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (count, *shape))
+            note.write_text(json.dumps(about))
+        arrays = {name: np.lib.format.open_memmap(self.folder / f"{name}.npy", "r+") for name in shapes}
+        self.picture, self.normal, self.albedo, self.light = (arrays[name] for name in shapes)
+        drawn = self.folder / "drawn.txt"
+        start = int(drawn.read_text()) if drawn.exists() else 0
+        if start < count:
+            self._draw(start, count, drawn, workers)
+
+    def _draw(self, start: int, count: int, drawn: Path, workers: int):
+        progress = Progress("pictures", count, start)
+        jobs = [(self.people[i : i + CHUNK], self.views[i : i + CHUNK]) for i in range(start, count, CHUNK)]
+        with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            at = start
+            for parts in pool.map(draw_scenes, *zip(*jobs, strict=True)):
+                end = at + len(parts[0])
+                self.picture[at:end], self.normal[at:end], self.albedo[at:end], self.light[at:end] = parts
+                at = end
+                write_whole(drawn, lambda part, at=at: part.write_text(str(at)))
+                progress.at(at)
+
+    def __len__(self):
+        return len(self.people)
+
+
+def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Draw pictures and head maps: the four arrays of a SceneSet for these persons' numbers and views."""
+    scenes = [sample_scene(int(p), int(v)) for p, v in zip(people, views, strict=True)]
+    heads = HeadParams.cat([scene.head for scene in scenes])
+    pictures = draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], SIZE)
+    maps = render_head(builtin_head(), heads, SIZE, SIZE)
+
+    def pixels(x: Tensor, scale: float, kind) -> np.ndarray:
+        return (x * scale).round().permute(0, 2, 3, 1).numpy().astype(kind)
+
+    return (
+        pixels(pictures, 255, np.uint8), pixels(maps.normal, 127, np.int8), pixels(maps.albedo.clamp(0, 1), 255, np.uint8),
+        heads.light.numpy(),
+    )  # fmt: skip
+
+
+def processes() -> int:
+    """How many processes this machine has room for."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

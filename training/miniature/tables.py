@@ -1,0 +1,150 @@
+"""The paper's tables in miniature: portraits of people kept from training, judged, beside the paper's own numbers.
+
+Every row makes one portrait of each held-out person: the reference is one picture of them, the head has the pose, expression,
+position and light of another one, the prompt tells another setting. Identity is the cosine of a recogniser's embeddings: E is
+the conditioning one, as the paper's FaceNet is; R is independent of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...flame.params import HeadParams
+from ...flame.people import draw_people
+from ...models.miniature import PICTURE, Miniature
+from ...models.recognizer import Recognizer
+from .judge import Facts, Judge, errors_of, interval
+from .portraits import Recipe, head_hint, make_portraits
+from .scenes import Scene, sample_scene
+
+COLUMNS = ("ID E", "ID R", "pose", "position", "light", "face L1", "prompt")
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Held-out people: what is given, and what would be right."""
+
+    references: Tensor
+    """`[N, 3, 128, 128]` in −1..1"""
+    targets: list[Scene]
+    """The same people in other pictures."""
+    truth: Tensor
+    """The targets drawn, `[N, 3, 128, 128]` in 0..1."""
+    swapped: list[int]
+    """For each person another one, whose reference is given in their place."""
+
+    @classmethod
+    def of(cls, people: range) -> "Trial":
+        """A trial with these people's numbers."""
+        seen = [sample_scene(person, 0) for person in people]
+        targets = [sample_scene(person, 1) for person in people]
+        drawn = [_draw(scenes) for scenes in (seen, targets)]
+        order = list(range(len(people)))
+        return cls(drawn[0] * 2 - 1, targets, drawn[1], order[1:] + order[:1])
+
+    @property
+    def heads(self) -> HeadParams:
+        """The targets' heads."""
+        return HeadParams.cat([scene.head for scene in self.targets])
+
+    @property
+    def prompts(self) -> list[str]:
+        """The targets' settings in words; nothing of the person or the light."""
+        return [", ".join(scene.setting.words()) for scene in self.targets]
+
+
+def _draw(scenes: Sequence[Scene]) -> Tensor:
+    heads = HeadParams.cat([scene.head for scene in scenes])
+    return draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], PICTURE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    table: str
+    name: str
+    recipe: Recipe | None
+    """None judges the drawn targets themselves: what is attainable."""
+    model: str = "capface"
+    """Which trained network makes it."""
+    swapped: bool = False
+    """Whether another person's reference is given."""
+
+
+ROWS = (
+    Row("–", "drawn target (attainable)", None),
+    Row("–", "no CapFace", Recipe(strength=0.0)),
+    Row("2", "neither", Recipe(parts=(0, 0)), "neither"),
+    Row("2", "global only", Recipe(parts=(0, 1)), "global"),
+    Row("2", "local only", Recipe(parts=(1, 0)), "local"),
+    Row("2", "both", Recipe()),
+    Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks"),
+    Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
+    *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
+    Row("6", "no head control", Recipe()),
+    Row("6", "+ π⋆, α = 0.3", Recipe(alpha=0.3), "capface"),
+    Row("6", "+ π⋆, α = 0.5", Recipe(alpha=0.5), "capface"),
+    Row("8", "head alone for the first 30 %", Recipe(head_until=0.3)),
+    Row("–", "another person's reference", Recipe(), swapped=True),
+)
+"""The rows; where a network was trained without something, it makes its row, else the whole one with it left out."""
+
+
+def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature, other: Recognizer, judge: Judge) -> dict[str, Tensor]:
+    """Figures of portraits `[N, 3, 128, 128]` in 0..1, each `[N]`, by the names of COLUMNS, "donor E" and "donor R".
+
+    The donor figures, of swapped rows alone, are the similarity to whom the head is of.
+    """
+    pictures = made * 2 - 1
+    given = trial.references[trial.swapped] if row.swapped else trial.references
+    figures = {}
+    for name, recognizer in (("E", miniature.recognizer), ("R", other)):
+        embedding = recognizer(pictures)[0]
+        figures[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(given)[0])
+        if row.swapped:
+            figures[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
+    figures |= errors_of(judge(pictures), Facts.of(trial.targets))
+    head = (head_hint(trial.heads)[:, :3] != 0).any(1, keepdim=True).float()
+    figures["face L1"] = ((made - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
+    return figures
+
+
+@torch.no_grad()
+def make_row(row: Row, trial: Trial, miniature: Miniature, seed: int = 0) -> Tensor:
+    """The portraits of a row, `[N, 3, 128, 128]` in 0..1."""
+    if row.recipe is None:
+        return trial.truth
+    hint = head_hint(trial.heads, row.recipe.landmarks)
+    references = trial.references[trial.swapped] if row.swapped else trial.references
+    parts = []
+    for i in range(0, len(hint), BATCH):
+        rows = slice(i, i + BATCH)
+        parts.append(make_portraits(miniature, hint[rows], trial.prompts[rows], references[rows], row.recipe, seed + i))
+    return torch.cat(parts)
+
+
+PAPER = {
+    ("2", "neither"): "ID 0.3915", ("2", "global only"): "ID 0.7725",
+    ("2", "local only"): "ID 0.8095", ("2", "both"): "ID 0.8429",
+    ("5", "τ = 0"): "ID 0.3915, pose 0.0262", ("5", "τ = 300"): "ID 0.6600, pose 0.0292",
+    ("5", "τ = 500"): "ID 0.7589, pose 0.0343", ("5", "τ = 700"): "ID 0.7986, pose 0.0467",
+    ("5", "τ = 1000"): "ID 0.8429, pose 0.0564", ("6", "no head control"): "ID 0.8429, pose 0.0564",
+    ("6", "+ π⋆, α = 0.3"): "ID 0.8386, pose 0.0427 (π⋆ without 3DMM)",
+    ("6", "+ π⋆, α = 0.5"): "ID 0.8338, pose 0.0358 (π⋆ with 3DMM)",
+}  # fmt: skip
+"""The paper's figures for the row of that table and name; its pose is the RMSE of DECA's codes, not degrees."""
+
+
+def line(row: Row, figures: dict[str, Tensor]) -> str:
+    """A row as text: means with 95 % intervals, and the paper's figures."""
+    cells = []
+    for name in (*COLUMNS, *(n for n in figures if n.startswith("donor"))):
+        mean, half = interval(figures[name])
+        cells.append(f"{name} {mean:.3f} ± {half:.3f}")
+    paper = PAPER.get((row.table, row.name))
+    return f"{row.table:>2} {row.name:<30} " + "  ".join(cells) + (f"   | paper: {paper}" if paper else "")
