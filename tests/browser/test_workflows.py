@@ -215,3 +215,20 @@ def test_a_report_is_read_in_its_node_and_kept_out_of_the_workflow(renderer, req
     (step,), (node,) = sent["output"].values(), sent["workflow"]["nodes"]
     assert step["inputs"] == {"checksums": False} and node["widgets_values"] == [False]
     assert page.problems == []
+
+
+def test_notes_about_a_photo_are_shown_once_until_they_change(page):
+    page.run("app.graph.clear(); app.graph.add(LiteGraph.createNode('CapFaceEncodeIdentity'))")
+    say = "node('CapFaceEncodeIdentity').onExecuted({ images: [], text: %s })"
+    shown = page.page.locator(".p-toast-message")
+    page.run(say % '["a small face", "no parser"]')
+    page.page.locator(".p-toast-message", has_text="no parser").wait_for(timeout=5_000)
+    page.run(say % '["a small face", "no parser"]')
+    page.idle()
+    assert shown.count() == 1
+    page.run(say % '[""]')
+    page.idle()
+    assert shown.count() == 1
+    page.run(say % '["another note"]')
+    page.page.locator(".p-toast-message", has_text="another note").wait_for(timeout=5_000)
+    assert page.problems == []
