@@ -239,14 +239,17 @@ def test(options, rest):
     python = environment(host, options.venv)
     environ = dict(os.environ, PYTHONUTF8="1", **({"COMFYUI_PATH": str(host)} if host else {}))
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
+    environ.setdefault("OMP_NUM_THREADS", "1")
+    runs = [("ruff", ["check", "--extend-exclude", ".venvs", "."])]
+    if rest:
+        runs.append(("pytest", ["-ra", *rest]))
+    else:  # what moves a mouse is on its own, everything else side by side
+        together = ["--ignore=tests/browser", "--numprocesses=2", "--dist=loadfile"]
+        runs += [("pytest", ["-ra", "--durations=8", *more]) for more in (together, ["tests/browser"])]
     failed = []
-    for what, arguments in (
-        ("ruff", ["check", "--extend-exclude", ".venvs", "."]),
-        ("pytest", ["-ra", "--durations=8", *rest]),
-    ):
-        say(f"running {what}")
-        status = subprocess.call([str(executable(python.parent.parent, what)), *arguments], cwd=ROOT, env=environ)
-        if status:
+    for what, arguments in runs:
+        say(f"running {what} {' '.join(arguments)}")
+        if subprocess.call([str(executable(python.parent.parent, what)), *arguments], cwd=ROOT, env=environ):
             failed.append(what)
     say(f"failed: {' and '.join(failed)}, see above" if failed else "all passed")
     return bool(failed)

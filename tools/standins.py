@@ -8,6 +8,7 @@ The pictures that the workflows load are here, too.
 import hashlib
 import json
 import math
+import os
 import shutil
 import struct
 import time
@@ -258,7 +259,7 @@ def kept_folder() -> Path:
     folder = PACK / "output" / "stand-ins" / hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     for old in folder.parent.glob("*"):
         if old != folder:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -281,7 +282,7 @@ def make_standins(models: Path | None = None, *, say=print) -> Path:
             continue
         start = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # others may be writing it too
         write(part)
         part.replace(path)
         say(f"made a stand-in for {name}: {file} ({time.monotonic() - start:.1f} s)")

@@ -1,6 +1,16 @@
-"""Nothing of one test's accelerator is left to the next."""
+"""Nothing of a test's accelerator is left to the next, and all compute on one core: sums depend on how many there are."""
 
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_core():
+    """Compute as the processes do that some tests start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

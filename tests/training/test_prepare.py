@@ -360,7 +360,7 @@ def alive(pid):
 def test_a_killed_run_goes_on_to_the_same_shards(folder, networks, settings, out, tmp_path):
     """Killed after its first shard, with a worker process; gone on with in this process."""
     again = tmp_path / "again"
-    environ = dict(os.environ, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+    environ = dict(os.environ, OMP_WAIT_POLICY="PASSIVE")
     arguments = [sys.executable, str(ROOT / "tools" / "run.py"), "capface.training.prepare", *command(folder, again, networks)]
     process = subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
