@@ -19,7 +19,7 @@ from .denoiser import latents_of, train_denoiser
 from .recognizer import train_recognizer
 from .scenes import SceneSet, processes
 
-STEPS = {"autoencoder": 6000, "recognizer": 4000, "denoiser": 12000, "capface": 8000}
+STEPS = {"autoencoder": 10000, "recognizer": 5000, "denoiser": 12000, "capface": 8000}
 """Steps of each stage; `--effort` scales them."""
 PEOPLE, VIEWS = 1500, 8
 

@@ -1,0 +1,116 @@
+"""The miniature's networks in the host: the same portraits as its own DDIM loop, through the nodes and the stock sampler."""
+
+import pytest
+import torch
+
+from capface.errors import BadInput
+from capface.flame.builtin import builtin_head
+from capface.flame.condition import HeadCondition
+from capface.flame.params import HeadParams
+from capface.models.autoencoder import Autoencoder
+from capface.models.capface import CapFace, IdentityTokens
+from capface.models.denoiser import Denoiser
+from capface.models.miniature import PICTURE, Miniature
+from capface.models.recognizer import Recognizer
+from capface.models.words import WordEncoder
+from capface.training.miniature.capface import HINT_WIDTHS
+from capface.training.miniature.denoiser import CONFIG, vocabulary
+from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
+
+PROMPT = "red shirt, beach"
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    """Its networks as they are before training, but with residuals that are not zero."""
+    torch.manual_seed(0)
+    denoiser, recognizer = Denoiser(CONFIG), Recognizer()
+    capface = CapFace.from_denoiser(denoiser, hint_widths=HINT_WIDTHS)
+    for layer in [*capface.zero_convs, capface.middle_block_out]:
+        torch.nn.init.normal_(layer[0].weight, std=0.05)
+    torch.nn.init.normal_(capface.input_hint_block[-1].weight, std=0.1)
+    torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
+    tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
+    made = Miniature(denoiser, capface, tokens, recognizer, WordEncoder(vocabulary(), CONFIG.context_width), Autoencoder())
+    for network in vars(made).values():
+        network.eval().requires_grad_(False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def loaded(in_host, miniature):
+    from capface.host.miniature import hand_over
+
+    return hand_over(miniature)
+
+
+@pytest.fixture
+def photo():
+    """`[1, 128, 128, 3]` in 0..1, as an IMAGE."""
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=PICTURE, mode="bicubic")
+    return smooth.clamp(0, 1).movedim(1, -1)
+
+
+def identity_of(loaded, photo):
+    from capface.nodes.identity import EncodeIdentity
+
+    return EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True).result[0]
+
+
+def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniature, loaded, photo):
+    from capface.nodes.apply import ApplyCapFace
+
+    head = HeadParams.neutral()
+    positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
+    identity = identity_of(loaded, photo)
+    condition = HeadCondition(builtin_head(), head)
+    settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+    applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
+    empty = {"samples": torch.zeros(1, 4, PICTURE // 8, PICTURE // 8)}
+    sampler = in_host.nodes.KSampler()
+    images = {}
+    for name, (p, n) in {"with": applied, "without": (positive, negative)}.items():
+        latent = sampler.sample(loaded.model, 5, 10, 2.0, "ddim", "ddim_uniform", p, n, empty, 1.0)[0]
+        images[name] = in_host.nodes.VAEDecode().decode(loaded.vae, latent)[0]
+    assert images["with"].shape == (1, PICTURE, PICTURE, 3)
+    assert (images["with"] - images["without"]).abs().max() > 0.02
+    recipe = Recipe(steps=10, guidance=2.0)
+    plain = make_portraits(miniature, head_hint(head), [PROMPT], photo.movedim(-1, 1) * 2 - 1, recipe, seed=5)
+    # both draw the same noise; the node's portrait goes through 512 pixels, so that the identity differs by a resampling
+    difference = (images["with"].movedim(-1, 1) - plain).abs().mean()
+    print(f"mean difference {difference:.5f}")
+    assert difference < 0.25 * (images["without"].movedim(-1, 1) - plain).abs().mean()
+    assert difference < 0.005
+
+
+def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
+    from capface.host.apply import apply_capface
+    from capface.host.identity import MINIATURE
+    from capface.tests.host.worlds import person, small_capface
+
+    identity = identity_of(loaded, photo)
+    assert identity.features == MINIATURE
+    assert identity.local.shape == (1, 16, 96) and identity.global_.shape == (1, 128)
+    assert identity.global_.norm() == pytest.approx(1, abs=1e-4)
+    condition, theirs, _ = person(1)
+    with pytest.raises(BadInput, match=r"small reads embeddings of 512.*miniature"):
+        apply_capface([[[None, {}]]], small_capface(), condition, identity)
+    with pytest.raises(BadInput, match=r"the miniature reads embeddings of 128.*FaceNet"):
+        apply_capface([[[None, {}]]], loaded.capface, condition, theirs)
+
+
+def test_heads_cannot_be_fitted_with_its_reader(loaded, photo):
+    from capface.host.fitting import fit_heads
+
+    with pytest.raises(BadInput, match="looks for no face"):
+        fit_heads(photo.movedim(-1, 1), loaded.reader, builtin_head())
+
+
+def test_its_text_encoder_refuses_patches(loaded):
+    with pytest.raises(BadInput, match="no LoRA"):
+        loaded.clip.clone()
+
+
+def test_pictures_go_through_its_autoencoder(in_host, miniature, loaded, photo):
+    latent = in_host.nodes.VAEEncode().encode(loaded.vae, photo)[0]["samples"]
+    assert torch.allclose(latent, miniature.autoencoder.encode(photo.movedim(-1, 1) * 2 - 1), atol=1e-5)
