@@ -1,5 +1,7 @@
 """The miniature's training, from pictures to a file, at the smallest size; what it learns is judged where its weights are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,13 @@ from capface.flame.builtin import builtin_head
 from capface.flame.params import HeadParams
 from capface.flame.render import render_head
 from capface.models.miniature import PICTURE, load_miniature
-from capface.training.miniature import make
+from capface.training.miniature import make, tables
 from capface.training.miniature.capface import hints_of
 from capface.training.miniature.denoiser import prompt_of, vocabulary
 from capface.training.miniature.judge import Facts, errors_of, interval
 from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
 from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
+from capface.training.miniature.tables import ABLATIONS, ROWS
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,20 @@ def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path)
     for name in ("denoiser", "capface", "tokens", "recognizer", "words", "autoencoder"):
         ours, theirs = getattr(again, name).state_dict(), getattr(first, name).state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
+    quick = [row if row.recipe is None else replace(row, recipe=replace(row.recipe, steps=2)) for row in ROWS]
+    monkeypatch.setattr(tables, "ROWS", quick)
+    assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
+    printed = capsys.readouterr().out
+    for row in ROWS:
+        (shown,) = [text for text in printed.splitlines() if text.startswith(f"{row.table:>2} {row.name:<30} ID E ")]
+        assert "nan" not in shown
+        assert ("(trained apart)" in shown) == (row.model in ABLATIONS)
+        assert ("donor E" in shown) == row.swapped
+    truth = next(text for text in printed.splitlines() if "attainable" in text)
+    assert "face L1 0.000" in truth
 
 
 def test_drawing_goes_on_where_it_was_stopped(tmp_path):

@@ -1,6 +1,6 @@
 """Fourth stage: CapFace by equation 7, on the frozen base, with a reference of the same person in another picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from ...flame.light import sh_basis
+from ...flame.params import HeadParams
 from ...models.recognizer import Recognizer
 from ..batch import TrainingBatch
 from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from ..schedule import NoiseSchedule
 from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
+from .portraits import head_hint
 from .recognizer import read_people
-from .scenes import SceneSet
+from .scenes import SceneSet, sample_scene
 from .stage import run_stage
 
 BATCH = 32
@@ -54,13 +56,16 @@ class People:
         features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, Prompts(scenes, base.words), *(torch.cat(f) for f in zip(*features, strict=True)))
 
-    def batch(self, base: Base, generator: torch.Generator, size: int = BATCH) -> TrainingBatch:
-        """Draw pictures, each with another picture of the same person for a reference."""
+    def batch(self, base: Base, generator: torch.Generator, size: int = BATCH, landmarks: bool = False) -> TrainingBatch:
+        """Draw pictures, each with another picture of the same person for a reference; with landmarks in place of head maps."""
         views = int(self.scenes.views.max()) + 1
         rows = torch.randint(len(self.latents) // views * views, (size,), generator=generator)
         other = (rows % views + torch.randint(1, views, (size,), generator=generator)) % views
         reference = rows - rows % views + other
         hint, mask = hints_of(self.scenes, rows.numpy())
+        if landmarks:
+            drawn = zip(self.scenes.people[rows].tolist(), self.scenes.views[rows].tolist(), strict=True)
+            hint = head_hint(HeadParams.cat([sample_scene(person, view).head for person, view in drawn]), landmarks=True)
         with torch.no_grad():
             context = base.words(self.prompts(rows, generator))
             null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
@@ -70,7 +75,15 @@ class People:
 
 
 def train_capface(
-    people: People, base: Base, folder: Path, name: str, *, steps: int, settings: ObjectiveSettings = SETTINGS, seed: int = 4
+    people: People,
+    base: Base,
+    folder: Path,
+    name: str,
+    *,
+    steps: int,
+    identity: str = "both",
+    landmarks: bool = False,
+    seed: int = 4,
 ) -> TrainedCapFace:
     """Train a CapFace.
 
@@ -80,7 +93,8 @@ def train_capface(
         folder: Where the state is kept.
         name: Of the stage.
         steps: How many.
-        settings: The loss; `identity` makes the ablations of table 2, "none" π⋆.
+        identity: What it is given of the person, out of `objective.IDENTITY`; the others make the ablations of table 2.
+        landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
         seed: Of weights and draws.
     """
     torch.manual_seed(seed)
@@ -88,9 +102,9 @@ def train_capface(
     trained = TrainedCapFace.from_denoiser(
         base.denoiser, local_width=people.tokens.shape[-1], global_width=people.embeddings.shape[-1], hint_widths=HINT_WIDTHS
     )
-    objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), settings)
+    objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator)
+        return people.batch(base, generator, landmarks=landmarks)
 
     return run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import torch
 
-from ...models.miniature import PATH, Miniature
+from ...models.miniature import PATH, Miniature, load_miniature
 from ..state import write_whole
 from .autoencoder import train_autoencoder
 from .capface import People, train_capface
 from .denoiser import latents_of, train_denoiser
+from .judge import train_judge
 from .recognizer import train_recognizer
-from .scenes import SceneSet, processes
+from .scenes import HELD_OUT, SceneSet, processes
+from .tables import ABLATIONS, print_tables
 
-STEPS = {"autoencoder": 10000, "recognizer": 5000, "denoiser": 12000, "capface": 8000}
+STEPS = {"autoencoder": 10000, "recognizer": 5000, "denoiser": 12000, "capface": 8000, "judge": 4000}
 """Steps of each stage; `--effort` scales them."""
 PEOPLE, VIEWS = 1500, 8
 
@@ -32,6 +34,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
     parser.add_argument("--views", type=int, default=VIEWS, help="pictures of each (default: %(default)s)")
     parser.add_argument("--effort", type=float, default=1.0, help="factor of every stage's steps (default: %(default)s)")
+    parser.add_argument("--tables", type=int, default=0, metavar="N", help="print the tables for N people kept from training")
+    parser.add_argument("--ablations", action="store_true", help="train the networks of the tables' rows apart as well")
     return parser.parse_args(arguments)
 
 
@@ -66,4 +70,14 @@ def main(arguments: list[str]) -> int:
     if state.is_main_process:
         write_whole(options.out, lambda part: miniature.save(part, about))
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB", flush=True)
+    if not options.tables:
+        return 0
+    apart = {}
+    for name, identity in ABLATIONS.items() if options.ablations else ():
+        settings = {"identity": identity, "landmarks": name == "landmarks", "steps": steps["capface"]}
+        apart[name] = train_capface(people, base, folder, f"capface-{name}", **settings)
+    other = train_recognizer(scenes, folder, "other-recognizer", steps=steps["recognizer"], seed=12, tells=False)
+    judge = train_judge(scenes, folder, steps=steps["judge"])
+    if state.is_main_process:
+        print_tables(load_miniature(options.out), apart, other, judge, range(HELD_OUT, HELD_OUT + options.tables))
     return 0

@@ -6,7 +6,7 @@ the conditioning one, as the paper's FaceNet is; R is independent of it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from ...flame.params import HeadParams
 from ...flame.people import draw_people
 from ...models.miniature import PICTURE, Miniature
 from ...models.recognizer import Recognizer
+from ..objective import TrainedCapFace
 from .judge import Facts, Judge, errors_of, interval
 from .portraits import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
@@ -87,12 +88,14 @@ ROWS = (
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
     Row("6", "no head control", Recipe()),
-    Row("6", "+ π⋆, α = 0.3", Recipe(alpha=0.3), "capface"),
-    Row("6", "+ π⋆, α = 0.5", Recipe(alpha=0.5), "capface"),
+    Row("6", "+ π⋆, α = 0.3", Recipe(alpha=0.3)),
+    Row("6", "+ π⋆, α = 0.5", Recipe(alpha=0.5)),
     Row("8", "head alone for the first 30 %", Recipe(head_until=0.3)),
     Row("–", "another person's reference", Recipe(), swapped=True),
 )
 """The rows; where a network was trained without something, it makes its row, else the whole one with it left out."""
+ABLATIONS = {"neither": "none", "global": "global", "local": "local", "landmarks": "none"}
+"""Networks that are trained apart for rows of their own, and the identity that they are trained with."""
 
 
 def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature, other: Recognizer, judge: Judge) -> dict[str, Tensor]:
@@ -134,8 +137,7 @@ PAPER = {
     ("5", "τ = 0"): "ID 0.3915, pose 0.0262", ("5", "τ = 300"): "ID 0.6600, pose 0.0292",
     ("5", "τ = 500"): "ID 0.7589, pose 0.0343", ("5", "τ = 700"): "ID 0.7986, pose 0.0467",
     ("5", "τ = 1000"): "ID 0.8429, pose 0.0564", ("6", "no head control"): "ID 0.8429, pose 0.0564",
-    ("6", "+ π⋆, α = 0.3"): "ID 0.8386, pose 0.0427 (π⋆ without 3DMM)",
-    ("6", "+ π⋆, α = 0.5"): "ID 0.8338, pose 0.0358 (π⋆ with 3DMM)",
+    ("6", "+ π⋆, α = 0.5"): "ID 0.8338, pose 0.0358 (π⋆ with 3DMM, its α not given)",
 }  # fmt: skip
 """The paper's figures for the row of that table and name; its pose is the RMSE of DECA's codes, not degrees."""
 
@@ -148,3 +150,27 @@ def line(row: Row, figures: dict[str, Tensor]) -> str:
         cells.append(f"{name} {mean:.3f} ± {half:.3f}")
     paper = PAPER.get((row.table, row.name))
     return f"{row.table:>2} {row.name:<30} " + "  ".join(cells) + (f"   | paper: {paper}" if paper else "")
+
+
+def print_tables(
+    miniature: Miniature, ablations: dict[str, TrainedCapFace], other: Recognizer, judge: Judge, people: range
+) -> dict[str, dict[str, Tensor]]:
+    """Make and judge all rows, and print them; gives the figures by the rows' tables and names.
+
+    Args:
+        miniature: The networks.
+        ablations: Networks trained apart, by their names in ABLATIONS; a row of landmarks is left out where there is none.
+        other: A recogniser that took no part in training the portraits.
+        judge: What reads pictures.
+        people: Numbers of people kept from training.
+    """
+    trial, figures = Trial.of(people), {}
+    for row in ROWS:
+        trained = ablations.get(row.model)
+        if trained is None and row.model == "landmarks":
+            continue
+        network = miniature if trained is None else replace(miniature, capface=trained.capface, tokens=trained.tokens)
+        made = make_row(row, trial, network)
+        figures[f"{row.table} {row.name}"] = found = judge_row(row, trial, made, miniature, other, judge)
+        print(line(row, found) + ("" if trained is None else "   (trained apart)"), flush=True)
+    return figures
