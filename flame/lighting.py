@@ -150,13 +150,18 @@ def _tinted(strength: float, color: str) -> tuple[float, float, float]:
     return strength * red, strength * green, strength * blue
 
 
+def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    """The direction `[3]` in head space, of length 1, in which a lamp stands at angles in degrees."""
+    azimuth, elevation = math.radians(azimuth), math.radians(elevation)
+    # d = (sin φ cos θ, sin θ, cos φ cos θ)
+    flat = math.cos(elevation)
+    return math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat
+
+
 def _lamp_light(lamp: Lamp) -> Tensor:
     if not 0 <= lamp.softness <= 1:
         raise BadInput(f"A lamp's softness lies in 0 to 1, got {lamp.softness}.")
-    azimuth, elevation = math.radians(lamp.azimuth), math.radians(lamp.elevation)
-    # d = (sin φ cos θ, sin θ, cos φ cos θ)
-    flat = math.cos(elevation)
-    direction = (math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat)
+    direction = direction_of(lamp.azimuth, lamp.elevation)
     spread = lamp.softness * math.pi / 2
     facing = shade(torch.tensor(direction)[:, None], directional_light(direction, spread=spread))[0].item()
     return directional_light(direction, _tinted(lamp.intensity / facing, lamp.color), spread=spread)

@@ -106,13 +106,13 @@ def render_head(model: HeadModel, params: HeadParams, height: int, width: int, b
         seen_at = corners.flatten(0, 1).index_select(1, nearest).view(3, 5, -1)
         surface = (seen_at * weights[:, None]).sum(0)
         normal, uv = surface[:3], surface[3:]
-        albedo = _sample(albedo_uv[frame], uv)
+        albedo = sample_texture(albedo_uv[frame], uv)
         maps[frame].index_copy_(1, pixels, torch.cat([normal, albedo, albedo * shade(normal, params.light[frame])]))
     maps = maps.unflatten(2, (height, width))
     return HeadMaps(maps[:, :3], maps[:, 3:6], maps[:, 6:], (face >= 0)[:, None].float())
 
 
-def _sample(texture: Tensor, uv: Tensor) -> Tensor:
+def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
     """Colours `[3, N]` of a texture `[3, h, w]` at `uv` `[2, N]`."""
     grid = torch.stack([uv[0] * 2 - 1, 1 - uv[1] * 2], dim=-1)
     sampled = torch.nn.functional.grid_sample(

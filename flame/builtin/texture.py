@@ -153,15 +153,19 @@ def _brows(m: Measures, x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
     return out
 
 
-def _hair(own: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Where short hair grows on the scalp, 0..1: hairline, temples, sideburns, around the ear, nape."""
-    ragged = 0.0014 * _waves(own, 0.012, 4) + 0.0010 * _waves(own, 0.005, 5)
-    # height of the hairline by depth, from the nape (behind) to the forehead (in front)
-    line = np.interp(
+def hairline(z: np.ndarray) -> np.ndarray:
+    """Height of the hairline by depth, from the nape (behind) to the forehead (in front), on the average head."""
+    return np.interp(
         z,
         [-0.110, -0.080, -0.060, -0.045, -0.030, -0.022, -0.012, 0.010, 0.030, 0.050, 0.060],
         [-0.072, -0.066, -0.030, 0.020, 0.005, 0.010, 0.052, 0.066, 0.089, 0.094, 0.097],
     )
+
+
+def _hair(own: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Where short hair grows on the scalp, 0..1: hairline, temples, sideburns, around the ear, nape."""
+    ragged = 0.0014 * _waves(own, 0.012, 4) + 0.0010 * _waves(own, 0.005, 5)
+    line = hairline(z)
     line = line - 0.004 * bell(x, 0, 0.012) * (z > 0.03)
     return smoothstep(y - line + ragged, -0.007, 0.009) * (0.93 + 0.07 * np.clip(_waves(own, 0.0026, 6), -1, 1))
 

@@ -18,7 +18,7 @@ from ..camera import frame_to_ndc, project
 from ..light import shade
 from ..params import HeadParams
 from ..rasterize import rasterize
-from ..render import vertex_normals
+from ..render import sample_texture, vertex_normals
 from ..rotation import axis_angle_to_matrix
 from . import parts
 from .backdrop import backdrop
@@ -76,8 +76,7 @@ def _draw(person: Person, head: HeadParams, setting: Setting, side: int) -> Tens
     number = scene.number[nearest]
     on_head = (number < len(model.faces)).nonzero().squeeze(1)
     uv = (model.uv[model.uv_faces[number[on_head]]] * weights[on_head, :, None]).sum(1)
-    grid = torch.stack([uv[:, 0] * 2 - 1, 1 - uv[:, 1] * 2], dim=-1)
-    albedo[:, on_head] = F.grid_sample(skin(person)[None], grid[None, None], align_corners=False)[0, :, 0]
+    albedo[:, on_head] = sample_texture(skin(person), uv.T)
 
     picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
     picture[:, pixels] = (albedo * shade(normal, head.light[0])).clamp(0, 1)

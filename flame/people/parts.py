@@ -10,11 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from ..builtin.curves import smoothstep
-from ..builtin.mesh import SKIN, head_mesh
-
-_HAIRLINE_Z = (-0.110, -0.080, -0.060, -0.045, -0.030, -0.022, -0.012, 0.010, 0.030, 0.050, 0.060)
-_HAIRLINE_Y = (-0.072, -0.066, -0.030, 0.020, 0.005, 0.010, 0.052, 0.066, 0.089, 0.094, 0.097)
-"""Height of the hairline by depth, from the nape to the forehead, on the average head."""
+from ..builtin.mesh import EYE, SKIN, head_mesh
+from ..builtin.texture import hairline
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +54,7 @@ def hair(rest: np.ndarray, average: np.ndarray, normals: np.ndarray, style: str,
     thick, fringe = {"short": (0.007, 0.0), "curly": (0.026, 0.008), "swept": (0.012, -0.002),
                      "bob": (0.014, 0.034), "long": (0.012, 0.004)}[style]  # fmt: skip
     x, y, z = average.T
-    line = np.interp(z, _HAIRLINE_Z, _HAIRLINE_Y)
+    line = hairline(z)
     side = 1.0 if seed % 2 else -1.0
     if style == "bob":
         line = line - fringe * smoothstep(z, 0.02, 0.045)
@@ -111,7 +108,7 @@ def _curtain(rest: np.ndarray, thick: float, end: float, colour: np.ndarray, see
 
 def glasses(rest: np.ndarray, colour: np.ndarray) -> Part:
     """Round frames before the eyes, with a bridge and temples."""
-    eyes = rest[(head_mesh().kind == 3)[head_mesh().source]]
+    eyes = rest[(head_mesh().kind == EYE)[head_mesh().source]]
     eye_x, eye_y = np.abs(eyes[:, 0]).mean() + 0.001, eyes[:, 1].mean() - 0.001
     near = rest[(np.abs(rest[:, 1] - eye_y) < 0.02) & (np.abs(rest[:, 0]) < 0.045)]
     front = np.quantile(near[:, 2], 0.93) + 0.006

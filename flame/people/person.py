@@ -4,7 +4,6 @@ Conventions: colours are RGB in 0..1 without light; lengths in metres; shape and
 built-in head.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..builtin import SHAPE_NAMES, TEXTURE_NAMES
 from ..light import directional_light
+from ..lighting import direction_of
 from ..params import SIZES
 
 Colour = tuple[float, float, float]
@@ -150,6 +150,4 @@ def light_named(name: str, strength: float = 1.0) -> Tensor:
         name: One of LIGHTS.
         strength: Share of the lamp in it, 0..1; the rest is even light.
     """
-    azimuth, elevation = (math.radians(angle) for angle in LIGHTS[name])
-    direction = (math.sin(azimuth) * math.cos(elevation), math.sin(elevation), math.cos(azimuth) * math.cos(elevation))
-    return directional_light(direction, diffuse=0.85 * strength, ambient=0.92 - 0.67 * strength, spread=0.5)
+    return directional_light(direction_of(*LIGHTS[name]), diffuse=0.85 * strength, ambient=0.92 - 0.67 * strength, spread=0.5)

@@ -50,11 +50,11 @@ class People:
     """`[N, 16, 96]`"""
 
     @classmethod
-    def read(cls, scenes: SceneSet, latents: Tensor, base: Base, recognizer: Recognizer) -> "People":
+    def read(cls, scenes: SceneSet, latents: Tensor, prompts: Prompts, recognizer: Recognizer) -> "People":
         """Read who is in every picture."""
         rows = np.array_split(np.arange(len(latents)), max(len(latents) // 256, 1))
         features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
-        return cls(scenes, latents, Prompts(scenes, base.words), *(torch.cat(f) for f in zip(*features, strict=True)))
+        return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
     def batch(self, base: Base, generator: torch.Generator, size: int = BATCH, landmarks: bool = False) -> TrainingBatch:
         """Draw pictures, each with another picture of the same person for a reference; with landmarks in place of head maps."""

@@ -63,8 +63,9 @@ class Prompts:
 
     VARIANTS = 4
 
-    def __init__(self, scenes: SceneSet, encoder: WordEncoder):
+    def __init__(self, scenes: SceneSet):
         """Write them all."""
+        encoder = WordEncoder(vocabulary())
         texts = []
         for person, view in zip(scenes.people.tolist(), scenes.views.tolist(), strict=True):
             random = np.random.Generator(np.random.PCG64([person, view, 0x7E47]))
@@ -112,11 +113,10 @@ class _Denoising(nn.Module):
         return {"loss": loss, "noise": errors.mean(), "timesteps": timesteps, "errors": errors.detach()}
 
 
-def train_denoiser(scenes: SceneSet, latents: Tensor, folder: Path, *, steps: int, seed: int = 3) -> Base:
+def train_denoiser(prompts: Prompts, latents: Tensor, folder: Path, *, steps: int, seed: int = 3) -> Base:
     """Train the base model on latents and prompts, the prompt left out for one in ten, for guidance."""
     torch.manual_seed(seed)
     objective = _Denoising()
-    prompts = Prompts(scenes, objective.trained.words)
 
     def make(generator: torch.Generator) -> Tensors:
         rows = torch.randint(len(latents), (BATCH,), generator=generator)

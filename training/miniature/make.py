@@ -15,7 +15,7 @@ from ...models.miniature import PATH, Miniature, load_miniature
 from ..state import write_whole
 from .autoencoder import train_autoencoder
 from .capface import People, train_capface
-from .denoiser import latents_of, train_denoiser
+from .denoiser import Prompts, latents_of, train_denoiser
 from .judge import train_judge
 from .recognizer import train_recognizer
 from .scenes import HELD_OUT, SceneSet, processes
@@ -54,9 +54,9 @@ def main(arguments: list[str]) -> int:
 
     autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"])
     recognizer = train_recognizer(scenes, folder, "recognizer", steps=steps["recognizer"], seed=2, tells=True)
-    latents = latents_of(scenes, autoencoder)
-    base = train_denoiser(scenes, latents, folder, steps=steps["denoiser"])
-    people = People.read(scenes, latents, base, recognizer)
+    latents, prompts = latents_of(scenes, autoencoder), Prompts(scenes)
+    base = train_denoiser(prompts, latents, folder, steps=steps["denoiser"])
+    people = People.read(scenes, latents, prompts, recognizer)
     trained = train_capface(people, base, folder, "capface", steps=steps["capface"])
     miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder)
     about = {

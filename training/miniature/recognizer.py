@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...flame.builtin import SHAPE_NAMES
 from ...flame.people.person import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, LIP_COLOURS, SKIN_TONES, Person
 from ...models.recognizer import Recognizer
 from .autoencoder import pictures_of
@@ -22,7 +23,7 @@ SCALE, MARGIN = 16.0, 0.15
 """Of the softmax over people, as in CosFace (Wang et al., 2018)."""
 _KINDS = {"hair": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "eyes": EYE_COLOURS, "lips": LIP_COLOURS, "beard": BEARDS,
           "glasses": GLASSES}  # fmt: skip
-_NUMBERS = 35
+_NUMBERS = len(SHAPE_NAMES) + 2
 
 
 def describe(person: Person) -> tuple[list[int], list[float]]:
