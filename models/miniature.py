@@ -18,13 +18,16 @@ from .autoencoder import Autoencoder, AutoencoderConfig
 from .capface import CapFace, IdentityTokens
 from .checkpoint import load_capface
 from .denoiser import Denoiser, DenoiserConfig
+from .judge import Judge
 from .recognizer import Recognizer, RecognizerConfig
 from .words import WordEncoder
 
 PATH = Path(__file__).with_name("miniature.safetensors")
 PICTURE = 128
 """Side of the pictures that it was trained on, in pixels."""
-_PARTS = ("denoiser", "capface", "recognizer", "words", "autoencoder")
+_PARTS = ("denoiser", "capface", "recognizer", "words", "autoencoder", "judge")
+HELD_OUT = 1_000_000
+"""Numbers of synthetic people from here on were kept from its training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +42,14 @@ class Miniature:
     recognizer: Recognizer
     words: WordEncoder
     autoencoder: Autoencoder
+    judge: Judge
+    """Took no part in training the others."""
 
     def save(self, path: Path, about: dict[str, str]) -> None:
         """Write all networks in half precision, with what there is to say about them."""
         state = {f"capface.control_model.{k}": v for k, v in self.capface.state_dict().items()}
         state |= {f"capface.{k}": v for k, v in self.tokens.state_dict().items()}
-        for name in ("denoiser", "recognizer", "words", "autoencoder"):
+        for name in ("denoiser", "recognizer", "words", "autoencoder", "judge"):
             state |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
         state = {k: v.detach().half().contiguous() for k, v in state.items()}
         save_file(state, path, {**about, "vocabulary": json.dumps(self.words.vocabulary)})
@@ -84,4 +89,5 @@ def load_miniature(path: Path = PATH) -> Miniature:
         filled(Recognizer(RecognizerConfig.from_shapes(shapes["recognizer"])), "recognizer"),
         filled(WordEncoder(json.loads(about["vocabulary"]), parts["words"]["norm.weight"].shape[0]), "words"),
         filled(Autoencoder(AutoencoderConfig.from_shapes(shapes["autoencoder"])), "autoencoder"),
+        filled(Judge.from_shapes(shapes["judge"]), "judge"),
     )

@@ -1,7 +1,7 @@
 """A prompt of known words as features for a denoiser: the miniature's stand-in for CLIP's text encoder."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,13 +36,6 @@ class WordEncoder(nn.Module):
         self.places = nn.Embedding(LENGTH, width, **kw)
         self.mix = nn.Conv1d(width, width, 3, padding=1, **kw)
         self.norm = nn.LayerNorm(width, **kw)
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor], vocabulary: Sequence[str], **kw) -> "WordEncoder":
-        """One of the width that the tensors have, with their values."""
-        network = cls(vocabulary, state["norm.weight"].shape[0], **kw)
-        network.load_state_dict(state)
-        return network
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Numbers of the words in prompts, int64 `[B, 32]`. Words that it does not know are left out."""

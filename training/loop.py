@@ -116,7 +116,7 @@ def train(
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=cpu)
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=cpu or not torch.cuda.is_available())
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     decisive = {k: v for k, v in asdict(settings).items() if k not in FREE} | {"processes": world} | (about or {})

@@ -10,6 +10,7 @@ from capface.flame.params import HeadParams
 from capface.models.autoencoder import Autoencoder
 from capface.models.capface import CapFace, IdentityTokens
 from capface.models.denoiser import Denoiser
+from capface.models.judge import Judge
 from capface.models.miniature import PICTURE, Miniature
 from capface.models.recognizer import Recognizer
 from capface.models.words import WordEncoder
@@ -31,7 +32,8 @@ def miniature():
     torch.nn.init.normal_(capface.input_hint_block[-1].weight, std=0.1)
     torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
     tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
-    made = Miniature(denoiser, capface, tokens, recognizer, WordEncoder(vocabulary(), CONFIG.context_width), Autoencoder())
+    words = WordEncoder(vocabulary(), CONFIG.context_width)
+    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Judge())
     for network in vars(made).values():
         network.eval().requires_grad_(False)
     return made

@@ -10,14 +10,14 @@ from capface.errors import BadFile
 from capface.flame.builtin import builtin_head
 from capface.flame.params import HeadParams
 from capface.flame.render import render_head
+from capface.models.judge import Facts
 from capface.models.miniature import PICTURE, load_miniature
 from capface.training.miniature import make, tables
 from capface.training.miniature.capface import hints_of
 from capface.training.miniature.denoiser import prompt_of, vocabulary
-from capface.training.miniature.judge import Facts, errors_of, interval
 from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
 from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
-from capface.training.miniature.tables import ABLATIONS, ROWS
+from capface.training.miniature.tables import ABLATIONS, ROWS, interval
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path)
     again = load_miniature(folder / "m.safetensors")
     (folder / "first").write_bytes(before)
     first = load_miniature(folder / "first")
-    for name in ("denoiser", "capface", "tokens", "recognizer", "words", "autoencoder"):
+    for name in ("denoiser", "capface", "tokens", "recognizer", "words", "autoencoder", "judge"):
         ours, theirs = getattr(again, name).state_dict(), getattr(first, name).state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -133,17 +133,17 @@ def test_landmarks_as_a_hint_are_68_dots(miniature):
 
 def test_the_truth_about_scenes_has_no_error():
     scenes = [sample_scene(person, 0) for person in range(4)]
-    truth = Facts.of(scenes)
+    truth = Facts.of(HeadParams.cat([s.head for s in scenes]), [s.setting for s in scenes])
     told = Facts(
         truth.angles, truth.position, truth.light,
         torch.nn.functional.one_hot(truth.background, 8).float(), torch.nn.functional.one_hot(truth.shirt, 6).float(),
     )  # fmt: skip
-    errors = errors_of(told, truth)
+    errors = told.errors(truth)
     assert all(errors[name].abs().max() < 1e-6 for name in ("pose", "position", "light"))
     assert errors["prompt"].min() == 1
     turned = Facts(truth.angles + 5, truth.position, truth.light, told.background.roll(1, 1), told.shirt)
-    assert errors_of(turned, truth)["pose"].sub(5).abs().max() < 1e-4
-    assert errors_of(turned, truth)["prompt"].max() == 0
+    assert turned.errors(truth)["pose"].sub(5).abs().max() < 1e-4
+    assert turned.errors(truth)["prompt"].max() == 0
 
 
 def test_intervals_narrow_with_the_number_of_portraits():

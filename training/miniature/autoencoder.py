@@ -22,7 +22,7 @@ SPREAD = 0.02
 
 def pictures_of(scenes: SceneSet, rows: np.ndarray) -> Tensor:
     """Pictures of a set as networks see them: `[B, 3, 128, 128]` in −1..1."""
-    return torch.from_numpy(scenes.picture[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(scenes.picture[rows]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 class _Reconstruction(nn.Module):
@@ -30,10 +30,10 @@ class _Reconstruction(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.trained = Autoencoder()
+        self.trained = Autoencoder().to(memory_format=torch.channels_last)
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-        pictures = batch["pictures"]
+        pictures = batch["pictures"].contiguous(memory_format=torch.channels_last)
         latents = self.trained.encoder(pictures)
         out = self.trained.decoder(latents + NOISE * torch.randn(latents.shape, generator=generator).to(latents))
         weight = 1 + (HEAD_WEIGHT - 1) * F.max_pool2d(batch["head"], 9, 1, 4)

@@ -15,20 +15,20 @@ from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from ..schedule import NoiseSchedule
 from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
-from .portraits import head_hint
+from .portraits import fewer_tokens, head_hint
 from .recognizer import read_people
 from .scenes import SceneSet, sample_scene
 from .stage import run_stage
 
-BATCH = 32
+BATCH = 16
 HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
 SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
 
 
 def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of pictures in a set."""
-    normal = torch.from_numpy(scenes.normal[rows]).permute(0, 3, 1, 2).float() / 127
-    albedo = torch.from_numpy(scenes.albedo[rows]).permute(0, 3, 1, 2).float() / 255
+    normal = torch.from_numpy(scenes.normal[rows]).permute(0, 3, 1, 2).contiguous().float() / 127
+    albedo = torch.from_numpy(scenes.albedo[rows]).permute(0, 3, 1, 2).contiguous().float() / 255
     light = torch.from_numpy(scenes.light[rows])
     basis = sh_basis(normal.transpose(0, 1).flatten(1)).view(9, *normal.shape[:1], *normal.shape[2:])
     shading = torch.einsum("bkc,kbhw->bchw", light, basis)
@@ -56,11 +56,11 @@ class People:
         features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
-    def batch(self, base: Base, generator: torch.Generator, size: int = BATCH, landmarks: bool = False) -> TrainingBatch:
+    def batch(self, base: Base, generator: torch.Generator, local_tokens: int, landmarks: bool) -> TrainingBatch:
         """Draw pictures, each with another picture of the same person for a reference; with landmarks in place of head maps."""
         views = int(self.scenes.views.max()) + 1
-        rows = torch.randint(len(self.latents) // views * views, (size,), generator=generator)
-        other = (rows % views + torch.randint(1, views, (size,), generator=generator)) % views
+        rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
+        other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
         reference = rows - rows % views + other
         hint, mask = hints_of(self.scenes, rows.numpy())
         if landmarks:
@@ -69,9 +69,8 @@ class People:
         with torch.no_grad():
             context = base.words(self.prompts(rows, generator))
             null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
-        return TrainingBatch(
-            self.latents[rows], context, null, hint, mask, self.tokens[reference], self.embeddings[reference][:, None]
-        )
+        local = fewer_tokens(self.tokens[reference], local_tokens)
+        return TrainingBatch(self.latents[rows], context, null, hint, mask, local, self.embeddings[reference][:, None])
 
 
 def train_capface(
@@ -82,6 +81,7 @@ def train_capface(
     *,
     steps: int,
     identity: str = "both",
+    local_tokens: int = 16,
     landmarks: bool = False,
     seed: int = 4,
 ) -> TrainedCapFace:
@@ -94,6 +94,7 @@ def train_capface(
         name: Of the stage.
         steps: How many.
         identity: What it is given of the person, out of `objective.IDENTITY`; the others make the ablations of table 2.
+        local_tokens: As in `Recipe` (table 3).
         landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
         seed: Of weights and draws.
     """
@@ -105,6 +106,6 @@ def train_capface(
     objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator, landmarks=landmarks)
+        return people.batch(base, generator, local_tokens, landmarks)
 
     return run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)

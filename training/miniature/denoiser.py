@@ -28,7 +28,7 @@ from .autoencoder import pictures_of
 from .scenes import Scene, SceneSet, sample_scene
 from .stage import Tensors, run_stage
 
-BATCH = 48
+BATCH = 24
 CONFIG = DenoiserConfig(
     channel_mult=(1, 1, 1),
     num_res_blocks=2,
@@ -38,7 +38,8 @@ CONFIG = DenoiserConfig(
     in_channels=8,
     out_channels=8,
 )
-WEIGHTING = "min_snr_5"
+WEIGHTING = "inverse_alpha"
+"""Where everything, position and light included, is learned from nothing, high noise has to count."""
 TEXT_DROPOUT = 0.1
 _OTHERS = ("lit", "from", "skin", "hair", "thick", "thin", "brows", "lips", "glasses", "shirt", "freckles", "full")
 

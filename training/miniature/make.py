@@ -11,17 +11,17 @@ from pathlib import Path
 
 import torch
 
-from ...models.miniature import PATH, Miniature, load_miniature
+from ...models.miniature import HELD_OUT, PATH, Miniature, load_miniature
 from ..state import write_whole
 from .autoencoder import train_autoencoder
 from .capface import People, train_capface
 from .denoiser import Prompts, latents_of, train_denoiser
 from .judge import train_judge
 from .recognizer import train_recognizer
-from .scenes import HELD_OUT, SceneSet, processes
+from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_tables
 
-STEPS = {"autoencoder": 10000, "recognizer": 5000, "denoiser": 12000, "capface": 8000, "judge": 4000}
+STEPS = {"autoencoder": 5000, "recognizer": 4000, "denoiser": 3600, "capface": 4800, "judge": 2500}
 """Steps of each stage; `--effort` scales them."""
 PEOPLE, VIEWS = 1500, 8
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     from accelerate import PartialState
 
     options, begun = parse(arguments), time.monotonic()
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     torch.set_num_threads(max(processes() // state.num_processes, 1))
     steps = {name: max(round(count * options.effort), 1) for name, count in STEPS.items()}
     folder = options.folder
@@ -53,12 +53,13 @@ def main(arguments: list[str]) -> int:
         scenes = SceneSet(folder / "pictures", range(options.people), options.views, processes())
 
     autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"])
-    recognizer = train_recognizer(scenes, folder, "recognizer", steps=steps["recognizer"], seed=2, tells=True)
+    recognizer = train_recognizer(scenes, folder, steps=steps["recognizer"])
     latents, prompts = latents_of(scenes, autoencoder), Prompts(scenes)
     base = train_denoiser(prompts, latents, folder, steps=steps["denoiser"])
     people = People.read(scenes, latents, prompts, recognizer)
     trained = train_capface(people, base, folder, "capface", steps=steps["capface"])
-    miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder)
+    judge = train_judge(scenes, autoencoder, folder, steps=steps["judge"])
+    miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, judge)
     about = {
         "format": "pt",
         "model": "CapFace miniature",
@@ -73,11 +74,8 @@ def main(arguments: list[str]) -> int:
     if not options.tables:
         return 0
     apart = {}
-    for name, identity in ABLATIONS.items() if options.ablations else ():
-        settings = {"identity": identity, "landmarks": name == "landmarks", "steps": steps["capface"]}
-        apart[name] = train_capface(people, base, folder, f"capface-{name}", **settings)
-    other = train_recognizer(scenes, folder, "other-recognizer", steps=steps["recognizer"], seed=12, tells=False)
-    judge = train_judge(scenes, folder, steps=steps["judge"])
+    for name, what in ABLATIONS.items() if options.ablations else ():
+        apart[name] = train_capface(people, base, folder, f"capface-{name}", steps=steps["capface"], **what)
     if state.is_main_process:
-        print_tables(load_miniature(options.out), apart, other, judge, range(HELD_OUT, HELD_OUT + options.tables))
+        print_tables(load_miniature(options.out), apart, range(HELD_OUT, HELD_OUT + options.tables))
     return 0

@@ -1,9 +1,11 @@
 """Portraits by the miniature without a ComfyUI: a plain DDIM loop over the same networks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...flame.builtin import builtin_head
@@ -31,6 +33,8 @@ class Recipe:
     """π⋆; the miniature's own network without identity by default."""
     head_until: float = 0.0
     """Share of the schedule, from its start, in which the head alone acts (figure 8)."""
+    local_tokens: int = 16
+    """How many there are: the grid of 4 × 4, or its means over 2 × 2 (table 3)."""
     landmarks: bool = False
     """Whether the hint is the 68 landmarks as dots instead of the three maps (table 4)."""
     eta: float = ETA
@@ -47,6 +51,12 @@ def head_hint(heads: HeadParams, landmarks: bool = False) -> Tensor:
     grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), dim=-1)
     dots = ((grid[None, None] - points[:, :, None, None]).norm(dim=-1) < 1.5).any(1, keepdim=True).float()
     return dots.expand(-1, 9, -1, -1)
+
+
+def fewer_tokens(tokens: Tensor, count: int) -> Tensor:
+    """Means of neighbours in a square grid of tokens: `[B, N, C]` to `[B, count, C]`, both squares of whole numbers."""
+    side, new = math.isqrt(tokens.shape[1]), math.isqrt(count)
+    return F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), new).flatten(2).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -76,6 +86,7 @@ def make_portraits(
     identity = None
     if references is not None and any(recipe.parts):
         global_, local = m.recognizer(references)
+        local = fewer_tokens(local, recipe.local_tokens)
         tokens = m.tokens(local, global_[:, None])
         factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
         identity = tokens * factors[:, None]
@@ -100,4 +111,3 @@ def _with_start(network: CapFace, hint: Tensor, identity: Tensor | None, recipe:
     border = 1000 * (1 - recipe.head_until)
     alone = capface_steering(network, hint, None, **settings)
     return lambda x, t: (alone if t[0] > border else whole)(x, t)
-

@@ -1,9 +1,9 @@
-"""Second stage: a network that recognises people, for the condition and, with another seed and aim, to judge by.
+"""Second stage: the network that recognises people, for the condition.
 
-The conditioning one learns who each person is and what they look like, so that its tokens carry what a portrait needs; the one
-that judges learns only who they are, and takes no part in training the portraits.
+It learns who each person is and what they look like, so that its tokens carry what a portrait needs.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from ...flame.builtin import SHAPE_NAMES
 from ...flame.people.person import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, LIP_COLOURS, SKIN_TONES, Person
-from ...models.recognizer import Recognizer
+from ...models.recognizer import SIZE, Recognizer
 from .autoencoder import pictures_of
 from .scenes import SceneSet
 from .stage import Tensors, run_stage
 
 BATCH = 64
-SCALE, MARGIN = 16.0, 0.15
+SCALE, MARGIN = 16.0, 0.1
 """Of the softmax over people, as in CosFace (Wang et al., 2018)."""
 _KINDS = {"hair": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "eyes": EYE_COLOURS, "lips": LIP_COLOURS, "beard": BEARDS,
           "glasses": GLASSES}  # fmt: skip
@@ -32,63 +32,75 @@ def describe(person: Person) -> tuple[list[int], list[float]]:
     return kinds, [*person.shape, person.skin[0] / SKIN_TONES[-1][1], 2 * person.brows - 1]
 
 
-class _Learner(nn.Module):
-    """A recogniser with what it is taught by: the people's directions, and a layer that tells what they look like."""
+@torch.inference_mode()
+def seen_of(scenes: SceneSet, through: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> Tensor:
+    """All pictures of a set at the size that a recogniser looks at, `[N, 3, 64, 64]` in −1..1, in half precision.
 
-    def __init__(self, people: int, tells: bool):
+    Args:
+        scenes: The set.
+        through: What each picture `[B, 3, 128, 128]` goes through before.
+    """
+    parts = np.array_split(np.arange(len(scenes)), max(len(scenes) // 64, 1))
+    size = {"size": (SIZE, SIZE), "mode": "bilinear", "antialias": True}
+    return torch.cat([F.interpolate(through(pictures_of(scenes, rows)), **size).half() for rows in parts]).clone()
+
+
+def numbers_of(scenes: SceneSet) -> tuple[np.ndarray, Tensor]:
+    """The people of a set, and for each picture which of them it shows, int64 `[N]`."""
+    people, numbers = np.unique(scenes.people, return_inverse=True)
+    return people, torch.from_numpy(numbers)
+
+
+def recognition_loss(embedding: Tensor, people: Tensor, person: Tensor) -> tuple[Tensor, Tensor]:
+    """How well embeddings `[B, C]` point in the direction of their own person out of `[P, C]`, and the share that are right."""
+    cosines = embedding @ F.normalize(people, dim=-1).T
+    target = F.one_hot(person, len(people))
+    return F.cross_entropy(SCALE * (cosines - MARGIN * target), person), (cosines.argmax(1) == person).float().mean()
+
+
+class _Learner(nn.Module):
+    """The recogniser with what it is taught by: the people's directions, and a layer that tells what they look like."""
+
+    def __init__(self, people: int):
         super().__init__()
         self.recognizer = Recognizer()
-        self.people = nn.Parameter(torch.randn(people, self.recognizer.config.global_width))
-        width = self.recognizer.config.widths[-1]
-        self.tells = nn.Linear(width, sum(map(len, _KINDS.values())) + _NUMBERS) if tells else None
+        config = self.recognizer.config
+        self.people = nn.Parameter(torch.randn(people, config.global_width))
+        self.tells = nn.Linear(config.widths[-1], sum(map(len, _KINDS.values())) + _NUMBERS)
 
 
 class _Recognition(nn.Module):
-    def __init__(self, people: int, tells: bool):
+    def __init__(self, people: int):
         super().__init__()
-        self.trained = _Learner(people, tells)
+        self.trained = _Learner(people)
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-        pictures, person = batch["pictures"], batch["person"]
+        pictures = batch["pictures"]
         brightness = 1 + 0.1 * torch.randn(len(pictures), 1, 1, 1, generator=generator)
         grain = 0.03 * torch.randn(pictures.shape, generator=generator)
         embedding, tokens = self.trained.recognizer(pictures * brightness.to(pictures) + grain.to(pictures))
-        cosines = embedding @ F.normalize(self.trained.people, dim=-1).T
-        target = F.one_hot(person, len(self.trained.people))
-        who = F.cross_entropy(SCALE * (cosines - MARGIN * target), person)
-        out = {"loss": who, "who": who, "right": (cosines.argmax(1) == person).float().mean()}
-        if self.trained.tells is not None:
-            *kinds, values = self.trained.tells(tokens.mean(1)).split([*map(len, _KINDS.values()), _NUMBERS], dim=1)
-            kind = sum(F.cross_entropy(told, batch["kinds"][:, i]) for i, told in enumerate(kinds))
-            looks = F.mse_loss(values, batch["values"])
-            out |= {"loss": who + 0.5 * kind + looks, "kind": kind, "looks": looks}
-        return out
+        who, right = recognition_loss(embedding, self.trained.people, batch["person"])
+        *kinds, values = self.trained.tells(tokens.mean(1)).split([*map(len, _KINDS.values()), _NUMBERS], dim=1)
+        kind = sum(F.cross_entropy(told, batch["kinds"][:, i]) for i, told in enumerate(kinds))
+        looks = F.mse_loss(values, batch["values"])
+        return {"loss": who + 0.5 * kind + looks, "who": who, "kind": kind, "looks": looks, "right": right}
 
 
-def train_recognizer(scenes: SceneSet, folder: Path, name: str, *, steps: int, seed: int, tells: bool) -> Recognizer:
-    """Train a recogniser.
-
-    Args:
-        scenes: Pictures of people, each drawn several times.
-        folder: Where the state is kept.
-        name: Of the stage.
-        steps: How many.
-        seed: Of weights and batches.
-        tells: Whether it also learns what people look like.
-    """
+def train_recognizer(scenes: SceneSet, folder: Path, *, steps: int, seed: int = 2) -> Recognizer:
+    """Train the recogniser on pictures of people, each drawn several times."""
     torch.manual_seed(seed)
-    rows, numbers = np.unique(scenes.people, return_inverse=True)
-    described = [describe(Person.sample(int(person))) for person in rows]
+    people, numbers = numbers_of(scenes)
+    described = [describe(Person.sample(int(person))) for person in people]
     kinds = torch.tensor([kind for kind, _ in described])
     values = torch.tensor([value for _, value in described])
+    seen = seen_of(scenes)
 
     def make(generator: torch.Generator) -> Tensors:
-        drawn = torch.randint(len(scenes), (BATCH,), generator=generator).numpy()
-        person = torch.from_numpy(numbers[drawn])
-        pictures = pictures_of(scenes, drawn)
-        return Tensors({"pictures": pictures, "person": person, "kinds": kinds[person], "values": values[person]})
+        rows = torch.randint(len(scenes), (BATCH,), generator=generator)
+        who = numbers[rows]
+        return Tensors({"pictures": seen[rows].float(), "person": who, "kinds": kinds[who], "values": values[who]})
 
-    return run_stage(name, _Recognition(len(rows), tells), make, folder, steps=steps, rate=2e-3, seed=seed).recognizer
+    return run_stage("recognizer", _Recognition(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).recognizer
 
 
 @torch.inference_mode()

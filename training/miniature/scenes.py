@@ -21,8 +21,6 @@ from ..state import write_whole
 
 SIZE = 128
 """Side of the pictures and the head maps, in pixels."""
-HELD_OUT = 1_000_000
-"""Numbers of people from here on are kept from training."""
 CHUNK = 64
 _FACES = ("smile", "frown", "mouth_open", "brows_up", "brows_down", "pucker")
 _VERSION = 2
@@ -65,7 +63,11 @@ def sample_scene(person: int, view: int) -> Scene:
         tint = np.array([1 + 0.12 * (t := random.normal() * 0.5), 1, 1 - 0.12 * t])
         light = directional_light(tuple(direction), tuple(0.85 * share * tint), tuple((0.92 - 0.67 * share) * tint), 0.5)
     head = HeadParams.neutral().replace(
-        shape=who.shape_row(), expression=expression, jaw=jaw, rotation=rotation.float(), camera=camera.float(),
+        shape=who.shape_row(),
+        expression=expression,
+        jaw=jaw,
+        rotation=rotation.float(),
+        camera=camera.float(),
         light=light[None],
     )
     return Scene(who, Setting.sample(int(random.integers(2**31))), head, name)

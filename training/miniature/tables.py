@@ -2,22 +2,22 @@
 
 Every row makes one portrait of each held-out person: the reference is one picture of them, the head has the pose, expression,
 position and light of another one, the prompt tells another setting. Identity is the cosine of a recogniser's embeddings: E is
-the conditioning one, as the paper's FaceNet is; R is independent of it.
+the conditioning one, as the paper's FaceNet is; R is the judge's, which took no part in training the portraits.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...flame.params import HeadParams
 from ...flame.people import draw_people
+from ...models.judge import Facts
 from ...models.miniature import PICTURE, Miniature
-from ...models.recognizer import Recognizer
 from ..objective import TrainedCapFace
-from .judge import Facts, Judge, errors_of, interval
 from .portraits import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
 
@@ -84,6 +84,8 @@ ROWS = (
     Row("2", "global only", Recipe(parts=(0, 1)), "global"),
     Row("2", "local only", Recipe(parts=(1, 0)), "local"),
     Row("2", "both", Recipe()),
+    Row("3", "4 local tokens", Recipe(local_tokens=4), "few"),
+    Row("3", "16 local tokens", Recipe()),
     Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks"),
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
@@ -94,11 +96,19 @@ ROWS = (
     Row("–", "another person's reference", Recipe(), swapped=True),
 )
 """The rows; where a network was trained without something, it makes its row, else the whole one with it left out."""
-ABLATIONS = {"neither": "none", "global": "global", "local": "local", "landmarks": "none"}
-"""Networks that are trained apart for rows of their own, and the identity that they are trained with."""
+ABLATIONS = {
+    "neither": {"identity": "none"},
+    "global": {"identity": "global"},
+    "local": {"identity": "local"},
+    "few": {"local_tokens": 4},
+    "landmarks": {"identity": "none", "landmarks": True},
+}
+"""Networks that are trained apart for rows of their own, and what they are trained with."""
+APART_ALONE = ("few", "landmarks")
+"""Those whose rows are left out where they were not trained: nothing stands in for them."""
 
 
-def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature, other: Recognizer, judge: Judge) -> dict[str, Tensor]:
+def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
     """Figures of portraits `[N, 3, 128, 128]` in 0..1, each `[N]`, by the names of COLUMNS, "donor E" and "donor R".
 
     The donor figures, of swapped rows alone, are the similarity to whom the head is of.
@@ -106,12 +116,12 @@ def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature, other:
     pictures = made * 2 - 1
     given = trial.references[trial.swapped] if row.swapped else trial.references
     figures = {}
-    for name, recognizer in (("E", miniature.recognizer), ("R", other)):
+    for name, recognizer in (("E", miniature.recognizer), ("R", miniature.judge)):
         embedding = recognizer(pictures)[0]
         figures[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(given)[0])
         if row.swapped:
             figures[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
-    figures |= errors_of(judge(pictures), Facts.of(trial.targets))
+    figures |= miniature.judge(pictures)[1].errors(Facts.of(trial.heads, [s.setting for s in trial.targets]))
     head = (head_hint(trial.heads)[:, :3] != 0).any(1, keepdim=True).float()
     figures["face L1"] = ((made - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
     return figures
@@ -134,6 +144,7 @@ def make_row(row: Row, trial: Trial, miniature: Miniature, seed: int = 0) -> Ten
 PAPER = {
     ("2", "neither"): "ID 0.3915", ("2", "global only"): "ID 0.7725",
     ("2", "local only"): "ID 0.8095", ("2", "both"): "ID 0.8429",
+    ("3", "4 local tokens"): "ID 0.8370 (32 of 257)", ("3", "16 local tokens"): "ID 0.8429 (257)",
     ("5", "τ = 0"): "ID 0.3915, pose 0.0262", ("5", "τ = 300"): "ID 0.6600, pose 0.0292",
     ("5", "τ = 500"): "ID 0.7589, pose 0.0343", ("5", "τ = 700"): "ID 0.7986, pose 0.0467",
     ("5", "τ = 1000"): "ID 0.8429, pose 0.0564", ("6", "no head control"): "ID 0.8429, pose 0.0564",
@@ -152,25 +163,30 @@ def line(row: Row, figures: dict[str, Tensor]) -> str:
     return f"{row.table:>2} {row.name:<30} " + "  ".join(cells) + (f"   | paper: {paper}" if paper else "")
 
 
-def print_tables(
-    miniature: Miniature, ablations: dict[str, TrainedCapFace], other: Recognizer, judge: Judge, people: range
-) -> dict[str, dict[str, Tensor]]:
+def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], people: range) -> dict[str, dict[str, Tensor]]:
     """Make and judge all rows, and print them; gives the figures by the rows' tables and names.
 
     Args:
         miniature: The networks.
-        ablations: Networks trained apart, by their names in ABLATIONS; a row of landmarks is left out where there is none.
-        other: A recogniser that took no part in training the portraits.
-        judge: What reads pictures.
+        ablations: Networks trained apart, by their names in ABLATIONS; the one without identity is π⋆ as well.
         people: Numbers of people kept from training.
     """
     trial, figures = Trial.of(people), {}
+    star = ablations["neither"].capface if "neither" in ablations else None
     for row in ROWS:
         trained = ablations.get(row.model)
-        if trained is None and row.model == "landmarks":
+        if trained is None and row.model in APART_ALONE:
             continue
         network = miniature if trained is None else replace(miniature, capface=trained.capface, tokens=trained.tokens)
+        if row.recipe and row.recipe.alpha:
+            row = replace(row, recipe=replace(row.recipe, star=star))
         made = make_row(row, trial, network)
-        figures[f"{row.table} {row.name}"] = found = judge_row(row, trial, made, miniature, other, judge)
+        figures[f"{row.table} {row.name}"] = found = judge_row(row, trial, made, miniature)
         print(line(row, found) + ("" if trained is None else "   (trained apart)"), flush=True)
     return figures
+
+
+def interval(values: Tensor) -> tuple[float, float]:
+    """Mean and half-width of its 95 % confidence interval, by the normal approximation."""
+    numbers = values.double().numpy()
+    return float(numbers.mean()), float(1.96 * numbers.std(ddof=1) / np.sqrt(len(numbers)))
