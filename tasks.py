@@ -318,7 +318,7 @@ def parse(arguments):
     )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench | …")
-    p = commands.add_parser("demo", parents=[common], help="one photo in: a sheet of its head and, in ComfyUI, a portrait")
+    p = commands.add_parser("demo", parents=[common], help="a synthetic person, a photo's head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
     p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="where the pictures go (default: output)")
     p.set_defaults(task=demo)

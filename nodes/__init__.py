@@ -24,6 +24,7 @@ class CapFaceExtension(ComfyExtension):
         from .keep_identity import LoadIdentity, SaveIdentity
         from .load import ConvertCapFace, LoadCapFace, LoadFaceReader
         from .measure import MeasurePortrait
+        from .miniature import LoadMiniature, SyntheticPerson
         from .render import RenderHead
 
         route.register(EditHead.define_schema().inputs)
@@ -48,4 +49,6 @@ class CapFaceExtension(ComfyExtension):
             ApplyCapFace,
             MeasurePortrait,
             CapFaceCheck,
+            LoadMiniature,
+            SyntheticPerson,
         ]

@@ -1,4 +1,4 @@
-"""The demo behind `python tasks.py demo`: a photo's face, the head fitted to it, and a portrait made in ComfyUI."""
+"""The demo behind `python tasks.py demo`: the miniature's portraits, a photo's face and head, and a portrait in ComfyUI."""
 
 import argparse
 import io
@@ -14,8 +14,10 @@ from capface.flame.builtin import builtin_head
 from capface.flame.camera import pixels_to_frame
 from capface.flame.fit import fit_landmarks
 from capface.models.detection import MtcnnDetector, choose_face
+from capface.models.miniature import load_miniature
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
+from capface.tools.miniature import SHOTS, people_sheet, portraits_in_comfyui, portraits_in_plain_torch
 from capface.tools.sheet import contact_sheet, load_photo, to_picture
 
 STAND_IN_SIZE, STAND_IN_STEPS = 256, 8
@@ -45,10 +47,17 @@ def make_sheet(photo, path):
     contact_sheet(photo, model, fit.params).save(path)
 
 
-def make_portrait(photo, comfyui, out):
-    """Start ComfyUI with the pack, queue the portrait workflow, save the image; returns its path."""
+def choose_weights(comfyui):
+    """Real weights where there are some, else stand-ins; returns them, and the folders in which ComfyUI shall look."""
     say("weights:")
     chosen = weights.choose(comfyui / "models", say=say)
+    folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
+    folders["insightface"] = [comfyui / "models" / "insightface"]
+    return chosen, folders
+
+
+def make_portrait(photo, chosen, client, out):
+    """Queue the portrait workflow, save the image; returns its path."""
     prompt = json.loads((PACK / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
     weights.use(prompt, chosen)
     nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
@@ -64,21 +73,16 @@ def make_portrait(photo, comfyui, out):
         elif kind == "progress" and prompt[data["node"]]["class_type"] == "KSampler":
             say(f"    step {data['value']} of {data['max']}")
 
-    folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
-    folders["insightface"] = [comfyui / "models" / "insightface"]
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
-    with ComfyProcess(comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:
-        file = io.BytesIO()
-        to_picture(photo).save(file, "PNG")
-        nodes["LoadImage"]["image"] = client.upload_image(file.getvalue(), "photo.png")
-        say("queueing workflows/api/portrait.json")
-        run = client.run(prompt, on_event=progress, timeout=3600)
-        if run.status != "success":
-            raise ComfyError(f"{run.error.get('node_type')}: {run.error.get('exception_message')}")
-        saved = next(i for i, node in prompt.items() if node["class_type"] == "SaveImage")
-        path = out / ("portrait.png" if real else "portrait-with-stand-ins.png")
-        path.write_bytes(client.fetch(run.outputs[saved]["images"][0]))
+    file = io.BytesIO()
+    to_picture(photo).save(file, "PNG")
+    nodes["LoadImage"]["image"] = client.upload_image(file.getvalue(), "photo.png")
+    say("queueing workflows/api/portrait.json")
+    run = client.run(prompt, on_event=progress, timeout=3600)
+    if run.status != "success":
+        raise ComfyError(f"{run.error.get('node_type')}: {run.error.get('exception_message')}")
+    saved = next(i for i, node in prompt.items() if node["class_type"] == "SaveImage")
+    path = out / ("portrait.png" if real else "portrait-with-stand-ins.png")
+    path.write_bytes(client.fetch(run.outputs[saved]["images"][0]))
     return path
 
 
@@ -89,13 +93,23 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--comfyui", type=Path)
     options = parser.parse_args()
-    made = {"contact sheet": options.out / "contact-sheet.png"}
+    made = {"synthetic person": options.out / "synthetic-person.png", "contact sheet": options.out / "contact-sheet.png"}
     try:
         photo = load_photo(options.photo)
         make_sheet(photo, made["contact sheet"])
         say(f"contact sheet: {made['contact sheet']}")
+        miniature = f"{len(SHOTS)} portraits of a synthetic person by the miniature"
         if options.comfyui:
-            made["portrait"] = make_portrait(photo, options.comfyui, options.out)
+            chosen, folders = choose_weights(options.comfyui)
+            gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+            say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
+            with ComfyProcess(options.comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:
+                say(f"queueing workflows/api/miniature.json: {miniature}")
+                people_sheet(portraits_in_comfyui(client)).save(made["synthetic person"])
+                made["portrait"] = make_portrait(photo, chosen, client, options.out)
+        else:
+            say(f"{miniature}, in plain PyTorch")
+            people_sheet(portraits_in_plain_torch(load_miniature())).save(made["synthetic person"])
     except (CapFaceError, ComfyError, OSError) as e:
         print(f"\nThe demo stopped: {e}", file=sys.stderr)
         return 1

@@ -31,6 +31,7 @@ SHOWN = {
     "CapFaceApply": [["CLIPTextEncode", "CLIPTextEncode", "CapFaceLoad"], ["CapFaceApply"], ["KSampler"]],
     "CapFaceMeasure": [["CapFaceMeasure"]],
     "CapFaceCheck": [["CapFaceCheck"]],
+    "CapFaceLoadMiniature": [["CapFaceLoadMiniature", "CapFaceSyntheticPerson"], ["CapFaceEncodeIdentity"]],
 }
 """Columns of nodes in each node's picture, from left to right."""
 VALUES = {

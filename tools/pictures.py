@@ -20,6 +20,7 @@ from capface.flame.camera import pixels_to_frame
 from capface.flame.edits import edit_head
 from capface.flame.fit import fit_landmarks
 from capface.flame.params import HeadParams
+from capface.flame.people import BACKGROUNDS, SHIRTS, Person, Setting, draw_people
 from capface.flame.preview import landmark_picture, normal_colors, overlay
 from capface.flame.render import landmark_pixels, render_head
 from capface.flame.transfer import transfer
@@ -89,6 +90,14 @@ def beside(*pictures: Tensor) -> Tensor:
     """Pictures `[3, h, w]` as tiles of a row `[TILE, …, 3]`."""
     scaled = [F.interpolate(p[None], (TILE, TILE), mode="bilinear", antialias=True)[0] for p in pictures]
     return torch.cat([p.movedim(0, -1) for p in scaled], dim=1)
+
+
+def people(count: int) -> Tensor:
+    """Synthetic people, each before another background."""
+    who = [Person.sample(1_000_000 + i) for i in range(count)]
+    settings = [Setting(list(SHIRTS)[i], BACKGROUNDS[i]) for i in range(count)]
+    heads = [edited(yaw=15.0 * (i - count // 2)).replace(shape=person.shape_row()) for i, person in enumerate(who)]
+    return beside(*draw_people(who, HeadParams.cat(heads), settings, TILE))
 
 
 def photo_of(head: HeadParams, side: int) -> Tensor:
@@ -216,6 +225,7 @@ def main():
         ),
         "AnimateHead": tiles(turntable(MODEL, plain, 6, math.radians(-75), math.radians(75))),
         "RenderHead": maps_of(edited(yaw=25.0)),
+        "SyntheticPerson": people(5),
     }
     for name, picture in pages.items():
         save(picture, "web", "docs", f"CapFace{name}", "picture.png", most=PAGE_BYTES)

@@ -12,9 +12,11 @@ import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from capface.flame.params import HeadParams
+from capface.flame.people import Person, Setting, draw_people
 from capface.flame.preview import normal_colors
 from capface.flame.render import landmark_pixels, render_head
 from capface.tools.pictures import MODEL, edited
+from capface.tools.sheet import to_picture
 
 WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 SIDE = 512
@@ -303,6 +305,15 @@ def landmark_control():
     return dots(canvas, params, "white", 5)
 
 
+def miniature():
+    """A person who does not exist, on a photo and elsewhere."""
+    person = Person.sample(1_000_004)
+    heads = HeadParams.cat([person.head(yaw=24.0, pitch=4.0, light="left"), person.head()])
+    settings = Setting("green", "beach"), Setting("blue", "white studio")
+    made, given = (to_picture(p) for p in draw_people([person] * 2, heads, settings, SIDE))
+    return over(made, photo(given.convert("RGBA"), 150, 8, ROSE), 14, 300)
+
+
 def head_first():
     """From noise over a head to a person."""
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1)) * 255
@@ -319,6 +330,7 @@ def head_first():
 THUMBNAILS = {
     "edit_head": edit_head, "expressions": expressions, "head_first": head_first, "inpaint": inpaint,
     "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth, "measure": measure,
+    "miniature": miniature,
     "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo, "restyle": restyle,
     "second_pass": second_pass, "toon": toon_portrait, "turntable": turntable, "two_people": two_people,
 }  # fmt: skip

@@ -6,6 +6,7 @@ uninterrupted one would have drawn.
 
 import copy
 import math
+import os
 import signal
 import threading
 import time
@@ -111,12 +112,16 @@ def train(
         The averaged weights.
 
     Raises:
-        BadInput: if the folder holds a run with other settings.
+        BadInput: if the folder holds a run with other settings, or accelerate was told of other processes than there are.
         FloatingPointError: if the loss is no longer a number.
     """
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=cpu or not torch.cuda.is_available())
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != accelerator.num_processes:
+        known = accelerator.num_processes
+        raise BadInput(f"{started} processes were started, but accelerate knows of {known}: each would train for itself.")
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = accelerator.process_index, accelerator.num_processes
     decisive = {k: v for k, v in asdict(settings).items() if k not in FREE} | {"processes": world} | (about or {})
@@ -127,7 +132,7 @@ def train(
     trained = objective.trained
     averaged = copy.deepcopy(trained).eval().requires_grad_(False)
     parameters = [p for p in trained.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     first = 0
     if state:
         trained.load_state_dict(state["trained"])

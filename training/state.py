@@ -31,6 +31,11 @@ def save_state(folder: Path, state: dict) -> None:
         old.unlink()
 
 
+def steps_done(folder: Path) -> int:
+    """Steps of the newest state in a folder; 0 where there is none."""
+    return max((int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.pt")), default=0)
+
+
 def load_state(folder: Path, settings: dict) -> dict | None:
     """The newest state of a folder, on the CPU, or None where there is none.
 

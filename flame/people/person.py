@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..builtin import SHAPE_NAMES, TEXTURE_NAMES
+from ..edit import rotation_of
 from ..light import directional_light
 from ..lighting import direction_of
-from ..params import SIZES
+from ..params import SIZES, HeadParams
 
 Colour = tuple[float, float, float]
 
@@ -48,6 +49,8 @@ BACKGROUNDS = ("white studio", "blue wall", "brick wall", "forest", "beach", "su
 LIGHTS: dict[str, tuple[float, float]] = {"front": (0, 20), "left": (-75, 15), "right": (75, 15), "above": (0, 75)}
 """Azimuth and elevation of the lamp in degrees, as `lighting.Lamp` counts them."""
 
+CAMERA = (6.4, 0.0, 0.08)
+"""How large a head is in a portrait, and where, as `HeadParams.camera` has it."""
 _SHAPE_SPREAD = 1.3
 _FRECKLES, _TONE = TEXTURE_NAMES.index("freckles"), TEXTURE_NAMES.index("skin_tone")
 _VARIED = ("skin_warmth", "redness", "under_eye", "eye_shadow")
@@ -106,6 +109,22 @@ class Person:
         row = torch.zeros(1, *SIZES["shape"])
         row[0, : len(self.shape)] = torch.tensor(self.shape)
         return row
+
+    def head(self, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, light: str = "front") -> HeadParams:
+        """The person's head in a portrait, of the average skin: what a fit would know.
+
+        Args:
+            yaw: In degrees, as pitch and roll; `flame.edit` says which way they turn.
+            pitch: Upwards.
+            roll: Clockwise.
+            light: One of LIGHTS.
+        """
+        return HeadParams.neutral().replace(
+            shape=self.shape_row(),
+            rotation=rotation_of(torch.tensor([[yaw, pitch, roll]])),
+            camera=torch.tensor([CAMERA]),
+            light=light_named(light)[None],
+        )
 
     def words(self) -> list[str]:
         """What one sees of the person, as phrases for a prompt."""

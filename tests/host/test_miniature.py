@@ -6,6 +6,7 @@ import torch
 from capface.errors import BadInput
 from capface.flame.builtin import builtin_head
 from capface.flame.condition import HeadCondition
+from capface.flame.edit import angles_of
 from capface.flame.params import HeadParams
 from capface.models.autoencoder import Autoencoder
 from capface.models.capface import CapFace, IdentityTokens
@@ -33,7 +34,7 @@ def miniature():
     torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
     tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
     words = WordEncoder(vocabulary(), CONFIG.context_width)
-    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Judge())
+    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Judge(29))
     for network in vars(made).values():
         network.eval().requires_grad_(False)
     return made
@@ -76,7 +77,7 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
         images[name] = in_host.nodes.VAEDecode().decode(loaded.vae, latent)[0]
     assert images["with"].shape == (1, PICTURE, PICTURE, 3)
     assert (images["with"] - images["without"]).abs().max() > 0.02
-    recipe = Recipe(steps=10, guidance=2.0)
+    recipe = Recipe(steps=10, guidance=2.0, eta=0.0)
     plain = make_portraits(miniature, head_hint(head), [PROMPT], photo.movedim(-1, 1) * 2 - 1, recipe, seed=5)
     # both draw the same noise; the node's portrait goes through 512 pixels, so that the identity differs by a resampling
     difference = (images["with"].movedim(-1, 1) - plain).abs().mean()
@@ -116,3 +117,38 @@ def test_its_text_encoder_refuses_patches(loaded):
 def test_pictures_go_through_its_autoencoder(in_host, miniature, loaded, photo):
     latent = in_host.nodes.VAEEncode().encode(loaded.vae, photo)[0]["samples"]
     assert torch.allclose(latent, miniature.autoencoder.encode(photo.movedim(-1, 1) * 2 - 1), atol=1e-5)
+
+
+def test_a_synthetic_person_is_the_same_in_every_picture(in_host):
+    from capface.nodes.miniature import SyntheticPerson
+
+    def drawn(person=1_000_000, yaw=0.0, light="front", shirt="blue", background="forest", size=96):
+        return SyntheticPerson.execute(person, yaw, 0.0, 0.0, light, shirt, background, size).result
+
+    image, head, words = drawn()
+    assert image.shape == (1, 96, 96, 3)
+    assert image.min() >= 0 and image.max() <= 1
+    assert torch.equal(image, drawn()[0])
+    assert set(words.replace(",", " ").split()) <= set(vocabulary())
+    assert "blue shirt" in words and "forest" in words and "lit from front" in words
+    turned = drawn(yaw=30.0, shirt="red", light="left")
+    assert torch.equal(turned[1].shape, head.shape)
+    assert angles_of(turned[1].rotation)[0].tolist() == pytest.approx([30.0, 0.0, 0.0], abs=1e-3)
+    assert turned[2].split(", ")[:2] == words.split(", ")[:2]
+    other = drawn(person=1_000_001)
+    assert not torch.equal(other[1].shape, head.shape)
+    assert (other[0] - image).abs().mean() > 0.01
+
+
+def test_the_loader_gives_what_comes_with_the_pack(in_host):
+    from capface.nodes.miniature import LoadMiniature, SyntheticPerson
+
+    model, clip, vae, capface, reader, head_model = LoadMiniature.execute().result
+    assert model.model.latent_format.latent_channels == vae.latent_channels
+    assert head_model is builtin_head()
+    person = SyntheticPerson.execute(1_000_000, 0.0, 0.0, 0.0, "front", "blue", "forest", PICTURE).result[0]
+    back = in_host.nodes.VAEDecode().decode(vae, in_host.nodes.VAEEncode().encode(vae, person)[0])[0]
+    assert (back - person).abs().mean() < 0.05
+    assert clip.tokenize("red shirt").count_nonzero() == 2
+    assert capface.name == "the miniature"
+    assert reader.embed(person.movedim(-1, 1) * 2 - 1).norm() == pytest.approx(1, abs=1e-3)

@@ -1,4 +1,4 @@
-"""The demo's first half, as `tasks.py` starts it: the contact sheet."""
+"""The demo without a ComfyUI, as `tasks.py` starts it: the contact sheet, and the synthetic person."""
 
 import subprocess
 import sys
@@ -15,13 +15,15 @@ def demo(*arguments):
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
 
 
-def test_the_astronaut_gives_a_contact_sheet(tmp_path):
+def test_the_sheets_are_made(tmp_path):
     run = demo("--out", tmp_path)
     assert run.returncode == 0, run.stderr
     sheet = tmp_path / "contact-sheet.png"
-    assert run.stdout.splitlines()[-1] == f"contact sheet: {sheet}"
-    with Image.open(sheet) as picture:
-        assert np.asarray(picture).std() > 40
+    people = tmp_path / "synthetic-person.png"
+    assert run.stdout.splitlines()[-2:] == [f"synthetic person: {people}", f"contact sheet: {sheet}"]
+    for path in (sheet, people):
+        with Image.open(path) as picture:
+            assert np.asarray(picture).std() > 40
 
 
 def test_a_photo_without_a_face_stops_in_words(tmp_path):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from accelerate import PartialState
 
 from capface.errors import BadInput
 from capface.tests.conftest import ROOT
@@ -203,6 +204,13 @@ def test_two_processes_train_one_network(tmp_path):
     alone = objective()
     train(alone, Samples(), dataclasses.replace(QUICK, steps=1), tmp_path / "one", cpu=True)
     assert not equal(first, dict(alone.trained.state_dict()))
+
+
+def test_processes_that_do_not_know_of_each_other_do_not_train_side_by_side(tmp_path, monkeypatch):
+    PartialState(cpu=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="2 processes were started"):
+        train(objective(), Samples(), QUICK, tmp_path, cpu=True)
 
 
 def test_the_learning_rate_follows_its_decay(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The miniature's training, from pictures to a file, at the smallest size; what it learns is judged where its weights are."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,11 @@ from capface.errors import BadFile
 from capface.flame.builtin import builtin_head
 from capface.flame.params import HeadParams
 from capface.flame.render import render_head
-from capface.models.judge import Facts
 from capface.models.miniature import PICTURE, load_miniature
 from capface.training.miniature import make, tables
 from capface.training.miniature.capface import hints_of
 from capface.training.miniature.denoiser import prompt_of, vocabulary
+from capface.training.miniature.judge import Facts
 from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
 from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
 from capface.training.miniature.tables import ABLATIONS, ROWS, interval
@@ -61,13 +62,16 @@ def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     monkeypatch.setattr(tables, "ROWS", quick)
     assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
     printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in text.split("|")[1:-1]] for text in printed.splitlines() if text.startswith("| ")]
+    assert rows[0][2:-1] == list(tables.COLUMNS)
+    assert {len(row) for row in rows} == {len(tables.COLUMNS) + 3}
     for row in ROWS:
-        (shown,) = [text for text in printed.splitlines() if text.startswith(f"{row.table:>2} {row.name:<30} ID E ")]
-        assert "nan" not in shown
-        assert ("(trained apart)" in shown) == (row.model in ABLATIONS)
-        assert ("donor E" in shown) == row.swapped
-    truth = next(text for text in printed.splitlines() if "attainable" in text)
-    assert "face L1 0.000" in truth
+        (shown,) = [cells for cells in rows if cells[0] == row.table and cells[1].startswith(row.name)]
+        assert all(re.fullmatch(r"-?\d+\.\d+ ± \d+\.\d+", cell) for cell in shown[2:-1])
+        assert ("(trained apart)" in shown[1]) == (row.model in ABLATIONS)
+        assert ("to whose head it is" in shown[1]) == row.swapped
+    (truth,) = [cells for cells in rows if "attainable" in cells[1]]
+    assert truth[2 + tables.COLUMNS.index("face L1")] == "0.000 ± 0.000"
 
 
 def test_drawing_goes_on_where_it_was_stopped(tmp_path):

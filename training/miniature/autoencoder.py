@@ -44,7 +44,7 @@ class _Reconstruction(nn.Module):
         return {"loss": error + edges + SPREAD * spread, "error": error, "psnr": signal_to_noise}
 
 
-def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int = 1) -> Autoencoder:
+def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int) -> Autoencoder:
     """Train the autoencoder and measure its scale."""
     torch.manual_seed(seed)
 
@@ -54,6 +54,7 @@ def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int =
         return Tensors({"pictures": pictures_of(scenes, rows), "head": head})
 
     network = run_stage("autoencoder", _Reconstruction(), make, folder, steps=steps, rate=1.5e-3, seed=seed)
+    network.to(memory_format=torch.contiguous_format)  # latents in channels_last would slow every later GroupNorm down
     with torch.no_grad():
         rows = np.linspace(0, len(scenes) - 1, 256).astype(int)
         network.scale.copy_(1 / network.encoder(pictures_of(scenes, rows)).std())

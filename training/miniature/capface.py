@@ -7,20 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...flame.builtin import builtin_head
 from ...flame.light import sh_basis
 from ...flame.params import HeadParams
+from ...flame.render import landmark_pixels
 from ...models.recognizer import Recognizer
 from ..batch import TrainingBatch
 from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from ..schedule import NoiseSchedule
 from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
-from .portraits import fewer_tokens, head_hint
+from .portraits import fewer_tokens, landmark_dots
 from .recognizer import read_people
-from .scenes import SceneSet, sample_scene
+from .scenes import SIZE, SceneSet, sample_scene
 from .stage import run_stage
 
-BATCH = 16
+BATCH = 24
 HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
 SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
 
@@ -34,6 +36,14 @@ def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     shading = torch.einsum("bkc,kbhw->bchw", light, basis)
     head = (normal != 0).any(1, keepdim=True).float()
     return torch.cat([normal, albedo, albedo * shading * head], dim=1), head
+
+
+def landmarks_of(scenes: SceneSet) -> Tensor:
+    """The 68 landmarks of a set's heads in pixels, `[N, 68, 2]`."""
+    pairs = zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)
+    heads = HeadParams.cat([sample_scene(person, view).head for person, view in pairs])
+    parts = [heads[i : i + 256] for i in range(0, len(scenes), 256)]
+    return torch.cat([landmark_pixels(builtin_head(), part, SIZE, SIZE) for part in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +66,15 @@ class People:
         features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
-    def batch(self, base: Base, generator: torch.Generator, local_tokens: int, landmarks: bool) -> TrainingBatch:
+    def batch(self, base: Base, generator: torch.Generator, local_tokens: int, landmarks: Tensor | None) -> TrainingBatch:
         """Draw pictures, each with another picture of the same person for a reference; with landmarks in place of head maps."""
         views = int(self.scenes.views.max()) + 1
         rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
         other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
         reference = rows - rows % views + other
         hint, mask = hints_of(self.scenes, rows.numpy())
-        if landmarks:
-            drawn = zip(self.scenes.people[rows].tolist(), self.scenes.views[rows].tolist(), strict=True)
-            hint = head_hint(HeadParams.cat([sample_scene(person, view).head for person, view in drawn]), landmarks=True)
+        if landmarks is not None:
+            hint = landmark_dots(landmarks[rows])
         with torch.no_grad():
             context = base.words(self.prompts(rows, generator))
             null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
@@ -83,7 +92,8 @@ def train_capface(
     identity: str = "both",
     local_tokens: int = 16,
     landmarks: bool = False,
-    seed: int = 4,
+    seed: int,
+    again: int = 0,
 ) -> TrainedCapFace:
     """Train a CapFace.
 
@@ -97,6 +107,7 @@ def train_capface(
         local_tokens: As in `Recipe` (table 3).
         landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
         seed: Of weights and draws.
+        again: Steps of a second round, which begins with the average and half the learning rate.
     """
     torch.manual_seed(seed)
     base.requires_grad_(False)
@@ -105,7 +116,13 @@ def train_capface(
     )
     objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
 
-    def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator, local_tokens, landmarks)
+    points = landmarks_of(people.scenes) if landmarks else None
 
-    return run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
+    def make(generator: torch.Generator) -> TrainingBatch:
+        return people.batch(base, generator, local_tokens, points)
+
+    averaged = run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
+    if again:
+        trained.load_state_dict(averaged.state_dict())
+        averaged = run_stage(f"{name}-again", objective, make, folder, steps=again, rate=5e-4, seed=seed + 100)
+    return averaged

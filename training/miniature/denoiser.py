@@ -28,7 +28,7 @@ from .autoencoder import pictures_of
 from .scenes import Scene, SceneSet, sample_scene
 from .stage import Tensors, run_stage
 
-BATCH = 24
+BATCH = 32
 CONFIG = DenoiserConfig(
     channel_mult=(1, 1, 1),
     num_res_blocks=2,
@@ -114,7 +114,7 @@ class _Denoising(nn.Module):
         return {"loss": loss, "noise": errors.mean(), "timesteps": timesteps, "errors": errors.detach()}
 
 
-def train_denoiser(prompts: Prompts, latents: Tensor, folder: Path, *, steps: int, seed: int = 3) -> Base:
+def train_denoiser(prompts: Prompts, latents: Tensor, folder: Path, *, steps: int, seed: int) -> Base:
     """Train the base model on latents and prompts, the prompt left out for one in ten, for guidance."""
     torch.manual_seed(seed)
     objective = _Denoising()

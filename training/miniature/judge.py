@@ -1,19 +1,74 @@
 """The last stage: what judges portraits, trained on drawn pictures as they are and as the autoencoder gives them back."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...flame.edit import angles_of
 from ...flame.params import HeadParams
+from ...flame.people import BACKGROUNDS, SHIRTS, Setting
 from ...models.autoencoder import Autoencoder
-from ...models.judge import ANGLE, Facts, Judge
-from .recognizer import numbers_of, recognition_loss, seen_of
+from ...models.judge import Judge
+from .recognizer import numbers_of, recognition_loss, seen_of, surroundings_of, vary
 from .scenes import SceneSet, sample_scene
 from .stage import Tensors, run_stage
 
 BATCH = 64
+
+
+ANGLE = 30.0
+"""Degrees that count as one in the network's output."""
+_SIZES = {"angles": 3, "position": 3, "light": 9, "background": len(BACKGROUNDS), "shirt": len(SHIRTS)}
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is true of a batch of pictures, or what the judge reads from them."""
+
+    angles: Tensor
+    """Yaw, pitch and roll in degrees `[B, 3]`."""
+    position: Tensor
+    """Camera in frame units `[B, 3]`, the size divided by 5."""
+    light: Tensor
+    """Spherical-harmonic coefficients, mean of the colours `[B, 9]`."""
+    background: Tensor
+    """`[B, 8]` scores of BACKGROUNDS, or their number `[B]` where they are true."""
+    shirt: Tensor
+    """`[B, 6]` scores of SHIRTS, or their number `[B]`."""
+
+    @classmethod
+    def of(cls, heads: HeadParams, settings: Sequence[Setting]) -> "Facts":
+        """The truth about drawn pictures."""
+        return cls(
+            angles_of(heads.rotation),
+            torch.cat([heads.camera[:, :1] / 5, heads.camera[:, 1:]], dim=1),
+            heads.light.mean(-1),
+            torch.tensor([BACKGROUNDS.index(s.background) for s in settings]),
+            torch.tensor([list(SHIRTS).index(s.shirt) for s in settings]),
+        )
+
+    @classmethod
+    def told(cls, numbers: Tensor) -> "Facts":
+        """What the judge's numbers `[B, 29]` mean."""
+        angles, *rest = numbers.split(list(_SIZES.values()), dim=1)
+        return cls(angles * ANGLE, *rest)
+
+    def errors(self, truth: "Facts") -> dict[str, Tensor]:
+        """How far what was read is from the truth, one number a picture `[B]`.
+
+        Returns:
+            `pose` in degrees and `position` in frame units, the root of the mean square over their three numbers; `light`
+            likewise over its nine coefficients; `prompt`, 1 where background and shirt are both as asked for, else 0.
+        """
+        right = (self.background.argmax(1) == truth.background) & (self.shirt.argmax(1) == truth.shirt)
+        distances = {
+            "pose": self.angles - truth.angles, "position": self.position - truth.position, "light": self.light - truth.light
+        }  # fmt: skip
+        return {name: d.pow(2).mean(1).sqrt() for name, d in distances.items()} | {"prompt": right.float()}
 
 
 class _Learner(nn.Module):
@@ -21,7 +76,7 @@ class _Learner(nn.Module):
 
     def __init__(self, people: int):
         super().__init__()
-        self.judge = Judge()
+        self.judge = Judge(sum(_SIZES.values()))
         self.people = nn.Parameter(torch.randn(people, self.judge.eye.config.global_width))
 
 
@@ -31,9 +86,8 @@ class _Judgement(nn.Module):
         self.trained = _Learner(people)
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-        pictures = batch["pictures"]
-        embedding, told = self.trained.judge(pictures + 0.03 * torch.randn(pictures.shape, generator=generator).to(pictures))
-        who, right = recognition_loss(embedding, self.trained.people, batch["person"])
+        told = Facts.told(self.trained.judge(batch["pictures"])[1])
+        who, right = recognition_loss(self.trained.judge(batch["varied"])[0], self.trained.people, batch["person"])
         terms = {
             "who": 0.2 * who,
             "angles": F.mse_loss(told.angles / ANGLE, batch["angles"] / ANGLE),
@@ -45,18 +99,21 @@ class _Judgement(nn.Module):
         return {"loss": sum(terms.values()), **terms, "right": right}
 
 
-def train_judge(scenes: SceneSet, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int = 11) -> Judge:
+def train_judge(scenes: SceneSet, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
     """Train the judge on drawn pictures, half of them through the autoencoder, as all portraits are."""
     torch.manual_seed(seed)
     drawn = [sample_scene(person, view) for person, view in zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)]
     truth = vars(Facts.of(HeadParams.cat([s.head for s in drawn]), [s.setting for s in drawn]))
     seen = torch.stack([seen_of(scenes), seen_of(scenes, lambda x: autoencoder.decode(autoencoder.encode(x)))])
+    surroundings = surroundings_of(scenes)
     people, numbers = numbers_of(scenes)
 
     def make(generator: torch.Generator) -> Tensors:
         rows = torch.randint(len(scenes), (BATCH,), generator=generator)
         facts = {name: value[rows] for name, value in truth.items()}
         pictures = seen[torch.randint(2, (BATCH,), generator=generator), rows].float()
-        return Tensors({"pictures": pictures, "person": numbers[rows], **facts})
+        varied = vary(pictures, surroundings[rows], generator)
+        pictures = pictures + 0.03 * torch.randn(pictures.shape, generator=generator)
+        return Tensors({"pictures": pictures, "varied": varied, "person": numbers[rows], **facts})
 
     return run_stage("judge", _Judgement(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).judge

@@ -5,6 +5,7 @@ command goes on from there. Seeds are fixed: the same command on the same machin
 """
 
 import argparse
+import atexit
 import platform
 import time
 from pathlib import Path
@@ -21,9 +22,27 @@ from .recognizer import train_recognizer
 from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_tables
 
-STEPS = {"autoencoder": 5000, "recognizer": 4000, "denoiser": 3600, "capface": 4800, "judge": 2500}
-"""Steps of each stage; `--effort` scales them."""
-PEOPLE, VIEWS = 1500, 8
+STEPS = {"autoencoder": 5000, "recognizer": 3500, "denoiser": 2400, "capface": 2800, "again": 2000, "judge": 2500}
+"""Steps of each stage, `again` those of CapFace's second round; `--effort` scales them. Ablations take a quarter of it."""
+SEEDS = {"autoencoder": 1, "recognizer": 2, "denoiser": 3, "capface": 4, "judge": 11}
+PEOPLE, VIEWS = 1400, 8
+
+
+class Clock:
+    """How long a training has taken, over all runs that went on with it."""
+
+    def __init__(self, file: Path):
+        """Go on from what the file says."""
+        self._file, self._begun = file, time.monotonic()
+        self._before = float(file.read_text()) if file.exists() else 0.0
+
+    def minutes(self) -> float:
+        """Until now."""
+        return self._before + (time.monotonic() - self._begun) / 60
+
+    def write(self) -> None:
+        """Write it down."""
+        self._file.write_text(f"{self.minutes():.2f}")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -43,39 +62,49 @@ def main(arguments: list[str]) -> int:
     """Run all of it."""
     from accelerate import PartialState
 
-    options, begun = parse(arguments), time.monotonic()
+    options = parse(arguments)
     state = PartialState(cpu=not torch.cuda.is_available())
     torch.set_num_threads(max(processes() // state.num_processes, 1))
     steps = {name: max(round(count * options.effort), 1) for name, count in STEPS.items()}
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
+    clock = Clock(folder / "minutes.txt")
+    if state.is_main_process:
+        atexit.register(clock.write)
     with state.main_process_first():
         scenes = SceneSet(folder / "pictures", range(options.people), options.views, processes())
 
-    autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"])
-    recognizer = train_recognizer(scenes, folder, steps=steps["recognizer"])
+    autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"], seed=SEEDS["autoencoder"])
+    recognizer = train_recognizer(scenes, folder, steps=steps["recognizer"], seed=SEEDS["recognizer"])
     latents, prompts = latents_of(scenes, autoencoder), Prompts(scenes)
-    base = train_denoiser(prompts, latents, folder, steps=steps["denoiser"])
+    base = train_denoiser(prompts, latents, folder, steps=steps["denoiser"], seed=SEEDS["denoiser"])
     people = People.read(scenes, latents, prompts, recognizer)
-    trained = train_capface(people, base, folder, "capface", steps=steps["capface"])
-    judge = train_judge(scenes, autoencoder, folder, steps=steps["judge"])
+    length = {"steps": steps["capface"], "again": steps["again"]}
+    trained = train_capface(people, base, folder, "capface", seed=SEEDS["capface"], **length)
+    judge = train_judge(scenes, autoencoder, folder, steps=steps["judge"], seed=SEEDS["judge"])
     miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, judge)
     about = {
         "format": "pt",
         "model": "CapFace miniature",
         "trained_on": f"{options.people} synthetic people, {options.views} pictures of each",
         "steps": ", ".join(f"{name} {count}" for name, count in steps.items()),
+        "seeds": ", ".join(f"{name} {seed}" for name, seed in SEEDS.items()),
+        "processes": str(state.num_processes),
         "machine": f"{platform.processor() or platform.machine()}, {processes()} cores, torch {torch.__version__}",
-        "minutes": f"{(time.monotonic() - begun) / 60:.0f}",
+        "minutes": f"{clock.minutes():.0f}",
     }
     if state.is_main_process:
         write_whole(options.out, lambda part: miniature.save(part, about))
+        clock.write()
+        atexit.unregister(clock.write)  # what follows is not part of making it
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB", flush=True)
     if not options.tables:
         return 0
     apart = {}
     for name, what in ABLATIONS.items() if options.ablations else ():
-        apart[name] = train_capface(people, base, folder, f"capface-{name}", steps=steps["capface"], **what)
+        what = {**what, "steps": max(steps["capface"] // 4, 1), "seed": SEEDS["capface"]}
+        apart[name] = train_capface(people, base, folder, f"capface-{name}", **what)
     if state.is_main_process:
+        torch.set_num_threads(processes())  # the others have ended
         print_tables(load_miniature(options.out), apart, range(HELD_OUT, HELD_OUT + options.tables))
     return 0

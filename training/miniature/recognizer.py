@@ -21,6 +21,8 @@ from .stage import Tensors, run_stage
 BATCH = 64
 SCALE, MARGIN = 16.0, 0.1
 """Of the softmax over people, as in CosFace (Wang et al., 2018)."""
+HAIR = 9
+"""How far hair may reach beyond a head, in pixels."""
 _KINDS = {"hair": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "eyes": EYE_COLOURS, "lips": LIP_COLOURS, "beard": BEARDS,
           "glasses": GLASSES}  # fmt: skip
 _NUMBERS = len(SHAPE_NAMES) + 2
@@ -43,6 +45,39 @@ def seen_of(scenes: SceneSet, through: Callable[[Tensor], Tensor] = lambda pictu
     parts = np.array_split(np.arange(len(scenes)), max(len(scenes) // 64, 1))
     size = {"size": (SIZE, SIZE), "mode": "bilinear", "antialias": True}
     return torch.cat([F.interpolate(through(pictures_of(scenes, rows)), **size).half() for rows in parts]).clone()
+
+
+def surroundings_of(scenes: SceneSet) -> Tensor:
+    """What is neither head nor near it in a set's pictures, at that size: bool `[N, 1, 64, 64]`."""
+    heads = torch.from_numpy((scenes.normal[:, ::2, ::2] != 0).any(-1))[:, None]
+    return torch.cat([F.max_pool2d(part.float(), 2 * HAIR + 1, 1, HAIR) == 0 for part in heads.split(256)])
+
+
+def vary(pictures: Tensor, surroundings: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures that show the same people: before other backgrounds, mirrored, moved, partly covered, brighter and with grain.
+
+    Args:
+        pictures: `[B, 3, H, W]` in −1..1.
+        surroundings: What is not the person, bool `[B, 1, H, W]`.
+        generator: Draws, on the CPU.
+    """
+    batch, _, height, width = pictures.shape
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(batch, generator=generator)
+
+    away = surroundings & (draw(0, 1) < 0.6)[:, None, None, None]
+    pictures = torch.where(away, pictures.roll(1, 0), pictures)
+    size, turn, mirror = draw(0.85, 1.15), draw(-0.15, 0.15), torch.sign(draw(-1, 1))
+    rows = [torch.stack([mirror * size * turn.cos(), -size * turn.sin(), draw(-0.15, 0.15)], 1)]
+    rows += [torch.stack([mirror * size * turn.sin(), size * turn.cos(), draw(-0.15, 0.15)], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(pictures.shape), align_corners=False)
+    pictures = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    at = torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"))
+    centre = torch.stack([draw(-1, 1), draw(-1, 1)], 1)[:, :, None, None]
+    covered = ((at - centre).abs() < draw(-0.2, 0.3)[:, None, None, None]).all(1, keepdim=True)
+    pictures = pictures.masked_fill(covered, 0.0) * (1 + 0.1 * torch.randn(batch, 1, 1, 1, generator=generator))
+    return pictures + 0.03 * torch.randn(pictures.shape, generator=generator)
 
 
 def numbers_of(scenes: SceneSet) -> tuple[np.ndarray, Tensor]:
@@ -75,10 +110,7 @@ class _Recognition(nn.Module):
         self.trained = _Learner(people)
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-        pictures = batch["pictures"]
-        brightness = 1 + 0.1 * torch.randn(len(pictures), 1, 1, 1, generator=generator)
-        grain = 0.03 * torch.randn(pictures.shape, generator=generator)
-        embedding, tokens = self.trained.recognizer(pictures * brightness.to(pictures) + grain.to(pictures))
+        embedding, tokens = self.trained.recognizer(batch["pictures"])
         who, right = recognition_loss(embedding, self.trained.people, batch["person"])
         *kinds, values = self.trained.tells(tokens.mean(1)).split([*map(len, _KINDS.values()), _NUMBERS], dim=1)
         kind = sum(F.cross_entropy(told, batch["kinds"][:, i]) for i, told in enumerate(kinds))
@@ -86,19 +118,20 @@ class _Recognition(nn.Module):
         return {"loss": who + 0.5 * kind + looks, "who": who, "kind": kind, "looks": looks, "right": right}
 
 
-def train_recognizer(scenes: SceneSet, folder: Path, *, steps: int, seed: int = 2) -> Recognizer:
+def train_recognizer(scenes: SceneSet, folder: Path, *, steps: int, seed: int) -> Recognizer:
     """Train the recogniser on pictures of people, each drawn several times."""
     torch.manual_seed(seed)
     people, numbers = numbers_of(scenes)
     described = [describe(Person.sample(int(person))) for person in people]
     kinds = torch.tensor([kind for kind, _ in described])
     values = torch.tensor([value for _, value in described])
-    seen = seen_of(scenes)
+    seen, surroundings = seen_of(scenes), surroundings_of(scenes)
 
     def make(generator: torch.Generator) -> Tensors:
         rows = torch.randint(len(scenes), (BATCH,), generator=generator)
         who = numbers[rows]
-        return Tensors({"pictures": seen[rows].float(), "person": who, "kinds": kinds[who], "values": values[who]})
+        pictures = vary(seen[rows].float(), surroundings[rows], generator)
+        return Tensors({"pictures": pictures, "person": who, "kinds": kinds[who], "values": values[who]})
 
     return run_stage("recognizer", _Recognition(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).recognizer
 

@@ -1,5 +1,6 @@
 """A stage of the miniature's training: the ordinary loop, fed from what is in memory."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..loop import LoopSettings, Objective, generator_of, train
+from ..state import steps_done
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,4 +86,7 @@ def run_stage(
     )
     # on a CPU, the backward pass of the fused attention takes five times as long in bf16
     with nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH):
-        return train(objective, Drawn(make, seed), settings, folder / name).cpu()
+        averaged = train(objective, Drawn(make, seed), settings, folder / name).cpu()
+    if steps_done(folder / name) < steps:
+        sys.exit(f"{name} was stopped; the same command goes on with it.")
+    return averaged

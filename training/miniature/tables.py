@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...flame.params import HeadParams
 from ...flame.people import draw_people
-from ...models.judge import Facts
 from ...models.miniature import PICTURE, Miniature
 from ..objective import TrainedCapFace
+from .judge import Facts
 from .portraits import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
 
@@ -83,9 +83,9 @@ ROWS = (
     Row("2", "neither", Recipe(parts=(0, 0)), "neither"),
     Row("2", "global only", Recipe(parts=(0, 1)), "global"),
     Row("2", "local only", Recipe(parts=(1, 0)), "local"),
-    Row("2", "both", Recipe()),
+    Row("2", "both", Recipe(), "both"),
     Row("3", "4 local tokens", Recipe(local_tokens=4), "few"),
-    Row("3", "16 local tokens", Recipe()),
+    Row("3", "16 local tokens", Recipe(), "both"),
     Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks"),
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
@@ -100,10 +100,11 @@ ABLATIONS = {
     "neither": {"identity": "none"},
     "global": {"identity": "global"},
     "local": {"identity": "local"},
+    "both": {},
     "few": {"local_tokens": 4},
     "landmarks": {"identity": "none", "landmarks": True},
 }
-"""Networks that are trained apart for rows of their own, and what they are trained with."""
+"""Networks that are trained apart for rows of their own, and what they are trained with; all for the same time."""
 APART_ALONE = ("few", "landmarks")
 """Those whose rows are left out where they were not trained: nothing stands in for them."""
 
@@ -121,7 +122,7 @@ def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dic
         figures[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(given)[0])
         if row.swapped:
             figures[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
-    figures |= miniature.judge(pictures)[1].errors(Facts.of(trial.heads, [s.setting for s in trial.targets]))
+    figures |= Facts.told(miniature.judge(pictures)[1]).errors(Facts.of(trial.heads, [s.setting for s in trial.targets]))
     head = (head_hint(trial.heads)[:, :3] != 0).any(1, keepdim=True).float()
     figures["face L1"] = ((made - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
     return figures
@@ -153,14 +154,22 @@ PAPER = {
 """The paper's figures for the row of that table and name; its pose is the RMSE of DECA's codes, not degrees."""
 
 
-def line(row: Row, figures: dict[str, Tensor]) -> str:
-    """A row as text: means with 95 % intervals, and the paper's figures."""
-    cells = []
-    for name in (*COLUMNS, *(n for n in figures if n.startswith("donor"))):
-        mean, half = interval(figures[name])
-        cells.append(f"{name} {mean:.3f} ± {half:.3f}")
-    paper = PAPER.get((row.table, row.name))
-    return f"{row.table:>2} {row.name:<30} " + "  ".join(cells) + (f"   | paper: {paper}" if paper else "")
+def line(row: Row, figures: dict[str, Tensor], apart: bool) -> str:
+    """A row of a Markdown table: means with 95 % intervals, and the paper's figures.
+
+    Args:
+        row: The row.
+        figures: Of its portraits, from `judge_row`.
+        apart: Whether its network was trained apart.
+    """
+    cells = {name: "{:.3f} ± {:.3f}".format(*interval(values)) for name, values in figures.items()}
+    donor = f"; to whose head it is {cells['donor E']} (E), {cells['donor R']} (R)" if row.swapped else ""
+    name = f"{row.name}{' (trained apart)' if apart else ''}{donor}"
+    return _columns(row.table, name, *(cells[c] for c in COLUMNS), PAPER.get((row.table, row.name), ""))
+
+
+def _columns(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], people: range) -> dict[str, dict[str, Tensor]]:
@@ -171,6 +180,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         ablations: Networks trained apart, by their names in ABLATIONS; the one without identity is π⋆ as well.
         people: Numbers of people kept from training.
     """
+    print(_columns("table", "row", *COLUMNS, "the paper"), _columns(*["---"] * (len(COLUMNS) + 3)), sep="\n")
     trial, figures = Trial.of(people), {}
     star = ablations["neither"].capface if "neither" in ablations else None
     for row in ROWS:
@@ -182,7 +192,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
             row = replace(row, recipe=replace(row.recipe, star=star))
         made = make_row(row, trial, network)
         figures[f"{row.table} {row.name}"] = found = judge_row(row, trial, made, miniature)
-        print(line(row, found) + ("" if trained is None else "   (trained apart)"), flush=True)
+        print(line(row, found, trained is not None), flush=True)
     return figures
 
 
