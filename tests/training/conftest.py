@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def one_core():
     """Compute as the processes do that some tests start."""
     before = torch.get_num_threads()

@@ -14,6 +14,7 @@ from ...flame.render import landmark_pixels, render_head
 from ...models.capface import CapFace
 from ...models.miniature import PICTURE, Miniature
 from ..sampling import capface_steering, ddim, head_steering, noise_prediction
+from ..schedule import TIMESTEPS
 
 STEPS, GUIDANCE = 25, 2.0
 ETA = 1.0
@@ -34,7 +35,7 @@ class Recipe:
     star: CapFace | None = None
     """π⋆; the miniature's own network without identity by default."""
     head_until: float = 0.0
-    """Share of the schedule, from its start, in which the head alone acts (figure 8)."""
+    """Share of the schedule, from its start, in which π⋆ acts alone (figure 8)."""
     local_tokens: int = 16
     """How many there are: the grid of 4 × 4, or its means over 2 × 2 (table 3)."""
     landmarks: bool = False
@@ -98,24 +99,17 @@ def make_portraits(
         tokens = m.tokens(local, global_[:, None])
         factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
         identity = tokens * factors[:, None]
-    steerings = []
+    steerings, border = [], TIMESTEPS * (1 - recipe.head_until)
+    star = recipe.star or m.capface
     if recipe.strength:
-        steerings.append(_with_start(m.capface, hint, identity, recipe))
+        settings = {"strength": recipe.strength, "tau": recipe.tau, "acts": (0, border)}
+        steerings.append(capface_steering(m.capface, hint, identity, **settings))
+    if recipe.head_until:
+        steerings.append(head_steering(star, hint, acts=(border + 0.5, TIMESTEPS)))
     if recipe.alpha:
-        steerings.append(head_steering(recipe.star or m.capface, hint, alpha=recipe.alpha))
+        steerings.append(head_steering(star, hint, alpha=recipe.alpha))
     text, null = m.words(m.words.tokenize(prompts)), m.words(m.words.tokenize([""]))
     predict = noise_prediction(m.denoiser, text, null, steerings, guidance=recipe.guidance)
     noise = torch.randn(len(prompts), m.denoiser.config.in_channels, side, side, generator=generator)
     latents = ddim(predict, noise, steps=recipe.steps, eta=recipe.eta, generator=generator)
     return (m.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1)
-
-
-def _with_start(network: CapFace, hint: Tensor, identity: Tensor | None, recipe: Recipe):
-    """CapFace's steering; until `head_until` of the schedule with the head alone."""
-    settings = {"strength": recipe.strength, "tau": recipe.tau}
-    whole = capface_steering(network, hint, identity, **settings)
-    if not recipe.head_until:
-        return whole
-    border = 1000 * (1 - recipe.head_until)
-    alone = capface_steering(network, hint, None, **settings)
-    return lambda x, t: (alone if t[0] > border else whole)(x, t)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...flame.edit import angles_of
 from ...flame.params import HeadParams
 from ...flame.people import draw_people
 from ...models.miniature import PICTURE, Miniature
@@ -21,7 +22,8 @@ from .judge import Facts
 from .portraits import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
 
-COLUMNS = ("ID E", "ID R", "pose", "position", "light", "face L1", "prompt")
+COLUMNS = ("ID E", "ID R", "pose", "pull", "position", "light", "face L1", "prompt")
+"""`pull` is how far heads are turned from where they should look to where the reference looks: 0 not at all, 1 all the way."""
 BATCH = 64
 
 
@@ -35,6 +37,8 @@ class Trial:
     """The same people in other pictures."""
     truth: Tensor
     """The targets drawn, `[N, 3, 128, 128]` in 0..1."""
+    seen: Tensor
+    """How the references hold their heads, yaw, pitch and roll in degrees `[N, 3]`."""
     swapped: list[int]
     """For each person another one, whose reference is given in their place."""
 
@@ -45,7 +49,8 @@ class Trial:
         targets = [sample_scene(person, 1) for person in people]
         drawn = [_draw(scenes) for scenes in (seen, targets)]
         order = list(range(len(people)))
-        return cls(drawn[0] * 2 - 1, targets, drawn[1], order[1:] + order[:1])
+        held = angles_of(torch.cat([scene.head.rotation for scene in seen]))
+        return cls(drawn[0] * 2 - 1, targets, drawn[1], held, order[1:] + order[:1])
 
     @property
     def heads(self) -> HeadParams:
@@ -115,14 +120,19 @@ def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dic
     The donor figures, of swapped rows alone, are the similarity to whom the head is of.
     """
     pictures = made * 2 - 1
-    given = trial.references[trial.swapped] if row.swapped else trial.references
+    whose = trial.swapped if row.swapped else list(range(len(made)))
+    given = trial.references[whose]
     figures = {}
     for name, recognizer in (("E", miniature.recognizer), ("R", miniature.judge)):
         embedding = recognizer(pictures)[0]
         figures[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(given)[0])
         if row.swapped:
             figures[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
-    figures |= Facts.told(miniature.judge(pictures)[1]).errors(Facts.of(trial.heads, [s.setting for s in trial.targets]))
+    told = Facts.told(miniature.judge(pictures)[1])
+    truth = Facts.of(trial.heads, [s.setting for s in trial.targets])
+    figures |= told.errors(truth)
+    way = trial.seen[whose] - truth.angles
+    figures["pull"] = ((told.angles - truth.angles) * way).sum(1) / way.pow(2).sum(1).mean()
     head = (head_hint(trial.heads)[:, :3] != 0).any(1, keepdim=True).float()
     figures["face L1"] = ((made - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
     return figures
@@ -188,7 +198,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         if trained is None and row.model in APART_ALONE:
             continue
         network = miniature if trained is None else replace(miniature, capface=trained.capface, tokens=trained.tokens)
-        if row.recipe and row.recipe.alpha:
+        if row.recipe and (row.recipe.alpha or row.recipe.head_until):
             row = replace(row, recipe=replace(row.recipe, star=star))
         made = make_row(row, trial, network)
         figures[f"{row.table} {row.name}"] = found = judge_row(row, trial, made, miniature)
