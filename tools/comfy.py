@@ -371,6 +371,21 @@ class ComfyClient:
         """Queue a prompt and `wait` for it."""
         return self.wait(self.queue(prompt), **options)
 
+    def make(self, prompt, class_type="SaveImage", **options):
+        """`run` a prompt that has to succeed.
+
+        Returns:
+            The `Run`, and the files of all images that its only node of this class saved or showed, as bytes.
+
+        Raises:
+            ComfyError: A node failed.
+        """
+        run = self.run(prompt, **options)
+        if run.status != "success":
+            raise ComfyError(f"{run.error.get('node_type')}: {run.error.get('exception_message')}")
+        (node,) = (key for key, node in prompt.items() if node["class_type"] == class_type)
+        return run, [self.fetch(image) for image in run.outputs[node]["images"]]
+
     def interrupt(self):
         """Stop what runs now."""
         self._call("interrupt", {})

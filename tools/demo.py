@@ -77,12 +77,9 @@ def make_portrait(photo, chosen, client, out):
     to_picture(photo).save(file, "PNG")
     nodes["LoadImage"]["image"] = client.upload_image(file.getvalue(), "photo.png")
     say("queueing workflows/api/portrait.json")
-    run = client.run(prompt, on_event=progress, timeout=3600)
-    if run.status != "success":
-        raise ComfyError(f"{run.error.get('node_type')}: {run.error.get('exception_message')}")
-    saved = next(i for i, node in prompt.items() if node["class_type"] == "SaveImage")
+    _, (image,) = client.make(prompt, on_event=progress, timeout=3600)
     path = out / ("portrait.png" if real else "portrait-with-stand-ins.png")
-    path.write_bytes(client.fetch(run.outputs[saved]["images"][0]))
+    path.write_bytes(image)
     return path
 
 

@@ -19,7 +19,7 @@ from ..flame.people import Person, Setting, draw_people
 from ..models.miniature import HELD_OUT, PICTURE, Miniature, load_miniature
 from ..training.miniature.judge import Facts
 from ..training.miniature.portraits import Recipe, head_hint, make_portraits
-from .comfy import PACK, ComfyClient, ComfyError
+from .comfy import PACK, ComfyClient
 from .sheet import BACKGROUND, GAP, INK, to_picture
 
 WORKFLOW = PACK / "workflows" / "api" / "miniature.json"
@@ -90,11 +90,8 @@ def portraits_in_comfyui(client: ComfyClient) -> Tensor:
         nodes["CapFaceSyntheticPerson"].update(person=PERSON, shirt=SETTING.shirt, background=SETTING.background)
         nodes["CapFaceEditHead"].update(_LEVEL | shot.changes)
         nodes["CLIPTextEncode"]["text"] = ", ".join(shot.setting.words())
-        run = client.run(prompt)
-        if run.status != "success":
-            raise ComfyError(f"{run.error.get('node_type')}: {run.error.get('exception_message')}")
-        saved = next(i for i, node in prompt.items() if node["class_type"] == "SaveImage")
-        with Image.open(io.BytesIO(client.fetch(run.outputs[saved]["images"][0]))) as picture:
+        _, (image,) = client.make(prompt)
+        with Image.open(io.BytesIO(image)) as picture:
             made.append(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255)
     return torch.stack(made)
 

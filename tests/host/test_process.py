@@ -87,10 +87,8 @@ def turntable():
 
 def render_all(client, prompt, class_type="SaveImage", **options):
     """Run a prompt that has to succeed; returns the run and a node's images `[B, H, W, 3]` as floats."""
-    run = client.run(prompt, **options)
-    assert run.status == "success", f"{run.error.get('node_type')}: {run.error.get('exception_message')}"
-    files = [io.BytesIO(client.fetch(image)) for image in run.outputs[find(prompt, class_type)]["images"]]
-    return run, np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
+    run, files = client.make(prompt, class_type, **options)
+    return run, np.stack([np.asarray(Image.open(io.BytesIO(file)), dtype=np.float32) for file in files])
 
 
 def render(client, prompt, **options):
