@@ -26,6 +26,7 @@ from capface.flame.render import landmark_pixels, render_head
 from capface.flame.transfer import transfer
 from capface.host.identity import GRID, token_order
 from capface.models.crops import facenet_face, ffhq_crop, transform_points
+from capface.models.miniature import HELD_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 ICON, BANNER = (400, 400), (1260, 540)
@@ -94,7 +95,7 @@ def beside(*pictures: Tensor) -> Tensor:
 
 def people(count: int) -> Tensor:
     """Synthetic people, each before another background."""
-    who = [Person.sample(1_000_000 + i) for i in range(count)]
+    who = [Person.sample(HELD_OUT + i) for i in range(count)]
     settings = [Setting(list(SHIRTS)[i], BACKGROUNDS[i]) for i in range(count)]
     heads = [edited(yaw=15.0 * (i - count // 2)).replace(shape=person.shape_row()) for i, person in enumerate(who)]
     return beside(*draw_people(who, HeadParams.cat(heads), settings, TILE))

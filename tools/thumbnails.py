@@ -15,6 +15,7 @@ from capface.flame.params import HeadParams
 from capface.flame.people import Person, Setting, draw_people
 from capface.flame.preview import normal_colors
 from capface.flame.render import landmark_pixels, render_head
+from capface.tools.miniature import PERSON
 from capface.tools.pictures import MODEL, edited
 from capface.tools.sheet import to_picture
 
@@ -307,7 +308,7 @@ def landmark_control():
 
 def miniature():
     """A person who does not exist, on a photo and elsewhere."""
-    person = Person.sample(1_000_004)
+    person = Person.sample(PERSON)
     heads = HeadParams.cat([person.head(yaw=24.0, pitch=4.0, light="left"), person.head()])
     settings = Setting("green", "beach"), Setting("blue", "white studio")
     made, given = (to_picture(p) for p in draw_people([person] * 2, heads, settings, SIDE))

@@ -11,7 +11,7 @@ from capface.errors import BadFile
 from capface.flame.builtin import builtin_head
 from capface.flame.params import HeadParams
 from capface.flame.render import render_head
-from capface.models.miniature import PICTURE, load_miniature
+from capface.models.miniature import HELD_OUT, PICTURE, load_miniature
 from capface.training.miniature import make, tables
 from capface.training.miniature.capface import hints_of
 from capface.training.miniature.denoiser import prompt_of, vocabulary
@@ -95,7 +95,7 @@ def test_head_maps_of_a_set_are_those_that_a_node_renders(tmp_path):
 
 
 def test_people_kept_from_training_are_others():
-    ours, theirs = draw_scenes(np.array([1]), np.array([0]))[0], draw_scenes(np.array([1_000_001]), np.array([0]))[0]
+    ours, theirs = draw_scenes(np.array([1]), np.array([0]))[0], draw_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
     assert (ours.astype(int) - theirs).any()
 
 
