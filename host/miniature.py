@@ -8,7 +8,6 @@ import comfy.model_base
 import comfy.model_detection
 import comfy.model_management as mm
 import comfy.model_patcher
-import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import torch

@@ -115,7 +115,6 @@ def train_capface(
         base.denoiser, local_width=people.tokens.shape[-1], global_width=people.embeddings.shape[-1], hint_widths=HINT_WIDTHS
     )
     objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
-
     points = landmarks_of(people.scenes) if landmarks else None
 
     def make(generator: torch.Generator) -> TrainingBatch:

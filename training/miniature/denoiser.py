@@ -81,7 +81,7 @@ class Prompts:
 
 @torch.inference_mode()
 def latents_of(scenes: SceneSet, autoencoder: Autoencoder) -> Tensor:
-    """Latents of all pictures of a set, `[N, 4, 16, 16]`."""
+    """Latents of all pictures of a set, `[N, 8, 16, 16]`."""
     rows = np.arange(len(scenes))
     return torch.cat([autoencoder.encode(pictures_of(scenes, part)) for part in np.array_split(rows, max(len(rows) // 64, 1))])
 

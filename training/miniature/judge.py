@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,13 +14,11 @@ from ...flame.params import HeadParams
 from ...flame.people import BACKGROUNDS, SHIRTS, Setting
 from ...models.autoencoder import Autoencoder
 from ...models.judge import Judge
-from .recognizer import numbers_of, recognition_loss, seen_of, surroundings_of, vary
-from .scenes import SceneSet, sample_scene
+from .recognizer import Sights, numbers_of, recognition_loss, seen, vary
+from .scenes import sample_scene
 from .stage import Tensors, run_stage
 
 BATCH = 64
-
-
 ANGLE = 30.0
 """Degrees that count as one in the network's output."""
 _SIZES = {"angles": 3, "position": 3, "light": 9, "background": len(BACKGROUNDS), "shirt": len(SHIRTS)}
@@ -99,20 +98,37 @@ class _Judgement(nn.Module):
         return {"loss": sum(terms.values()), **terms, "right": right}
 
 
-def train_judge(scenes: SceneSet, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
-    """Train the judge on drawn pictures, half of them through the autoencoder, as all portraits are."""
-    torch.manual_seed(seed)
+@torch.no_grad()
+def _lessons(sights: Sights, latents: Tensor, autoencoder: Autoencoder) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pictures as they are and as decoded `[2, N, 3, 64, 64]`, and the truth about them."""
+    scenes = sights.scenes
     drawn = [sample_scene(person, view) for person, view in zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)]
-    truth = vars(Facts.of(HeadParams.cat([s.head for s in drawn]), [s.setting for s in drawn]))
-    seen = torch.stack([seen_of(scenes), seen_of(scenes, lambda x: autoencoder.decode(autoencoder.encode(x)))])
-    surroundings = surroundings_of(scenes)
-    people, numbers = numbers_of(scenes)
+    decoded = torch.cat([seen(autoencoder.decode(part)) for part in latents.split(64)])
+    truth = Facts.of(HeadParams.cat([s.head for s in drawn]), [s.setting for s in drawn])
+    return torch.stack([sights.pictures, decoded]), vars(truth)
+
+
+def train_judge(sights: Sights, latents: Tensor, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
+    """Train the judge on drawn pictures, half of them through the autoencoder, as all portraits are.
+
+    Args:
+        sights: The pictures.
+        latents: Of the same pictures, `[N, 8, 16, 16]`.
+        autoencoder: Decodes them.
+        folder: Where the state is kept.
+        steps: How many.
+        seed: Of weights and draws.
+    """
+    torch.manual_seed(seed)
+    lessons = cache(lambda: _lessons(sights, latents, autoencoder))  # a finished stage asks for none
+    people, numbers = numbers_of(sights.scenes)
 
     def make(generator: torch.Generator) -> Tensors:
-        rows = torch.randint(len(scenes), (BATCH,), generator=generator)
+        views, truth = lessons()
+        rows = torch.randint(len(numbers), (BATCH,), generator=generator)
         facts = {name: value[rows] for name, value in truth.items()}
-        pictures = seen[torch.randint(2, (BATCH,), generator=generator), rows].float()
-        varied = vary(pictures, surroundings[rows], generator)
+        pictures = views[torch.randint(2, (BATCH,), generator=generator), rows].float()
+        varied = vary(pictures, sights.surroundings[rows], generator)
         pictures = pictures + 0.03 * torch.randn(pictures.shape, generator=generator)
         return Tensors({"pictures": pictures, "varied": varied, "person": numbers[rows], **facts})
 

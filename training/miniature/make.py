@@ -18,7 +18,7 @@ from .autoencoder import train_autoencoder
 from .capface import People, train_capface
 from .denoiser import Prompts, latents_of, train_denoiser
 from .judge import train_judge
-from .recognizer import train_recognizer
+from .recognizer import Sights, train_recognizer
 from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_tables
 
@@ -74,14 +74,15 @@ def main(arguments: list[str]) -> int:
     with state.main_process_first():
         scenes = SceneSet(folder / "pictures", range(options.people), options.views, processes())
 
+    sights = Sights(scenes)
     autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"], seed=SEEDS["autoencoder"])
-    recognizer = train_recognizer(scenes, folder, steps=steps["recognizer"], seed=SEEDS["recognizer"])
+    recognizer = train_recognizer(sights, folder, steps=steps["recognizer"], seed=SEEDS["recognizer"])
     latents, prompts = latents_of(scenes, autoencoder), Prompts(scenes)
     base = train_denoiser(prompts, latents, folder, steps=steps["denoiser"], seed=SEEDS["denoiser"])
     people = People.read(scenes, latents, prompts, recognizer)
     length = {"steps": steps["capface"], "again": steps["again"]}
     trained = train_capface(people, base, folder, "capface", seed=SEEDS["capface"], **length)
-    judge = train_judge(scenes, autoencoder, folder, steps=steps["judge"], seed=SEEDS["judge"])
+    judge = train_judge(sights, latents, autoencoder, folder, steps=steps["judge"], seed=SEEDS["judge"])
     miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, judge)
     about = {
         "format": "pt",

@@ -3,7 +3,7 @@
 It learns who each person is and what they look like, so that its tokens carry what a portrait needs.
 """
 
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,23 +34,29 @@ def describe(person: Person) -> tuple[list[int], list[float]]:
     return kinds, [*person.shape, person.skin[0] / SKIN_TONES[-1][1], 2 * person.brows - 1]
 
 
-@torch.inference_mode()
-def seen_of(scenes: SceneSet, through: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> Tensor:
-    """All pictures of a set at the size that a recogniser looks at, `[N, 3, 64, 64]` in −1..1, in half precision.
-
-    Args:
-        scenes: The set.
-        through: What each picture `[B, 3, 128, 128]` goes through before.
-    """
-    parts = np.array_split(np.arange(len(scenes)), max(len(scenes) // 64, 1))
-    size = {"size": (SIZE, SIZE), "mode": "bilinear", "antialias": True}
-    return torch.cat([F.interpolate(through(pictures_of(scenes, rows)), **size).half() for rows in parts]).clone()
+def seen(pictures: Tensor) -> Tensor:
+    """Pictures `[B, 3, H, W]` at the size that a recogniser looks at, `[B, 3, 64, 64]` in half precision."""
+    return F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True).half()
 
 
-def surroundings_of(scenes: SceneSet) -> Tensor:
-    """What is neither head nor near it in a set's pictures, at that size: bool `[N, 1, 64, 64]`."""
-    heads = torch.from_numpy((scenes.normal[:, ::2, ::2] != 0).any(-1))[:, None]
-    return torch.cat([F.max_pool2d(part.float(), 2 * HAIR + 1, 1, HAIR) == 0 for part in heads.split(256)])
+class Sights:
+    """A set's pictures as recognisers see them, made when they are first asked for."""
+
+    def __init__(self, scenes: SceneSet):
+        """Remember the set."""
+        self.scenes = scenes
+
+    @cached_property
+    def pictures(self) -> Tensor:
+        """`[N, 3, 64, 64]` in −1..1, in half precision."""
+        rows = np.array_split(np.arange(len(self.scenes)), max(len(self.scenes) // 64, 1))
+        return torch.cat([seen(pictures_of(self.scenes, part)) for part in rows])
+
+    @cached_property
+    def surroundings(self) -> Tensor:
+        """What is neither head nor near it, bool `[N, 1, 64, 64]`."""
+        heads = torch.from_numpy((self.scenes.normal[:, ::2, ::2] != 0).any(-1))[:, None]
+        return torch.cat([F.max_pool2d(part.float(), 2 * HAIR + 1, 1, HAIR) == 0 for part in heads.split(256)])
 
 
 def vary(pictures: Tensor, surroundings: Tensor, generator: torch.Generator) -> Tensor:
@@ -118,19 +124,18 @@ class _Recognition(nn.Module):
         return {"loss": who + 0.5 * kind + looks, "who": who, "kind": kind, "looks": looks, "right": right}
 
 
-def train_recognizer(scenes: SceneSet, folder: Path, *, steps: int, seed: int) -> Recognizer:
+def train_recognizer(sights: Sights, folder: Path, *, steps: int, seed: int) -> Recognizer:
     """Train the recogniser on pictures of people, each drawn several times."""
     torch.manual_seed(seed)
-    people, numbers = numbers_of(scenes)
+    people, numbers = numbers_of(sights.scenes)
     described = [describe(Person.sample(int(person))) for person in people]
     kinds = torch.tensor([kind for kind, _ in described])
     values = torch.tensor([value for _, value in described])
-    seen, surroundings = seen_of(scenes), surroundings_of(scenes)
 
     def make(generator: torch.Generator) -> Tensors:
-        rows = torch.randint(len(scenes), (BATCH,), generator=generator)
+        rows = torch.randint(len(numbers), (BATCH,), generator=generator)
         who = numbers[rows]
-        pictures = vary(seen[rows].float(), surroundings[rows], generator)
+        pictures = vary(sights.pictures[rows].float(), sights.surroundings[rows], generator)
         return Tensors({"pictures": pictures, "person": who, "kinds": kinds[who], "values": values[who]})
 
     return run_stage("recognizer", _Recognition(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).recognizer

@@ -22,7 +22,6 @@ from ..state import write_whole
 SIZE = 128
 """Side of the pictures and the head maps, in pixels."""
 CHUNK = 64
-_FACES = ("smile", "frown", "mouth_open", "brows_up", "brows_down", "pucker")
 _VERSION = 2
 
 

@@ -191,7 +191,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         people: Numbers of people kept from training.
     """
     print(_columns("table", "row", *COLUMNS, "the paper"), _columns(*["---"] * (len(COLUMNS) + 3)), sep="\n")
-    trial, figures = Trial.of(people), {}
+    trial, figures, judged = Trial.of(people), {}, {}
     star = ablations["neither"].capface if "neither" in ablations else None
     for row in ROWS:
         trained = ablations.get(row.model)
@@ -200,8 +200,10 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         network = miniature if trained is None else replace(miniature, capface=trained.capface, tokens=trained.tokens)
         if row.recipe and (row.recipe.alpha or row.recipe.head_until):
             row = replace(row, recipe=replace(row.recipe, star=star))
-        made = make_row(row, trial, network)
-        figures[f"{row.table} {row.name}"] = found = judge_row(row, trial, made, miniature)
+        key = (trained, row.recipe, row.swapped)
+        if key not in judged:  # some rows stand in several tables
+            judged[key] = judge_row(row, trial, make_row(row, trial, network), miniature)
+        figures[f"{row.table} {row.name}"] = found = judged[key]
         print(line(row, found, trained is not None), flush=True)
     return figures
 
