@@ -25,7 +25,10 @@ class LoadMiniature(io.ComfyNode):
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The base model, for a KSampler."),
-                io.Clip.Output(display_name="clip", tooltip="Its text encoder. It knows fifty words; others are left out."),
+                io.Clip.Output(
+                    display_name="clip",
+                    tooltip="Its text encoder. It knows the words that Synthetic Person gives; others are left out.",
+                ),
                 io.Vae.Output(display_name="vae", tooltip="Its autoencoder."),
                 CAPFACE.Output(display_name="capface"),
                 READER.Output(display_name="reader", tooltip="What reads who it is from a whole picture; it seeks no face."),

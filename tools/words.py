@@ -120,7 +120,8 @@ def _values(entry, language):
         else:
             text = ", ".join(f"**{option}**" if option == default else str(option) for option in entry.options)
     elif kind in ("INT", "FLOAT"):
-        text = f"{entry.min:g} {to} {entry.max:g}; **{default:g}**"
+        low, high, default = (f"{n:g}" if kind == "FLOAT" else str(n) for n in (entry.min, entry.max, default))
+        text = f"{low} {to} {high}; **{default}**"
     elif kind == "BOOLEAN":
         text = f"**{on}**, {off}" if default else f"{on}, **{off}**"
     else:
