@@ -66,12 +66,17 @@ class People:
         features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
-    def batch(self, base: Base, generator: torch.Generator, local_tokens: int, landmarks: Tensor | None) -> TrainingBatch:
-        """Draw pictures, each with another picture of the same person for a reference; with landmarks in place of head maps."""
+    def batch(
+        self, base: Base, generator: torch.Generator, local_tokens: int, landmarks: Tensor | None, own_reference: bool
+    ) -> TrainingBatch:
+        """Draw pictures, each with its reference: another picture of the same person, or itself.
+
+        With `landmarks` their dots are the hint in place of head maps.
+        """
         views = int(self.scenes.views.max()) + 1
         rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
         other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
-        reference = rows - rows % views + other
+        reference = rows if own_reference else rows - rows % views + other
         hint, mask = hints_of(self.scenes, rows.numpy())
         if landmarks is not None:
             hint = landmark_dots(landmarks[rows])
@@ -92,6 +97,7 @@ def train_capface(
     identity: str = "both",
     local_tokens: int = 16,
     landmarks: bool = False,
+    own_reference: bool = False,
     seed: int,
     again: int = 0,
 ) -> TrainedCapFace:
@@ -106,6 +112,7 @@ def train_capface(
         identity: What it is given of the person, out of `objective.IDENTITY`; the others make the ablations of table 2.
         local_tokens: As in `Recipe` (table 3).
         landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
+        own_reference: Whether the reference is the picture itself, as in the released script.
         seed: Of weights and draws.
         again: Steps of a second round, which begins with the average and half the learning rate.
     """
@@ -118,7 +125,7 @@ def train_capface(
     points = landmarks_of(people.scenes) if landmarks else None
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator, local_tokens, points)
+        return people.batch(base, generator, local_tokens, points, own_reference)
 
     averaged = run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
     if again:

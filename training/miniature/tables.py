@@ -80,6 +80,8 @@ class Row:
     """Which trained network makes it."""
     swapped: bool = False
     """Whether another person's reference is given."""
+    apart: bool = False
+    """Whether the row is left out where its network was not trained; else the miniature stands in."""
 
 
 ROWS = (
@@ -89,11 +91,16 @@ ROWS = (
     Row("2", "global only", Recipe(parts=(0, 1)), "global"),
     Row("2", "local only", Recipe(parts=(1, 0)), "local"),
     Row("2", "both", Recipe(), "both"),
-    Row("3", "4 local tokens", Recipe(local_tokens=4), "few"),
+    Row("3", "4 local tokens", Recipe(local_tokens=4), "few", apart=True),
     Row("3", "16 local tokens", Recipe(), "both"),
-    Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks"),
+    Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks", apart=True),
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
+    *(
+        Row("5", f"{whose}: τ = {tau}", Recipe(tau=tau), model, apart=True)
+        for whose, model in (("learned from another picture", "both"), ("learned from the picture itself", "own"))
+        for tau in (0, 500, 1000)
+    ),
     Row("6", "no head control", Recipe()),
     Row("6", "+ π⋆, α = 0.3", Recipe(alpha=0.3)),
     Row("6", "+ π⋆, α = 0.5", Recipe(alpha=0.5)),
@@ -108,10 +115,9 @@ ABLATIONS = {
     "both": {},
     "few": {"local_tokens": 4},
     "landmarks": {"identity": "none", "landmarks": True},
+    "own": {"own_reference": True},
 }
 """Networks that are trained apart for rows of their own, and what they are trained with; all for the same time."""
-APART_ALONE = ("few", "landmarks")
-"""Those whose rows are left out where they were not trained: nothing stands in for them."""
 
 
 def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
@@ -195,7 +201,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
     star = ablations["neither"].capface if "neither" in ablations else None
     for row in ROWS:
         trained = ablations.get(row.model)
-        if trained is None and row.model in APART_ALONE:
+        if trained is None and row.apart:
             continue
         network = miniature if trained is None else replace(miniature, capface=trained.capface, tokens=trained.tokens)
         if row.recipe and (row.recipe.alpha or row.recipe.head_until):
