@@ -100,6 +100,7 @@ def train_capface(
     own_reference: bool = False,
     seed: int,
     again: int = 0,
+    start: TrainedCapFace | None = None,
 ) -> TrainedCapFace:
     """Train a CapFace.
 
@@ -115,12 +116,15 @@ def train_capface(
         own_reference: Whether the reference is the picture itself, as in the released script.
         seed: Of weights and draws.
         again: Steps of a second round, which begins with the average and half the learning rate.
+        start: A trained network to go on from; by default it starts from the base's encoder.
     """
     torch.manual_seed(seed)
     base.requires_grad_(False)
     trained = TrainedCapFace.from_denoiser(
         base.denoiser, local_width=people.tokens.shape[-1], global_width=people.embeddings.shape[-1], hint_widths=HINT_WIDTHS
     )
+    if start is not None:
+        trained.load_state_dict(start.state_dict())
     objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
     points = landmarks_of(people.scenes) if landmarks else None
 

@@ -23,7 +23,9 @@ from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_tables
 
 STEPS = {"autoencoder": 5000, "recognizer": 3500, "denoiser": 2400, "capface": 2800, "again": 2000, "judge": 2500}
-"""Steps of each stage, `again` those of CapFace's second round; `--effort` scales them. Ablations take a quarter of it."""
+"""Steps of each stage, `again` those of CapFace's second round; `--effort` scales them."""
+ABLATION = 4
+"""A network for rows of the tables goes on from the trained one for `capface` steps divided by this."""
 SEEDS = {"autoencoder": 1, "recognizer": 2, "denoiser": 3, "capface": 4, "judge": 11}
 PEOPLE, VIEWS = 1400, 8
 
@@ -103,7 +105,7 @@ def main(arguments: list[str]) -> int:
         return 0
     apart = {}
     for name, what in ABLATIONS.items() if options.ablations else ():
-        what = {**what, "steps": max(steps["capface"] // 4, 1), "seed": SEEDS["capface"]}
+        what = {**what, "steps": max(steps["capface"] // ABLATION, 1), "seed": SEEDS["capface"], "start": trained}
         apart[name] = train_capface(people, base, folder, f"capface-{name}", **what)
     if state.is_main_process:
         torch.set_num_threads(processes())  # the others have ended

@@ -117,7 +117,7 @@ ABLATIONS = {
     "landmarks": {"identity": "none", "landmarks": True},
     "own": {"own_reference": True},
 }
-"""Networks that are trained apart for rows of their own, and what they are trained with; all for the same time."""
+"""Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 
 
 def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
