@@ -17,7 +17,7 @@ from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from ..schedule import NoiseSchedule
 from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
-from .portraits import fewer_tokens, landmark_dots
+from .portraits import fewer_tokens, landmark_dots, placed_tokens
 from .recognizer import read_people
 from .scenes import SIZE, SceneSet, sample_scene
 from .stage import run_stage
@@ -67,7 +67,7 @@ class People:
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
     def batch(
-        self, base: Base, generator: torch.Generator, local_tokens: int, landmarks: Tensor | None, own_reference: bool
+        self, base: Base, generator: torch.Generator, landmarks: Tensor | None = None, own_reference: bool = False
     ) -> TrainingBatch:
         """Draw pictures, each with its reference: another picture of the same person, or itself.
 
@@ -83,8 +83,8 @@ class People:
         with torch.no_grad():
             context = base.words(self.prompts(rows, generator))
             null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
-        local = fewer_tokens(self.tokens[reference], local_tokens)
-        return TrainingBatch(self.latents[rows], context, null, hint, mask, local, self.embeddings[reference][:, None])
+        global_ = self.embeddings[reference][:, None]
+        return TrainingBatch(self.latents[rows], context, null, hint, mask, self.tokens[reference], global_)
 
 
 def train_capface(
@@ -96,6 +96,7 @@ def train_capface(
     steps: int,
     identity: str = "both",
     local_tokens: int = 16,
+    places: bool = False,
     landmarks: bool = False,
     own_reference: bool = False,
     seed: int,
@@ -112,6 +113,7 @@ def train_capface(
         steps: How many.
         identity: What it is given of the person, out of `objective.IDENTITY`; the others make the ablations of table 2.
         local_tokens: As in `Recipe` (table 3).
+        places: As in `Recipe` (table 5).
         landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
         own_reference: Whether the reference is the picture itself, as in the released script.
         seed: Of weights and draws.
@@ -126,10 +128,12 @@ def train_capface(
     if start is not None:
         trained.load_state_dict(start.state_dict())
     objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
+    tokens = fewer_tokens(people.tokens, local_tokens)
+    people = replace(people, tokens=placed_tokens(tokens) if places else tokens)
     points = landmarks_of(people.scenes) if landmarks else None
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator, local_tokens, points, own_reference)
+        return people.batch(base, generator, points, own_reference)
 
     averaged = run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
     if again:

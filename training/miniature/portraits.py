@@ -38,6 +38,8 @@ class Recipe:
     """Share of the schedule, from its start, in which π⋆ acts alone (figure 8)."""
     local_tokens: int = 16
     """How many there are: the grid of 4 × 4, or its means over 2 × 2 (table 3)."""
+    places: bool = False
+    """Whether the tokens say where they are, `placed_tokens`."""
     landmarks: bool = False
     """Whether the hint is the 68 landmarks as dots instead of the three maps (table 4)."""
     eta: float = ETA
@@ -68,6 +70,11 @@ def fewer_tokens(tokens: Tensor, count: int) -> Tensor:
     return F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), new).flatten(2).transpose(1, 2)
 
 
+def placed_tokens(tokens: Tensor) -> Tensor:
+    """Tokens `[B, N, C]` that say where in the grid they are, as CLIP's do: one of the first N channels stands out."""
+    return tokens + 2 * torch.eye(*tokens.shape[1:]).to(tokens)
+
+
 @torch.no_grad()
 def make_portraits(
     miniature: Miniature,
@@ -96,6 +103,7 @@ def make_portraits(
     if references is not None and any(recipe.parts):
         global_, local = m.recognizer(references)
         local = fewer_tokens(local, recipe.local_tokens)
+        local = placed_tokens(local) if recipe.places else local
         tokens = m.tokens(local, global_[:, None])
         factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
         identity = tokens * factors[:, None]

@@ -97,8 +97,12 @@ ROWS = (
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
     *(
-        Row("5", f"{whose}: τ = {tau}", Recipe(tau=tau), model, apart=True)
-        for whose, model in (("learned from another picture", "both"), ("learned from the picture itself", "own"))
+        Row("5", f"{how}: τ = {tau}", Recipe(tau=tau, places=model == "placed"), model, apart=True)
+        for how, model in (
+            ("learned from another picture", "both"),
+            ("learned from the picture itself", "own"),
+            ("learned from the picture itself, tokens with places", "placed"),
+        )
         for tau in (0, 500, 1000)
     ),
     Row("6", "no head control", Recipe()),
@@ -116,6 +120,7 @@ ABLATIONS = {
     "few": {"local_tokens": 4},
     "landmarks": {"identity": "none", "landmarks": True},
     "own": {"own_reference": True},
+    "placed": {"own_reference": True, "places": True},
 }
 """Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 
