@@ -18,7 +18,7 @@ from capface.training.miniature.denoiser import prompt_of, vocabulary
 from capface.training.miniature.judge import Facts
 from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
 from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
-from capface.training.miniature.tables import ABLATIONS, ROWS, interval
+from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,15 @@ def test_the_truth_about_scenes_has_no_error():
     turned = Facts(truth.angles + 5, truth.position, truth.light, told.background.roll(1, 1), told.shirt)
     assert turned.errors(truth)["pose"].sub(5).abs().max() < 1e-4
     assert turned.errors(truth)["prompt"].max() == 0
+
+
+def test_what_features_tell_of_poses_is_read_from_others_than_it_was_learned_from():
+    random = torch.Generator().manual_seed(0)
+    angles = torch.randn(640, 2, generator=random)
+    noise = torch.randn(640, 3, generator=random)
+    told = pose_told(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
+    assert told[0] > 0.98
+    assert abs(told[1]) < 0.1
 
 
 def test_intervals_narrow_with_the_number_of_portraits():

@@ -20,7 +20,7 @@ from .denoiser import Prompts, latents_of, train_denoiser
 from .judge import train_judge
 from .recognizer import Sights, train_recognizer
 from .scenes import SceneSet, processes
-from .tables import ABLATIONS, print_tables
+from .tables import ABLATIONS, print_pose_told, print_tables
 
 STEPS = {"autoencoder": 5000, "recognizer": 3500, "denoiser": 2400, "capface": 2800, "again": 2000, "judge": 2500}
 """Steps of each stage, `again` those of CapFace's second round; `--effort` scales them."""
@@ -109,5 +109,6 @@ def main(arguments: list[str]) -> int:
         apart[name] = train_capface(people, base, folder, f"capface-{name}", **what)
     if state.is_main_process:
         torch.set_num_threads(processes())  # the others have ended
+        print_pose_told(people)
         print_tables(load_miniature(options.out), apart, range(HELD_OUT, HELD_OUT + options.tables))
     return 0

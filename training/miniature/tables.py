@@ -18,6 +18,7 @@ from ...flame.params import HeadParams
 from ...flame.people import draw_people
 from ...models.miniature import PICTURE, Miniature
 from ..objective import TrainedCapFace
+from .capface import People
 from .judge import Facts
 from .portraits import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
@@ -217,6 +218,38 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         figures[f"{row.table} {row.name}"] = found = judged[key]
         print(line(row, found, trained is not None), flush=True)
     return figures
+
+
+def pose_told(features: Tensor, angles: Tensor) -> Tensor:
+    """How much of heads' poses features tell: the share of the variance that a ridge regression explains, `[A]`.
+
+    Args:
+        features: `[N, C]`.
+        angles: `[N, A]`; the first seven eighths are fitted, the rest judged.
+    """
+    fitted = len(features) * 7 // 8
+    x, y = features.double(), angles.double()
+    x, y = (x - x[:fitted].mean(0)) / (x[:fitted].std(0) + 1e-6), y - y[:fitted].mean(0)
+    gram = x[:fitted].T @ x[:fitted] + 0.05 * fitted * torch.eye(x.shape[1], dtype=x.dtype)
+    error = x[fitted:] @ torch.linalg.solve(gram, x[:fitted].T @ y[:fitted]) - y[fitted:]
+    return 1 - error.pow(2).sum(0) / y[fitted:].pow(2).sum(0)
+
+
+def print_pose_told(people: People, count: int = 6400) -> dict[str, Tensor]:
+    """Print how much of yaw, pitch and roll can be read from what CapFace is given of a person; gives the shares by name."""
+    scenes = people.scenes
+    which = zip(scenes.people[:count].tolist(), scenes.views[:count].tolist(), strict=True)
+    angles = angles_of(torch.cat([sample_scene(*pair).head.rotation for pair in which]))
+    tokens = people.tokens[:count]
+    features = {"embedding": people.embeddings[:count], "mean of tokens": tokens.mean(1), "tokens in order": tokens.flatten(1)}
+    shares = {name: pose_told(feature, angles) for name, feature in features.items()}
+    for name, share in shares.items():
+        print(
+            f"{name}: a linear reading explains "
+            + ", ".join(f"{s:.2f}" for s in share)
+            + " of yaw's, pitch's and roll's variance"
+        )
+    return shares
 
 
 def interval(values: Tensor) -> tuple[float, float]:
