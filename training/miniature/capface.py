@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ...flame.builtin import builtin_head
+from ...flame.edit import angles_of, rotation_of
 from ...flame.light import sh_basis
 from ...flame.params import HeadParams
-from ...flame.render import landmark_pixels
+from ...flame.render import landmark_pixels, render_head
 from ...models.recognizer import Recognizer
 from ..batch import TrainingBatch
 from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
@@ -23,6 +24,8 @@ from .scenes import SIZE, SceneSet, sample_scene
 from .stage import run_stage
 
 BATCH = 24
+INEXACT = 6.0
+"""Standard deviation in degrees by which inexact heads are off, in yaw, pitch and roll."""
 HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
 SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
 
@@ -38,12 +41,24 @@ def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.cat([normal, albedo, albedo * shading * head], dim=1), head
 
 
+def heads_of(scenes: SceneSet) -> HeadParams:
+    """The heads of a set."""
+    pairs = zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)
+    return HeadParams.cat([sample_scene(person, view).head for person, view in pairs])
+
+
 def landmarks_of(scenes: SceneSet) -> Tensor:
     """The 68 landmarks of a set's heads in pixels, `[N, 68, 2]`."""
-    pairs = zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)
-    heads = HeadParams.cat([sample_scene(person, view).head for person, view in pairs])
+    heads = heads_of(scenes)
     parts = [heads[i : i + 256] for i in range(0, len(scenes), 256)]
     return torch.cat([landmark_pixels(builtin_head(), part, SIZE, SIZE) for part in parts])
+
+
+def inexact_hints(heads: HeadParams, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of heads turned by INEXACT degrees by chance."""
+    angles = angles_of(heads.rotation) + INEXACT * torch.randn(heads.batch, 3, generator=generator)
+    maps = render_head(builtin_head(), heads.replace(rotation=rotation_of(angles)), SIZE, SIZE)
+    return maps.hint(), maps.alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +82,24 @@ class People:
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
     def batch(
-        self, base: Base, generator: torch.Generator, landmarks: Tensor | None = None, own_reference: bool = False
+        self,
+        base: Base,
+        generator: torch.Generator,
+        landmarks: Tensor | None = None,
+        own_reference: bool = False,
+        inexact: HeadParams | None = None,
     ) -> TrainingBatch:
         """Draw pictures, each with its reference: another picture of the same person, or itself.
 
-        With `landmarks` their dots are the hint in place of head maps.
+        With `landmarks` their dots are the hint in place of head maps; with heads in `inexact`, maps of `inexact_hints`.
         """
         views = int(self.scenes.views.max()) + 1
         rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
         other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
         reference = rows if own_reference else rows - rows % views + other
         hint, mask = hints_of(self.scenes, rows.numpy())
+        if inexact is not None:
+            hint, mask = inexact_hints(inexact[rows], generator)
         if landmarks is not None:
             hint = landmark_dots(landmarks[rows])
         with torch.no_grad():
@@ -99,6 +121,7 @@ def train_capface(
     places: bool = False,
     landmarks: bool = False,
     own_reference: bool = False,
+    inexact: bool = False,
     seed: int,
     again: int = 0,
     start: TrainedCapFace | None = None,
@@ -116,6 +139,7 @@ def train_capface(
         places: As in `Recipe` (table 5).
         landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
         own_reference: Whether the reference is the picture itself, as in the released script.
+        inexact: Whether heads are somewhat off, as fits to photos are (table 5).
         seed: Of weights and draws.
         again: Steps of a second round, which begins with the average and half the learning rate.
         start: A trained network to go on from; by default it starts from the base's encoder.
@@ -131,9 +155,10 @@ def train_capface(
     tokens = fewer_tokens(people.tokens, local_tokens)
     people = replace(people, tokens=placed_tokens(tokens) if places else tokens)
     points = landmarks_of(people.scenes) if landmarks else None
+    heads = heads_of(people.scenes) if inexact else None
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator, points, own_reference)
+        return people.batch(base, generator, points, own_reference, heads)
 
     averaged = run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
     if again:

@@ -98,11 +98,12 @@ ROWS = (
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
     *(
-        Row("5", f"{how}: τ = {tau}", Recipe(tau=tau, places=model == "placed"), model, apart=True)
+        Row("5", f"{how}: τ = {tau}", Recipe(tau=tau, places=model in ("placed", "inexact")), model, apart=True)
         for how, model in (
             ("learned from another picture", "both"),
             ("learned from the picture itself", "own"),
             ("learned from the picture itself, tokens with places", "placed"),
+            ("learned from the picture itself, tokens with places, inexact heads", "inexact"),
         )
         for tau in (0, 500, 1000)
     ),
@@ -122,6 +123,7 @@ ABLATIONS = {
     "landmarks": {"identity": "none", "landmarks": True},
     "own": {"own_reference": True},
     "placed": {"own_reference": True, "places": True},
+    "inexact": {"own_reference": True, "places": True, "inexact": True},
 }
 """Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 
