@@ -70,16 +70,18 @@ def of(prompt, class_type):
 
 def run(client, prompt):
     """Run a prompt that has to succeed; returns what its nodes showed, and what it saved as `[B, H, W, 3]` floats."""
-    done = client.run(prompt)
-    assert done.status == "success", f"{done.error.get('node_type')}: {done.error.get('exception_message')}"
-    (save,) = of(prompt, "SaveImage")
-    return done.outputs, pictures(client, done.outputs[save])
+    done, files = client.make(prompt)
+    return done.outputs, pixels(files)
 
 
 def pictures(client, output):
     """A node's pictures `[B, H, W, 3]` as floats."""
-    files = [io.BytesIO(client.fetch(image)) for image in output["images"]]
-    return np.stack([np.asarray(Image.open(file), dtype=np.float32) for file in files])
+    return pixels([client.fetch(image) for image in output["images"]])
+
+
+def pixels(files):
+    """Image files' pixels `[B, H, W, 3]` as floats."""
+    return np.stack([np.asarray(Image.open(io.BytesIO(file)), dtype=np.float32) for file in files])
 
 
 @pytest.fixture(scope="module")

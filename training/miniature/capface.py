@@ -1,5 +1,6 @@
 """Fourth stage: CapFace by equation 7, on the frozen base, with a reference of the same person in another picture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
 from .portraits import fewer_tokens, landmark_dots, placed_tokens
 from .recognizer import read_people
-from .scenes import SIZE, SceneSet, sample_scene
+from .scenes import SIZE, SceneSet, sample_scenes
 from .stage import run_stage
 
 BATCH = 24
@@ -43,8 +44,7 @@ def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def heads_of(scenes: SceneSet) -> HeadParams:
     """The heads of a set."""
-    pairs = zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)
-    return HeadParams.cat([sample_scene(person, view).head for person, view in pairs])
+    return HeadParams.cat([scene.head for scene in sample_scenes(scenes.people, scenes.views)])
 
 
 def landmarks_of(scenes: SceneSet) -> Tensor:
@@ -59,6 +59,21 @@ def inexact_hints(heads: HeadParams, generator: torch.Generator) -> tuple[Tensor
     angles = angles_of(heads.rotation) + INEXACT * torch.randn(heads.batch, 3, generator=generator)
     maps = render_head(builtin_head(), heads.replace(rotation=rotation_of(angles)), SIZE, SIZE)
     return maps.hint(), maps.alpha
+
+
+Hints = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Hints and masks of rows of a set."""
+
+
+def choose_hints(scenes: SceneSet, landmarks: bool, inexact: bool) -> Hints:
+    """What CapFace is given of heads: their maps, dots at their landmarks, or maps of heads that are somewhat off."""
+    if landmarks:
+        points = landmarks_of(scenes)
+        return lambda rows, _: (landmark_dots(points[rows]), hints_of(scenes, rows.numpy())[1])
+    if inexact:
+        heads = heads_of(scenes)
+        return lambda rows, generator: inexact_hints(heads[rows], generator)
+    return lambda rows, _: hints_of(scenes, rows.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,27 +96,13 @@ class People:
         features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
-    def batch(
-        self,
-        base: Base,
-        generator: torch.Generator,
-        landmarks: Tensor | None = None,
-        own_reference: bool = False,
-        inexact: HeadParams | None = None,
-    ) -> TrainingBatch:
-        """Draw pictures, each with its reference: another picture of the same person, or itself.
-
-        With `landmarks` their dots are the hint in place of head maps; with heads in `inexact`, maps of `inexact_hints`.
-        """
+    def batch(self, base: Base, hints: Hints, own_reference: bool, generator: torch.Generator) -> TrainingBatch:
+        """Draw pictures, each with its reference: another picture of the same person, or itself."""
         views = int(self.scenes.views.max()) + 1
         rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
         other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
         reference = rows if own_reference else rows - rows % views + other
-        hint, mask = hints_of(self.scenes, rows.numpy())
-        if inexact is not None:
-            hint, mask = inexact_hints(inexact[rows], generator)
-        if landmarks is not None:
-            hint = landmark_dots(landmarks[rows])
+        hint, mask = hints(rows, generator)
         with torch.no_grad():
             context = base.words(self.prompts(rows, generator))
             null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
@@ -154,11 +155,10 @@ def train_capface(
     objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
     tokens = fewer_tokens(people.tokens, local_tokens)
     people = replace(people, tokens=placed_tokens(tokens) if places else tokens)
-    points = landmarks_of(people.scenes) if landmarks else None
-    heads = heads_of(people.scenes) if inexact else None
+    hints = choose_hints(people.scenes, landmarks, inexact)
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, generator, points, own_reference, heads)
+        return people.batch(base, hints, own_reference, generator)
 
     averaged = run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
     if again:

@@ -15,7 +15,7 @@ from ...flame.people import BACKGROUNDS, SHIRTS, Setting
 from ...models.autoencoder import Autoencoder
 from ...models.judge import Judge
 from .recognizer import Sights, numbers_of, recognition_loss, seen, vary
-from .scenes import sample_scene
+from .scenes import sample_scenes
 from .stage import Tensors, run_stage
 
 BATCH = 64
@@ -102,7 +102,7 @@ class _Judgement(nn.Module):
 def _lessons(sights: Sights, latents: Tensor, autoencoder: Autoencoder) -> tuple[Tensor, dict[str, Tensor]]:
     """Pictures as they are and as decoded `[2, N, 3, 64, 64]`, and the truth about them."""
     scenes = sights.scenes
-    drawn = [sample_scene(person, view) for person, view in zip(scenes.people.tolist(), scenes.views.tolist(), strict=True)]
+    drawn = sample_scenes(scenes.people, scenes.views)
     decoded = torch.cat([seen(autoencoder.decode(part)) for part in latents.split(64)])
     truth = Facts.of(HeadParams.cat([s.head for s in drawn]), [s.setting for s in drawn])
     return torch.stack([sights.pictures, decoded]), vars(truth)

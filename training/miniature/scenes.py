@@ -72,6 +72,11 @@ def sample_scene(person: int, view: int) -> Scene:
     return Scene(who, Setting.sample(int(random.integers(2**31))), head, name)
 
 
+def sample_scenes(people: np.ndarray, views: np.ndarray) -> list[Scene]:
+    """The pictures of these persons' numbers and views."""
+    return [sample_scene(person, view) for person, view in zip(people.tolist(), views.tolist(), strict=True)]
+
+
 class SceneSet:
     """Drawn pictures in a folder; made where they are missing.
 
@@ -134,7 +139,7 @@ class SceneSet:
 
 def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
     """Draw pictures and head maps: the four arrays of a SceneSet for these persons' numbers and views."""
-    scenes = [sample_scene(int(p), int(v)) for p, v in zip(people, views, strict=True)]
+    scenes = sample_scenes(people, views)
     heads = HeadParams.cat([scene.head for scene in scenes])
     pictures = draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], SIZE)
     maps = render_head(builtin_head(), heads, SIZE, SIZE)

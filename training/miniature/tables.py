@@ -21,7 +21,7 @@ from ..objective import TrainedCapFace
 from .capface import People
 from .judge import Facts
 from .portraits import Recipe, head_hint, make_portraits
-from .scenes import Scene, sample_scene
+from .scenes import Scene, sample_scene, sample_scenes
 
 COLUMNS = ("ID E", "ID R", "pose", "pull", "position", "light", "face L1", "prompt")
 """`pull` is how far heads are turned from where they should look to where the reference looks: 0 not at all, 1 all the way."""
@@ -85,6 +85,18 @@ class Row:
     """Whether the row is left out where its network was not trained; else the miniature stands in."""
 
 
+ABLATIONS = {
+    "neither": {"identity": "none"},
+    "global": {"identity": "global"},
+    "local": {"identity": "local"},
+    "both": {},
+    "few": {"local_tokens": 4},
+    "landmarks": {"identity": "none", "landmarks": True},
+    "own": {"own_reference": True},
+    "placed": {"own_reference": True, "places": True},
+    "inexact": {"own_reference": True, "places": True, "inexact": True},
+}
+"""Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 ROWS = (
     Row("–", "drawn target (attainable)", None),
     Row("–", "no CapFace", Recipe(strength=0.0)),
@@ -98,7 +110,7 @@ ROWS = (
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
     *(
-        Row("5", f"{how}: τ = {tau}", Recipe(tau=tau, places=model in ("placed", "inexact")), model, apart=True)
+        Row("5", f"{how}: τ = {tau}", Recipe(tau=tau, places="places" in ABLATIONS[model]), model, apart=True)
         for how, model in (
             ("learned from another picture", "both"),
             ("learned from the picture itself", "own"),
@@ -114,18 +126,6 @@ ROWS = (
     Row("–", "another person's reference", Recipe(), swapped=True),
 )
 """The rows; where a network was trained without something, it makes its row, else the whole one with it left out."""
-ABLATIONS = {
-    "neither": {"identity": "none"},
-    "global": {"identity": "global"},
-    "local": {"identity": "local"},
-    "both": {},
-    "few": {"local_tokens": 4},
-    "landmarks": {"identity": "none", "landmarks": True},
-    "own": {"own_reference": True},
-    "placed": {"own_reference": True, "places": True},
-    "inexact": {"own_reference": True, "places": True, "inexact": True},
-}
-"""Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 
 
 def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
@@ -240,8 +240,8 @@ def pose_told(features: Tensor, angles: Tensor) -> Tensor:
 def print_pose_told(people: People, count: int = 6400) -> dict[str, Tensor]:
     """Print how much of yaw, pitch and roll can be read from what CapFace is given of a person; gives the shares by name."""
     scenes = people.scenes
-    which = zip(scenes.people[:count].tolist(), scenes.views[:count].tolist(), strict=True)
-    angles = angles_of(torch.cat([sample_scene(*pair).head.rotation for pair in which]))
+    drawn = sample_scenes(scenes.people[:count], scenes.views[:count])
+    angles = angles_of(torch.cat([scene.head.rotation for scene in drawn]))
     tokens = people.tokens[:count]
     features = {"embedding": people.embeddings[:count], "mean of tokens": tokens.mean(1), "tokens in order": tokens.flatten(1)}
     shares = {name: pose_told(feature, angles) for name, feature in features.items()}
