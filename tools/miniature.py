@@ -104,8 +104,9 @@ def people_sheet(made: Tensor) -> Image.Image:
     of the head's three angles is off, as the root of the mean square.
     """
     judge = load_miniature().judge
+    given = reference()
     embedding, numbers = judge(made * 2 - 1)
-    person = F.cosine_similarity(embedding, judge(reference()[None] * 2 - 1)[0])
+    person = F.cosine_similarity(embedding, judge(given[None] * 2 - 1)[0])
     pose = Facts.told(numbers).errors(Facts.of(heads(), [shot.setting for shot in SHOTS]))["pose"]
     lines = [("the person", "who does not exist")]
     lines += [(s.caption, f"identity {i:.2f}, head {p:.1f}°") for s, i, p in zip(SHOTS, person, pose, strict=True)]
@@ -114,7 +115,7 @@ def people_sheet(made: Tensor) -> Image.Image:
     cell = _TILE + GAP
     sheet = Image.new("RGB", (GAP + _COLUMNS * cell, GAP + rows * (cell + 2 * _LINE)), BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for i, (picture, texts) in enumerate(zip([reference(), *made], lines, strict=True)):
+    for i, (picture, texts) in enumerate(zip([given, *made], lines, strict=True)):
         x, y = GAP + i % _COLUMNS * cell, GAP + i // _COLUMNS * (cell + 2 * _LINE)
         sheet.paste(to_picture(picture).resize((_TILE, _TILE), Image.Resampling.BICUBIC), (x, y))
         for n, text in enumerate(texts):
