@@ -9,14 +9,15 @@ import torch
 
 from capface.errors import BadFile
 from capface.flame.builtin import builtin_head
+from capface.flame.edit import angles_of
 from capface.flame.params import HeadParams
 from capface.flame.render import render_head
 from capface.models.miniature import HELD_OUT, PICTURE, load_miniature
-from capface.training.miniature import make, tables
-from capface.training.miniature.capface import hints_of
+from capface.training.miniature import capface, make, tables
+from capface.training.miniature.capface import INEXACT, hints_of, inexact_hints
 from capface.training.miniature.denoiser import prompt_of, vocabulary
 from capface.training.miniature.judge import Facts
-from capface.training.miniature.portraits import Recipe, head_hint, make_portraits
+from capface.training.miniature.portraits import Recipe, head_hint, make_portraits, posed_tokens
 from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
 from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
 
@@ -62,6 +63,8 @@ def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     monkeypatch.setattr(tables, "ROWS", quick)
     assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
     printed = capsys.readouterr().out
+    printed, contrasts = printed.split("| difference |")
+    assert len(re.findall(r"^\|.* − ", contrasts, re.MULTILINE)) == len(tables.CONTRASTS)
     rows = [[cell.strip() for cell in text.split("|")[1:-1]] for text in printed.splitlines() if text.startswith("| ")]
     assert rows[0][2:-1] == list(tables.COLUMNS)
     assert {len(row) for row in rows} == {len(tables.COLUMNS) + 3}
@@ -92,6 +95,27 @@ def test_head_maps_of_a_set_are_those_that_a_node_renders(tmp_path):
     maps = render_head(builtin_head(), heads, SIZE, SIZE)
     assert torch.equal(mask, maps.alpha)
     assert (hint - maps.hint()).abs().max() < 0.03  # they are kept in 8 bits
+
+
+def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        capface, "render_head", lambda model, heads, *size: drawn.append(heads) or render_head(model, heads[:1], *size)
+    )
+    heads = HeadParams.neutral(400)
+    for seed in (1, 1, 2):
+        inexact_hints(heads, torch.Generator().manual_seed(seed))
+    one, same, other = (angles_of(given.rotation) for given in drawn)
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.allclose(one.std(0), torch.full((3,), INEXACT), rtol=0.15)
+    assert one.mean(0).abs().max() < 0.2 * INEXACT
+
+
+def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
+    tokens, angles = torch.randn(2, 16, 96), torch.tensor([[20.0, -5.0, 3.0], [-40.0, 0.0, 0.0]])
+    told = posed_tokens(tokens, angles)
+    assert torch.equal(told[..., 3:], tokens[..., 3:])
+    assert torch.allclose(told[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
 
 
 def test_people_kept_from_training_are_others():

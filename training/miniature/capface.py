@@ -19,7 +19,7 @@ from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from ..schedule import NoiseSchedule
 from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
-from .portraits import fewer_tokens, landmark_dots, placed_tokens
+from .portraits import fewer_tokens, landmark_dots, posed_tokens
 from .recognizer import read_people
 from .scenes import SIZE, SceneSet, sample_scenes
 from .stage import run_stage
@@ -65,12 +65,30 @@ Hints = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Hints and masks of rows of a set."""
 
 
-def choose_hints(scenes: SceneSet, landmarks: bool, inexact: bool) -> Hints:
+@dataclass(frozen=True)
+class Conditions:
+    """What a CapFace is trained with; the defaults make the one that is shipped, others the ablations of the tables."""
+
+    identity: str = "both"
+    """What it is given of the person, out of `objective.IDENTITY` (table 2)."""
+    local_tokens: int = 16
+    """As in `Recipe` (table 3)."""
+    landmarks: bool = False
+    """Whether it is given dots at the landmarks in place of head maps (table 4)."""
+    own_reference: bool = False
+    """Whether the reference is the picture itself, as in the released script (table 5)."""
+    posed: bool = False
+    """Whether tokens tell how the reference holds its head, `posed_tokens` (table 5)."""
+    inexact: bool = False
+    """Whether heads are somewhat off, as fits to photos are (table 5)."""
+
+
+def choose_hints(scenes: SceneSet, conditions: Conditions) -> Hints:
     """What CapFace is given of heads: their maps, dots at their landmarks, or maps of heads that are somewhat off."""
-    if landmarks:
+    if conditions.landmarks:
         points = landmarks_of(scenes)
         return lambda rows, _: (landmark_dots(points[rows]), hints_of(scenes, rows.numpy())[1])
-    if inexact:
+    if conditions.inexact:
         heads = heads_of(scenes)
         return lambda rows, generator: inexact_hints(heads[rows], generator)
     return lambda rows, _: hints_of(scenes, rows.numpy())
@@ -110,21 +128,22 @@ class People:
         return TrainingBatch(self.latents[rows], context, null, hint, mask, self.tokens[reference], global_)
 
 
+def choose_tokens(people: People, conditions: Conditions) -> Tensor:
+    """The local tokens that CapFace is given of every picture, `[N, 16 or fewer, 96]`."""
+    tokens = fewer_tokens(people.tokens, conditions.local_tokens)
+    return posed_tokens(tokens, angles_of(heads_of(people.scenes).rotation)) if conditions.posed else tokens
+
+
 def train_capface(
     people: People,
     base: Base,
     folder: Path,
     name: str,
+    conditions: Conditions = Conditions(),
     *,
     steps: int,
-    identity: str = "both",
-    local_tokens: int = 16,
-    places: bool = False,
-    landmarks: bool = False,
-    own_reference: bool = False,
-    inexact: bool = False,
+    rate: float,
     seed: int,
-    again: int = 0,
     start: TrainedCapFace | None = None,
 ) -> TrainedCapFace:
     """Train a CapFace.
@@ -134,15 +153,10 @@ def train_capface(
         base: ε_θ and its text encoder; frozen.
         folder: Where the state is kept.
         name: Of the stage.
+        conditions: What it is given.
         steps: How many.
-        identity: What it is given of the person, out of `objective.IDENTITY`; the others make the ablations of table 2.
-        local_tokens: As in `Recipe` (table 3).
-        places: As in `Recipe` (table 5).
-        landmarks: Whether it is given dots at the landmarks in place of head maps (table 4).
-        own_reference: Whether the reference is the picture itself, as in the released script.
-        inexact: Whether heads are somewhat off, as fits to photos are (table 5).
+        rate: Highest learning rate.
         seed: Of weights and draws.
-        again: Steps of a second round, which begins with the average and half the learning rate.
         start: A trained network to go on from; by default it starts from the base's encoder.
     """
     torch.manual_seed(seed)
@@ -152,16 +166,11 @@ def train_capface(
     )
     if start is not None:
         trained.load_state_dict(start.state_dict())
-    objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=identity))
-    tokens = fewer_tokens(people.tokens, local_tokens)
-    people = replace(people, tokens=placed_tokens(tokens) if places else tokens)
-    hints = choose_hints(people.scenes, landmarks, inexact)
+    objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=conditions.identity))
+    people = replace(people, tokens=choose_tokens(people, conditions))
+    hints = choose_hints(people.scenes, conditions)
 
     def make(generator: torch.Generator) -> TrainingBatch:
-        return people.batch(base, hints, own_reference, generator)
+        return people.batch(base, hints, conditions.own_reference, generator)
 
-    averaged = run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
-    if again:
-        trained.load_state_dict(averaged.state_dict())
-        averaged = run_stage(f"{name}-again", objective, make, folder, steps=again, rate=5e-4, seed=seed + 100)
-    return averaged
+    return run_stage(name, objective, make, folder, steps=steps, rate=rate, seed=seed)

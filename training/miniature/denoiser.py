@@ -114,14 +114,28 @@ class _Denoising(nn.Module):
         return {"loss": loss, "noise": errors.mean(), "timesteps": timesteps, "errors": errors.detach()}
 
 
-def train_denoiser(prompts: Prompts, latents: Tensor, folder: Path, *, steps: int, seed: int) -> Base:
-    """Train the base model on latents and prompts, the prompt left out for one in ten, for guidance."""
+def train_denoiser(
+    prompts: Prompts, latents: Tensor, folder: Path, name: str, *, steps: int, seed: int, start: Base | None = None
+) -> Base:
+    """Train the base model on latents and prompts, the prompt left out for one in ten, for guidance.
+
+    Args:
+        prompts: Of the pictures.
+        latents: `[N, 8, 16, 16]`
+        folder: Where the state is kept.
+        name: Of the stage.
+        steps: How many.
+        seed: Of weights and draws.
+        start: A trained one to go on from.
+    """
     torch.manual_seed(seed)
     objective = _Denoising()
+    if start is not None:
+        objective.trained.load_state_dict(start.state_dict())
 
     def make(generator: torch.Generator) -> Tensors:
         rows = torch.randint(len(latents), (BATCH,), generator=generator)
         kept = torch.rand(BATCH, 1, generator=generator) >= TEXT_DROPOUT
         return Tensors({"latents": latents[rows], "tokens": prompts(rows, generator) * kept})
 
-    return run_stage("denoiser", objective, make, folder, steps=steps, rate=1e-3, seed=seed)
+    return run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)

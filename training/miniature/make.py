@@ -22,11 +22,17 @@ from .recognizer import Sights, train_recognizer
 from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_pose_told, print_tables
 
-STEPS = {"autoencoder": 5000, "recognizer": 3500, "denoiser": 2400, "capface": 2800, "again": 2000, "judge": 2500}
-"""Steps of each stage, `again` those of CapFace's second round; `--effort` scales them."""
+STEPS = {
+    "autoencoder": 5000, "recognizer": 3500, "judge": 2500,
+    "denoiser": 2400, "capface": 2800, "capface-2": 2000, "denoiser-2": 4000, "capface-3": 2000,
+}  # fmt: skip
+"""Steps of each stage; `--effort` scales them. Those with a number go on with the network of that name."""
 ABLATION = 4
 """A network for rows of the tables goes on from the trained one for `capface` steps divided by this."""
-SEEDS = {"autoencoder": 1, "recognizer": 2, "denoiser": 3, "capface": 4, "judge": 11}
+SEEDS = {
+    "autoencoder": 1, "recognizer": 2, "judge": 11,
+    "denoiser": 3, "capface": 4, "capface-2": 104, "denoiser-2": 103, "capface-3": 204,
+}  # fmt: skip
 PEOPLE, VIEWS = 1400, 8
 
 
@@ -68,6 +74,10 @@ def main(arguments: list[str]) -> int:
     state = PartialState(cpu=not torch.cuda.is_available())
     torch.set_num_threads(max(processes() // state.num_processes, 1))
     steps = {name: max(round(count * options.effort), 1) for name, count in STEPS.items()}
+
+    def length(name: str) -> dict[str, int]:
+        return {"steps": steps[name], "seed": SEEDS[name]}
+
     folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     clock = Clock(folder / "minutes.txt")
@@ -77,14 +87,16 @@ def main(arguments: list[str]) -> int:
         scenes = SceneSet(folder / "pictures", range(options.people), options.views, processes())
 
     sights = Sights(scenes)
-    autoencoder = train_autoencoder(scenes, folder, steps=steps["autoencoder"], seed=SEEDS["autoencoder"])
-    recognizer = train_recognizer(sights, folder, steps=steps["recognizer"], seed=SEEDS["recognizer"])
+    autoencoder = train_autoencoder(scenes, folder, **length("autoencoder"))
+    recognizer = train_recognizer(sights, folder, **length("recognizer"))
     latents, prompts = latents_of(scenes, autoencoder), Prompts(scenes)
-    base = train_denoiser(prompts, latents, folder, steps=steps["denoiser"], seed=SEEDS["denoiser"])
     people = People.read(scenes, latents, prompts, recognizer)
-    length = {"steps": steps["capface"], "again": steps["again"]}
-    trained = train_capface(people, base, folder, "capface", seed=SEEDS["capface"], **length)
-    judge = train_judge(sights, latents, autoencoder, folder, steps=steps["judge"], seed=SEEDS["judge"])
+    base = train_denoiser(prompts, latents, folder, "denoiser", **length("denoiser"))
+    trained = train_capface(people, base, folder, "capface", **length("capface"), rate=1e-3)
+    trained = train_capface(people, base, folder, "capface-2", **length("capface-2"), rate=5e-4, start=trained)
+    base = train_denoiser(prompts, latents, folder, "denoiser-2", **length("denoiser-2"), start=base)
+    trained = train_capface(people, base, folder, "capface-3", **length("capface-3"), rate=5e-4, start=trained)
+    judge = train_judge(sights, latents, autoencoder, folder, **length("judge"))
     miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, judge)
     about = {
         "format": "pt",
@@ -104,9 +116,9 @@ def main(arguments: list[str]) -> int:
     if not options.tables:
         return 0
     apart = {}
-    for name, what in ABLATIONS.items() if options.ablations else ():
-        what = {**what, "steps": max(steps["capface"] // ABLATION, 1), "seed": SEEDS["capface"], "start": trained}
-        apart[name] = train_capface(people, base, folder, f"capface-{name}", **what)
+    short = {"steps": max(steps["capface"] // ABLATION, 1), "seed": SEEDS["capface"], "rate": 1e-3, "start": trained}
+    for name, conditions in ABLATIONS.items() if options.ablations else ():
+        apart[name] = train_capface(people, base, folder, f"capface-{name}", conditions, **short)
     if state.is_main_process:
         torch.set_num_threads(processes())  # the others have ended
         print_pose_told(people)

@@ -38,8 +38,6 @@ class Recipe:
     """Share of the schedule, from its start, in which π⋆ acts alone (figure 8)."""
     local_tokens: int = 16
     """How many there are: the grid of 4 × 4, or its means over 2 × 2 (table 3)."""
-    places: bool = False
-    """Whether the tokens say where they are, `placed_tokens`."""
     landmarks: bool = False
     """Whether the hint is the 68 landmarks as dots instead of the three maps (table 4)."""
     eta: float = ETA
@@ -70,9 +68,9 @@ def fewer_tokens(tokens: Tensor, count: int) -> Tensor:
     return F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), new).flatten(2).transpose(1, 2)
 
 
-def placed_tokens(tokens: Tensor) -> Tensor:
-    """Tokens `[B, N, C]` that say where in the grid they are, as CLIP's do: one of the first N channels stands out."""
-    return tokens + 2 * torch.eye(*tokens.shape[1:]).to(tokens)
+def posed_tokens(tokens: Tensor, angles: Tensor) -> Tensor:
+    """Tokens `[B, N, C]` that tell how the head in their picture is held, by its yaw, pitch and roll in degrees, `[B, 3]`."""
+    return torch.cat([angles[:, None].expand(-1, tokens.shape[1], -1) / 10, tokens[..., 3:]], dim=-1)
 
 
 @torch.no_grad()
@@ -83,6 +81,7 @@ def make_portraits(
     references: Tensor | None,
     recipe: Recipe = Recipe(),
     seed: int = 0,
+    poses: Tensor | None = None,
 ) -> Tensor:
     """Make portraits.
 
@@ -93,6 +92,7 @@ def make_portraits(
         references: Pictures of who shall be seen, `[B, 3, H, W]` in −1..1, or None for nobody.
         recipe: How.
         seed: Of the noise.
+        poses: How the references hold their heads, for a network whose tokens tell it, `posed_tokens`.
 
     Returns:
         RGB `[B, 3, 128, 128]` in 0..1.
@@ -103,7 +103,7 @@ def make_portraits(
     if references is not None and any(recipe.parts):
         global_, local = m.recognizer(references)
         local = fewer_tokens(local, recipe.local_tokens)
-        local = placed_tokens(local) if recipe.places else local
+        local = local if poses is None else posed_tokens(local, poses)
         tokens = m.tokens(local, global_[:, None])
         factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
         identity = tokens * factors[:, None]

@@ -18,7 +18,7 @@ from ...flame.params import HeadParams
 from ...flame.people import draw_people
 from ...models.miniature import PICTURE, Miniature
 from ..objective import TrainedCapFace
-from .capface import People
+from .capface import Conditions, People
 from .judge import Facts
 from .portraits import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene, sample_scenes
@@ -86,17 +86,26 @@ class Row:
 
 
 ABLATIONS = {
-    "neither": {"identity": "none"},
-    "global": {"identity": "global"},
-    "local": {"identity": "local"},
-    "both": {},
-    "few": {"local_tokens": 4},
-    "landmarks": {"identity": "none", "landmarks": True},
-    "own": {"own_reference": True},
-    "placed": {"own_reference": True, "places": True},
-    "inexact": {"own_reference": True, "places": True, "inexact": True},
+    "neither": Conditions(identity="none"),
+    "global": Conditions(identity="global"),
+    "local": Conditions(identity="local"),
+    "both": Conditions(),
+    "few": Conditions(local_tokens=4),
+    "landmarks": Conditions(identity="none", landmarks=True),
+    "own": Conditions(own_reference=True),
+    "posed": Conditions(own_reference=True, posed=True),
+    "inexact": Conditions(own_reference=True, inexact=True),
+    "posed-inexact": Conditions(own_reference=True, posed=True, inexact=True),
 }
 """Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
+LEARNED = (
+    ("learned from another picture", "both"),
+    ("learned from the picture itself", "own"),
+    ("the picture itself, tokens that tell its pose", "posed"),
+    ("the picture itself, heads that are off", "inexact"),
+    ("the picture itself, tokens that tell its pose, heads that are off", "posed-inexact"),
+)
+"""What could make identity cost pose (table 5), and the network that learned so."""
 ROWS = (
     Row("–", "drawn target (attainable)", None),
     Row("–", "no CapFace", Recipe(strength=0.0)),
@@ -109,16 +118,7 @@ ROWS = (
     Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks", apart=True),
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
     *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
-    *(
-        Row("5", f"{how}: τ = {tau}", Recipe(tau=tau, places="places" in ABLATIONS[model]), model, apart=True)
-        for how, model in (
-            ("learned from another picture", "both"),
-            ("learned from the picture itself", "own"),
-            ("learned from the picture itself, tokens with places", "placed"),
-            ("learned from the picture itself, tokens with places, inexact heads", "inexact"),
-        )
-        for tau in (0, 500, 1000)
-    ),
+    *(Row("5", f"{how}: τ = {tau}", Recipe(tau=tau), model, apart=True) for how, model in LEARNED for tau in (0, 500, 1000)),
     Row("6", "no head control", Recipe()),
     Row("6", "+ π⋆, α = 0.3", Recipe(alpha=0.3)),
     Row("6", "+ π⋆, α = 0.5", Recipe(alpha=0.5)),
@@ -126,6 +126,19 @@ ROWS = (
     Row("–", "another person's reference", Recipe(), swapped=True),
 )
 """The rows; where a network was trained without something, it makes its row, else the whole one with it left out."""
+CONTRASTS = (
+    ("global only", "neither"),
+    ("local only", "global only"),
+    ("both", "local only"),
+    ("16 local tokens", "4 local tokens"),
+    ("3D maps", "landmarks"),
+    ("τ = 1000", "τ = 0"),
+    *((f"{how}: τ = 1000", f"{how}: τ = 0") for how, _ in LEARNED),
+    ("+ π⋆, α = 0.3", "no head control"),
+    ("+ π⋆, α = 0.5", "no head control"),
+    ("head alone for the first 30 %", "no head control"),
+)
+"""Names of rows that are compared person by person."""
 
 
 def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
@@ -158,11 +171,14 @@ def make_row(row: Row, trial: Trial, miniature: Miniature, seed: int = 0) -> Ten
     if row.recipe is None:
         return trial.truth
     hint = head_hint(trial.heads, row.recipe.landmarks)
-    references = trial.references[trial.swapped] if row.swapped else trial.references
+    whose = trial.swapped if row.swapped else list(range(len(hint)))
+    references, poses = trial.references[whose], trial.seen[whose]
+    posed = row.model in ABLATIONS and ABLATIONS[row.model].posed
     parts = []
     for i in range(0, len(hint), BATCH):
         rows = slice(i, i + BATCH)
-        parts.append(make_portraits(miniature, hint[rows], trial.prompts[rows], references[rows], row.recipe, seed + i))
+        given = hint[rows], trial.prompts[rows], references[rows]
+        parts.append(make_portraits(miniature, *given, row.recipe, seed + i, poses[rows] if posed else None))
     return torch.cat(parts)
 
 
@@ -196,8 +212,8 @@ def _columns(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], people: range) -> dict[str, dict[str, Tensor]]:
-    """Make and judge all rows, and print them; gives the figures by the rows' tables and names.
+def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], people: range) -> None:
+    """Make and judge all rows, and print them.
 
     Args:
         miniature: The networks.
@@ -217,9 +233,18 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         key = (trained, row.recipe, row.swapped)
         if key not in judged:  # some rows stand in several tables
             judged[key] = judge_row(row, trial, make_row(row, trial, network), miniature)
-        figures[f"{row.table} {row.name}"] = found = judged[key]
+        figures[row.name] = found = judged[key]
         print(line(row, found, trained is not None), flush=True)
-    return figures
+    print_contrasts(figures)
+
+
+def print_contrasts(figures: dict[str, dict[str, Tensor]]) -> None:
+    """Print how much CONTRASTS differ, by the figures of rows' names: people differ more among each other than rows do."""
+    print("", _columns("difference", *COLUMNS), _columns(*["---"] * (len(COLUMNS) + 1)), sep="\n")
+    for one, other in CONTRASTS:
+        if one in figures and other in figures:
+            cells = ("{:+.3f} ± {:.3f}".format(*interval(figures[one][c] - figures[other][c])) for c in COLUMNS)
+            print(_columns(f"{one} − {other}", *cells), flush=True)
 
 
 def pose_told(features: Tensor, angles: Tensor) -> Tensor:
