@@ -92,18 +92,12 @@ ABLATIONS = {
     "both": Conditions(),
     "few": Conditions(local_tokens=4),
     "landmarks": Conditions(identity="none", landmarks=True),
-    "own": Conditions(own_reference=True),
-    "posed": Conditions(own_reference=True, posed=True),
-    "inexact": Conditions(own_reference=True, inexact=True),
     "posed-inexact": Conditions(own_reference=True, posed=True, inexact=True),
 }
 """Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 LEARNED = (
     ("learned from another picture", "both"),
-    ("learned from the picture itself", "own"),
-    ("the picture itself, tokens that tell its pose", "posed"),
-    ("the picture itself, heads that are off", "inexact"),
-    ("the picture itself, tokens that tell its pose, heads that are off", "posed-inexact"),
+    ("from the picture itself, tokens that tell its pose, heads that are off", "posed-inexact"),
 )
 """What could make identity cost pose (table 5), and the network that learned so."""
 ROWS = (
