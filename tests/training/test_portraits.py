@@ -38,7 +38,7 @@ def portraits(miniature, trial):
     def make(light=None, setting=None, swapped=False, **recipe):
         heads = trial.heads if light is None else trial.heads.replace(light=light_named(light).expand(PEOPLE, -1, -1))
         prompts = trial.prompts if setting is None else [", ".join(setting.words())] * PEOPLE
-        references = trial.references[trial.swapped] if swapped else trial.references
+        references = trial.references[trial.whose(swapped)]
         made = make_portraits(miniature, head_hint(heads), prompts, references, replace(RECIPE, **recipe))
         return made * 2 - 1
 
@@ -105,6 +105,7 @@ def test_likeness_rises_with_tau(likeness, trial, portraits):
 def test_alpha_helps_the_head(miniature, trial, portraits):
     without, more = (errors(miniature, trial, portraits(alpha=a)) for a in (0.0, 0.5))
     print(without, more)
+    assert more["pose"] < without["pose"]
     assert more["light"] < without["light"]
     without, more = (errors(miniature, trial, portraits(strength=0.25, alpha=a)) for a in (0.0, 0.5))
     print(without, more)

@@ -21,7 +21,7 @@ from .autoencoder import pictures_of
 from .denoiser import WEIGHTING, Base, Prompts
 from .portraits import fewer_tokens, landmark_dots, posed_tokens
 from .recognizer import read_people
-from .scenes import SIZE, SceneSet, sample_scenes
+from .scenes import SIZE, SceneSet
 from .stage import run_stage
 
 BATCH = 24
@@ -42,14 +42,9 @@ def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.cat([normal, albedo, albedo * shading * head], dim=1), head
 
 
-def heads_of(scenes: SceneSet) -> HeadParams:
-    """The heads of a set."""
-    return HeadParams.cat([scene.head for scene in sample_scenes(scenes.people, scenes.views)])
-
-
 def landmarks_of(scenes: SceneSet) -> Tensor:
     """The 68 landmarks of a set's heads in pixels, `[N, 68, 2]`."""
-    heads = heads_of(scenes)
+    heads = scenes.heads
     parts = [heads[i : i + 256] for i in range(0, len(scenes), 256)]
     return torch.cat([landmark_pixels(builtin_head(), part, SIZE, SIZE) for part in parts])
 
@@ -89,8 +84,7 @@ def choose_hints(scenes: SceneSet, conditions: Conditions) -> Hints:
         points = landmarks_of(scenes)
         return lambda rows, _: (landmark_dots(points[rows]), hints_of(scenes, rows.numpy())[1])
     if conditions.inexact:
-        heads = heads_of(scenes)
-        return lambda rows, generator: inexact_hints(heads[rows], generator)
+        return lambda rows, generator: inexact_hints(scenes.heads[rows], generator)
     return lambda rows, _: hints_of(scenes, rows.numpy())
 
 
@@ -131,7 +125,7 @@ class People:
 def choose_tokens(people: People, conditions: Conditions) -> Tensor:
     """The local tokens that CapFace is given of every picture, `[N, 16 or fewer, 96]`."""
     tokens = fewer_tokens(people.tokens, conditions.local_tokens)
-    return posed_tokens(tokens, angles_of(heads_of(people.scenes).rotation)) if conditions.posed else tokens
+    return posed_tokens(tokens, angles_of(people.scenes.heads.rotation)) if conditions.posed else tokens
 
 
 def train_capface(

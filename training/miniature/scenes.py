@@ -4,6 +4,7 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,11 @@ class SceneSet:
 
     def __len__(self):
         return len(self.people)
+
+    @cached_property
+    def heads(self) -> HeadParams:
+        """The heads of all pictures, as they were before they were drawn."""
+        return HeadParams.cat([scene.head for scene in sample_scenes(self.people, self.views)])
 
 
 def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:

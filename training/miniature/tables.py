@@ -21,7 +21,7 @@ from ..objective import TrainedCapFace
 from .capface import Conditions, People
 from .judge import Facts
 from .portraits import Recipe, head_hint, make_portraits
-from .scenes import Scene, sample_scene, sample_scenes
+from .scenes import Scene, sample_scene
 
 COLUMNS = ("ID E", "ID R", "pose", "pull", "position", "light", "face L1", "prompt")
 """`pull` is how far heads are turned from where they should look to where the reference looks: 0 not at all, 1 all the way."""
@@ -52,6 +52,10 @@ class Trial:
         order = list(range(len(people)))
         held = angles_of(torch.cat([scene.head.rotation for scene in seen]))
         return cls(drawn[0] * 2 - 1, targets, drawn[1], held, order[1:] + order[:1])
+
+    def whose(self, swapped: bool) -> list[int]:
+        """Whose reference each portrait is given: everybody's own, or another person's."""
+        return self.swapped if swapped else list(range(len(self.targets)))
 
     @property
     def heads(self) -> HeadParams:
@@ -141,7 +145,7 @@ def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dic
     The donor figures, of swapped rows alone, are the similarity to whom the head is of.
     """
     pictures = made * 2 - 1
-    whose = trial.swapped if row.swapped else list(range(len(made)))
+    whose = trial.whose(row.swapped)
     given = trial.references[whose]
     figures = {}
     for name, recognizer in (("E", miniature.recognizer), ("R", miniature.judge)):
@@ -165,9 +169,9 @@ def make_row(row: Row, trial: Trial, miniature: Miniature, seed: int = 0) -> Ten
     if row.recipe is None:
         return trial.truth
     hint = head_hint(trial.heads, row.recipe.landmarks)
-    whose = trial.swapped if row.swapped else list(range(len(hint)))
+    whose = trial.whose(row.swapped)
     references, poses = trial.references[whose], trial.seen[whose]
-    posed = row.model in ABLATIONS and ABLATIONS[row.model].posed
+    posed = ABLATIONS.get(row.model, Conditions()).posed
     parts = []
     for i in range(0, len(hint), BATCH):
         rows = slice(i, i + BATCH)
@@ -256,21 +260,14 @@ def pose_told(features: Tensor, angles: Tensor) -> Tensor:
     return 1 - error.pow(2).sum(0) / y[fitted:].pow(2).sum(0)
 
 
-def print_pose_told(people: People, count: int = 6400) -> dict[str, Tensor]:
-    """Print how much of yaw, pitch and roll can be read from what CapFace is given of a person; gives the shares by name."""
-    scenes = people.scenes
-    drawn = sample_scenes(scenes.people[:count], scenes.views[:count])
-    angles = angles_of(torch.cat([scene.head.rotation for scene in drawn]))
+def print_pose_told(people: People, count: int = 6400) -> None:
+    """Print how much of yaw, pitch and roll can be read from what CapFace is given of a person."""
+    angles = angles_of(people.scenes.heads.rotation[:count])
     tokens = people.tokens[:count]
     features = {"embedding": people.embeddings[:count], "mean of tokens": tokens.mean(1), "tokens in order": tokens.flatten(1)}
-    shares = {name: pose_told(feature, angles) for name, feature in features.items()}
-    for name, share in shares.items():
-        print(
-            f"{name}: a linear reading explains "
-            + ", ".join(f"{s:.2f}" for s in share)
-            + " of yaw's, pitch's and roll's variance"
-        )
-    return shares
+    for name, feature in features.items():
+        shares = ", ".join(f"{share:.2f}" for share in pose_told(feature, angles))
+        print(f"{name}: a linear reading explains {shares} of yaw's, pitch's and roll's variance")
 
 
 def interval(values: Tensor) -> tuple[float, float]:
