@@ -25,8 +25,6 @@ from .scenes import SIZE, SceneSet
 from .stage import run_stage
 
 BATCH = 24
-INEXACT = 6.0
-"""Standard deviation in degrees by which inexact heads are off, in yaw, pitch and roll."""
 HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
 SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
 
@@ -49,9 +47,15 @@ def landmarks_of(scenes: SceneSet) -> Tensor:
     return torch.cat([landmark_pixels(builtin_head(), part, SIZE, SIZE) for part in parts])
 
 
-def inexact_hints(heads: HeadParams, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of heads turned by INEXACT degrees by chance."""
-    angles = angles_of(heads.rotation) + INEXACT * torch.randn(heads.batch, 3, generator=generator)
+def inexact_hints(heads: HeadParams, degrees: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of heads turned by chance.
+
+    Args:
+        heads: The heads.
+        degrees: Standard deviation of what is added to yaw, pitch and roll.
+        generator: Of the turns.
+    """
+    angles = angles_of(heads.rotation) + degrees * torch.randn(heads.batch, 3, generator=generator)
     maps = render_head(builtin_head(), heads.replace(rotation=rotation_of(angles)), SIZE, SIZE)
     return maps.hint(), maps.alpha
 
@@ -74,17 +78,17 @@ class Conditions:
     """Whether the reference is the picture itself, as in the released script (table 5)."""
     posed: bool = False
     """Whether tokens tell how the reference holds its head, `posed_tokens` (table 5)."""
-    inexact: bool = False
-    """Whether heads are somewhat off, as fits to photos are (table 5)."""
+    inexact: float = 0.0
+    """By how many degrees heads are off, as fits to photos are, see `inexact_hints` (table 5)."""
 
 
 def choose_hints(scenes: SceneSet, conditions: Conditions) -> Hints:
-    """What CapFace is given of heads: their maps, dots at their landmarks, or maps of heads that are somewhat off."""
+    """What CapFace is given of heads: their maps, dots at their landmarks, or maps of heads that are off."""
     if conditions.landmarks:
         points = landmarks_of(scenes)
         return lambda rows, _: (landmark_dots(points[rows]), hints_of(scenes, rows.numpy())[1])
     if conditions.inexact:
-        return lambda rows, generator: inexact_hints(scenes.heads[rows], generator)
+        return lambda rows, generator: inexact_hints(scenes.heads[rows], conditions.inexact, generator)
     return lambda rows, _: hints_of(scenes, rows.numpy())
 
 

@@ -96,14 +96,18 @@ ABLATIONS = {
     "both": Conditions(),
     "few": Conditions(local_tokens=4),
     "landmarks": Conditions(identity="none", landmarks=True),
-    "posed-inexact": Conditions(own_reference=True, posed=True, inexact=True),
+    "posed": Conditions(own_reference=True, posed=True),
+    "inexact": Conditions(own_reference=True, inexact=20.0),
+    "posed-inexact": Conditions(own_reference=True, posed=True, inexact=20.0),
 }
 """Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
 LEARNED = (
     ("learned from another picture", "both"),
-    ("from the picture itself, tokens that tell its pose, heads that are off", "posed-inexact"),
+    ("learned from itself, tokens that tell its pose", "posed"),
+    ("learned from itself, heads 20° off", "inexact"),
+    ("learned from itself, tokens that tell its pose, heads 20° off", "posed-inexact"),
 )
-"""What could make identity cost pose (table 5), and the network that learned so."""
+"""What could make identity cost pose (table 5), and the network that learned so: what its references were, and its heads."""
 ROWS = (
     Row("–", "drawn target (attainable)", None),
     Row("–", "no CapFace", Recipe(strength=0.0)),
@@ -132,6 +136,7 @@ CONTRASTS = (
     ("3D maps", "landmarks"),
     ("τ = 1000", "τ = 0"),
     *((f"{how}: τ = 1000", f"{how}: τ = 0") for how, _ in LEARNED),
+    (f"{LEARNED[-1][0]}: τ = 1000", f"{LEARNED[-2][0]}: τ = 1000"),
     ("+ π⋆, α = 0.3", "no head control"),
     ("+ π⋆, α = 0.5", "no head control"),
     ("head alone for the first 30 %", "no head control"),
