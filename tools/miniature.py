@@ -77,19 +77,20 @@ def portraits_in_plain_torch(miniature: Miniature) -> Tensor:
 
 
 def portraits_in_comfyui(client: ComfyClient) -> Tensor:
-    """The same through the nodes: workflows/api/miniature.json, queued once for each shot.
+    """The same through the nodes: workflows/api/miniature.json, queued once for each shot, each from noise of its own.
 
     Raises:
         ComfyError: if a run fails.
     """
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     made = []
-    for shot in SHOTS:
+    for seed, shot in enumerate(SHOTS):
         prompt = copy.deepcopy(workflow)
         nodes = {node["class_type"]: node["inputs"] for node in reversed(prompt.values())}
         nodes["CapFaceSyntheticPerson"].update(person=PERSON, shirt=SETTING.shirt, background=SETTING.background)
         nodes["CapFaceEditHead"].update(_LEVEL | shot.changes)
         nodes["CLIPTextEncode"]["text"] = ", ".join(shot.setting.words())
+        nodes["KSampler"]["seed"] = seed
         _, (image,) = client.make(prompt)
         with Image.open(io.BytesIO(image)) as picture:
             made.append(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255)
