@@ -3,7 +3,12 @@
 They stand in for photos where nobody's may be used: to train and to judge the miniature, and to try the pack without a file.
 """
 
-from .draw import draw_people
+from .backdrop import backdrop
+from .draw import draw_people, draw_surfaces
 from .person import BACKGROUNDS, LIGHTS, SHIRTS, Person, Setting, light_named
+from .surfaces import Surfaces
 
-__all__ = ["BACKGROUNDS", "LIGHTS", "SHIRTS", "Person", "Setting", "draw_people", "light_named"]
+__all__ = [
+    "BACKGROUNDS", "LIGHTS", "SHIRTS", "Person", "Setting", "Surfaces",
+    "backdrop", "draw_people", "draw_surfaces", "light_named",
+]  # fmt: skip

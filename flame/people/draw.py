@@ -4,6 +4,7 @@ Conventions: as in `render.py`; the picture is albedo times shading, clamped to 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from . import parts
 from .backdrop import backdrop
 from .person import GLASSES, HAIR_COLOURS, SHIRTS, Person, Setting
 from .skin import skin
+from .surfaces import Surfaces
 
 
 def draw_people(
@@ -42,12 +44,41 @@ def draw_people(
     Returns:
         RGB `[B, 3, size, size]` in 0..1.
     """
+    return draw_surfaces(people, heads, settings, size, supersampling)[0]
+
+
+def draw_surfaces(
+    people: Sequence[Person], heads: HeadParams, settings: Sequence[Setting], size: int, supersampling: int = 2
+) -> tuple[Tensor, Surfaces]:
+    """Pictures of people, and what they show without light, shirt and background; the arguments are those of `draw_people`."""
     side = size * supersampling
-    pictures = [
-        _draw(person, heads[i : i + 1], setting, side)
-        for i, (person, setting) in enumerate(zip(people, settings, strict=True))
-    ]
-    return F.avg_pool2d(torch.stack(pictures), supersampling)
+    pictures, paints, normals = [], [], []
+    for i, (person, setting) in enumerate(zip(people, settings, strict=True)):
+        seen = _see(person, heads[i : i + 1], setting, side)
+        picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
+        picture[:, seen.samples] = (seen.albedo * shade(seen.normal, heads.light[i])).clamp(0, 1)
+        pictures.append(picture.view(3, side, side))
+        paint = picture.new_zeros(8, side * side)
+        paint[:3, seen.samples] = seen.albedo * (seen.shirt == 0)
+        paint[3, seen.samples] = seen.shirt
+        paint[4, seen.samples] = 1
+        paint[5:, seen.samples] = seen.normal
+        paint, normal = F.avg_pool2d(paint.view(8, side, side), supersampling).split((5, 3))
+        paints.append(paint)
+        normals.append(normal / paint[4].clamp(min=1e-6))
+    surfaces = Surfaces(
+        (torch.stack(paints) * 255).round().to(torch.uint8), (torch.stack(normals) * 127).round().to(torch.int8)
+    )
+    return F.avg_pool2d(torch.stack(pictures), supersampling), surfaces
+
+
+class _Seen(NamedTuple):
+    """The samples of a picture that show no background."""
+
+    samples: Tensor  # [N] their indices in the flat picture
+    normal: Tensor  # [3, N]
+    albedo: Tensor  # [3, N]
+    shirt: Tensor  # [N] the albedo of a white shirt where there is one, else 0
 
 
 class _Scene(NamedTuple):
@@ -56,31 +87,30 @@ class _Scene(NamedTuple):
     vertices: Tensor  # [V, 3] head space
     normals: Tensor  # [V, 3]
     colours: Tensor  # [V, 3], not used on the head, which has a texture
+    shirt: Tensor  # [V] as in _Seen
     faces: Tensor  # [F, 3], those that may be seen
     number: Tensor  # [F] of each face before the unseen ones were left out
 
 
-def _draw(person: Person, head: HeadParams, setting: Setting, side: int) -> Tensor:
+def _see(person: Person, head: HeadParams, setting: Setting, side: int) -> _Seen:
     model = builtin_head()
     scene = _build(person, head, setting)
     face, weights = rasterize(
         frame_to_ndc(project(scene.vertices[None], head.camera), side, side), scene.faces, side, side
     )
-    pixels = (face.view(-1) >= 0).nonzero().squeeze(1)
-    nearest, weights = face.view(-1)[pixels], weights.view(-1, 3)[pixels]
-    corners = scene.faces[nearest]
-    normal = (scene.normals[corners] * weights[..., None]).sum(1).T
+    samples = (face.view(-1) >= 0).nonzero().squeeze(1)
+    nearest, weights = face.view(-1)[samples], weights.view(-1, 3)[samples].T.contiguous()
+    # [3 corners, 7 attributes, F], gathered at the samples' faces; channels first is the fast order, as in render.py
+    corners = torch.cat([scene.normals, scene.colours, scene.shirt[:, None]], dim=1)[scene.faces].permute(1, 2, 0)
+    seen_at = corners.flatten(0, 1).index_select(1, nearest).view(3, 7, -1)
+    normal, albedo, shirt = (seen_at * weights[:, None]).sum(0).split([3, 3, 1])
     normal = torch.where(normal[2] < 0, -normal, normal)  # sheets seen from behind
-    albedo = (scene.colours[corners] * weights[..., None]).sum(1).T
 
     number = scene.number[nearest]
     on_head = (number < len(model.faces)).nonzero().squeeze(1)
-    uv = (model.uv[model.uv_faces[number[on_head]]] * weights[on_head, :, None]).sum(1)
+    uv = (model.uv[model.uv_faces[number[on_head]]] * weights[:, on_head].T[..., None]).sum(1)
     albedo[:, on_head] = sample_texture(skin(person), uv.T)
-
-    picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
-    picture[:, pixels] = (albedo * shade(normal, head.light[0])).clamp(0, 1)
-    return picture.view(3, side, side)
+    return _Seen(samples, normal, albedo, shirt[0])
 
 
 def _build(person: Person, head: HeadParams, setting: Setting) -> _Scene:
@@ -91,7 +121,10 @@ def _build(person: Person, head: HeadParams, setting: Setting) -> _Scene:
     neck = bare[head_mesh().upper[-1]].mean(0) * torch.tensor([0.0, 1.0, 1.0])
 
     meshes = [(bare, model.faces, torch.zeros_like(bare), False)]
-    for part in (*_worn(person), parts.shoulders(neck.numpy(), np.array(SHIRTS[setting.shirt]))):
+    shirt = parts.shoulders(neck.numpy())
+    white = torch.from_numpy(shirt.colours[:, 0].copy()).float()
+    shirt = replace(shirt, colours=shirt.colours * SHIRTS[setting.shirt])
+    for part in (*_worn(person), shirt):
         vertices = torch.from_numpy(part.vertices).float()
         if part.turns:  # v' = R (v − J) + J about the head's root
             vertices = (vertices - root) @ R.T + root
@@ -108,6 +141,7 @@ def _build(person: Person, head: HeadParams, setting: Setting) -> _Scene:
         torch.cat([mesh[0] for mesh in meshes]),
         torch.cat([vertex_normals(vertices[None], triangles)[0] for vertices, triangles, _, _ in meshes]),
         torch.cat([mesh[2] for mesh in meshes]),
+        torch.cat([torch.zeros(offset - len(white)), white]),
         torch.cat(faces)[number],
         number,
     )

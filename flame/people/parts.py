@@ -129,8 +129,8 @@ def glasses(rest: np.ndarray, colour: np.ndarray) -> Part:
     return Part(vertices, faces, np.array(np.broadcast_to(colour, vertices.shape)))
 
 
-def shoulders(neck: np.ndarray, colour: np.ndarray) -> Part:
-    """A torso in a shirt below the middle `neck [3]` of the neck's end."""
+def shoulders(neck: np.ndarray) -> Part:
+    """A torso in a white shirt below the middle `neck [3]` of the neck's end."""
     down = np.array([0.052, 0.034, 0.012, -0.015, -0.055, -0.120, -0.400])
     wide = np.array([0.064, 0.078, 0.120, 0.172, 0.205, 0.218, 0.215])
     deep = np.array([0.058, 0.068, 0.080, 0.092, 0.104, 0.118, 0.122])
@@ -139,7 +139,7 @@ def shoulders(neck: np.ndarray, colour: np.ndarray) -> Part:
         [wide[:, None] * np.sin(turn), down[:, None] + 0 * turn, deep[:, None] * np.cos(turn) - 0.012], axis=-1
     )
     shade = np.concatenate([[0.72, 0.86], np.ones(len(down) - 2)])[:, None, None]
-    colours = np.broadcast_to(colour * shade, place.shape)
+    colours = np.broadcast_to(shade, place.shape)
     return Part((place + neck).reshape(-1, 3), _grid(*place.shape[:2]), colours.reshape(-1, 3), sheet=True, turns=False)
 
 

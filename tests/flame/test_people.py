@@ -8,7 +8,17 @@ import torch
 from capface.flame.builtin import builtin_head
 from capface.flame.edit import rotation_of
 from capface.flame.params import HeadParams
-from capface.flame.people import BACKGROUNDS, LIGHTS, SHIRTS, Person, Setting, draw_people, light_named
+from capface.flame.people import (
+    BACKGROUNDS,
+    LIGHTS,
+    SHIRTS,
+    Person,
+    Setting,
+    backdrop,
+    draw_people,
+    draw_surfaces,
+    light_named,
+)
 from capface.flame.people.person import GLASSES, HAIR_COLOURS, HAIR_STYLES
 from capface.flame.render import landmark_pixels, render_head
 
@@ -106,6 +116,23 @@ def test_light_falls_from_where_it_is_said_to():
     assert sides["left"][0] > 1.4 * sides["left"][1]
     assert sides["right"][1] > 1.4 * sides["right"][0]
     assert abs(sides["front"][0] / sides["front"][1] - 1) < 0.15
+
+
+def test_surfaces_give_the_pictures_that_other_lights_shirts_and_places_make():
+    people, settings = [Person.sample(i) for i in range(6)], [Setting.sample(i) for i in range(6)]
+    others = [Setting(shirt, place, 9) for shirt, place in zip(SHIRTS, BACKGROUNDS, strict=False)]
+    heads = HeadParams.neutral(6).replace(rotation=rotation_of(torch.tensor([[-40.0 + 15 * i, 5.0, 0.0] for i in range(6)])))
+    pictures, surfaces = draw_surfaces(people, heads, settings, SIZE)
+    assert torch.equal(pictures, draw_people(people, heads, settings, SIZE))
+    for light, chosen in (("front", settings), ("left", others), ("above", settings)):
+        given = heads.replace(light=light_named(light).expand(6, -1, -1))
+        drawn = draw_people(people, given, chosen, SIZE)
+        places = torch.stack([torch.from_numpy(backdrop(s.background, SIZE, s.seed)).permute(2, 0, 1) for s in chosen])
+        shirts = torch.tensor([SHIRTS[s.shirt] for s in chosen])
+        off = (surfaces.lit(given.light, shirts, (places * 255).round().byte()) - drawn).abs()
+        assert off.mean() < 0.005
+        assert off.amax(1).flatten().quantile(0.9) < 0.03  # but for edges
+    assert (pictures - drawn).abs().mean() > 0.03
 
 
 def test_words_say_what_is_there():

@@ -11,6 +11,7 @@ from capface.errors import BadFile
 from capface.flame.builtin import builtin_head
 from capface.flame.edit import angles_of
 from capface.flame.params import HeadParams
+from capface.flame.people import draw_people
 from capface.flame.render import render_head
 from capface.models.miniature import HELD_OUT, PICTURE, load_miniature
 from capface.training.miniature import capface, make, tables
@@ -18,7 +19,7 @@ from capface.training.miniature.capface import hints_of, inexact_hints
 from capface.training.miniature.denoiser import prompt_of, vocabulary
 from capface.training.miniature.judge import Facts
 from capface.training.miniature.portraits import Recipe, head_hint, make_portraits, posed_tokens
-from capface.training.miniature.scenes import SIZE, SceneSet, draw_scenes, sample_scene
+from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
 from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
 
 
@@ -82,10 +83,24 @@ def test_drawing_goes_on_where_it_was_stopped(tmp_path):
     SceneSet(tmp_path / "part", range(5), 2)
     part = tmp_path / "part"
     (part / "drawn.txt").write_text("4")
-    for name in ("picture", "normal", "albedo", "light"):
+    names = ("picture", "normal", "albedo", "light", "paint", "facing")
+    for name in names:
         np.lib.format.open_memmap(part / f"{name}.npy", "r+")[4:] = 0
     again = SceneSet(part, range(5), 2)
-    assert all(np.array_equal(getattr(whole, n), getattr(again, n)) for n in ("picture", "normal", "albedo", "light"))
+    assert all(np.array_equal(getattr(whole, name), getattr(again, name)) for name in names)
+
+
+def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
+    scenes, looks = SceneSet(tmp_path, range(2), 2), Looks(3, 5, 0)
+    rows, lights, settings = torch.tensor([0, 3, 3]), torch.tensor([2, 0, 1]), torch.tensor([4, 4, 1])
+    seen = scenes.relit(rows, looks, lights, settings)
+    drawn = [sample_scene(*place) for place in ((0, 0), (1, 1), (1, 1))]
+    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=looks.lights[lights])
+    told = draw_people([scene.person for scene in drawn], heads, [looks.settings[i] for i in settings], SIZE)
+    assert (seen - told).abs().mean() < 0.005
+    assert (seen[1] - seen[2]).abs().mean() > 0.05
+    chosen = looks.choose(64, torch.Generator().manual_seed(1))
+    assert [set(part.tolist()) for part in chosen] == [set(range(3)), set(range(5))]
 
 
 def test_head_maps_of_a_set_are_those_that_a_node_renders(tmp_path):

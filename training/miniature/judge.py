@@ -1,4 +1,4 @@
-"""The last stage: what judges portraits, trained on drawn pictures as they are and as the autoencoder gives them back."""
+"""The last stage: what judges portraits, trained on drawn heads in ever other lights, shirts and places."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,12 @@ from ...flame.people import BACKGROUNDS, SHIRTS, Setting
 from ...models.autoencoder import Autoencoder
 from ...models.judge import Judge
 from .recognizer import Sights, numbers_of, recognition_loss, seen, vary
-from .scenes import sample_scenes
+from .scenes import Looks
 from .stage import Tensors, run_stage
 
 BATCH = 64
+LOOKS = 1024
+"""How many lights there are to see heads in, and how many settings."""
 ANGLE = 30.0
 """Degrees that count as one in the network's output."""
 _SIZES = {"angles": 3, "position": 3, "light": 9, "background": len(BACKGROUNDS), "shirt": len(SHIRTS)}
@@ -98,38 +100,36 @@ class _Judgement(nn.Module):
         return {"loss": sum(terms.values()), **terms, "right": right}
 
 
-@torch.no_grad()
-def _lessons(sights: Sights, latents: Tensor, autoencoder: Autoencoder) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pictures as they are and as decoded `[2, N, 3, 64, 64]`, and the truth about them."""
-    scenes = sights.scenes
-    drawn = sample_scenes(scenes.people, scenes.views)
-    decoded = torch.cat([seen(autoencoder.decode(part)) for part in latents.split(64)])
-    truth = Facts.of(HeadParams.cat([s.head for s in drawn]), [s.setting for s in drawn])
-    return torch.stack([sights.pictures, decoded]), vars(truth)
+def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
+    """Train the judge on a set's heads, each time in another light and setting, half of them through the autoencoder.
 
-
-def train_judge(sights: Sights, latents: Tensor, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
-    """Train the judge on drawn pictures, half of them through the autoencoder, as all portraits are.
+    What the reading of a head's pose or of a person must not depend on is never the same twice, and all portraits come out of
+    the autoencoder.
 
     Args:
-        sights: The pictures.
-        latents: Of the same pictures, `[N, 8, 16, 16]`.
-        autoencoder: Decodes them.
+        sights: The set.
+        autoencoder: Gives pictures back.
         folder: Where the state is kept.
         steps: How many.
         seed: Of weights and draws.
     """
     torch.manual_seed(seed)
-    lessons = cache(lambda: _lessons(sights, latents, autoencoder))  # a finished stage asks for none
-    people, numbers = numbers_of(sights.scenes)
+    scenes = sights.scenes
+    looks = cache(lambda: Looks(LOOKS, LOOKS, seed))  # a finished stage asks for none
+    people, numbers = numbers_of(scenes)
 
+    @torch.no_grad()
     def make(generator: torch.Generator) -> Tensors:
-        views, truth = lessons()
         rows = torch.randint(len(numbers), (BATCH,), generator=generator)
-        facts = {name: value[rows] for name, value in truth.items()}
-        pictures = views[torch.randint(2, (BATCH,), generator=generator), rows].float()
+        lights, settings = looks().choose(BATCH, generator)
+        pictures = 2 * scenes.relit(rows, looks(), lights, settings) - 1
+        with torch.autocast("cpu", torch.bfloat16):
+            pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
+        pictures = seen(pictures).float()
+        heads = scenes.heads[rows].replace(light=looks().lights[lights])
+        facts = Facts.of(heads, [looks().settings[i] for i in settings])
         varied = vary(pictures, sights.surroundings[rows], generator)
         pictures = pictures + 0.03 * torch.randn(pictures.shape, generator=generator)
-        return Tensors({"pictures": pictures, "varied": varied, "person": numbers[rows], **facts})
+        return Tensors({"pictures": pictures, "varied": varied, "person": numbers[rows], **vars(facts)})
 
     return run_stage("judge", _Judgement(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).judge

@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
     trained = train_capface(people, base, folder, "capface-2", **length("capface-2"), rate=5e-4, start=trained)
     base = train_denoiser(prompts, latents, folder, "denoiser-2", **length("denoiser-2"), start=base)
     trained = train_capface(people, base, folder, "capface-3", **length("capface-3"), rate=5e-4, start=trained)
-    judge = train_judge(sights, latents, autoencoder, folder, **length("judge"))
+    judge = train_judge(sights, autoencoder, folder, **length("judge"))
     miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, judge)
     about = {
         "format": "pt",

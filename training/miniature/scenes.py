@@ -1,4 +1,7 @@
-"""The miniature's pictures: who, held and lit how, where; drawn once into flat files that training maps into memory."""
+"""The miniature's pictures: who, held and lit how, where; drawn once into flat files that training maps into memory.
+
+What the pictures show is kept as well, so that training may see it in other lights and places (`SceneSet.relit`).
+"""
 
 import json
 import os
@@ -15,7 +18,7 @@ from ...flame.builtin import EXPRESSION_NAMES, builtin_head
 from ...flame.edit import rotation_of
 from ...flame.light import directional_light
 from ...flame.params import HeadParams
-from ...flame.people import LIGHTS, Person, Setting, draw_people, light_named
+from ...flame.people import LIGHTS, SHIRTS, Person, Setting, Surfaces, backdrop, draw_surfaces, light_named
 from ...flame.render import render_head
 from ..progress import Progress
 from ..state import write_whole
@@ -23,7 +26,7 @@ from ..state import write_whole
 SIZE = 128
 """Side of the pictures and the head maps, in pixels."""
 CHUNK = 64
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +56,7 @@ def sample_scene(person: int, view: int) -> Scene:
     for _ in range(random.integers(0, 3)):
         expression[0, random.integers(len(EXPRESSION_NAMES))] = random.uniform(-0.6, 1.6)
     jaw = torch.tensor([[max(0.0, random.normal(0.0, 0.12)), 0.0, 0.0]])
-    name = ""
-    if random.random() < 0.65:
-        name = list(LIGHTS)[random.integers(len(LIGHTS))]
-        light = light_named(name, random.uniform(0.6, 1.0))
-    else:
-        direction = random.normal((0, 0.4, 0.9))
-        share = random.uniform(0.2, 1.0)
-        tint = np.array([1 + 0.12 * (t := random.normal() * 0.5), 1, 1 - 0.12 * t])
-        light = directional_light(tuple(direction), tuple(0.85 * share * tint), tuple((0.92 - 0.67 * share) * tint), 0.5)
+    name, light = sample_light(random)
     head = HeadParams.neutral().replace(
         shape=who.shape_row(),
         expression=expression,
@@ -73,9 +68,45 @@ def sample_scene(person: int, view: int) -> Scene:
     return Scene(who, Setting.sample(int(random.integers(2**31))), head, name)
 
 
+def sample_light(random: np.random.Generator) -> tuple[str, Tensor]:
+    """A light `[9, 3]` and its word, "" where it has none."""
+    if random.random() < 0.65:
+        name = list(LIGHTS)[random.integers(len(LIGHTS))]
+        return name, light_named(name, random.uniform(0.6, 1.0))
+    direction = random.normal((0, 0.4, 0.9))
+    share = random.uniform(0.2, 1.0)
+    tint = np.array([1 + 0.12 * (t := random.normal() * 0.5), 1, 1 - 0.12 * t])
+    return "", directional_light(tuple(direction), tuple(0.85 * share * tint), tuple((0.92 - 0.67 * share) * tint), 0.5)
+
+
 def sample_scenes(people: np.ndarray, views: np.ndarray) -> list[Scene]:
     """The pictures of these persons' numbers and views."""
     return [sample_scene(person, view) for person, view in zip(people.tolist(), views.tolist(), strict=True)]
+
+
+class Looks:
+    """Lights and settings to see surfaces in.
+
+    Attributes:
+        lights: `[L, 9, 3]`.
+        settings: S of them.
+        shirts: RGB `[S, 3]` in 0..1.
+        places: The backgrounds, uint8 `[S, 3, 128, 128]`.
+    """
+
+    def __init__(self, lights: int, settings: int, seed: int):
+        """Draw so many of them."""
+        random = np.random.Generator(np.random.PCG64([seed, 0x100C]))
+        self.lights = torch.stack([sample_light(random)[1] for _ in range(lights)])
+        self.settings = [Setting.sample(int(random.integers(2**31))) for _ in range(settings)]
+        self.shirts = torch.tensor([SHIRTS[s.shirt] for s in self.settings])
+        places = [torch.from_numpy(backdrop(s.background, SIZE, s.seed)).permute(2, 0, 1) for s in self.settings]
+        self.places = (torch.stack(places) * 255).round().to(torch.uint8)
+
+    def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which light and which setting, each `[count]`, chosen apart from each other."""
+        chosen = (torch.randint(number, (count,), generator=generator) for number in (len(self.lights), len(self.settings)))
+        return tuple(chosen)
 
 
 class SceneSet:
@@ -86,6 +117,8 @@ class SceneSet:
         normal: int8 `[N, 128, 128, 3]`, 127 times the normal map.
         albedo: uint8 `[N, 128, 128, 3]`, 255 times the albedo map.
         light: float32 `[N, 9, 3]`.
+        paint: uint8 `[N, 5, 128, 128]`, of `Surfaces`.
+        facing: int8 `[N, 3, 128, 128]`, the normal of `Surfaces`.
         people: int64 `[N]`, the persons' numbers.
         views: int64 `[N]`.
     """
@@ -106,8 +139,10 @@ class SceneSet:
         self.views = np.tile(np.arange(views), len(people))
         self.people = np.repeat(np.array(people), views)
         picture = (SIZE, SIZE, 3)
-        shapes = {"picture": ("uint8", picture), "normal": ("int8", picture), "albedo": ("uint8", picture),
-                  "light": ("float32", (9, 3))}  # fmt: skip
+        shapes = {
+            "picture": ("uint8", picture), "normal": ("int8", picture), "albedo": ("uint8", picture),
+            "light": ("float32", (9, 3)), "paint": ("uint8", (5, SIZE, SIZE)), "facing": ("int8", (3, SIZE, SIZE)),
+        }  # fmt: skip
         note = self.folder / "set.json"
         if not note.exists() or json.loads(note.read_text()) != about:
             for file in self.folder.iterdir():
@@ -115,8 +150,8 @@ class SceneSet:
             for name, (kind, shape) in shapes.items():
                 np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (count, *shape))
             note.write_text(json.dumps(about))
-        arrays = {name: np.lib.format.open_memmap(self.folder / f"{name}.npy", "r+") for name in shapes}
-        self.picture, self.normal, self.albedo, self.light = (arrays[name] for name in shapes)
+        self._arrays = [np.lib.format.open_memmap(self.folder / f"{name}.npy", "r+") for name in shapes]
+        self.picture, self.normal, self.albedo, self.light, self.paint, self.facing = self._arrays
         drawn = self.folder / "drawn.txt"
         start = int(drawn.read_text()) if drawn.exists() else 0
         if start < count:
@@ -129,7 +164,8 @@ class SceneSet:
             at = start
             for parts in pool.map(draw_scenes, *zip(*jobs, strict=True)):
                 end = at + len(parts[0])
-                self.picture[at:end], self.normal[at:end], self.albedo[at:end], self.light[at:end] = parts
+                for array, part in zip(self._arrays, parts, strict=True):
+                    array[at:end] = part
                 at = end
                 write_whole(drawn, lambda part, at=at: part.write_text(str(at)))
                 progress.at(at)
@@ -142,12 +178,27 @@ class SceneSet:
         """The heads of all pictures, as they were before they were drawn."""
         return HeadParams.cat([scene.head for scene in sample_scenes(self.people, self.views)])
 
+    def relit(self, rows: Tensor, looks: Looks, lights: Tensor, settings: Tensor) -> Tensor:
+        """Pictures of the set in other lights and settings.
+
+        Args:
+            rows: Which pictures, `[B]`.
+            looks: Where the lights and the settings are from.
+            lights: Numbers of its lights, `[B]`.
+            settings: Numbers of its settings, `[B]`.
+
+        Returns:
+            `[B, 3, 128, 128]` in 0..1.
+        """
+        surfaces = Surfaces(torch.from_numpy(self.paint[rows.numpy()]), torch.from_numpy(self.facing[rows.numpy()]))
+        return surfaces.lit(looks.lights[lights], looks.shirts[settings], looks.places[settings])
+
 
 def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Draw pictures and head maps: the four arrays of a SceneSet for these persons' numbers and views."""
+    """Draw pictures, head maps and surfaces: the arrays of a SceneSet for these persons' numbers and views."""
     scenes = sample_scenes(people, views)
     heads = HeadParams.cat([scene.head for scene in scenes])
-    pictures = draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], SIZE)
+    pictures, surfaces = draw_surfaces([s.person for s in scenes], heads, [s.setting for s in scenes], SIZE)
     maps = render_head(builtin_head(), heads, SIZE, SIZE)
 
     def pixels(x: Tensor, scale: float, kind) -> np.ndarray:
@@ -155,7 +206,7 @@ def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]
 
     return (
         pixels(pictures, 255, np.uint8), pixels(maps.normal, 127, np.int8), pixels(maps.albedo.clamp(0, 1), 255, np.uint8),
-        heads.light.numpy(),
+        heads.light.numpy(), surfaces.paint.numpy(), surfaces.normal.numpy(),
     )  # fmt: skip
 
 
