@@ -95,18 +95,18 @@ def main():
         photo = load_photo(options.photo)
         make_sheet(photo, made["contact sheet"])
         say(f"contact sheet: {made['contact sheet']}")
-        miniature = f"{len(SHOTS)} portraits of a synthetic person by the miniature"
+        task, miniature = f"{len(SHOTS)} portraits of a synthetic person by the miniature", load_miniature()
         if options.comfyui:
             chosen, folders = choose_weights(options.comfyui)
             gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
             say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
             with ComfyProcess(options.comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:
-                say(f"queueing workflows/api/miniature.json: {miniature}")
-                people_sheet(portraits_in_comfyui(client)).save(made["synthetic person"])
+                say(f"queueing workflows/api/miniature.json: {task}")
+                people_sheet(portraits_in_comfyui(client), miniature.judge).save(made["synthetic person"])
                 made["portrait"] = make_portrait(photo, chosen, client, options.out)
         else:
-            say(f"{miniature}, in plain PyTorch")
-            people_sheet(portraits_in_plain_torch(load_miniature())).save(made["synthetic person"])
+            say(f"{task}, in plain PyTorch")
+            people_sheet(portraits_in_plain_torch(miniature), miniature.judge).save(made["synthetic person"])
     except (CapFaceError, ComfyError, OSError) as e:
         print(f"\nThe demo stopped: {e}", file=sys.stderr)
         return 1

@@ -16,7 +16,8 @@ from ..flame.builtin import builtin_head
 from ..flame.edits import edit_head
 from ..flame.expressions import SLIDERS
 from ..flame.people import Person, Setting, draw_people
-from ..models.miniature import HELD_OUT, PICTURE, Miniature, load_miniature
+from ..models.judge import Judge
+from ..models.miniature import HELD_OUT, PICTURE, Miniature
 from ..training.miniature.judge import Facts
 from ..training.miniature.portraits import Recipe, head_hint, make_portraits
 from .comfy import PACK, ComfyClient
@@ -98,13 +99,12 @@ def portraits_in_comfyui(client: ComfyClient) -> Tensor:
 
 
 @torch.no_grad()
-def people_sheet(made: Tensor) -> Image.Image:
+def people_sheet(made: Tensor, judge: Judge) -> Image.Image:
     """Lay portraits `[N, 3, 128, 128]` of the shots out, with the judge's figures under each.
 
     Under each stands the cosine between the judge's embeddings of portrait and reference, and by how many degrees its reading
     of the head's three angles is off, as the root of the mean square.
     """
-    judge = load_miniature().judge
     given = reference()
     embedding, numbers = judge(made * 2 - 1)
     person = F.cosine_similarity(embedding, judge(given[None] * 2 - 1)[0])

@@ -30,7 +30,7 @@ class Part:
     """Whether it turns with the head."""
 
 
-def waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
+def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
     """Smooth noise `[V]` of about unit variance over places `[V, 3]`; `length` is its wavelength in metres."""
     random = np.random.Generator(np.random.PCG64(seed))
     directions = random.standard_normal((8, 3))
@@ -68,7 +68,7 @@ def hair(rest: np.ndarray, average: np.ndarray, normals: np.ndarray, style: str,
     cover = smoothstep(over, -0.003, 0.022)
     thickness = thick * cover
     if style == "curly":
-        thickness = thickness * (1 + 0.28 * waves(average, 0.034, seed)) + 0.010 * cover * smoothstep(y, 0.06, 0.13)
+        thickness = thickness * (1 + 0.28 * _waves(average, 0.034, seed)) + 0.010 * cover * smoothstep(y, 0.06, 0.13)
     elif style == "swept":
         top = smoothstep(y, 0.075, 0.120) * smoothstep(z, -0.09, 0.02)
         thickness = thickness + 0.030 * top * cover * (1 + 0.35 * side * x / 0.06)
@@ -81,7 +81,7 @@ def hair(rest: np.ndarray, average: np.ndarray, normals: np.ndarray, style: str,
     kept = grows[faces].all(1)
     length = {"curly": 0.016}.get(style, 0.022)
     stretched = average * np.array([1.0, 0.35, 0.6] if style != "curly" else [1.0, 1.0, 1.0])
-    strands = 1 + 0.13 * waves(stretched, length, seed + 1) + 0.10 * smoothstep(y, 0.02, 0.13)
+    strands = 1 + 0.13 * _waves(stretched, length, seed + 1) + 0.10 * smoothstep(y, 0.02, 0.13)
     shell = Part(rest + normals * thickness[:, None], faces[kept], np.clip(colour * strands[:, None], 0, 1))
     parts = [shell]
     if style in ("bob", "long"):
