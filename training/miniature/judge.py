@@ -90,7 +90,7 @@ class _Judgement(nn.Module):
         told = Facts.told(self.trained.judge(batch["pictures"])[1])
         who, right = recognition_loss(self.trained.judge(batch["varied"])[0], self.trained.people, batch["person"])
         terms = {
-            "who": 0.2 * who,
+            "who": 0.3 * who,
             "angles": F.mse_loss(told.angles / ANGLE, batch["angles"] / ANGLE),
             "position": 4 * F.mse_loss(told.position, batch["position"]),
             "light": F.mse_loss(told.light, batch["light"]),

@@ -23,7 +23,7 @@ from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_pose_told, print_tables
 
 STEPS = {
-    "autoencoder": 5000, "recognizer": 3500, "judge": 2500,
+    "autoencoder": 5000, "recognizer": 3500, "judge": 4000,
     "denoiser": 2400, "capface": 2800, "capface-2": 2000, "denoiser-2": 4000, "capface-3": 2000,
 }  # fmt: skip
 """Steps of each stage; `--effort` scales them. Those with a number go on with the network of that name."""
