@@ -44,31 +44,43 @@ def draw_people(
     Returns:
         RGB `[B, 3, size, size]` in 0..1.
     """
-    return draw_surfaces(people, heads, settings, size, supersampling)[0]
+    side = size * supersampling
+    pictures = [
+        _picture(_see(person, heads[i : i + 1], setting, side), heads.light[i], setting, side)
+        for i, (person, setting) in enumerate(zip(people, settings, strict=True))
+    ]
+    return F.avg_pool2d(torch.stack(pictures), supersampling)
 
 
 def draw_surfaces(
     people: Sequence[Person], heads: HeadParams, settings: Sequence[Setting], size: int, supersampling: int = 2
 ) -> tuple[Tensor, Surfaces]:
-    """Pictures of people, and what they show without light, shirt and background; the arguments are those of `draw_people`."""
+    """Pictures of people, and what they show apart from light, shirt and background.
+
+    Args:
+        people: As in `draw_people`, like the rest.
+        heads: B of them.
+        settings: Clothes and background of each.
+        size: Side in pixels.
+        supersampling: Samples a pixel, along each side.
+
+    Returns:
+        RGB `[B, 3, size, size]` in 0..1, and the surfaces of the same size.
+    """
     side = size * supersampling
-    pictures, paints, normals = [], [], []
+    pictures, pooled = [], []
     for i, (person, setting) in enumerate(zip(people, settings, strict=True)):
         seen = _see(person, heads[i : i + 1], setting, side)
-        picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
-        picture[:, seen.samples] = (seen.albedo * shade(seen.normal, heads.light[i])).clamp(0, 1)
-        pictures.append(picture.view(3, side, side))
-        paint = picture.new_zeros(8, side * side)
-        paint[:3, seen.samples] = seen.albedo * (seen.shirt == 0)
-        paint[3, seen.samples] = seen.shirt
-        paint[4, seen.samples] = 1
-        paint[5:, seen.samples] = seen.normal
-        paint, normal = F.avg_pool2d(paint.view(8, side, side), supersampling).split((5, 3))
-        paints.append(paint)
-        normals.append(normal / paint[4].clamp(min=1e-6))
-    surfaces = Surfaces(
-        (torch.stack(paints) * 255).round().to(torch.uint8), (torch.stack(normals) * 127).round().to(torch.int8)
-    )
+        pictures.append(_picture(seen, heads.light[i], setting, side))
+        shown = torch.zeros(8, side * side)
+        shown[:3, seen.samples] = seen.albedo * (seen.shirt == 0)
+        shown[3, seen.samples] = seen.shirt
+        shown[4, seen.samples] = 1
+        shown[5:, seen.samples] = seen.normal
+        pooled.append(F.avg_pool2d(shown.view(8, side, side), supersampling))
+    paint, normal = torch.stack(pooled).split((5, 3), dim=1)
+    normal = normal / paint[:, 4:].clamp(min=1e-6)
+    surfaces = Surfaces((paint * 255).round().to(torch.uint8), (normal * 127).round().to(torch.int8))
     return F.avg_pool2d(torch.stack(pictures), supersampling), surfaces
 
 
@@ -90,6 +102,12 @@ class _Scene(NamedTuple):
     shirt: Tensor  # [V] as in _Seen
     faces: Tensor  # [F, 3], those that may be seen
     number: Tensor  # [F] of each face before the unseen ones were left out
+
+
+def _picture(seen: _Seen, light: Tensor, setting: Setting, side: int) -> Tensor:
+    picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
+    picture[:, seen.samples] = (seen.albedo * shade(seen.normal, light)).clamp(0, 1)
+    return picture.view(3, side, side)
 
 
 def _see(person: Person, head: HeadParams, setting: Setting, side: int) -> _Seen:

@@ -22,9 +22,6 @@ class Surfaces:
     normal: Tensor
     """int8 `[B, 3, H, W]`, in 127ths: the mean normal of what is not background, in head space."""
 
-    def __len__(self) -> int:
-        return len(self.paint)
-
     def lit(self, light: Tensor, shirts: Tensor, places: Tensor) -> Tensor:
         """The pictures, as `draw_people` draws them but for edges, where it lights each sample apart.
 
