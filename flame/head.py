@@ -258,7 +258,7 @@ class HeadModel:
         """
         if self.texture_mean is None:
             raise BadInput(f"The head model '{self.name}' has no texture; load it with one (FLAME: FLAME_texture.npz).")
-        if self.texture_basis is None or not params.texture.any():
+        if self.texture_basis is None:
             return self.texture_mean.expand(params.batch, -1, -1, -1)
         count = min(params.texture.shape[1], self.texture_basis.shape[0])
         offset = params.texture[:, :count] @ self.texture_basis[:count].flatten(1)

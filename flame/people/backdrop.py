@@ -1,25 +1,31 @@
 """Backgrounds for synthetic people, drawn by code: out of focus, as behind a portrait.
 
-Conventions: float arrays `[H, W, 3]` RGB in 0..1; x and y run over the picture from 0 to 1, y down.
+Conventions: RGB in 0..1; x and y run over the picture from 0 to 1, y down.
 """
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..builtin.curves import bell, smoothstep
 
 
-def backdrop(name: str, size: int, seed: int) -> np.ndarray:
+def backdrop(name: str, size: int, seed: int) -> Tensor:
     """A background.
 
     Args:
         name: One of `person.BACKGROUNDS`.
         size: Side in pixels.
         seed: Of its details.
+
+    Returns:
+        float64 `[3, size, size]`.
     """
     random = np.random.Generator(np.random.PCG64([seed, 0xBAC]))
     at = (np.arange(size) + 0.5) / size
     x, y = np.meshgrid(at, at)
-    return np.clip(_DRAWN[name](x, y, random) * random.uniform(0.92, 1.06), 0, 1)
+    drawn = np.clip(_DRAWN[name](x, y, random) * random.uniform(0.92, 1.06), 0, 1)
+    return torch.from_numpy(drawn).permute(2, 0, 1)
 
 
 def _mix(a, b, share: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ class _Scene(NamedTuple):
 
 
 def _picture(seen: _Seen, light: Tensor, setting: Setting, side: int) -> Tensor:
-    picture = torch.from_numpy(backdrop(setting.background, side, setting.seed)).float().permute(2, 0, 1).flatten(1)
+    picture = backdrop(setting.background, side, setting.seed).float().flatten(1)
     picture[:, seen.samples] = (seen.albedo * shade(seen.normal, light)).clamp(0, 1)
     return picture.view(3, side, side)
 

@@ -127,7 +127,7 @@ def test_surfaces_give_the_pictures_that_other_lights_shirts_and_places_make():
     for light, chosen in (("front", settings), ("left", others), ("above", settings)):
         given = heads.replace(light=light_named(light).expand(6, -1, -1))
         drawn = draw_people(people, given, chosen, SIZE)
-        places = torch.stack([torch.from_numpy(backdrop(s.background, SIZE, s.seed)).permute(2, 0, 1) for s in chosen])
+        places = torch.stack([backdrop(s.background, SIZE, s.seed) for s in chosen])
         shirts = torch.tensor([SHIRTS[s.shirt] for s in chosen])
         off = (surfaces.lit(given.light, shirts, (places * 255).round().byte()) - drawn).abs()
         assert off.mean() < 0.005

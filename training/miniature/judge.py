@@ -103,8 +103,8 @@ class _Judgement(nn.Module):
 def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
     """Train the judge on a set's heads, each time in another light and setting, half of them through the autoencoder.
 
-    What the reading of a head's pose or of a person must not depend on is never the same twice, and all portraits come out of
-    the autoencoder.
+    What the reading of a pose or of a person must not depend on changes from step to step, and all portraits come out of the
+    autoencoder.
 
     Args:
         sights: The set.
@@ -121,13 +121,14 @@ def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps
     @torch.no_grad()
     def make(generator: torch.Generator) -> Tensors:
         rows = torch.randint(len(numbers), (BATCH,), generator=generator)
-        lights, settings = looks().choose(BATCH, generator)
-        pictures = 2 * scenes.relit(rows, looks(), lights, settings) - 1
+        given = looks()
+        lights, settings = given.choose(BATCH, generator)
+        pictures = 2 * scenes.relit(rows, given, lights, settings) - 1
         with torch.autocast("cpu", torch.bfloat16):
             pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
         pictures = seen(pictures).float()
-        heads = scenes.heads[rows].replace(light=looks().lights[lights])
-        facts = Facts.of(heads, [looks().settings[i] for i in settings])
+        heads = scenes.heads[rows].replace(light=given.lights[lights])
+        facts = Facts.of(heads, [given.settings[i] for i in settings])
         varied = vary(pictures, sights.surroundings[rows], generator)
         pictures = pictures + 0.03 * torch.randn(pictures.shape, generator=generator)
         return Tensors({"pictures": pictures, "varied": varied, "person": numbers[rows], **vars(facts)})

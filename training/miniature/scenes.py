@@ -100,13 +100,13 @@ class Looks:
         self.lights = torch.stack([sample_light(random)[1] for _ in range(lights)])
         self.settings = [Setting.sample(int(random.integers(2**31))) for _ in range(settings)]
         self.shirts = torch.tensor([SHIRTS[s.shirt] for s in self.settings])
-        places = [torch.from_numpy(backdrop(s.background, SIZE, s.seed)).permute(2, 0, 1) for s in self.settings]
-        self.places = (torch.stack(places) * 255).round().to(torch.uint8)
+        places = torch.stack([backdrop(s.background, SIZE, s.seed) for s in self.settings])
+        self.places = (places * 255).round().to(torch.uint8)
 
     def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which light and which setting, each `[count]`, chosen apart from each other."""
-        chosen = (torch.randint(number, (count,), generator=generator) for number in (len(self.lights), len(self.settings)))
-        return tuple(chosen)
+        lights = torch.randint(len(self.lights), (count,), generator=generator)
+        return lights, torch.randint(len(self.settings), (count,), generator=generator)
 
 
 class SceneSet:
