@@ -4,6 +4,7 @@ The module's top needs the standard library only, because `tasks.py` looks for a
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -84,6 +85,36 @@ def host_version(comfyui):
     return text.partition("__version__ =")[2].strip().strip("\"'") or "of unknown version"
 
 
+def find_frontend(asked=None):
+    """Find the frontend to serve in place of the installed one: `asked`, or what CAPFACE_FRONTEND names.
+
+    Returns:
+        The folder with its `index.html`, or None for the installed one.
+
+    Raises:
+        ComfyError: The folder holds no frontend.
+    """
+    asked = asked or os.environ.get("CAPFACE_FRONTEND")
+    if not asked:
+        return None
+    path = Path(asked).expanduser().resolve()
+    if not (path / "index.html").is_file():
+        raise ComfyError(f"the frontend's folder is {path}, but there is no index.html in it")
+    return path
+
+
+def frontend_version(folder=None):
+    """Version of the frontend package that `folder` (its `static`) belongs to, or of the installed one.
+
+    Returns:
+        Such as "1.35.9", or None when there is none, or when it does not say.
+    """
+    # An installed package and one unpacked with `pip install --target` both have their notes beside the package's folder.
+    places = [str(Path(folder).parent.parent)] if folder else sys.path
+    found = importlib.metadata.distributions(name="comfyui_frontend_package", path=places)
+    return next((one.version for one in found), None)
+
+
 def import_host(comfyui, base, *, cpu=True):
     """Make ComfyUI's modules importable in this process (`import comfy.sd`, …).
 
@@ -148,6 +179,8 @@ class ComfyProcess:
         python: Interpreter that has ComfyUI's requirements.
         cpu: Whether it has to leave a GPU alone.
         folder: The pack's folder name in it. The host serves a pack's web files only where it needs no quoting in a URL.
+        frontend: Folder with the frontend's `index.html` (the package's `static`) instead of the installed one, or the one
+            that CAPFACE_FRONTEND names.
 
     Attributes:
         base: The base directory (`input`, `output`, `custom_nodes`, …).
@@ -155,7 +188,8 @@ class ComfyProcess:
         url: `http://127.0.0.1:<port>`.
     """
 
-    def __init__(self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER):
+    def __init__(self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER, frontend=None):
+        self.frontend = find_frontend(frontend)
         self.comfyui, self.pack, self.folder = Path(comfyui), Path(pack), folder
         self.models, self.python, self.cpu = models or {}, python, cpu
 
@@ -192,6 +226,8 @@ class ComfyProcess:
                    "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
         if self.cpu:
             command.append("--cpu")
+        if self.frontend:
+            command += ["--front-end-root", str(self.frontend)]
         if self.models:
             command += ["--extra-model-paths-config", str(self._model_paths())]
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")

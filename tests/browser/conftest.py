@@ -1,15 +1,12 @@
 """The tests in this folder need what those of tests/host need, and a browser."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from capface.tests.host.conftest import comfyui
+from capface.tools.comfy import find_frontend, frontend_version
 
 __all__ = ["FRONTEND", "NO_DOM_WIDGETS_IN_NODES_2", "comfyui"]
 
-try:
-    FRONTEND = tuple(int(number) for number in version("comfyui_frontend_package").split(".")[:2])
-except PackageNotFoundError:  # without a ComfyUI every test here is skipped
-    FRONTEND = (0, 0)
+# Of the frontend that is served; without a ComfyUI, when there is none, every test here is skipped.
+FRONTEND = tuple(int(number) for number in (frontend_version(find_frontend()) or "0.0").split(".")[:2])
 NO_DOM_WIDGETS_IN_NODES_2 = FRONTEND < (1, 28) and (
     f"in frontend {FRONTEND} Nodes 2.0 were an experiment that showed no pack's own widgets"
 )
