@@ -16,6 +16,7 @@ class CapFaceExtension(ComfyExtension):
         from .blend import BlendIdentities, IdentityParts
         from .check import CapFaceCheck
         from .compose import AnimateHead, TransferHead
+        from .crop import CropHead
         from .edit import EditHead
         from .head import FitHead
         from .head_model import ConvertHeadModel, LoadHeadModel
@@ -45,6 +46,7 @@ class CapFaceExtension(ComfyExtension):
             AnimateHead,
             SaveHead,
             LoadHead,
+            CropHead,
             RenderHead,
             ApplyCapFace,
             MeasurePortrait,

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..host.apply import OVERLAPS, HeadControl, apply_capface
 from ..host.images import from_mask
 from ..host.region import EDGES
-from .sockets import CAPFACE, HEAD_CONDITION, IDENTITY, schema
+from .sockets import CAPFACE, HEAD_CONDITION, IDENTITY, by_hand, schema
 
 
 class ApplyCapFace(io.ComfyNode):
@@ -54,7 +54,7 @@ class ApplyCapFace(io.ComfyNode):
                     step=0.001,
                     tooltip="Share of the schedule after which it no longer acts.",
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="Where the person may act at all, stretched over the frame."),
+                by_hand(io.Mask, "mask", tooltip="Where the person may act at all, stretched over the frame."),
                 io.Combo.Input(
                     "mask_edge",
                     options=list(EDGES),
@@ -70,9 +70,9 @@ class ApplyCapFace(io.ComfyNode):
                     tooltip="Where this head overlaps those of people applied before it. add: all act, as in the paper. "
                     "nearest: the larger head in the frame is taken to be in front, and acts alone.",
                 ),
-                CAPFACE.Input(
+                by_hand(
+                    CAPFACE,
                     "head_control",
-                    optional=True,
                     tooltip="Post-hoc head control π⋆: a CapFace trained without identity, or the same one. It acts without "
                     "identity and beyond the mask, scaled by α.",
                 ),

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..host.identity import RELEASED, blend, take_parts
-from .sockets import IDENTITY, schema
+from .sockets import IDENTITY, by_hand, schema
 
 SOCKETS = 4
 
@@ -17,7 +17,7 @@ class BlendIdentities(io.ComfyNode):
         inputs = []
         for i in range(1, SOCKETS + 1):
             inputs += [
-                IDENTITY.Input(f"identity_{i}", optional=i > 2),
+                by_hand(IDENTITY, f"identity_{i}") if i > 2 else IDENTITY.Input(f"identity_{i}"),
                 io.Float.Input(
                     f"weight_{i}",
                     default=1.0,

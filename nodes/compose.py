@@ -8,7 +8,7 @@ from ..errors import BadInput
 from ..flame.animate import EASINGS, animate_keys, follow, turntable
 from ..flame.params import HeadParams
 from ..flame.transfer import GROUPS, transfer
-from .sockets import HEAD, HEAD_MODEL, schema
+from .sockets import HEAD, HEAD_MODEL, by_hand, schema
 
 TAKES = {
     "position": (True, "Place and size in the frame."),
@@ -97,9 +97,9 @@ class AnimateHead(io.ComfyNode):
                     tooltip="Driving: add the motion since the sequence's first frame. Off takes position, pose and expression "
                     "as they are there.",
                 ),
-                HEAD.Input("head_2", optional=True, tooltip=more),
-                HEAD.Input("head_3", optional=True, tooltip=more),
-                HEAD.Input("head_4", optional=True, tooltip=more),
+                by_hand(HEAD, "head_2", tooltip=more),
+                by_hand(HEAD, "head_3", tooltip=more),
+                by_hand(HEAD, "head_4", tooltip=more),
                 HEAD.Input("driving", optional=True, tooltip="A sequence, such as Fit Head makes of a video's frames."),
             ],
             outputs=[HEAD.Output(display_name="heads")],

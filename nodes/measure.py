@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..host import assets, measure
 from ..host.images import from_image, to_image
 from ..models.open_clip import ACTIVATIONS
-from .sockets import HEAD, HEAD_MODEL, IDENTITY, READER, schema, which_face
+from .sockets import HEAD, HEAD_MODEL, IDENTITY, READER, by_hand, schema, which_face
 
 
 class MeasurePortrait(io.ComfyNode):
@@ -25,9 +25,9 @@ class MeasurePortrait(io.ComfyNode):
                 READER.Input("reader"),
                 *which_face(),
                 IDENTITY.Input("identity", optional=True, tooltip="Who it should be, for the ID similarity."),
-                io.Image.Input(
+                by_hand(
+                    io.Image,
                     "reference",
-                    optional=True,
                     tooltip="Photos of who it should be, in place of an identity or beside it; ArcFace needs them. The largest "
                     "face is taken. One serves all portraits, fewer than portraits repeat.",
                 ),

@@ -37,8 +37,23 @@ def schema(node_id: str, display_name: str, **kw) -> io.Schema:
     """Build a node's schema in the pack's category, leaving out flags that this ComfyUI does not know yet."""
     kw = {"category": CATEGORY, **kw}
     for socket in (*kw.get("inputs", ()), *kw.get("outputs", ())):
-        socket.tooltip = socket.tooltip or WORDS.get(socket.get_io_type()) or WORDS.get(socket.display_name)
+        kind = socket.get_io_type().partition(",")[0]
+        socket.tooltip = socket.tooltip or WORDS.get(kind) or WORDS.get(socket.display_name)
     return io.Schema(node_id=node_id, display_name=display_name, **{k: v for k, v in kw.items() if k in _FIELDS})
+
+
+def by_hand(kind: type, name: str, **kw) -> io.Input:
+    """Make an optional input that takes a type, but that nothing fills because of it.
+
+    Packs that connect by type (Use Everywhere) compare the types' names, so that what is broadcast for another input would be
+    found here as well, and change the result unseen. This one's type is one of its own beside the one that it takes.
+    """
+    return io.MultiType.Input(name, [kind, io.Custom(own_type(name))], optional=True, **kw)
+
+
+def own_type(name: str) -> str:
+    """Return the name of the type that belongs to one input alone."""
+    return f"CAPFACE_{name.upper()}"
 
 
 def which_face() -> list[io.Input]:
