@@ -181,6 +181,7 @@ class ComfyProcess:
         folder: The pack's folder name in it. The host serves a pack's web files only where it needs no quoting in a URL.
         frontend: Folder with the frontend's `index.html` (the package's `static`) instead of the installed one, or the one
             that CAPFACE_FRONTEND names.
+        others: Folders of other packs that run beside this one.
 
     Attributes:
         base: The base directory (`input`, `output`, `custom_nodes`, …).
@@ -188,8 +189,10 @@ class ComfyProcess:
         url: `http://127.0.0.1:<port>`.
     """
 
-    def __init__(self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER, frontend=None):
-        self.frontend = find_frontend(frontend)
+    def __init__(
+        self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER, frontend=None, others=()
+    ):
+        self.frontend, self.others = find_frontend(frontend), [Path(other) for other in others]
         self.comfyui, self.pack, self.folder = Path(comfyui), Path(pack), folder
         self.models, self.python, self.cpu = models or {}, python, cpu
 
@@ -218,12 +221,14 @@ class ComfyProcess:
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (base / name).mkdir()
         place_pack(self.pack, base / "custom_nodes" / self.folder)
+        for other in self.others:
+            place_pack(other, base / "custom_nodes" / other.name)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
                    "--base-directory", str(base), "--temp-directory", str(base),
-                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", self.folder, "--disable-api-nodes",
-                   "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
+                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", self.folder, *(other.name for other in self.others),
+                   "--disable-api-nodes", "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
         if self.cpu:
             command.append("--cpu")
         if self.frontend:

@@ -1,0 +1,85 @@
+"""Links of saved workflows stay where an input came to be connected by hand, and Use Everywhere does not find it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from capface.tests.host.test_by_hand import BY_HAND
+from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.comfy import ComfyProcess, find_host
+
+if (reason := why_not()) or find_host() is None:
+    pytest.skip(reason or "no ComfyUI", allow_module_level=True)
+
+pytestmark = pytest.mark.host
+SOURCES = {
+    "CAPFACE": ("CapFaceLoad", 0),
+    "CAPFACE_IDENTITY": ("CapFaceIdentityParts", 0),
+    "HEAD": ("CapFaceTransferHead", 0),
+    "IMAGE": ("EmptyImage", 0),
+    "MASK": ("SolidMask", 0),
+}
+"""A node that gives each type, and which of its outputs."""
+FOUND = {"CapFaceApply": "capface", "CapFaceBlendIdentities": "identity_2", "CapFaceAnimateHead": "head",
+         "CapFaceMeasure": "image", "CapFaceCropHead": "head"}  # fmt: skip
+"""Inputs that are to be found by their type."""
+LINKED = """app.graph.clear();
+const make = (type) => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
+const target = make('%(target)s'), source = make('%(source)s');
+const at = target.inputs.findIndex(i => i.name === '%(input)s');
+const done = source.connect(%(output)d, target, at);
+const kept = JSON.parse(JSON.stringify(app.graph.serialize()));
+const saved = kept.nodes.find(n => n.type === '%(target)s').inputs.find(i => i.name === '%(input)s');
+saved.type = '%(kind)s';  // as before the input had a type of its own
+return { done: !!done, kept, target: target.id, source: source.id };"""
+BROADCAST = """app.graph.clear();
+const make = (type) => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
+const ids = {};
+for (const type of %(targets)s) ids[type] = make(type).id;
+for (const [type, output] of %(sources)s) {
+  const everywhere = make('Anything Everywhere');
+  make(type).connect(output, everywhere, 0);
+}
+// Otherwise that pack makes its links for queueing alone.
+await app.extensionManager.setting.set('Use Everywhere.Options.always_modify_graph', true);
+await new Promise(done => setTimeout(done, 500));
+const { output } = await app.graphToPrompt(app.rootGraph ?? app.graph);
+return Object.fromEntries(Object.entries(ids).map(([type, id]) => [type, output[id].inputs]));"""
+
+
+def use_everywhere():
+    """Folder of that pack, or None."""
+    for root in [Path(p) for p in os.environ.get("PACKS", "").split(os.pathsep) if p] or [Path.home() / "comfy" / "packs"]:
+        if (root / "cg-use-everywhere" / "js").is_dir():
+            return root / "cg-use-everywhere"
+    return None
+
+
+@pytest.fixture(scope="module")
+def page(comfyui):
+    others = [folder] if (folder := use_everywhere()) else []
+    with ComfyProcess(comfyui, folder="capface", others=others) as process, Browser() as browser:
+        yield CanvasPage(browser.session(), process.url)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "kind"), [(node, name, kind) for node, keys in BY_HAND.items() for name, kind in keys.items()]
+)
+def test_a_link_saved_before_is_there_after_opening(page, target, name, kind):
+    source, output = SOURCES[kind]
+    made = page.run(LINKED % {"target": target, "source": source, "input": name, "output": output, "kind": kind})
+    assert made["done"]
+    page.load(made["kept"])
+    assert page.prompt()["output"][str(made["target"])]["inputs"][name] == [str(made["source"]), output]
+
+
+def test_what_is_broadcast_reaches_no_input_that_is_connected_by_hand(page):
+    if use_everywhere() is None:
+        pytest.skip("no cg-use-everywhere: put it into ~/comfy/packs, or name the folder with the packs in PACKS")
+    targets = str(list(BY_HAND))
+    prompt = page.run(BROADCAST % {"targets": targets, "sources": str([list(source) for source in SOURCES.values()])})
+    for target, keys in BY_HAND.items():
+        inputs = prompt[target]
+        assert isinstance(inputs.get(FOUND[target]), list), f"{target}.{FOUND[target]} was not found: is the pack at work?"
+        assert not keys.keys() & inputs.keys(), target
