@@ -3,9 +3,9 @@
 
 import { app } from "../../scripts/app.js";
 import { direction, drawBall, lampAt } from "./ball.js";
-import { BODY, LEAST_SIDE, STYLE } from "./look.js";
+import { BODY, LEAST_SIDE } from "./look.js";
 import { Pictures } from "./pictures.js";
-import { Sections, STYLE as SECTIONS_STYLE } from "./sections.js";
+import { Sections } from "./sections.js";
 
 const NODE = "CapFaceEditHead";
 const VIEW = "editor";
@@ -25,6 +25,8 @@ const LIGHT = ["light", "key_azimuth", "key_elevation"];
 const LABELS = { key_azimuth: "azimuth", key_elevation: "elevation", position_x: "x", position_y: "y" };
 const DEGREES = new Set([...POSE, "key_azimuth", "key_elevation"]);
 
+// The editors by what of them is on the screen.
+const editors = new WeakMap();
 let scrolledCanvas = 0;
 
 class HeadEditor {
@@ -328,7 +330,8 @@ class HeadEditor {
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) root.addEventListener(name, onUp);
   }
 
-  #wheel(event) {
+  /** The wheel over the picture sizes the head. */
+  wheel(event) {
     const now = performance.now();
     if (event.ctrlKey || app.canvas.read_only || now - scrolledCanvas < PAUSE_MS) {
       scrolledCanvas = now;
@@ -373,7 +376,6 @@ class HeadEditor {
       if (this.#removed || event.target.closest("button")) return;
       this.#reset(inBall(event) ? LIGHT : [...POSE, ...PLACE]);
     });
-    root.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     root.addEventListener("keydown", (event) => this.#press(event));
     // The ring is for those who come by keyboard.
     root.addEventListener("keyup", () => (root.dataset.keys = ""));
@@ -413,8 +415,7 @@ class HeadEditor {
     const root = this.#root;
     root.className = "capface-editor";
     root.tabIndex = 0;
-    // Nodes 2.0 then leave the wheel to us.
-    root.dataset.captureWheel = "true";
+    editors.set(root, this);
     root.innerHTML = BODY;
     const node = this.#node;
     const options = { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_SIDE };
@@ -458,7 +459,10 @@ class HeadEditor {
       this.#want();
     });
     after("onExecuted", (output) => this.#executed(output));
-    after("onConnectionsChange", () => this.#want());
+    after("onConnectionsChange", () => {
+      this.#sections.fold();
+      this.#want();
+    });
     after("onRemoved", () => {
       this.#end();
       this.#removed = true;
@@ -466,13 +470,15 @@ class HeadEditor {
     });
   }
 
-  /** After an undo the renderer of Nodes 2.0 keeps the element of the node that was there before: put ours in its place. */
+  /** After an undo the renderer of Nodes 2.0 keeps the elements of the node that was there before: put ours in their places. */
   #mount(frames = 20) {
     if (this.#removed || !LiteGraph.vueNodesMode || frames === 0) return;
     requestAnimationFrame(() => {
-      const shown = document.querySelector(`[data-node-id="${this.#node.id}"] .capface-editor`);
-      if (shown && shown !== this.#root && !this.#root.isConnected) shown.replaceWith(this.#root);
-      if (!this.#root.isConnected) this.#mount(frames - 1);
+      const missing = [this.#root, this.#sections.row.element].filter((mine) => !mine.isConnected);
+      for (const mine of missing) {
+        document.querySelector(`[data-node-id="${this.#node.id}"] .${mine.className}`)?.replaceWith(mine);
+      }
+      if (missing.length) this.#mount(frames - 1);
     });
   }
 }
@@ -488,14 +494,14 @@ function memory() {
 }
 
 app.registerExtension({
-  name: "CapFace.HeadEditor",
+  name: "capface.head-editor",
   setup() {
-    const style = document.createElement("style");
-    style.textContent = STYLE + SECTIONS_STYLE;
-    document.head.append(style);
+    // Before the renderers: since 1.49 Nodes 2.0 zoom the canvas over a widget that was not clicked yet.
     window.addEventListener("wheel", (event) => {
-      if (!event.target.closest?.(".capface-editor")) scrolledCanvas = performance.now();
-    }, { capture: true, passive: true });
+      const editor = editors.get(event.target.closest?.(".capface-editor"));
+      if (editor) editor.wheel(event);
+      else scrolledCanvas = performance.now();
+    }, { capture: true, passive: false });
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) new HeadEditor(node);

@@ -3,8 +3,9 @@
 export const LEAST_SIDE = 240;
 const HINT = "drag turns · shift moves · alt tilts<br>wheel sizes · double click resets";
 
-export const STYLE = `
-.capface-editor { position: relative; width: 100%; height: 100%; min-height: ${LEAST_SIDE}px; box-sizing: border-box; overflow: hidden;
+// Inside the editor itself, and of use to nothing else. Its least height is LEAST_SIDE.
+const STYLE = `<style>
+.capface-editor { position: relative; width: 100%; height: 100%; min-height: 240px; box-sizing: border-box; overflow: hidden;
   border-radius: 8px; outline: none; touch-action: none; user-select: none; cursor: grab; font: 11px/1.4 Inter, system-ui, sans-serif;
   color: #e8e8ea; background: radial-gradient(circle at 50% 42%, #4a4d55 0%, #2b2d33 55%, #17181b 100%); }
 .lg-node .capface-editor { aspect-ratio: 1; height: auto; }
@@ -29,9 +30,9 @@ export const STYLE = `
 .capface-editor [hidden] { display: none !important; }
 .capface-editor button[aria-pressed="true"] { color: #17181b; background: #ffd66b; }
 .capface-editor button svg { display: block; width: 18px; height: 18px; fill: none; stroke: currentColor; stroke-width: 1.6; }
-`;
+</style>`;
 
-export const BODY = `
+export const BODY = `${STYLE}
 <canvas class="picture" width="1" height="1" role="img" aria-label="The edited head"></canvas>
 <span class="chip source"></span><span class="chip error" role="alert"></span>
 <span class="chip hint">${HINT}</span><span class="chip reading"></span>

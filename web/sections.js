@@ -26,8 +26,9 @@ const WIDGET = "sections";
 const ROW_HEIGHT = 34;
 const MARGIN = 6;
 
-export const STYLE = `
-.capface-sections { display: flex; gap: 4px; width: 100%; height: ${ROW_HEIGHT - 2 * MARGIN}px; padding: 0 ${10 - MARGIN}px; box-sizing: border-box;
+// Inside the row itself, and of use to nothing else. The row is ROW_HEIGHT less its margins high.
+const STYLE = `<style>
+.capface-sections { display: flex; gap: 4px; width: 100%; height: 22px; padding: 0 4px; box-sizing: border-box;
   font: 11px/1 Inter, system-ui, sans-serif; user-select: none; }
 .lg-node .capface-sections { padding: 0; }
 .capface-sections button { flex: 1 1 auto; min-width: 0; padding: 0 4px; border: 0; border-radius: 6px; overflow: hidden;
@@ -38,7 +39,7 @@ export const STYLE = `
 .capface-sections button[aria-expanded="true"] { color: var(--input-text, #ddd); box-shadow: inset 0 -2px 0 #5aa0ff; }
 .capface-sections button[data-changed]::after { content: ""; display: inline-block; width: 5px; height: 5px; margin: 0 0 2px 4px;
   border-radius: 50%; background: #e8940a; }
-`;
+</style>`;
 
 export class Sections {
   #node;
@@ -46,7 +47,9 @@ export class Sections {
   #linked;
   #section = new Map();
   #root = document.createElement("div");
+  #buttons = [];
   #row;
+  #written;
 
   /**
    * Fold a node's widgets.
@@ -64,9 +67,11 @@ export class Sections {
       title = BEGIN[widget.name] ?? title;
       if (!title || !(widget.name in defaults)) continue;
       this.#section.set(widget, title);
-      this.#makeFoldable(widget);
     }
+    this.#written = noticesHidden([...this.#section.keys()][0]);
+    if (!this.#written) for (const widget of this.#section.keys()) this.#makeFoldable(widget);
     this.#build();
+    this.fold();
     this.update();
   }
 
@@ -77,11 +82,16 @@ export class Sections {
     for (const [widget, title] of this.#section) {
       if (widget.value !== this.#defaults[widget.name]) changed.add(title);
     }
-    for (const button of this.#root.children) {
+    for (const button of this.#buttons) {
       const { title } = button.dataset;
       button.setAttribute("aria-expanded", String(open.has(title)));
       button.toggleAttribute("data-changed", changed.has(title));
     }
+  }
+
+  /** Hide what is folded and not linked, show all else. */
+  fold() {
+    if (this.#written) for (const widget of this.#section.keys()) widget.hidden = this.#folded(widget);
   }
 
   /**
@@ -106,8 +116,8 @@ export class Sections {
   }
 
   /**
-   * Let a widget be hidden while its section is folded. Both renderers ask for it, each in its way. A subgraph's node that shows
-   * the widget, too, asks with itself as `this`, and always sees it.
+   * Let a widget be hidden while its section is folded, where nothing notices `hidden` being written. Both renderers ask for it,
+   * each in its way. A subgraph's node that shows the widget, too, asks with itself as `this`, and always sees it.
    */
   #makeFoldable(widget) {
     const folded = (asking) => asking === widget && this.#folded(widget);
@@ -128,6 +138,7 @@ export class Sections {
   #build() {
     const root = this.#root;
     root.className = "capface-sections";
+    root.innerHTML = STYLE;
     const words = TRANSLATED[app.extensionManager?.setting?.get("Comfy.Locale")] ?? TITLES;
     for (const [i, title] of TITLES.entries()) {
       const button = document.createElement("button");
@@ -135,8 +146,9 @@ export class Sections {
       button.dataset.title = title;
       button.textContent = words[i];
       button.addEventListener("click", () => this.#toggle(title));
-      root.append(button);
+      this.#buttons.push(button);
     }
+    root.append(...this.#buttons);
     for (const name of ["pointerdown", "dblclick"]) root.addEventListener(name, (event) => event.stopPropagation());
     const height = () => ROW_HEIGHT;
     const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: height, getMaxHeight: height };
@@ -162,19 +174,44 @@ export class Sections {
     const node = this.#node;
     const before = node.computeSize()[1];
     node.properties[PROPERTY] = titles;
+    this.fold();
     const least = node.computeSize()[1];
-    if (LiteGraph.vueNodesMode) {
-      // They only grow of themselves.
+    if (LiteGraph.vueNodesMode && !this.#written) {
+      // They only grow of themselves, and `node.size` follows them; later frontends keep it, and grow where it does not do.
       requestAnimationFrame(() => this.#root.closest("[data-node-id]")?.style.setProperty("--node-height", "0px"));
     } else node.setSize([node.size[0], Math.max(node.size[1] + least - before, least)]);
     this.#draw();
   }
 
   #draw() {
+    this.fold();
     this.update();
-    // Nodes 2.0 look at a node's widgets again when one of them changes.
-    const [widget] = this.#section.keys();
-    if (LiteGraph.vueNodesMode) widget.callback?.(widget.value);
+    if (LiteGraph.vueNodesMode && !this.#written) this.#lookAgain();
     this.#node.setDirtyCanvas(true, true);
   }
+
+  /** Have Nodes 2.0 look at the node's widgets again; see `noticesHidden`. */
+  #lookAgain() {
+    const { widgets } = this.#node;
+    widgets.push(widgets.pop());
+    const [widget] = this.#section.keys();
+    widget.callback?.(widget.value);
+  }
+}
+
+/**
+ * Whether it is enough to write a widget's `hidden`.
+ *
+ * Up to frontend 1.52 it was a plain field, read whenever the canvas was drawn, and nothing noticed it being written. Nodes 2.0
+ * looked at `options.hidden` instead, and only when a node's widgets were listed anew: in 1.35 and 1.39 when the callback of one
+ * was called, in 1.42 and later when the list `node.widgets` changed. There both are accessors of ours.
+ *
+ * Since 1.53 it is an accessor of the frontend's widgets, and what is written to it goes into a store that both renderers draw
+ * from. An accessor of ours would hide it: the store then kept what `options.hidden` was when the widget was made.
+ */
+function noticesHidden(widget) {
+  for (let type = Object.getPrototypeOf(widget); type; type = Object.getPrototypeOf(type)) {
+    if (Object.getOwnPropertyDescriptor(type, "hidden")?.set) return true;
+  }
+  return false;
 }
