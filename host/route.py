@@ -222,7 +222,7 @@ def make_handler(widgets: Sequence[io.Input], painter: Painter, rate: Rate) -> C
 
 
 async def _read(request: web.Request) -> bytes | None:
-    """The body, or None where it is too long or too slow."""
+    """The body; None where it is too long or too slow, nothing where whoever sends it has gone: nobody reads the answer."""
     if (request.content_length or 0) > MOST_BYTES:
         return None
 
@@ -238,6 +238,8 @@ async def _read(request: web.Request) -> bytes | None:
         return await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:  # its own class before Python 3.11
         return None
+    except ConnectionError:
+        return b""
 
 
 @dataclass(frozen=True)
@@ -279,19 +281,19 @@ def register(widgets: Sequence[io.Input]) -> bool:
     Returns:
         Whether it was added now.
     """
-    server = _server()
-    if server is None or any(route.path == PATH for route in server.routes if isinstance(route, web.RouteDef)):
+    host = server()
+    if host is None or any(route.path == PATH for route in host.routes if isinstance(route, web.RouteDef)):
         return False
-    server.routes.post(PATH)(make_handler(widgets, Painter(), Rate()))
+    host.routes.post(PATH)(make_handler(widgets, Painter(), Rate()))
     log.debug("Edit Head's preview answers at %s", PATH)
     return True
 
 
 def client() -> str | None:
     """Return whose prompt runs now: the id of a browser's page, or of a program."""
-    return getattr(_server(), "client_id", None)
+    return getattr(server(), "client_id", None)
 
 
-def _server():
+def server():
     """ComfyUI's server; None for whoever runs nodes without it, and has not imported it either."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

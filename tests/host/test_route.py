@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import socket
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -198,6 +200,24 @@ def test_a_flood_is_turned_away_and_leaves_the_server_alone(process, ask):
     assert time.monotonic() - start < 2
     time.sleep(1)
     assert ask()[0] == 200
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+@pytest.mark.parametrize("sent", ["no body", "half a body", "all", "all, and a little later", "all, and the answer begun"])
+def test_whoever_goes_away_leaves_nothing_in_the_log(process, sent, reset):
+    before, body = len(process.log_text()), json.dumps({"view": "gone", "raw": True, "side": 512}).encode()
+    head = f"POST /{PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    for wait in (0, 0.003, 0.01, 0.03):
+        with socket.create_connection(("127.0.0.1", int(process.url.rpartition(":")[2]))) as connection:
+            connection.sendall(head.encode() + body[: {"no body": 0, "half a body": 10}.get(sent)])
+            if sent == "all, and the answer begun":
+                connection.recv(10)
+            elif sent != "all":
+                time.sleep(wait)
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.5)
+    assert "Traceback" not in process.log_text()[before:]
 
 
 def test_the_rate_recovers(in_host):
