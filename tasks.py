@@ -9,19 +9,23 @@ later runs reuse it, and deleting `.venvs` undoes it.
 
 import argparse
 import contextlib
+import functools
 import hashlib
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
 from tools.comfy import ComfyError, find_host, host_version, is_host
+from tools.suites import NO_HOST, Result, host_groups, run_pytest, table
 
 ROOT = Path(__file__).resolve().parent
 VENVS = ROOT / ".venvs"
@@ -31,6 +35,7 @@ NO_DEPENDENCIES = ("facenet-pytorch==2.6.0",)
 MARKER = "complete"
 COMFYUI_SOURCE = "https://github.com/comfyanonymous/ComfyUI"
 REACH_SECONDS = 20
+FRONTEND = "comfyui-frontend-package"
 START = time.monotonic()
 
 
@@ -54,9 +59,27 @@ def requirement_files(host):
     return files + ([host / "requirements.txt"] if host else [])
 
 
-def environment_name(files):
-    """Name an environment after what is in it: Python's version and the requirement texts."""
-    content = hashlib.sha256("\0".join([*NO_DEPENDENCIES, *(f.read_text(encoding="utf-8") for f in files)]).encode())
+def package_name(line):
+    """The package that a line of a requirements file names, as pip spells it, or None."""
+    name = re.match(r"[A-Za-z0-9][\w.-]*", line.strip())
+    return re.sub(r"[-_.]+", "-", name[0]).lower() if name else None
+
+
+def only_in_older(hosts):
+    """Requirements of ComfyUIs for packages that the first one's do not name, as lines for pip."""
+    lines, known = [], None
+    for host in hosts:
+        own = [line.partition(" #")[0].strip() for line in (host / "requirements.txt").read_text(encoding="utf-8").splitlines()]
+        if known is not None:
+            lines += [line for line in own if package_name(line) and package_name(line) not in known]
+        known = (known or set()) | set(map(package_name, own))
+    return lines
+
+
+def environment_name(files, more=()):
+    """Name an environment after what is in it: Python's version, the requirement texts and further requirements."""
+    texts = [*NO_DEPENDENCIES, *(f.read_text(encoding="utf-8") for f in files), *more]
+    content = hashlib.sha256("\0".join(texts).encode())
     return f"py{sys.version_info[0]}.{sys.version_info[1]}-{content.hexdigest()[:10]}"
 
 
@@ -123,11 +146,14 @@ def make_venv(folder):
     return executable(folder)
 
 
-def environment(host, reuse=None):
+def environment(hosts, reuse=None):
     """Return the Python with everything in it, making its environment first where there is none.
 
+    One environment serves several ComfyUIs: it has what the first one asks for, and what only others ask for. It also serves
+    each of them alone later, which its marker says.
+
     Args:
-        host: The ComfyUI whose requirements belong in, or None.
+        hosts: The ComfyUIs whose requirements belong in, newest first; None among them is none.
         reuse: An existing environment to use as it is.
     """
     if reuse:
@@ -136,20 +162,74 @@ def environment(host, reuse=None):
             raise TaskError(f"CAPFACE_VENV (or --venv) names {reuse}, but there is no virtual environment in it.")
         say(f"using the environment {reuse} as it is")
         return python
-    files = requirement_files(host)
-    folder = VENVS / environment_name(files)
-    if (folder / MARKER).is_file():
-        return executable(folder)
-    say(f"making the environment {folder.relative_to(ROOT)} (once; about 6 GB, a few minutes)")
-    python = make_venv(folder)
-    say("installing requirements.txt, those of training and tests" + (" and ComfyUI's own" if host else ""))
-    install(python, *(a for f in files for a in ("-r", f)), what="pip install")
-    for package in NO_DEPENDENCIES:
-        say(f"installing {package}")
-        install(python, "--no-deps", package, what=f"pip install {package}")
-    (folder / MARKER).write_text("everything is installed\n", encoding="utf-8")
-    say("the environment is ready")
-    return python
+    hosts = [host for host in hosts if host]
+    files, more = requirement_files(hosts[0] if hosts else None), only_in_older(hosts)
+    folder = VENVS / environment_name(files, more)
+    if not (folder / MARKER).is_file():
+        serving = [m.parent for m in VENVS.glob(f"py*/{MARKER}") if folder.name in m.read_text(encoding="utf-8").split()]
+        folder = (serving or [folder])[0]
+    if not (folder / MARKER).is_file():
+        say(f"making the environment {folder.relative_to(ROOT)} (once; about 6 GB, a few minutes)")
+        python = make_venv(folder)
+        say("installing requirements.txt, those of training and tests" + (" and ComfyUI's own" if hosts else ""))
+        install(python, *(a for f in files for a in ("-r", f)), *more, what="pip install")
+        for package in NO_DEPENDENCIES:
+            say(f"installing {package}")
+            install(python, "--no-deps", package, what=f"pip install {package}")
+        (folder / MARKER).write_text("everything is installed\n", encoding="utf-8")
+        say("the environment is ready")
+    marker = folder / MARKER
+    known = marker.read_text(encoding="utf-8")
+    served = {environment_name(requirement_files(host)) for host in hosts} - {folder.name, *known.split()}
+    if served:
+        marker.write_text(known + "".join(f"{name}\n" for name in sorted(served)), encoding="utf-8")
+    # ComfyUI up to 0.3.64 serves this folder of the templates package, which later versions of the package lack.
+    if (templates := site_packages(executable(folder)) / "comfyui_workflow_templates").is_dir():
+        (templates / "templates").mkdir(exist_ok=True)
+    return executable(folder)
+
+
+def site_packages(python):
+    """Where an environment's packages lie."""
+    top = python.parent.parent
+    return next(top.glob("lib/python*/site-packages"), top / "Lib" / "site-packages")
+
+
+def pinned_frontend(host):
+    """The frontend's version that a ComfyUI asks for, or None."""
+    for line in (host / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if package_name(line) == FRONTEND and "==" in line:
+            return line.partition("==")[2].split("#")[0].strip()
+    return None
+
+
+def installed_frontend(python):
+    """The frontend's version in an environment, or None."""
+    found = sorted(site_packages(python).glob(f"{FRONTEND.replace('-', '_')}-*.dist-info"))
+    return found[-1].name.removesuffix(".dist-info").rpartition("-")[2] if found else None
+
+
+def newest_frontend(python):
+    """The newest version of the frontend, as pip knows it."""
+    command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-"]
+    shown = subprocess.run([*map(str, command), FRONTEND], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if shown.returncode:
+        raise TaskError(f"{shown.stderr}\npip does not say which frontend is the newest. Name one: --frontend VERSION")
+    return json.loads(shown.stdout)["install"][0]["metadata"]["version"]
+
+
+def frontend_folder(python, version):
+    """The folder of a frontend that ComfyUI takes as --front-end-root, fetched first where it is missing."""
+    folder = VENVS / "frontends" / version
+    static = folder / "comfyui_frontend_package" / "static"
+    if not static.is_dir():
+        say(f"installing the frontend {version}")
+        with tempfile.TemporaryDirectory(dir=VENVS) as partly:
+            install(python, "--no-deps", "--target", partly, f"{FRONTEND}=={version}", what=f"pip install {FRONTEND}")
+            folder.parent.mkdir(exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(partly, folder)
+    return static
 
 
 def reachable(url):
@@ -218,7 +298,7 @@ def demo(options, rest):
         photo = [str(path)]
     host = known_host(options) or install_host()
     say_host(host, "there will be no portrait")
-    python = environment(host, options.venv)
+    python = environment([host], options.venv)
     arguments = [*photo, "--out", str(Path(options.out).expanduser().resolve())]
     return start(python, ROOT / "tools" / "demo.py", [*arguments, *(["--comfyui", str(host)] if host else [])])
 
@@ -227,31 +307,77 @@ def check(options, rest):
     """Report which files and packages are there, and what works with them."""
     host = known_host(options)
     say_host(host, "its folders cannot be searched")
-    python = environment(host, options.venv)
+    python = environment([host], options.venv)
     arguments = ["--comfyui", str(host)] if host else []
     return start(python, ROOT / "tools" / "check.py", [*arguments, *(["--checksums"] if options.checksums else [])])
 
 
+def every_host():
+    """All ComfyUIs that are found: those of COMFYUI_PATHS, else the usual one and what lies in ~/comfy/ComfyUI*."""
+    if named := os.environ.get("COMFYUI_PATHS"):
+        folders = [Path(path).expanduser().resolve() for path in named.split(os.pathsep) if path]
+        if missing := [str(folder) for folder in folders if not is_host(folder)]:
+            raise TaskError(
+                f"COMFYUI_PATHS names {', '.join(missing)}, but there is no ComfyUI in it (expected its main.py there)"
+            )
+        return folders
+    folders = [find_host(), OWN_HOST, *sorted((Path.home() / "comfy").glob("ComfyUI*"))]
+    return [folder for folder in folders if folder and is_host(folder)]
+
+
+def hosts_to_test(options):
+    """The ComfyUIs to test on, newest first, each once."""
+    found = [find_host(path) for path in options.comfyui]
+    if options.all_hosts:
+        found += every_host()
+    elif not found:
+        found = [find_host() or OWN_HOST]
+    different = {host.resolve() for host in found if is_host(host)}
+    return sorted(different, key=lambda host: [int(n) for n in re.findall(r"\d+", host_version(host))], reverse=True)
+
+
 def test(options, rest):
-    """Run ruff and every test."""
-    host = known_host(options)
-    say_host(host, "the tests that need one are skipped")
-    python = environment(host, options.venv)
-    environ = dict(os.environ, PYTHONUTF8="1", **({"COMFYUI_PATH": str(host)} if host else {}))
+    """Run ruff and every test, what needs a ComfyUI on each of them."""
+    hosts = hosts_to_test(options)
+    for host in hosts or [None]:
+        say_host(host, "the tests that need one are skipped")
+    python = environment(hosts, options.venv)
+    environ = dict(os.environ, PYTHONUTF8="1")
+    for name in ("COMFYUI_PATH", "COMFYUI_PATHS", "CAPFACE_FRONTEND"):
+        environ.pop(name, None)
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
     environ.setdefault("OMP_NUM_THREADS", "1")
-    runs = [("ruff", ["check", "--extend-exclude", ".venvs", "."])]
-    if rest:
-        runs.append(("pytest", ["-ra", *rest]))
-    else:  # what moves a mouse is on its own, everything else side by side
-        together = ["--ignore=tests/browser", "--numprocesses=2", "--dist=loadfile"]
-        runs += [("pytest", ["-ra", "--durations=8", *more]) for more in (together, ["tests/browser"])]
-    failed = []
-    for what, arguments in runs:
-        say(f"running {what} {' '.join(arguments)}")
-        if subprocess.call([str(executable(python.parent.parent, what)), *arguments], cwd=ROOT, env=environ):
-            failed.append(what)
-    say(f"failed: {' and '.join(failed)}, see above" if failed else "all passed")
+    results = []
+
+    def run(result, arguments, environ):
+        say(f"{result}: pytest {' '.join(arguments)}")
+        results.append(run_pytest(python, arguments, environ, result))
+        say(f"{result}: {'passed' if result.ok else 'FAILED'} in {result.seconds:.0f} s")
+
+    say("ruff")
+    start = time.monotonic()
+    ok = not subprocess.call([executable(python.parent.parent, "ruff"), "check", "--extend-exclude", ".venvs", "."], cwd=ROOT)
+    results.append(Result("ruff", passed=int(ok), failed=int(not ok), seconds=time.monotonic() - start, ok=ok))
+    if not rest:
+        run(Result("no host"), NO_HOST, environ)
+    asked = [newest_frontend(python) if version == "newest" else version for version in options.frontend]
+    for number, host in enumerate(hosts or [None]):
+        own = (pinned_frontend(host) if host else None) or installed_frontend(python)
+        groups = {"as asked": rest} if rest else host_groups(brief=options.brief and number > 0)
+        for group, arguments in groups.items():
+            for version in asked if asked and group in ("browser", "as asked") else [own]:
+                more = {"COMFYUI_PATH": str(host)} if host else {}
+                if host and version and version != installed_frontend(python):
+                    more["CAPFACE_FRONTEND"] = str(frontend_folder(python, version))
+                result = Result(group, host_version(host) if host else "none", version or "none")
+                run(result, arguments, environ | more)
+    shown = table(results)
+    print(f"\n{shown}\n", flush=True)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(shown + "\n")
+    failed = [result for result in results if not result.ok]
+    say(f"failed: {len(failed)} of {len(results)} groups, see above" if failed else "all passed")
     return bool(failed)
 
 
@@ -261,7 +387,7 @@ def bench(options, rest):
     say_host(host, "what runs inside one is left out")
     if host:
         os.environ["COMFYUI_PATH"] = str(host)
-    python = environment(host, options.venv)
+    python = environment([host], options.venv)
     scripts = sorted((ROOT / "benchmarks").glob("[!_]*.py"))
     if rest:
         scripts = [s for s in scripts if s.stem == rest[0]] or [None]
@@ -276,7 +402,7 @@ def bench(options, rest):
 
 def prepare(options, rest):
     """Make a training set of photos."""
-    return start(environment(known_host(options), options.venv), "capface.training.prepare", rest)
+    return start(environment([known_host(options)], options.venv), "capface.training.prepare", rest)
 
 
 def _together(processes):
@@ -293,22 +419,38 @@ def train(options, rest):
         host, _, port = options.first_machine.rpartition(":")
         launcher = [*_together(options.processes)[:-1], "--nnodes", str(options.machines), "--node-rank", str(options.machine)]
         launcher += ["--master-addr", host, "--master-port", port]
-    return start(environment(known_host(options), options.venv), "capface.training.train", rest, launcher)
+    return start(environment([known_host(options)], options.venv), "capface.training.train", rest, launcher)
 
 
 def miniature(options, rest):
     """Train the miniature on synthetic people."""
     launcher = _together(options.processes) if options.processes > 1 else []
-    return start(environment(known_host(options), options.venv), "capface.training.miniature.make", rest, launcher)
+    return start(environment([known_host(options)], options.venv), "capface.training.miniature.make", rest, launcher)
 
 
 def parse(arguments):
     """Read the command line; returns the options and, for pytest, the benchmarks and training, what they get."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+    one, many, common = (argparse.ArgumentParser(add_help=False, allow_abbrev=False) for _ in range(3))
+    one.add_argument(
         "--comfyui",
         metavar="PATH",
         help="folder of the ComfyUI to use; else COMFYUI_PATH, the one this pack lies in, or ~/comfy/ComfyUI",
+    )
+    many.add_argument(
+        "--comfyui",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="folder of a ComfyUI to test on, any number of times; without it the one that the other commands use",
+    )
+    many.add_argument("--all-hosts", action="store_true", help="on all in COMFYUI_PATHS, else on all in ~/comfy/ComfyUI*")
+    many.add_argument("--brief", action="store_true", help="on all but the newest only the tests of what differs between them")
+    many.add_argument(
+        "--frontend",
+        metavar="VERSION",
+        action="append",
+        default=[],
+        help="run the browser tests on this frontend instead of the ComfyUI's own; `newest` asks pip",
     )
     common.add_argument(
         "--venv",
@@ -316,29 +458,32 @@ def parse(arguments):
         default=os.environ.get("CAPFACE_VENV"),
         help="existing virtual environment to use as it is (also: CAPFACE_VENV) instead of one made in .venvs",
     )
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench | …")
-    p = commands.add_parser("demo", parents=[common], help="a synthetic person, a photo's head and, in ComfyUI, a portrait")
+    add = functools.partial(commands.add_parser, allow_abbrev=False)
+    p = add("demo", parents=[one, common], help="a synthetic person, a photo's head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
     p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="where the pictures go (default: output)")
     p.set_defaults(task=demo)
-    p = commands.add_parser("check", parents=[common], help="which files and packages are there, and what therefore works")
+    p = add("check", parents=[one, common], help="which files and packages are there, and what therefore works")
     p.add_argument("--checksums", action="store_true", help="compare the files' MD5 with the published ones")
     p.set_defaults(task=check)
-    p = commands.add_parser("test", parents=[common], help="run everything; more arguments go to pytest: tests/flame -k jaw")
+    p = add("test", parents=[many, common], help="run everything; more arguments go to pytest: tests/flame -k jaw")
     p.set_defaults(task=test)
-    p = commands.add_parser("bench", parents=[common], help="measure; with the name of one benchmark, that one alone")
+    p = add("bench", parents=[one, common], help="measure; with the name of one benchmark, that one alone")
     p.set_defaults(task=bench)
     # their own arguments, --help included, are read by the modules that they start
-    p = commands.add_parser("prepare", parents=[common], add_help=False, help="a folder of photos in, a training set out")
+    p = add("prepare", parents=[one, common], add_help=False, help="a folder of photos in, a training set out")
     p.set_defaults(task=prepare)
-    p = commands.add_parser("train", parents=[common], add_help=False, help="a training set in, a CapFace out")
+    p = add("train", parents=[one, common], add_help=False, help="a training set in, a CapFace out")
     p.add_argument("--processes", type=int, default=1, help="processes on this machine, one for each GPU")
     p.add_argument("--machines", type=int, default=1, help="machines that train together")
     p.add_argument("--machine", type=int, default=0, help="number of this one, from 0")
     p.add_argument("--first-machine", metavar="HOST:PORT", help="where the others find the first one")
     p.set_defaults(task=train)
-    p = commands.add_parser("miniature", parents=[common], add_help=False, help="train the miniature on synthetic people")
+    p = add("miniature", parents=[one, common], add_help=False, help="train the miniature on synthetic people")
     p.add_argument("--processes", type=int, default=1, help="processes on this machine")
     p.set_defaults(task=miniature)
     options, rest = parser.parse_known_args(arguments)

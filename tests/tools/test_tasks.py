@@ -1,11 +1,13 @@
 """`tasks.py` and where it looks for a ComfyUI."""
 
 import importlib
+import os
 import subprocess
 import sys
 
 import pytest
 
+from capface.tools import suites
 from capface.tools.comfy import PACK, ComfyError, find_host, host_version
 
 
@@ -19,12 +21,13 @@ def tasks(monkeypatch):
         del sys.modules[name]
 
 
-def make_host(folder, version="0.8.0"):
+def make_host(folder, version="0.8.0", requirements=""):
     """A folder that looks like ComfyUI's sources."""
     folder.mkdir(parents=True)
     for name in ("main.py", "folder_paths.py"):
         (folder / name).touch()
     (folder / "comfyui_version.py").write_text(f'__version__ = "{version}"\n')
+    (folder / "requirements.txt").write_text(requirements)
     return folder.resolve()
 
 
@@ -65,10 +68,176 @@ def test_a_half_made_environment_is_made_anew_and_a_whole_one_is_kept(tasks, tmp
     monkeypatch.setattr(tasks, "run_quietly", venv)
     monkeypatch.setattr(tasks, "install", lambda *a, **k: pytest.fail("no network") if len(made) == 1 else None)
     with pytest.raises(pytest.fail.Exception):
-        tasks.environment(None)
-    tasks.environment(None)
-    tasks.environment(None)
+        tasks.environment([None])
+    tasks.environment([None])
+    tasks.environment([None])
     assert len(made) == 2
+
+
+def test_one_environment_serves_several_hosts_and_each_of_them_alone(tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(tasks, "VENVS", tmp_path / ".venvs")
+    for file in tasks.requirement_files(None):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    installed = []
+    monkeypatch.setattr(tasks, "run_quietly", lambda command, what, way_out: command[-1].mkdir(parents=True))
+    monkeypatch.setattr(tasks, "install", lambda python, *arguments, what: installed.append(arguments))
+    new = make_host(tmp_path / "new", "0.33.0", "torch\ncomfy_kitchen==0.2.31\n# once: gone\nav>=16\n")
+    old = make_host(tmp_path / "old", "0.3.64", "torch\nComfy-Kitchen>=0.1\nav>=14\n")
+    other = make_host(tmp_path / "other", "0.3.0", "av\ngone>=2  # by now\n")
+    python = tasks.environment([new, old])
+    assert str(new / "requirements.txt") in map(str, installed[0]) and str(old / "requirements.txt") not in map(
+        str, installed[0]
+    )
+    made = len(installed)
+    assert [tasks.environment([new]), tasks.environment([old])] == [python, python] and len(installed) == made
+    assert tasks.environment([new, other]) != python
+    assert installed[made][-1] == "gone>=2"
+
+
+def test_a_frontend_is_fetched_where_the_environment_has_another(tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "VENVS", tmp_path)
+    host = make_host(tmp_path / "host", requirements="comfyui-frontend-package==1.35.9\ncomfyui-workflow-templates==0.7.67\n")
+    assert tasks.pinned_frontend(host) == "1.35.9"
+    python = tasks.executable(tmp_path / "env")
+    assert tasks.installed_frontend(python) is None
+    (tmp_path / "env" / "lib" / "python3.12" / "site-packages" / "comfyui_frontend_package-1.49.6.dist-info").mkdir(
+        parents=True
+    )
+    assert tasks.installed_frontend(python) == "1.49.6"
+
+    def install(python, *arguments, what):
+        assert arguments[0] == "--no-deps" and arguments[-1] == "comfyui-frontend-package==1.35.9"
+        (tmp_path / arguments[arguments.index("--target") + 1] / "comfyui_frontend_package" / "static").mkdir(parents=True)
+
+    monkeypatch.setattr(tasks, "install", install)
+    folder = tasks.frontend_folder(python, "1.35.9")
+    assert folder.is_dir() and folder.parts[-3:] == ("1.35.9", "comfyui_frontend_package", "static")
+    monkeypatch.setattr(tasks, "install", lambda *a, **k: pytest.fail("it is there"))
+    assert tasks.frontend_folder(python, "1.35.9") == folder
+
+
+def test_hosts_are_tested_newest_first_and_each_once(tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
+    monkeypatch.setattr(tasks, "OWN_HOST", tmp_path / "none")
+    for name in ("COMFYUI_PATH", "COMFYUI_PATHS", "PWD"):
+        monkeypatch.delenv(name, raising=False)
+
+    def found(line):
+        return tasks.hosts_to_test(tasks.parse(["test", *line.split()])[0])
+
+    assert found("--all-hosts") == found("") == []
+    usual = make_host(tmp_path / "comfy" / "ComfyUI", "0.8.0")
+    old, new = (make_host(tmp_path / "comfy" / f"ComfyUI-{version}", version) for version in ("0.3.64", "0.33.0"))
+    assert found("") == [usual]
+    assert found("--all-hosts") == [new, usual, old]
+    assert found(f"--comfyui {old} --comfyui {new} --comfyui {old}") == [new, old]
+    elsewhere = make_host(tmp_path / "elsewhere", "0.9.0")
+    monkeypatch.setenv("COMFYUI_PATHS", str(elsewhere))
+    assert found("--all-hosts") == [elsewhere]
+    monkeypatch.setenv("COMFYUI_PATHS", str(tmp_path))
+    with pytest.raises(tasks.TaskError, match="COMFYUI_PATHS names"):
+        found("--all-hosts")
+
+
+def test_what_pytest_gets_is_not_taken_for_an_abbreviation(tasks):
+    options, rest = tasks.parse(["test", "--co", "tests/flame", "-k", "jaw", "--front", "--all"])
+    assert rest == ["--co", "tests/flame", "-k", "jaw", "--front", "--all"]
+    assert (options.comfyui, options.frontend, options.all_hosts) == ([], [], False)
+
+
+@pytest.fixture
+def dry(tasks, monkeypatch, tmp_path):
+    """Runs `test` without pytest; gives what it would have run, as (group, host, frontend asked for, arguments)."""
+    monkeypatch.setattr(tasks, "environment", lambda hosts, reuse: tmp_path / "env" / "bin" / "python")
+    monkeypatch.setattr(tasks, "installed_frontend", lambda python: "1.49.6")
+    monkeypatch.setattr(tasks, "newest_frontend", lambda python: "1.99.0")
+    monkeypatch.setattr(tasks, "frontend_folder", lambda python, version: version)
+    monkeypatch.setattr(tasks.subprocess, "call", lambda *a, **k: 0)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    ran = []
+
+    def run(python, arguments, environ, result):
+        ran.append((result.group, environ.get("COMFYUI_PATH"), environ.get("CAPFACE_FRONTEND"), arguments))
+        return result
+
+    monkeypatch.setattr(tasks, "run_pytest", run)
+
+    def start(*line):
+        ran.clear()
+        options, rest = tasks.parse(["test", *line])
+        assert options.task(options, rest) == 0
+        return list(ran)
+
+    return start
+
+
+def test_each_host_is_tested_with_its_own_frontend(dry, tmp_path):
+    new = make_host(tmp_path / "new", "0.33.0", "comfyui-frontend-package==1.49.6\n")
+    old = make_host(tmp_path / "old", "0.8.0", "comfyui-frontend-package==1.35.9\n")
+    both = ["--comfyui", str(old), "--comfyui", str(new)]
+    ran = dry(*both)
+    groups = list(suites.host_groups())
+    assert [r[:3] for r in ran] == [
+        ("no host", None, None),
+        *((group, str(new), None) for group in groups),
+        *((group, str(old), "1.35.9") for group in groups),
+    ]
+    brief = dry(*both, "--brief")
+    assert brief[: len(groups) + 1] == ran[: len(groups) + 1]
+    assert [r[3] for r in brief[len(groups) + 1 :]] == list(suites.host_groups(brief=True).values())
+    asked = dry(*both, "--frontend", "newest", "--frontend", "1.58.1")
+    assert [r[2] for r in asked if r[0] == "browser"] == ["1.99.0", "1.58.1"] * 2
+    assert [r[2] for r in asked if r[0] == "host"] == [None, "1.35.9"]
+    assert dry(*both, "tests/browser", "-x", "--frontend", "1.58.1") == [
+        ("as asked", str(host), "1.58.1", ["tests/browser", "-x"]) for host in (new, old)
+    ]
+
+
+def test_without_a_host_everything_is_run_and_skips_itself(dry, tasks, monkeypatch):
+    monkeypatch.setattr(tasks, "hosts_to_test", lambda options: [])
+    assert [r[:3] for r in dry("--all-hosts", "--brief")] == [
+        ("no host", None, None),
+        *((g, None, None) for g in suites.host_groups()),
+    ]
+
+
+def test_the_tests_of_what_differs_are_there():
+    for name in [name for names in suites.DIFFERS.values() for name in names]:
+        file, _, function = name.partition("::")
+        assert file == "tests/neighbours" or (PACK / file).is_file(), name
+        assert not function or f"def {function}(" in (PACK / file).read_text(encoding="utf-8"), name
+
+
+def test_outcomes_are_counted_and_shown(tmp_path):
+    file = tmp_path / "test_outcomes.py"
+    file.write_text(OUTCOMES)
+    result = suites.run_pytest(sys.executable, ["-q", str(file)], dict(os.environ), suites.Result("host", "0.8.0", "1.35.9"))
+    assert (result.passed, result.failed, result.errors, result.skipped, result.ok) == (2, 1, 1, 2, False)
+    died = suites.run_pytest(sys.executable, [str(tmp_path / "nothing")], dict(os.environ), suites.Result("browser"))
+    assert not died.ok and died.passed == 0
+    lines = suites.table([result, died, suites.Result("ruff", passed=1)]).splitlines()
+    assert len(lines) == 5 and len({len(line) for line in lines}) == 1
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[2][:7] == ["0.8.0", "1.35.9", "host", "2", "1", "1", "2"]
+    assert [row[-1] for row in cells[2:]] == ["FAILED", "FAILED", ""]
+
+
+OUTCOMES = """
+import pytest
+@pytest.fixture
+def broken():
+    raise ValueError
+def test_passes(): pass
+def test_warns(capsys): print("a line")
+def test_fails(): assert False
+def test_errs(broken): pass
+@pytest.mark.skip(reason="so")
+def test_skips(): pass
+@pytest.mark.xfail
+def test_is_known(): assert False
+"""
 
 
 def test_a_failed_installer_is_shown_in_full_with_the_way_out(tasks):
@@ -103,7 +272,7 @@ def test_a_folder_named_for_a_host_must_hold_one(tmp_path):
 def test_check_starts_its_tool_with_the_host_and_the_wish_for_checksums(tasks, tmp_path, monkeypatch, hosted):
     host = make_host(tmp_path / "ComfyUI") if hosted else None
     monkeypatch.setattr(tasks, "known_host", lambda options: host)
-    monkeypatch.setattr(tasks, "environment", lambda host, reuse: "python")
+    monkeypatch.setattr(tasks, "environment", lambda hosts, reuse: "python")
     started = []
     monkeypatch.setattr(tasks, "start", lambda *command: started.append(command) or 0)
     options, rest = tasks.parse(["check", "--checksums"])
@@ -128,7 +297,7 @@ def test_check_starts_its_tool_with_the_host_and_the_wish_for_checksums(tasks, t
 )
 def test_training_is_started_in_as_many_processes_as_asked_for(tasks, monkeypatch, arguments, launcher):
     monkeypatch.setattr(tasks, "known_host", lambda options: None)
-    monkeypatch.setattr(tasks, "environment", lambda host, reuse: "python")
+    monkeypatch.setattr(tasks, "environment", lambda hosts, reuse: "python")
     started = []
     monkeypatch.setattr(tasks, "start", lambda *command: started.append(command) or 0)
     options, rest = tasks.parse(["train", "set", "out", *arguments.split(), "--base", "sd.ckpt"])
