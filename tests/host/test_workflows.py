@@ -22,6 +22,7 @@ SHRINK, STEPS = 8, 5
 a part of its first third to act."""
 SAVED = {
     "expressions": (1, 1024, 1024),
+    "face_detailer": (1, 512, 768),
     "lights": (4, 512, 512),
     "measure": (4, 512, 512),
     "miniature": (1, 128, 128),
@@ -55,8 +56,8 @@ def shrunk(prompt):
     """The same workflow with small pictures and few steps."""
     prompt = copy.deepcopy(prompt)
     for inputs in (node["inputs"] for node in prompt.values()):
-        for side in ("width", "height"):
-            if side in inputs:
+        for side in ("width", "height", "size"):
+            if isinstance(inputs.get(side), int):  # a side may come from another node
                 inputs[side] = small(inputs[side])
         if "steps" in inputs:
             inputs["steps"] = STEPS
