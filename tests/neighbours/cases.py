@@ -1,0 +1,383 @@
+"""What is run beside each pack. Nothing here needs the host or a pack before a case runs.
+
+A case's `run(bench, positive, negative)` samples with the pack and returns an image or latents.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+H, W = 96, 128
+"""The frame: not square, so that a cut to another aspect shows."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of using a pack.
+
+    Attributes:
+        pack: Its name, a key of `packs.FOLDERS`.
+        method: Which node and settings, as the table says it.
+        group: Cases of one group share a process with these packs in it (`GROUPS`).
+        run: See above; for cases with a `check`, unused.
+        tolerance: Largest relative error of a part's head; None where it is not checked, with the reason in `note`.
+        frames: Heads in the sequence.
+        located: Whether the parts' places are measured, behind a ControlNet that tells them.
+        alone: Whether CapFace runs without that ControlNet as well.
+        cut: Whether no part is as large as the frame.
+        check: Instead of `run`: `check(bench)` returns a row.
+        stock: Whether a stock ControlNet is expected to run there.
+        note: What a reader of the table should know.
+    """
+
+    pack: str
+    method: str
+    group: str
+    run: object = None
+    tolerance: float | None = 0.02
+    frames: int = 1
+    height: int = H
+    width: int = W
+    located: bool = True
+    alone: bool = False
+    cut: bool = False
+    check: object = None
+    stock: bool = True
+    note: str = ""
+
+    @property
+    def name(self):
+        """Its name in the test's id."""
+        return f"{self.group}: {self.pack}, {self.method}"
+
+
+def picture(height=H, width=W, count=1):
+    """Noise of a picture's range, `[count, height, width, 3]`: every part of it differs."""
+    return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(7))
+
+
+def latents(height=H, width=W, count=1):
+    """Random latents of a frame of that many pixels."""
+    return torch.randn(count, 4, height // 8, width // 8, generator=torch.Generator().manual_seed(8))
+
+
+# Ultimate SD Upscale
+
+
+def usdu(bench, positive, negative, *, mode="Linear", seams="None", uniform=False, images=1, tiles=1, by=None):
+    node = bench.node("UltimateSDUpscale" if by else "UltimateSDUpscaleNoUpscale")
+    shrink = by or 1
+    image = picture(H // shrink, W // shrink, images)
+    sampling = (5, 1, 4.0, "euler", "normal", 0.5)  # seed, steps, cfg, …, denoise
+    tiling = (mode, 64, 64, 4, 16, seams, 0.5, 4, 16, 16, uniform, False, tiles)
+    if by:
+        return node.upscale(image, bench.model, positive, negative, bench.vae, float(by), *sampling, None, *tiling)[0]
+    return node.upscale(image, bench.model, positive, negative, bench.vae, *sampling, *tiling)[0]
+
+
+def _usdu_cases():
+    case = partial(Case, "Ultimate SD Upscale", group="tiles", cut=True)
+    # tiles that are enlarged are compared with a finer head resampled to their size: edges differ a little
+    scaled = {"tolerance": 0.3}
+    yield case("no upscale, linear", run=partial(usdu), alone=True)
+    yield case("no upscale, chess", run=partial(usdu, mode="Chess"))
+    yield case("no upscale, uniform tiles", run=partial(usdu, uniform=True), **scaled)
+    yield case("upscale 2×, uniform tiles", run=partial(usdu, uniform=True, by=2), **scaled)
+    yield case("upscale 2×", run=partial(usdu, by=2))
+    for seams in ("Band Pass", "Half Tile", "Half Tile + Intersections"):
+        yield case(f"seam fix {seams}", run=partial(usdu, seams=seams))
+    yield case("seam fix Half Tile, uniform tiles", run=partial(usdu, seams="Half Tile", uniform=True), **scaled)
+    yield case("batch of 2 images", run=partial(usdu, images=2), frames=2)
+    yield case("2 tiles at once", run=partial(usdu, uniform=True, tiles=2), **scaled)
+
+
+# TiledKSampler, and its copy in Efficiency Nodes
+
+
+def tiled_ksampler(bench, positive, negative, *, strategy, count=1, copy=False):
+    if copy:
+        import sys
+
+        modules = [m for name, m in sys.modules.items() if name.endswith("bnk_tiled_samplers")]
+        sampler = modules[0].TiledKSampler()
+    else:
+        sampler = bench.node("BNK_TiledKSampler")
+    start = {"samples": latents(count=count)}
+    settings = (5, 64, 64, strategy, 1, 4.0, "euler", "normal")
+    return sampler.sample(bench.model, *settings, positive, negative, start, 1.0)[0]["samples"]
+
+
+def _tiled_ksampler_cases():
+    for pack, copy in (("TiledKSampler", False), ("Efficiency Nodes", True)):
+        note = "" if copy else "A stock ControlNet has not worked with it since ControlNets lost their attribute `device`."
+        case = partial(Case, pack, group="tiles", cut=True, stock=copy, note=note)
+        for strategy in ("padded", "random") if copy else ("simple", "padded", "random", "random strict"):
+            run = partial(tiled_ksampler, strategy=strategy, copy=copy)
+            yield case(f"{strategy} tiles", run=run, alone=strategy == "padded")
+        if not copy:
+            yield case("simple tiles, batch of 2", run=partial(tiled_ksampler, strategy="simple", count=2), frames=2)
+
+
+# Tiled Diffusion
+
+
+def tiled_diffusion(bench, positive, negative, *, method, at_once=4, count=1, steps=1, runs=1, area=False):
+    model = bench.node("TiledDiffusion").apply(bench.model, method, 64, 64, 16, at_once)[0]
+    if area:
+        positive = [*positive, [positive[0][0] * 0.5, {**positive[0][1], "area": (12, 8, 0, 8), "strength": 1.0}]]
+    for _ in range(runs):
+        out = bench.sample(positive, negative, latents(count=count), model=model, steps=steps)
+    return out
+
+
+def _tiled_diffusion_cases():
+    for method in ("MultiDiffusion", "Mixture of Diffusers", "SpotDiffusion"):
+        case = partial(Case, "Tiled Diffusion", group="tiled diffusion", cut=True)
+        yield case(method, run=partial(tiled_diffusion, method=method, steps=3 if method == "SpotDiffusion" else 1), alone=True)
+        yield case(f"{method}, batch of 2", run=partial(tiled_diffusion, method=method, count=2), frames=2)
+    yield case("MultiDiffusion, one tile at a time", run=partial(tiled_diffusion, method="MultiDiffusion", at_once=1))
+    yield case("MultiDiffusion, twice in a row", run=partial(tiled_diffusion, method="MultiDiffusion", runs=2))
+
+
+# AnimateDiff-Evolved, with and without Advanced-ControlNet
+
+FRAMES = 6
+
+
+def evolved(bench, options):
+    """The model with context options of AnimateDiff-Evolved, or without any."""
+    return bench.node("ADE_UseEvolvedSampling").use_evolved_sampling(bench.model, "autoselect", context_options=options)[0]
+
+
+def contexts(bench, kind):
+    """Context options of a kind, for windows of 4 frames of 6."""
+    static = {"context_length": 4, "context_overlap": 2}
+    uniform = {"context_length": 4, "context_stride": 2, "context_overlap": 2}
+    if kind == "static":
+        return bench.node("ADE_StandardStaticContextOptions").create_options(**static, fuse_method="flat")[0]
+    if kind == "uniform":
+        return bench.node("ADE_StandardUniformContextOptions").create_options(**uniform, fuse_method="flat")[0]
+    if kind == "relative":
+        return bench.node("ADE_StandardStaticContextOptions").create_options(**static, fuse_method="relative")[0]
+    if kind == "looped":
+        return bench.node("ADE_LoopedUniformContextOptions").create_options(**uniform, closed_loop=True)[0]
+    if kind == "batched":
+        return bench.node("ADE_BatchedContextOptions").create_options(context_length=4)[0]
+    views = bench.node("ADE_StandardStaticViewOptions").create_options(view_length=2, view_overlap=1)[0]
+    if kind == "views only":
+        return bench.node("ADE_ViewsOnlyContextOptions").create_options(view_opts_req=views)[0]
+    return bench.node("ADE_StandardStaticContextOptions").create_options(**static, fuse_method="flat", view_opts=views)[0]
+
+
+def windows(bench, *, kind, before=None, behind=None):
+    """The same sequence in windows and whole: without motion layers each frame has to come out the same."""
+    from capface.tests.neighbours.bench import attempt, lopsided
+    from capface.tests.neighbours.spies import Frame
+    from capface.tests.synthetic import relative_error
+
+    with torch.inference_mode():
+        frame = Frame(lopsided(FRAMES), 64, 64)
+
+    def conds(head):
+        made = before(bench, bench.plain(), frame) if before else bench.plain()
+        made = bench.with_capface(made, head)
+        return behind(bench, made, frame) if behind else made
+
+    def run(made, options):
+        return bench.sample(*made, latents(64, 64, FRAMES), model=evolved(bench, options), steps=1)
+
+    def capface():
+        windowed, whole = (run(conds(frame.head), options) for options in (contexts(bench, kind), None))
+        if not (before or behind) and relative_error(run(conds(lopsided(1)), None), whole) < 1e-2:
+            raise AssertionError("the frames' heads make no difference")
+        return relative_error(windowed, whole)
+
+    a = attempt(lambda: run(bench.with_stock(bench.plain(), frame), contexts(bench, kind)))
+    b = attempt(capface)
+    return {"stock": a.state, "capface": b.state, "error": b.value, "parts": FRAMES, "trace": b.trace or a.trace}
+
+
+def stock_before(bench, conds, frame):
+    return bench.with_stock(conds, frame)
+
+
+def acn(bench, conds, frame, keyframes=False):
+    """Advanced-ControlNet's own control, with a strength for each frame where `keyframes`."""
+    more = {}
+    if keyframes:
+        group = bench.nodes.NODE_CLASS_MAPPINGS["LatentKeyframeGroup"]
+        strengths = ",".join(f"{i}={0.2 + 0.1 * i:.1f}" for i in range(FRAMES))
+        more["latent_kf_override"] = group.execute(strengths).args[0]
+    node = bench.nodes.NODE_CLASS_MAPPINGS["ACN_AdvancedControlNetApply_v2"]
+    return node.execute(*conds, bench.stock, frame.map(), 0.5, 0.0, 1.0, **more).args[:2]
+
+
+KINDS = ("static", "uniform", "looped", "relative", "batched", "static with views", "views only")
+
+
+def _animatediff_cases():
+    flat = {"tolerance": 1e-4}
+    case = partial(Case, "AnimateDiff-Evolved", **flat)
+    alone = "Without Advanced-ControlNet a stock ControlNet is refused in sliding windows."
+    for kind in KINDS:
+        yield case(f"contexts: {kind}", "animatediff", check=partial(windows, kind=kind), stock=False, note=alone)
+    for kind in ("static", "looped"):
+        yield case(f"with Advanced-ControlNet, contexts: {kind}", "animatediff+acn", check=partial(windows, kind=kind))
+    case = partial(Case, "Advanced-ControlNet", group="animatediff+acn", **flat)
+    one = partial(windows, kind="static")
+    yield case("windows, a stock ControlNet before", check=partial(one, before=stock_before))
+    yield case("windows, a stock ControlNet behind", check=partial(one, behind=stock_before))
+    yield case("windows, its control before", check=partial(one, before=acn))
+    yield case("windows, its control behind", check=partial(one, behind=acn))
+    yield case("windows, its control with keyframes behind", check=partial(one, behind=partial(acn, keyframes=True)))
+
+
+# Detailers and crops: the part that is drawn anew is an ordinary picture to the sampler
+
+
+def detailer(bench, positive, negative):
+    import numpy as np
+
+    mask = torch.zeros(1, H, W)
+    mask[:, 20:60, 60:100] = 1
+    segs = bench.node("MaskToSEGS").doit(mask, False, 1.5, False, 1, False)[0]
+    assert len(segs[1]) == 1 and isinstance(segs[1][0].crop_region, list | tuple | np.ndarray)
+    settings = {"guide_size": 96, "guide_size_for": False, "max_size": 128, "seed": 5, "steps": 1, "cfg": 4.0}
+    sampling = {"sampler_name": "euler", "scheduler": "normal", "denoise": 0.5, "feather": 5, "noise_mask": True}
+    rest = {"force_inpaint": True, "wildcard": "", "cycle": 1}
+    models = (picture(), segs, bench.model, None, bench.vae)
+    node = bench.node("DetailerForEach")
+    return node.doit(*models, positive=positive, negative=negative, **settings, **sampling, **rest)[0]
+
+
+def crop_and_stitch(bench, positive, negative):
+    mask = torch.zeros(1, H, W)
+    mask[:, 20:60, 60:100] = 1
+    node = bench.node("InpaintCropImproved")
+    wanted = {}
+    for section in node.INPUT_TYPES().values():
+        for name, spec in section.items():
+            if len(spec) > 1 and "default" in spec[1]:
+                wanted[name] = spec[1]["default"]
+            elif isinstance(spec[0], list | tuple):
+                wanted[name] = spec[0][0]
+    wanted |= {"output_resize_to_target_size": True, "output_target_width": 96, "output_target_height": 96}
+    wanted |= {"image": picture(), "mask": mask, "device_mode": "cpu (compatible)", "output_padding": "8"}
+    stitcher, crop, crop_mask = node.inpaint_crop(**wanted)[:3]
+    encode = bench.nodes.InpaintModelConditioning().encode
+    positive, negative, start = encode(positive, negative, crop, bench.vae, crop_mask, noise_mask=True)
+    out = bench.nodes.common_ksampler(bench.model, 5, 1, 4.0, "euler", "normal", positive, negative, start, denoise=0.7)[0]
+    return bench.node("InpaintStitchImproved").inpaint_stitch(stitcher, bench.vae.decode(out["samples"]))[0]
+
+
+def inspire(bench, positive, negative):
+    sampler = bench.node("KSampler //Inspire")
+    start = {"samples": latents()}
+    settings = {"seed": 5, "steps": 1, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    out = sampler.doit(bench.model, positive=positive, negative=negative, latent_image=start, noise_mode="CPU", **settings)
+    return out[0]["samples"]
+
+
+def ipadapter(bench, positive, negative):
+    """A random IPAdapter of 4 tokens, for the small denoiser's only block of attention."""
+    import comfy.sd
+
+    generator = torch.Generator().manual_seed(3)
+
+    def weight(*shape):
+        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+
+    keys = {f"{2 * i + 1}.to_{p}_ip.weight": weight(320, 768) for i in range(16) for p in "kv"}
+    project = {"proj.weight": weight(4 * 768, 768), "proj.bias": torch.zeros(4 * 768)}
+    project |= {"norm.weight": torch.ones(768), "norm.bias": torch.zeros(768)}
+    vision = comfy.clip_vision.load(str(bench.standins / "clip_vision/clip-vit-large-patch14.safetensors"))
+    model = bench.node("IPAdapterAdvanced").apply_ipadapter(
+        bench.model, {"image_proj": project, "ip_adapter": keys}, image=picture(224, 224), clip_vision=vision
+    )[0]
+    return bench.sample(positive, negative, latents(), model=model)
+
+
+def preprocessed(bench, positive, negative):
+    """A control image of the preprocessors' pack for a ControlNet beside CapFace."""
+    made = bench.node("TilePreprocessor").execute(picture(), 1, resolution=192)[0]
+    apply = bench.nodes.ControlNetApplyAdvanced().apply_controlnet
+    return bench.sample(*apply(positive, negative, bench.stock, made, 0.5, 0.0, 1.0)[:2], latents())
+
+
+def deepcache(bench, positive, negative, *, fix):
+    if fix:
+        model = bench.node("DeepCache_Fix").apply(bench.model, 2, 0, 0, 12, "Yes", "Yes", "Yes")[0]
+    else:
+        model = bench.node("DeepCache").apply(bench.model, 2, 0, 0, 1000)[0]
+    return bench.sample(positive, negative, latents(), model=model, steps=3)
+
+
+def _other_cases():
+    case = partial(Case, group="others")
+    whole = "The sampler sees a picture like any other: nothing tells a control which part of the first picture it is."
+    yield case("Impact Pack", "Detailer (SEGS)", run=detailer, located=False, tolerance=None, note=whole)
+    crop = {"run": crop_and_stitch, "located": False, "tolerance": None, "note": whole}
+    yield case("Inpaint Crop and Stitch", "crop, inpaint, stitch", **crop)
+    yield case("Inspire Pack", "KSampler", run=inspire)
+    yield case("IPAdapter plus", "IPAdapter Advanced", run=ipadapter)
+    yield case("ControlNet Auxiliary", "Tile, for a ControlNet behind", run=preprocessed, located=False, tolerance=None)
+    yield case("DeepCache", "every second step", run=partial(deepcache, fix=False))
+    yield case("DeepCache Fix", "every second step", run=partial(deepcache, fix=True))
+
+
+# All packs in one ComfyUI
+
+
+def unchanged(bench):
+    """Plain sampling with CapFace, with all packs loaded, gives what it gave before they were."""
+    from capface.tests.neighbours.bench import attempt
+    from capface.tests.synthetic import relative_error
+
+    after = attempt(lambda: plain_sampling(bench))
+    error = relative_error(after.value, bench.before) if after.value is not None else None
+    return {"stock": "ok", "capface": after.state, "error": error, "parts": 1, "trace": after.trace}
+
+
+def plain_sampling(bench):
+    from capface.tests.neighbours.bench import lopsided
+
+    return bench.sample(*bench.with_capface(bench.plain(), lopsided()), latents(128, 128), steps=2)
+
+
+def _together_cases():
+    for pack in ("KJNodes", "rgthree", "Use Everywhere"):
+        yield Case(pack, "loaded beside all the others", "together", check=unchanged, tolerance=0.0)
+    case = partial(Case, group="together")
+    note = "All packs are in one ComfyUI."
+    yield case("Ultimate SD Upscale", "no upscale, linear", run=usdu, note=note)
+    yield case("Tiled Diffusion", "MultiDiffusion", run=partial(tiled_diffusion, method="MultiDiffusion"), note=note)
+    check = partial(windows, kind="static")
+    yield case("AnimateDiff-Evolved", "contexts: static", check=check, tolerance=1e-4, note=note)
+
+
+GROUPS = {
+    "tiles": ("Ultimate SD Upscale", "TiledKSampler", "Efficiency Nodes"),
+    "tiled diffusion": ("Tiled Diffusion",),
+    "animatediff": ("AnimateDiff-Evolved",),
+    "animatediff+acn": ("AnimateDiff-Evolved", "Advanced-ControlNet"),
+    "others": (
+        *("Impact Pack", "Inspire Pack", "Inpaint Crop and Stitch", "IPAdapter plus", "ControlNet Auxiliary"),
+        *("DeepCache", "DeepCache Fix"),
+    ),
+    "together": (
+        *("Ultimate SD Upscale", "Tiled Diffusion", "AnimateDiff-Evolved", "Advanced-ControlNet", "Impact Pack"),
+        *("Inspire Pack", "Inpaint Crop and Stitch", "IPAdapter plus", "ControlNet Auxiliary", "DeepCache", "DeepCache Fix"),
+        *("KJNodes", "rgthree", "Use Everywhere"),
+    ),
+}
+"""Packs that are loaded together, in this order. Some replace functions of the host, so each group has a process of its own."""
+
+CASES = [
+    *_usdu_cases(),
+    *_tiled_ksampler_cases(),
+    *_tiled_diffusion_cases(),
+    *_animatediff_cases(),
+    *_other_cases(),
+    *_together_cases(),
+]

@@ -1,0 +1,19 @@
+"""CapFace runs wherever a stock ControlNet does, and each part of a frame, however it is cut, gets its part of the head."""
+
+import pytest
+
+from capface.tests.neighbours.cases import CASES
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_beside(results, case):
+    found, log = results(case.group)
+    assert case.name in found, f"the process ended before this case:\n{log}"
+    row = found[case.name]
+    if "missing" in row:
+        pytest.skip(row["missing"])
+    assert row["capface"] == "ok", f"{row['capface']} (with a stock ControlNet: {row['stock']})\n{row['trace']}\n{log}"
+    if case.stock:
+        assert row["stock"] == "ok", f"the case itself does not work: {row['stock']}\n{row['trace']}"
+    if case.tolerance is not None:
+        assert row["error"] <= case.tolerance, f"relative errors of the parts' heads: {row.get('errors', row['error'])}"

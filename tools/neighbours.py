@@ -1,0 +1,90 @@
+"""The table of packs that CapFace was run beside, from what the tests in tests/neighbours measured last on each ComfyUI.
+
+python -m pytest -m neighbours                 with COMFYUI_PATH and PACKS set; measures on one ComfyUI
+python tools/run.py tools/neighbours.py        prints the table of all ComfyUIs measured so far
+python tools/run.py tools/neighbours.py --docs writes it into docs/works_with.md
+"""
+
+import json
+import sys
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parent.parent
+KEPT = PACK / "output" / "neighbours"
+PAGE = PACK / "docs" / "works_with.md"
+BEGIN, END = "<!-- table: tools/neighbours.py -->", "<!-- end of the table -->"
+
+
+def keep(rows, host):
+    """Keep the rows of one ComfyUI, replacing those of the same cases."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    path = KEPT / f"{host}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    new = {row["case"] for row in rows}
+    kept = [row for row in old if row["case"] not in new] + [{**row, "trace": ""} for row in rows]
+    path.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+
+
+def lines(rows):
+    """Plain lines of a table for a terminal."""
+    yield f"{'pack':24} {'version':18} {'method':44} {'ControlNet':10} {'CapFace':8} worst error"
+    for row in rows:
+        state = ["ok" if row[who] == "ok" else "error" for who in ("stock", "capface")]
+        yield f"{row['pack']:24} {row['version']:18} {row['method']:44} {state[0]:10} {state[1]:8} {shown(row['error'])}"
+        if row["capface"] != "ok":
+            yield f"    {row['capface']}"
+
+
+def shown(error):
+    """A relative error as a table shows it."""
+    return "-" if error is None else "0" if error < 5e-7 else f"{error:.1g}" if error < 1e-3 else f"{error:.3f}"
+
+
+def table(hosts):
+    """Markdown lines of a table for `hosts`: version -> rows. Cells: CapFace's state, the ControlNet's if another, the error."""
+    names = sorted(hosts, key=lambda name: [int(n) for n in name.split(".")])
+    cases = {row["case"]: row for name in names for row in hosts[name]}
+    order = [case.name for case in _cases()]
+    yield f"| Pack | Version | Way | {' | '.join(names)} |"
+    yield f"|---|---|---|{'---|' * len(names)}"
+    for case in sorted(cases, key=lambda name: order.index(name) if name in order else len(order)):
+        cells = []
+        for name in names:
+            row = next((row for row in hosts[name] if row["case"] == case), None)
+            cells.append(cell(row))
+        first = cases[case]
+        yield f"| {first['pack']} | {first['version']} | {first['method']} | {' | '.join(cells)} |"
+
+
+def cell(row):
+    """What one ComfyUI gave for one case."""
+    if row is None:
+        return "not run"
+    state = "ok" if row["capface"] == "ok" else "fails"
+    if (row["stock"] == "ok") != (row["capface"] == "ok"):
+        state += ", a ControlNet " + ("works" if row["stock"] == "ok" else "fails")
+    return state if row["error"] is None else f"{state}, {shown(row['error'])}"
+
+
+def _cases():
+    from capface.tests.neighbours.cases import CASES
+
+    return CASES
+
+
+def main():
+    """Print the table, or write it into the page."""
+    hosts = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in KEPT.glob("*.json")}
+    if not hosts:
+        sys.exit("nothing measured yet: run python -m pytest -m neighbours")
+    text = "\n".join(table(hosts))
+    if "--docs" not in sys.argv:
+        print(text)
+        return
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(BEGIN)
+    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
