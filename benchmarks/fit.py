@@ -128,7 +128,7 @@ def main():
     torch.set_num_threads(1)
     points = {
         "68 exact points": from_exact_points,
-        f"68 points, {NOISE:.0%} noise, ⅓ missing": from_noisy_points,
+        f"68 points, {NOISE:.0%} noise, a third missing": from_noisy_points,
         "5 points": from_five_points,
     }
     print(f"torch {torch.__version__}, one thread")

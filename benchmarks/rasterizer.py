@@ -18,7 +18,7 @@ RUNS = 15
 
 
 def bumpy_sphere(rings: int = 51, sectors: int = 100) -> HeadModel:
-    """A head-sized sphere of `2 · sectors · (rings − 1)` faces as a head model without moving parts."""
+    """A head-sized sphere of `2 · sectors · (rings - 1)` faces as a head model without moving parts."""
     polar = torch.linspace(0, torch.pi, rings + 1)[:, None].expand(-1, sectors)
     around = (torch.arange(sectors) * (2 * torch.pi / sectors)).expand(rings + 1, -1)
     radius = 0.16 + 0.004 * torch.sin(9 * polar) * torch.sin(7 * around)

@@ -46,7 +46,7 @@ def interpolate(model: HeadModel, a: HeadParams, b: HeadParams, share: Tensor) -
     for name in ROTATIONS:
         x, y = (getattr(head, name).unflatten(1, (-1, 3)) for head in (a, b))
         mixed[name] = slerp(x, y, share[:, None].expand(x.shape[:2])).flatten(1)
-    # s(t) = s_a^(1 − t) · s_b^t
+    # s(t) = s_a^(1 - t) · s_b^t
     scale = _lerp(a.camera[:, :1].log(), b.camera[:, :1].log(), share).exp()
     mixed["camera"] = torch.cat([scale, mixed["camera"][:, 1:]], dim=1)
     heads = move_centre(model, HeadParams(**mixed), _lerp(head_centre(model, a), head_centre(model, b), share))
@@ -143,7 +143,7 @@ def follow(model: HeadModel, head: HeadParams, driving: HeadParams, relative: bo
     changed = {"expression": head.expression + driving.expression - first.expression}
     for name in ROTATIONS:
         own, now, before = (axis_angle_to_matrix(getattr(h, name).unflatten(1, (-1, 3))) for h in (head, driving, first))
-        # R' = (R_t R_0ᵀ) R
+        # R' = (R_t R_0^T) R
         changed[name] = matrix_to_axis_angle(now @ before.mT @ own).flatten(1)
     ratio = head.camera[:, :1] / first.camera[:, :1]
     changed["camera"] = torch.cat([ratio * driving.camera[:, :1], head.camera[:, 1:]], dim=1)

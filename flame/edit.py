@@ -1,7 +1,7 @@
 """Turning, placing and changing heads by numbers that a person types.
 
 Conventions: degrees. Positive yaw turns the face to the picture's right, positive pitch lets it look up, positive roll tilts it
-clockwise as seen: `R = R_y(yaw) · R_x(−pitch) · R_z(−roll)`, so the head tilts about its nose, nods about its ears and turns
+clockwise as seen: `R = R_y(yaw) · R_x(-pitch) · R_z(-roll)`, so the head tilts about its nose, nods about its ears and turns
 about the vertical, in this order. Adding means adding to these three angles. Positions are frame units: origin at the frame's
 centre, one unit is half its short side, x right, y down. Every number may be one for all heads or `[B]`.
 
@@ -166,7 +166,8 @@ def angles_of(rotation: Tensor) -> Tensor:
         `[..., 3]` degrees, pitch in ±90; at ±90 the roll is taken as 0.
     """
     R = axis_angle_to_matrix(rotation)
-    # R = R_y(α) R_x(β) R_z(γ):  R₁₂ = −sin β,  R₀₂ : R₂₂ = sin α : cos α,  R₁₀ : R₁₁ = sin γ : cos γ
+    # R = R_y(alpha) R_x(beta) R_z(gamma):
+    # R12 = -sin beta,  R02 : R22 = sin alpha : cos alpha,  R10 : R11 = sin gamma : cos gamma
     flat = R[..., 1, :2].norm(dim=-1)
     level = flat > 1e-6
     alpha = torch.where(level, torch.atan2(R[..., 0, 2], R[..., 2, 2]), torch.atan2(-R[..., 2, 0], R[..., 0, 0]))

@@ -6,7 +6,7 @@ are eye distances, the distance between the middles of both eyes' landmarks; lid
 are out (away from the middle of the face), up and forwards. At 1 a slider shows the whole displacement.
 
 A head model's answer is solved once, by least squares over its expression basis and, for the open mouth, its jaw joint:
-`min_e Σ_i w_i ‖D_i e − t_i‖² / σ² + ‖e‖²` with the points' derivatives D and their displacements t, 0 for those that the
+`min_e sum_i w_i |D_i e - t_i|² / sigma² + |e|²` with the points' derivatives D and their displacements t, 0 for those that the
 slider leaves alone. No annotation of a model's components is needed.
 """
 
@@ -26,7 +26,7 @@ CHEEKS = 2
 """Points beside the landmarks: on the person's left cheek and on the right one."""
 LEFT_CHEEK = LANDMARKS
 
-# σ, in eye distances. Followers may lag behind what they follow, and the contour slides over the skin.
+# sigma, in eye distances. Followers may lag behind what they follow, and the contour slides over the skin.
 DEVIATION = 0.02
 FOLLOWER_WEIGHT = 0.15
 CONTOUR_WEIGHT = 0.3
@@ -219,9 +219,9 @@ def _solve(model: HeadModel) -> Directions:
         weight = (target.weights.sqrt() / unit)[:, None]
         A = (columns * weight).flatten(1).T
         t = (target.displacement * weight).flatten()
-        # (AᵀA + I) e = Aᵀ t
+        # (A^T A + I) e = A^T t
         e = torch.linalg.solve(A.T @ A + torch.eye(A.shape[1], dtype=A.dtype), A.T @ t)
-        # e ← e ‖t‖² / t·De over the points that show the slider
+        # e <- e |t|² / t·De over the points that show the slider
         shown, wanted = (columns.flatten(1).T @ e).view(-1, 3)[target.own], target.displacement[target.own]
         share = float((shown * wanted).sum() / wanted.square().sum())
         e = e / min(max(share, 1 / MOST_GAIN), MOST_GAIN)

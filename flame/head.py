@@ -81,7 +81,7 @@ class HeadModel:
             faces: `[F, 3]`.
             shapedirs: `[V, 3, n_shape + n_expression]`, one unit of each coefficient; identity first.
             J_regressor: `[5, V]`, joints from vertices.
-            parents: `[5]`, −1 for the root.
+            parents: `[5]`, -1 for the root.
             weights: `[V, 5]` skinning weights.
             posedirs: `[V, 3, 36]` pose corrections, or None.
             uv: `[T, 2]`; needed to render.
@@ -112,7 +112,7 @@ class HeadModel:
         mesh = _indices(faces, "faces", (None, 3), V)
         tree = tuple(int(parent) for parent in parents)
         if len(tree) != JOINTS or tree[0] >= 0 or any(not 0 <= p < j for j, p in enumerate(tree) if j):
-            raise BadInput(f"parents: expected {JOINTS} joints, −1 first and each after its parent, got {tree}.")
+            raise BadInput(f"parents: expected {JOINTS} joints, -1 first and each after its parent, got {tree}.")
         if not 0 <= n_shape <= directions.shape[2]:
             raise BadInput(f"n_shape: expected at most the {directions.shape[2]} components of shapedirs, got {n_shape}.")
         pose_basis = None
@@ -223,7 +223,7 @@ class HeadModel:
         """Where on the mesh the 68 landmarks of heads of some yaw sit.
 
         Args:
-            degrees: `[B]` whole numbers from −39 to 39.
+            degrees: `[B]` whole numbers from -39 to 39.
 
         Returns:
             Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.

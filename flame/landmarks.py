@@ -41,10 +41,10 @@ class LandmarkTable:
     def places(self, degrees: Tensor) -> tuple[Tensor, Tensor]:
         """Where all 68 points sit on heads of some yaw.
 
-        Rows 0 to 39 of the contour table are 0° to 39°, rows 40 to 78 are −1° to −39°.
+        Rows 0 to 39 of the contour table are 0° to 39°, rows 40 to 78 are -1° to -39°.
 
         Args:
-            degrees: `[B]` whole numbers from −39 to 39.
+            degrees: `[B]` whole numbers from -39 to 39.
 
         Returns:
             Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.

@@ -39,7 +39,7 @@ def minimise(around: Callable[[Tensor], Residuals], state: Tensor, free: int, st
         r, J = values[0], ((values[1:] - values[0]) / _DELTA).permute(1, 2, 0)
         cost = r.square().sum(1)
         best, least = torch.where((cost < least)[:, None], state, best), torch.minimum(cost, least)
-        # (JᵀJ + μ diag(JᵀJ)) δ = −Jᵀ r
+        # (J^T J + mu diag(J^T J)) delta = -J^T r
         normal, gradient = J.mT @ J, J.mT @ r[..., None]
         diagonal = normal.diagonal(dim1=1, dim2=2).clamp(min=1e-12)
         step = torch.linalg.solve(normal + torch.diag_embed(damping[:, None] * diagonal), gradient)[..., 0]

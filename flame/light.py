@@ -1,7 +1,7 @@
 """Spherical-harmonic light: nine coefficients a colour channel, order 2.
 
 Conventions: normals in head space (x right, y up, z towards the viewer), colours RGB. The shading of a normal is
-`Σ_k c_k · b_k(n) · light_k` with `b = 1, x, y, z, xy, xz, yz, x²−y², 3z²−1`. It is not clamped: 1 leaves the albedo as it
+`sum_k c_k · b_k(n) · light_k` with `b = 1, x, y, z, xy, xz, yz, x²-y², 3z²-1`. It is not clamped: 1 leaves the albedo as it
 is, and a normal turned away from every light may come out slightly below 0. Light does not turn with the head.
 """
 
@@ -61,15 +61,15 @@ def directional_light(
 ) -> Tensor:
     """The light of one distant lamp over an even glow: `ambient + diffuse · max(0, n·d)`, cut at order 2.
 
-    `max(0, cos θ) ≈ 1/4 + 1/2 P₁(cos θ) + 5/16 P₂(cos θ)`; facing the lamp gives `ambient + 17/16 · diffuse`. A lamp that is
-    an evenly bright disc of angular radius α instead of a point has its orders 1 and 2 multiplied by their means over the disc,
-    `(1 + cos α) / 2` and `cos α (1 + cos α) / 2`; what it sends in all stays the same.
+    `max(0, cos theta) ~ 1/4 + 1/2 P1(cos theta) + 5/16 P2(cos theta)`; facing the lamp gives `ambient + 17/16 · diffuse`. A
+    lamp that is an evenly bright disc of angular radius alpha instead of a point has its orders 1 and 2 multiplied by their means
+    over the disc, `(1 + cos alpha) / 2` and `cos alpha (1 + cos alpha) / 2`; what it sends in all stays the same.
 
     Args:
         direction: towards the lamp, in head space; any length but 0.
         diffuse: strength of the lamp, one number or RGB.
         ambient: strength of the glow, one number or RGB.
-        spread: the disc's angular radius α in radians, 0 (a point) to π (from all around).
+        spread: the disc's angular radius alpha in radians, 0 (a point) to pi (from all around).
 
     Returns:
         `[9, 3]`, as `HeadParams.light` holds it.
@@ -78,14 +78,14 @@ def directional_light(
         BadInput: the direction has no length, or the spread is out of range.
     """
     if not 0 <= spread <= math.pi:
-        raise BadInput(f"A light's spread lies in 0 to π, got {spread}.")
+        raise BadInput(f"A light's spread lies in 0 to pi, got {spread}.")
     d = torch.tensor(direction, dtype=torch.float64)
     if d.shape != (3,) or not torch.isfinite(d).all() or d.norm() == 0:
         raise BadInput(f"A light's direction is three numbers that are not all 0, got {direction}.")
     x, y, z = (d / d.norm()).tolist()
-    # P₂(n·d) = 3 (dx dy · xy + dx dz · xz + dy dz · yz) + ¾ (dx²−dy²)(x²−y²) + ¼ (3dz²−1)(3z²−1)
+    # P2(n·d) = 3 (dx dy · xy + dx dz · xz + dy dz · yz) + ¾ (dx²-dy²)(x²-y²) + ¼ (3dz²-1)(3z²-1)
     p2 = [3 * x * y, 3 * x * z, 3 * y * z, 0.75 * (x * x - y * y), 0.25 * (3 * z * z - 1)]
-    # P̄₁ = (1 + cos α) / 2,  P̄₂ = cos α P̄₁
+    # mean P1 = (1 + cos alpha) / 2,  mean P2 = cos alpha · mean P1
     first = (1 + math.cos(spread)) / 2
     second = math.cos(spread) * first
     lamp = d.new_tensor([1 / 4, *(first / 2 * value for value in (x, y, z)), *(5 / 16 * second * value for value in p2)])

@@ -153,7 +153,7 @@ def _tinted(strength: float, color: str) -> tuple[float, float, float]:
 def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]:
     """The direction `[3]` in head space, of length 1, in which a lamp stands at angles in degrees."""
     azimuth, elevation = math.radians(azimuth), math.radians(elevation)
-    # d = (sin φ cos θ, sin θ, cos φ cos θ)
+    # d = (sin phi cos theta, sin theta, cos phi cos theta)
     flat = math.cos(elevation)
     return math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat
 
@@ -170,7 +170,7 @@ def _lamp_light(lamp: Lamp) -> Tensor:
 def light_from_photo(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
     """The light in which fitted heads look most like their photos.
 
-    Robust least squares over the face's pixels: `pixel ≈ albedo · Σ_k c_k b_k(n) light_k`. Only the product of skin and light
+    Robust least squares over the face's pixels: `pixel ~ albedo · sum_k c_k b_k(n) light_k`. Only the product of skin and light
     shows in a photo: where the head's skin is darker or redder than the person's, the light comes out brighter or less red.
     Light from behind hardly shows on a face and stays small. Hair, glasses and clipped pixels count little or not at all.
 
@@ -232,7 +232,7 @@ def _face_region(points: Tensor, height: int, width: int) -> Tensor:
     forehead = points[17:27] + FOREHEAD * (points[17:27].mean(0) - points[33])
     angles = torch.arange(OUTLINE_SIDES, device=points.device) * (2 * math.pi / OUTLINE_SIDES)
     sides = torch.stack([angles.cos(), angles.sin()])
-    # inside where p·d ≤ max_i q_i·d for all directions d
+    # inside where p·d <= max_i q_i·d for all directions d
     reach = (torch.cat([points, forehead]) @ sides).amax(0)
     y, x = torch.meshgrid(torch.arange(height, device=points.device), torch.arange(width, device=points.device), indexing="ij")
     pixels = torch.stack([x, y], dim=-1) + 0.5

@@ -82,7 +82,7 @@ def head_rmse(wanted: HeadParams, found: HeadParams) -> dict[str, Tensor]:
         `[B]` for each of `GROUPS`.
     """
     a, b = _groups(wanted), _groups(found)
-    # √(mean_n (a_n − b_n)²)
+    # sqrt(mean_n (a_n - b_n)²)
     return {name: (a[name] - b[name]).square().mean(1).sqrt() for name in GROUPS}
 
 

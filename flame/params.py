@@ -2,7 +2,7 @@
 
 Conventions: rotations are axis-angle in radians (see `rotation.py`). The camera `(s, tx, ty)` is weak perspective in frame
 units: origin at the frame's centre, one unit is half the frame's short side, u right, v down: `u = s·x + tx`,
-`v = −s·y + ty` for a vertex (x, y, z) in metres. It says nothing about pixels, so the same head fits a frame of any size.
+`v = -s·y + ty` for a vertex (x, y, z) in metres. It says nothing about pixels, so the same head fits a frame of any size.
 """
 
 from collections.abc import Sequence

@@ -27,13 +27,13 @@ def scaled_orthography(points: Tensor, seen: Tensor, weights: Tensor) -> tuple[T
     share = (weights / weights.sum(1, keepdim=True))[..., None]
     X = points - (share * points).sum(1, keepdim=True)
     q = (seen - (share * seen).sum(1, keepdim=True)) * seen.new_tensor([1.0, -1.0])  # y up
-    # q ≈ A X with A = (Σ w q Xᵀ)(Σ w X Xᵀ)⁻¹; in the points' principal axes the inverse is diagonal, so that the two
+    # q ~ A X with A = (sum w q X^T)(sum w X X^T)^-1; in the points' principal axes the inverse is diagonal, so that the two
     # in-plane columns M of A do not depend on the depth at all.
     variance, axes = torch.linalg.eigh((share * X).mT @ X)
     first, second = axes[..., 2], axes[..., 1]
     axes = torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
     M = ((share * q).mT @ X @ axes)[..., :2] / variance.flip(1)[:, None, :2]
-    # rows (m₁, c₁), (m₂, c₂):  (c₁ + i c₂)² = (‖m₂‖² − ‖m₁‖²) − 2i m₁·m₂
+    # rows (m1, c1), (m2, c2):  (c1 + i c2)² = (|m2|² - |m1|²) - 2i m1·m2
     m1, m2 = M.unbind(1)
     real, imaginary = (m2 * m2).sum(1) - (m1 * m1).sum(1), -2 * (m1 * m2).sum(1)
     c = torch.view_as_real(torch.sqrt(torch.complex(real, imaginary)))

@@ -12,7 +12,7 @@ from .params import HeadParams
 from .render import HeadMaps, render_head
 
 DOT_RADIUS = 3
-"""Pixels, as in the landmark pictures that the head-control model π⋆ was given."""
+"""Pixels, as in the landmark pictures that the head-control model pi* was given."""
 
 
 def overlay(photos: Tensor, maps: HeadMaps, opacity: float = 0.7) -> Tensor:

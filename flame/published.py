@@ -97,7 +97,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
     arrays = {name: value.astype(np.float32) for name, value in arrays.items()} | {
         "shapedirs": shapedirs[:, :, ours].astype(np.float32),
         "faces": faces.astype(np.int64),
-        # The root's parent is −1, written as the largest unsigned number.
+        # The root's parent is -1, written as the largest unsigned number.
         "parents": np.concatenate([[-1], tree[0, 1:].astype(np.int64)]),
     }
     return arrays, _version(file, data, content)

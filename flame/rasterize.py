@@ -1,7 +1,7 @@
 """A z-buffer rasteriser in plain torch.
 
-Conventions: vertices are in image NDC, x right over the width, y down over the height, each −1 to 1 from edge to edge; pixel
-(i, j) has its centre at `x = (2j + 1)/W − 1`, `y = (2i + 1)/H − 1`. Smaller z is nearer; both sides of a face are seen.
+Conventions: vertices are in image NDC, x right over the width, y down over the height, each -1 to 1 from edge to edge; pixel
+(i, j) has its centre at `x = (2j + 1)/W - 1`, `y = (2i + 1)/H - 1`. Smaller z is nearer; both sides of a face are seen.
 Barycentrics are affine in the image: no perspective.
 
 A face covers the pixels whose centres lie between its left edge (included) and its right edge (excluded), from its top
@@ -29,7 +29,7 @@ class Fragments(NamedTuple):
     """What each pixel sees."""
 
     face: Tensor
-    """`[B, H, W]` int64, −1 where nothing is seen"""
+    """`[B, H, W]` int64, -1 where nothing is seen"""
     barycentric: Tensor
     """`[B, H, W, 3]` float32, sums to 1 on faces, 0 elsewhere"""
 
@@ -152,7 +152,7 @@ def _draw(spans: _Spans, keys: Tensor) -> None:
 def _barycentric(corners: Tensor, face: Tensor, pixel: Tensor, width: int) -> Tensor:
     """Barycentrics `[N, 3]` of pixels on faces, clamped to the face."""
     a, b, c = corners[..., :2].unbind(1)
-    # w_b = ((p − a) × (c − a)) / ((b − a) × (c − a)), w_c likewise with (b − a) × (p − a)
+    # w_b = ((p - a) × (c - a)) / ((b - a) × (c - a)), w_c likewise with (b - a) × (p - a)
     ab, ac = b - a, c - a
     area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
     area = torch.where(area == 0, 1, area)[:, None]

@@ -31,15 +31,15 @@ def axis_angle_to_matrix(rotation: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     K = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
     angle = angle[..., None]
-    # R = I + sin θ K + (1 − cos θ) K²
+    # R = I + sin theta K + (1 - cos theta) K²
     return torch.eye(3, dtype=K.dtype, device=K.device) + angle.sin() * K + (1 - angle.cos()) * (K @ K)
 
 
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Axis-angle vectors of rotation matrices, angles in [0, π].
+    """Axis-angle vectors of rotation matrices, angles in [0, pi].
 
     Goes through the unit quaternion, taking the largest of its four components as the pivot, so that angles near 0 and
-    near π are equally exact.
+    near pi are equally exact.
 
     Args:
         matrix: `[..., 3, 3]`, orthonormal with determinant 1.
@@ -53,7 +53,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     if matrix.shape[-2:] != (3, 3):
         raise BadInput(f"Expected rotation matrices [..., 3, 3], got {list(matrix.shape)}.")
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
-    # 4 q qᵀ for q = (w, x, y, z); each row is q times one of its components.
+    # 4 q q^T for q = (w, x, y, z); each row is q times one of its components.
     outer = torch.stack(
         [
             torch.stack([1 + a + e + i, h - f, c - g, d - b], dim=-1),
@@ -69,7 +69,7 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     q = torch.where(q[..., :1] < 0, -q, q)
     w, v = q[..., :1], q[..., 1:]
     sine = v.norm(dim=-1, keepdim=True)
-    # r = θ v/‖v‖ with θ/2 = atan2(‖v‖, w); θ/‖v‖ → 2 where the angle vanishes
+    # r = theta v/|v| with theta/2 = atan2(|v|, w); theta/|v| -> 2 where the angle vanishes
     factor = torch.where(sine > 1e-12, 2 * torch.atan2(sine, w) / sine.clamp(min=1e-12), 2.0)
     return factor * v
 
@@ -88,18 +88,18 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
         `[..., 3]` axis-angle, radians.
     """
     start, end = axis_angle_to_matrix(a), axis_angle_to_matrix(b)
-    # R(t) = exp(t · log(R_b R_aᵀ)) R_a
+    # R(t) = exp(t · log(R_b R_a^T)) R_a
     way = share[..., None] * matrix_to_axis_angle(end @ start.mT)
     return matrix_to_axis_angle(axis_angle_to_matrix(way) @ start)
 
 
 def yaw_of(matrix: Tensor) -> Tensor:
-    """The yaw of rotation matrices: `atan2(−R₂₀, √(R₀₀² + R₁₀²))`.
+    """The yaw of rotation matrices: `atan2(-R20, sqrt(R00² + R10²))`.
 
     Args:
         matrix: `[..., 3, 3]`.
 
     Returns:
-        `[...]`, radians in [−π/2, π/2].
+        `[...]`, radians in [-pi/2, pi/2].
     """
     return torch.atan2(-matrix[..., 2, 0], matrix[..., :2, 0].norm(dim=-1))

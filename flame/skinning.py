@@ -21,7 +21,7 @@ class Rig:
     basis: Tensor
     """`[K, V, 3]` offset of one unit of each coefficient."""
     pose_basis: Tensor | None
-    """`[9 (J − 1), V, 3]` offset of one unit of each element of `R_j − I`, or None where poses need no correction."""
+    """`[9 (J - 1), V, 3]` offset of one unit of each element of `R_j - I`, or None where poses need no correction."""
     joints: Tensor
     """`[J, 3]` joints of the template."""
     joint_basis: Tensor
@@ -29,7 +29,7 @@ class Rig:
     weights: Tensor
     """`[V, J]` how much of each joint's motion a vertex takes; rows sum to 1."""
     parents: tuple[int, ...]
-    """Parent of each joint, −1 for the root."""
+    """Parent of each joint, -1 for the root."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Rig":
         """The same rig on another device or in another precision."""
@@ -55,16 +55,16 @@ class Rig:
             `[B, V, 3]`.
         """
         B, V, J = coefficients.shape[0], self.template.shape[0], len(self.parents)
-        # T(β) = T̄ + Σ β_k S_k;  the joints follow the shape
+        # T(beta) = T_0 + sum beta_k S_k;  the joints follow the shape
         shaped = self.template + (coefficients @ self.basis.flatten(1)).view(B, V, 3)
         joints = self.joints + (coefficients @ self.joint_basis.flatten(1)).view(B, J, 3)
         R = axis_angle_to_matrix(rotations)
         if self.pose_basis is not None:
-            # B_P(θ) = Σ (R_j − I) P_j over the joints below the root
+            # B_P(theta) = sum (R_j - I) P_j over the joints below the root
             feature = (R[:, 1:] - torch.eye(3, dtype=R.dtype, device=R.device)).flatten(1)
             shaped = shaped + (feature @ self.pose_basis.flatten(1)).view(B, V, 3)
 
-        # G_j = G_parent · [R_j | J_j − J_parent], and G'_j takes the rest pose away: t'_j = t_j − G_j^R J_j
+        # G_j = G_parent · [R_j | J_j - J_parent], and G'_j takes the rest pose away: t'_j = t_j - G_j^R J_j
         turned, placed = [R[:, 0]], [joints[:, 0]]
         for j in range(1, J):
             parent = self.parents[j]
@@ -74,7 +74,7 @@ class Rig:
         G = torch.stack(turned, dim=1)
         t = torch.stack(placed, dim=1) - (G @ joints[..., None]).squeeze(-1)
 
-        # v' = Σ_j w_j (G_j v + t'_j)
+        # v' = sum_j w_j (G_j v + t'_j)
         blended = self.weights @ torch.cat([G.flatten(2), t], dim=-1)
         M, offset = blended[..., :9].unflatten(-1, (3, 3)), blended[..., 9:]
         return (M * shaped[..., None, :]).sum(-1) + offset

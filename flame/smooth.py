@@ -39,7 +39,7 @@ def smooth(heads: HeadParams, amount: float, frames: Tensor | None = None) -> He
     if amount == 0 or heads.batch == 1:
         return heads
     time = time.to(heads.device, torch.float64)
-    # w_ij ∝ exp(−(t_i − t_j)² / 2σ²)
+    # w_ij proportional to exp(-(t_i - t_j)² / (2 sigma²))
     weights = (-0.5 * ((time[:, None] - time) / (amount * MOST_FRAMES)) ** 2).softmax(dim=1)
 
     def mean(values: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def smooth(heads: HeadParams, amount: float, frames: Tensor | None = None) -> He
 
 
 def _nearest_rotation(matrix: Tensor) -> Tensor:
-    """The rotations `[..., 3, 3]` nearest to matrices: U diag(1, 1, det UVᵀ) Vᵀ of their singular value decomposition."""
+    """The rotations `[..., 3, 3]` nearest to matrices: U diag(1, 1, det U V^T) V^T of their singular value decomposition."""
     U, _, Vh = torch.linalg.svd(matrix)
     sign = torch.ones_like(matrix[..., 0])
     sign[..., 2] = torch.linalg.det(U @ Vh).sign()

@@ -40,7 +40,7 @@ def head_centre(model: HeadModel, head: HeadParams) -> Tensor:
     # What the expression does to the joints is small, but it moves what they carry.
     coefficients = model.coefficients(shape, expression)
     joints = own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)
-    # c' = R_root (R_neck (c − J_neck) + J_neck − J_root) + J_root
+    # c' = R_root (R_neck (c - J_neck) + J_neck - J_root) + J_root
     for joint, rotation in ((1, head.neck), (0, head.rotation)):
         arm = (centre - joints[:, joint])[..., None]
         centre = (axis_angle_to_matrix(rotation.double()) @ arm)[..., 0] + joints[:, joint]
@@ -75,6 +75,6 @@ def turn(model: HeadModel, head: HeadParams, rotation: Tensor) -> HeadParams:
     """
     if tuple(rotation.shape) != (head.batch, 3):
         raise BadInput(f"Expected rotations [{head.batch}, 3] for {head.batch} heads, got {list(rotation.shape)}.")
-    # R' = ΔR R: the turn happens before the viewer's eyes, whatever the head's own axes
+    # R' = dR R: the turn happens before the viewer's eyes, whatever the head's own axes
     turned = axis_angle_to_matrix(rotation) @ axis_angle_to_matrix(head.rotation)
     return move_centre(model, head.replace(rotation=matrix_to_axis_angle(turned)), head_centre(model, head))

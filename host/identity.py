@@ -49,7 +49,7 @@ class Identity:
     `token_order()`."""
     strength: Tensor | None = None
     """Scales of the global and of the local tokens after their projection, float32 `[B, 2]`; ones by default. A row of zeros is
-    ∅, no identity."""
+    No identity."""
     references: int = 1
     """How many photos each row was read from."""
     features: Features = RELEASED
@@ -86,13 +86,13 @@ class Identity:
 
 
 def nobody(batch: int, features: Features = RELEASED) -> Identity:
-    """Return ∅ for a number of rows: the head alone is controlled there."""
+    """Return no identity for a number of rows: the head alone is controlled there."""
     local = torch.zeros(batch, features.local_tokens, features.local_width)
     return Identity(torch.zeros(batch, features.global_width), local, torch.zeros(batch, 2), 0, features)
 
 
 def blend(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
-    """Mix identities: x = Σ wᵢ xᵢ / Σ wᵢ for tokens and strengths; FaceNet's vector is brought back to length 1.
+    """Mix identities: x = sum w_i x_i / sum w_i for tokens and strengths; FaceNet's vector is brought back to length 1.
 
     Rows of nobody take no part; where nobody takes part, the row stays nobody's.
 
@@ -178,7 +178,7 @@ def combine(identity: Identity, how: str, scores: Sequence[float], areas: Sequen
 def token_order(tokens: int = RELEASED.local_tokens) -> list[int]:
     """Return the order in which fewer local tokens are taken: CLS, then patches that are evenly spread however many there are.
 
-    The patches follow a Bayer matrix, M₂ₙ = [[4M, 4M + 2], [4M + 3, 4M + 1]].
+    The patches follow a Bayer matrix, M_2n = [[4M, 4M + 2], [4M + 3, 4M + 1]].
 
     Args:
         tokens: How many there are: a square grid of a power of two a side, with a CLS token before it or without.
@@ -196,7 +196,7 @@ def take_parts(identity: Identity, global_strength: float, local_strength: float
 
     Args:
         identity: B rows.
-        global_strength: Scale of FaceNet's token; 0 leaves it in place, multiplied by zero, as ∅ does.
+        global_strength: Scale of FaceNet's token; 0 leaves it in place, multiplied by zero, as without identity.
         local_strength: Scale of the image tokens, likewise.
         local_tokens: How many image tokens stay, 0 to 257, in the order of `token_order`; the others are not there at all.
 

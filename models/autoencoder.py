@@ -73,7 +73,7 @@ class _Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures in −1..1 to latents of about unit variance, and back."""
+    """Pictures in -1..1 to latents of about unit variance, and back."""
 
     def __init__(self, config: AutoencoderConfig = AutoencoderConfig(), *, device=None, dtype=None, operations=nn):
         """Build the network; `operations` is the namespace of its layer classes."""
@@ -88,7 +88,7 @@ class Autoencoder(nn.Module):
         """Latents of pictures.
 
         Args:
-            pictures: `[B, 3, H, W]` in −1..1; H and W multiples of 8.
+            pictures: `[B, 3, H, W]` in -1..1; H and W multiples of 8.
 
         Returns:
             `[B, C, H/8, W/8]`, of about unit variance over many pictures.
@@ -96,5 +96,5 @@ class Autoencoder(nn.Module):
         return self.encoder(pictures) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures `[B, 3, H, W]`, about −1..1 and not clamped, of latents `[B, C, H/8, W/8]`."""
+        """Pictures `[B, 3, H, W]`, about -1..1 and not clamped, of latents `[B, C, H/8, W/8]`."""
         return self.decoder(latents / self.scale)

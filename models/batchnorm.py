@@ -21,7 +21,7 @@ class FrozenBatchNorm(torch.nn.BatchNorm2d):
 
     def forward(self, x):
         """Normalise `x` of shape [B,C] or [B,C,H,W], in its own dtype."""
-        # y = γ (x − μ) / √(σ² + ε) + β
+        # y = gamma (x - mu) / sqrt(sigma² + eps) + beta
         mean, var, weight, bias = (t.to(x) for t in (self.running_mean, self.running_var, self.weight, self.bias))
         return batch_norm(x, mean, var, weight, bias, training=False, eps=self.eps)
 

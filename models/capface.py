@@ -1,4 +1,4 @@
-"""CapFace, the side network π of CapHuman: head maps and identity tokens in, residuals for a frozen denoiser out.
+"""CapFace, the side network pi of CapHuman: head maps and identity tokens in, residuals for a frozen denoiser out.
 
 It is an SD1.5 encoder whose 12 blocks and middle each end in a zero convolution. The 9-channel hint enters after the first
 convolution, the identity through cross-attention, and a mask predicted from the hint bounds all of it.
@@ -63,7 +63,7 @@ class CapFaceConfig:
 
 
 class CapFace(Encoder):
-    """The side network π(z_t, t, H, f_id) of equation 6."""
+    """The side network pi(z_t, t, H, f_id) of equation 6."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class CapFace(Encoder):
         """Encode the head maps. The result depends on them alone, so it is computed once per hint.
 
         Args:
-            hint: `[B, 9, H, W]`: normal (−1..1), albedo (0..1), Lambertian (about 0..1, not clamped); H, W multiples of 8.
+            hint: `[B, 9, H, W]`: normal (-1..1), albedo (0..1), Lambertian (about 0..1, not clamped); H, W multiples of 8.
 
         Returns:
             guided: `[B, C, H/8, W/8]`, to be handed to `forward`.
@@ -152,13 +152,13 @@ class CapFace(Encoder):
         return guided, torch.sigmoid(self.mask_predict(guided))
 
     def forward(self, x: Tensor, timesteps: Tensor, guided: Tensor, context: Tensor | None) -> list[Tensor]:
-        """Compute the residuals F_t = π(z_t, t, H, f_id) of equation 6, neither masked nor scaled.
+        """Compute the residuals F_t = pi(z_t, t, H, f_id) of equation 6, neither masked nor scaled.
 
         Args:
             x: Noisy latents z_t `[B, in_channels, h, w]`, scaled as the denoiser's own input.
             timesteps: `[B]`, 0..999, fractions allowed.
             guided: `[B or 1, C, h, w]` from `encode_hint`.
-            context: Identity tokens `[B or 1, N, context_width]`, or None for the dropped identity ∅ (equal to all-zero tokens,
+            context: Identity tokens `[B or 1, N, context_width]`, or None for the dropped identity (equal to all-zero tokens,
                 but its cross-attention is not computed).
 
         Returns:
@@ -184,7 +184,7 @@ class CapFace(Encoder):
 
     @staticmethod
     def mask_residuals(residuals: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
-        """Bound the residuals to the head: F ⊙ M.
+        """Bound the residuals to the head: F * M.
 
         The mask is resized to each residual (`resize_mask`) and made hard at > 0.5.
 

@@ -1,7 +1,7 @@
 """Cutting faces out of photos: the pixels that FaceNet, DECA and an aligned portrait need.
 
 Conventions. Images are [3,H,W] or [B,3,H,W], RGB in 0..1. Points are (x, y) in pixels, x right and y down; the centre of the
-pixel in row i and column j lies at (j, i), so an image covers −0.5 to W − 0.5. Boxes are (left, top, right, bottom) in the same
+pixel in row i and column j lies at (j, i), so an image covers -0.5 to W - 0.5. Boxes are (left, top, right, bottom) in the same
 units. A transform is a 3×3 matrix [3,3] or [B,3,3] that takes an image point (x, y, 1) to the crop's.
 """
 
@@ -28,7 +28,7 @@ def facenet_face(image, box, size=FACENET_SIZE):
         size: Side of the result.
 
     Returns:
-        Shape [3,size,size] or [B,3,size,size], `(x − 127.5) / 128` of 8-bit values.
+        Shape [3,size,size] or [B,3,size,size], `(x - 127.5) / 128` of 8-bit values.
 
     Raises:
         BadInput: When a box has no pixel inside the image.
@@ -57,7 +57,7 @@ def deca_square(points):
         Its centre [2] or [B,2] and its side (whole pixels) [] or [B].
     """
     low, high = points.double().amin(-2), points.double().amax(-2)
-    # side = ⌊1.25 · 1.1 · (w + h) / 2⌋: the landmarks end at the brows, so the box grows by a tenth first
+    # side = floor(1.25 · 1.1 · (w + h) / 2): the landmarks end at the brows, so the box grows by a tenth first
     side = (1.25 * 1.1 * (high - low).mean(-1)).floor()
     return (low + high) / 2, side
 
@@ -79,7 +79,7 @@ def deca_square_from_box(box):
 
 
 def deca_transform(centre, side, size=DECA_SIZE):
-    """The transform that takes a square's corners to (0, 0), (0, size − 1) and (size − 1, 0).
+    """The transform that takes a square's corners to (0, 0), (0, size - 1) and (size - 1, 0).
 
     Args:
         centre: Shape [2] or [B,2], pixels.
@@ -94,7 +94,7 @@ def deca_transform(centre, side, size=DECA_SIZE):
     """
     if not (side > 0).all():
         raise BadInput(f"The square around the face has side {side.tolist()}: its landmarks or box have no extent.")
-    # p' = (size − 1) / side · (p − centre + side / 2)
+    # p' = (size - 1) / side · (p - centre + side / 2)
     scale = (size - 1) / side
     transform = torch.zeros(*side.shape, 3, 3, dtype=torch.float64, device=side.device)
     transform[..., 0, 0] = transform[..., 1, 1] = scale
@@ -154,7 +154,7 @@ def ffhq_transform(points, size=ALIGNED_SIZE):
     left_eye, right_eye, left_mouth, right_mouth = eyes_and_mouth(points.double())
     eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
     across, down = right_eye - left_eye, mouth - eyes
-    # x' = e1 − Rot90(e0) with e1 eye to eye, e0 eyes to mouth: the frame's direction, which a profile's short e1 does not upset
+    # x' = e1 - Rot90(e0) with e1 eye to eye, e0 eyes to mouth: the frame's direction, which a profile's short e1 does not upset
     direction = across + torch.stack([down[1], -down[0]])
     if direction.norm() < 1e-6:
         raise BadInput("Eyes and mouth lie on one point: these are no face landmarks.")
@@ -166,7 +166,7 @@ def ffhq_transform(points, size=ALIGNED_SIZE):
     linear = scale * torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
     transform = torch.eye(3, dtype=torch.float64, device=points.device)
     transform[:2, :2] = linear
-    # the centre of the quad meets the centre of the crop, which covers −0.5 to size − 0.5
+    # the centre of the quad meets the centre of the crop, which covers -0.5 to size - 0.5
     transform[:2, 2] = (size - 1) / 2 - linear @ centre
     return transform.float()
 
@@ -240,7 +240,7 @@ def warp(image, transform, height, width, outside="border"):
     )
     points = torch.stack([x, y], dim=-1).flatten(0, 1)
     source = transform_points(back, points.expand(len(image), -1, -1)).unflatten(1, (height, width))
-    # grid_sample counts from −1 at the image's left edge (−0.5) to 1 at its right one (W − 0.5)
+    # grid_sample counts from -1 at the image's left edge (-0.5) to 1 at its right one (W - 0.5)
     extent = source.new_tensor([image.shape[-1], image.shape[-2]])
     grid = (source + 0.5) / extent * 2 - 1
     if outside == "border":
@@ -264,6 +264,6 @@ def _resizing(size, image):
     """The transform from a resized image's pixels to the original's."""
     ratio = torch.tensor([image.shape[-1] / size[1], image.shape[-2] / size[0], 1.0], device=image.device)
     transform = torch.diag(ratio)
-    # (x + ½) · ratio − ½
+    # (x + ½) · ratio - ½
     transform[:2, 2] = ratio[:2] / 2 - 0.5
     return transform

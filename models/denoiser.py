@@ -1,4 +1,4 @@
-"""The denoiser ε_θ of Stable Diffusion 1.x: the UNet that CapFace steers and is made from.
+"""The denoiser eps_theta of Stable Diffusion 1.x: the UNet that CapFace steers and is made from.
 
 Keys are those of a checkpoint's `model.diffusion_model.*` without that prefix. Inside ComfyUI the host's own network denoises;
 this one trains CapFace, and samples where there is no ComfyUI.
@@ -50,7 +50,7 @@ class DenoiserConfig:
 
 
 class Denoiser(Encoder):
-    """The noise prediction ε_θ(z_t, t, c), under a side network's residuals if there are any."""
+    """The noise prediction eps_theta(z_t, t, c), under a side network's residuals if there are any."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Denoiser(Encoder):
         )
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, residuals: Sequence[Tensor] | None = None) -> Tensor:
-        """Predict the noise ε in z_t.
+        """Predict the noise eps in z_t.
 
         Args:
             x: Noisy latents z_t `[B, C, h, w]`.

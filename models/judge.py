@@ -14,7 +14,7 @@ CONFIG = RecognizerConfig(widths=(16, 24, 40, 48))
 
 
 class Judge(nn.Module):
-    """Reads who is seen, and other numbers, from pictures `[B, 3, H, W]` in −1..1."""
+    """Reads who is seen, and other numbers, from pictures `[B, 3, H, W]` in -1..1."""
 
     def __init__(self, numbers: int, config: RecognizerConfig = CONFIG):
         """Build the network; `numbers` is how many it reads."""

@@ -188,7 +188,7 @@ class Downsample(nn.Module):
         self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B,C,H,W]` -> `[B,C,⌈H/2⌉,⌈W/2⌉]`."""
+        """`[B,C,H,W]` -> `[B,C,ceil(H/2),ceil(W/2)]`."""
         return self.op(x)
 
 

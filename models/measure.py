@@ -18,14 +18,14 @@ def cosine(a, b):
         b: Shape [B,N] or [1,N].
 
     Returns:
-        Shape [B], in −1..1.
+        Shape [B], in -1..1.
 
     Raises:
         BadInput: For other shapes.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or b.shape[0] not in (1, a.shape[0]):
         raise BadInput(f"Expected vectors [B,N] and [B,N] or [1,N], got {list(a.shape)} and {list(b.shape)}.")
-    # a·b / (‖a‖ ‖b‖)
+    # a·b / (|a| |b|)
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1).clamp(-1, 1).float()
 
 
@@ -37,7 +37,7 @@ def prompt_scores(images, texts):
         texts: Embeddings [P,N].
 
     Returns:
-        Shape [B,P], in −1..1.
+        Shape [B,P], in -1..1.
 
     Raises:
         BadInput: For other shapes.

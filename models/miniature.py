@@ -35,9 +35,9 @@ class Miniature:
     """The networks, in float32 on the CPU."""
 
     denoiser: Denoiser
-    """ε_θ"""
+    """eps_theta"""
     capface: CapFace
-    """π; without identity it is π⋆ as well."""
+    """pi; without identity it is pi* as well."""
     tokens: IdentityTokens
     recognizer: Recognizer
     words: WordEncoder

@@ -2,7 +2,7 @@
 
 The architecture is read from the tensors' shapes; open_clip's own list of architectures then tells what shapes do not (the
 number of heads). Nothing is downloaded. The one thing that no tensor shows is the activation: OpenAI's weights and a few others
-were trained with QuickGELU, x · σ(1.702 x).
+were trained with QuickGELU, x · sigmoid(1.702 x).
 
 Source: Radford et al., *Learning Transferable Visual Models From Natural Language Supervision* (ICML 2021).
 """

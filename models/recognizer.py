@@ -58,7 +58,7 @@ class Recognizer(nn.Module):
         """Read who is in pictures.
 
         Args:
-            pictures: `[B, 3, H, W]` in −1..1; square, at least 64 pixels wide.
+            pictures: `[B, 3, H, W]` in -1..1; square, at least 64 pixels wide.
 
         Returns:
             The global embedding `[B, 128]`, each of length 1, and the local tokens `[B, 16, 96]`.

@@ -46,6 +46,6 @@ def state_dict(shapes_file, prefix):
 
 
 def relative_error(a, b):
-    """‖a − b‖ / ‖b‖ over all elements."""
+    """|a - b| / |b| over all elements."""
     a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
     return ((a - b).norm() / b.norm()).item()

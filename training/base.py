@@ -40,7 +40,7 @@ class Base:
         """Latents z_0, drawn from the autoencoder's posterior.
 
         Args:
-            pictures: `[B, 3, H, W]` in −1..1; H, W multiples of 8.
+            pictures: `[B, 3, H, W]` in -1..1; H, W multiples of 8.
             generator: A CPU generator.
 
         Returns:

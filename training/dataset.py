@@ -70,7 +70,7 @@ class TrainingSet(torch.utils.data.Dataset):
 
     A sample holds
 
-        image    float32 [3, S, S] in −1..1
+        image    float32 [3, S, S] in -1..1
         hint     float32 [9, S, S]: normal, albedo, Lambertian of its head, rendered as it is asked for
         alpha    float32 [1, S, S]: 1 on that head, 0 elsewhere; the target of the mask loss
         global   float32 [512], FaceNet's embedding of the reference

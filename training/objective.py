@@ -19,7 +19,7 @@ from .schedule import TIMESTEPS, NoiseSchedule
 
 IDENTITY = {"both": (1, 1), "local": (1, 0), "global": (0, 1), "none": (0, 0)}
 """Which identity features are used (table 2): factors of the local and the global tokens, as an identity's strengths in a node.
-`none` trains a head-control model, π⋆ of equation 9."""
+`none` trains a head-control model, pi* of equation 9."""
 DRAWN = "drawn"
 
 
@@ -30,13 +30,13 @@ class ObjectiveSettings:
     weighting: str = "eps"
     """How much each timestep counts, out of `schedule.WEIGHTS`."""
     mask_weight: float = 1.0
-    """λ of equation 7."""
+    """lambda of equation 7."""
     identity: str = "both"
     """Out of `IDENTITY`."""
     tau: float | str = 1000.0
-    """Time-dependent ID dropout, equation 8: tokens are kept at t ≤ τ and zero beyond. 1000 never drops them; τ is then chosen
-    when portraits are made (table 5). "drawn" takes another τ for each sample, uniform in 0..1000, so that the network knows
-    ∅ at every timestep, and best at high noise."""
+    """Time-dependent ID dropout, equation 8: tokens are kept at t <= tau and zero beyond. 1000 never drops them; tau is then
+    chosen when portraits are made (table 5). "drawn" takes another tau for each sample, uniform in 0..1000, so that the network
+    knows no identity at every timestep, and best at high noise."""
     identity_dropout: float = 0.0
     """Share of the samples whose identity is dropped whatever the timestep."""
     text_dropout: float = 0.0
@@ -46,7 +46,7 @@ class ObjectiveSettings:
         if self.identity not in IDENTITY:
             raise BadInput(f"Expected identity out of {', '.join(IDENTITY)}, got {self.identity!r}.")
         if self.tau != DRAWN and not (isinstance(self.tau, int | float) and 0 <= self.tau <= TIMESTEPS):
-            raise BadInput(f"Expected τ in 0..{TIMESTEPS}, or {DRAWN!r}, got {self.tau!r}.")
+            raise BadInput(f"Expected tau in 0..{TIMESTEPS}, or {DRAWN!r}, got {self.tau!r}.")
         for name in ("identity_dropout", "text_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"Expected {name} in 0..1, got {getattr(self, name)}.")
@@ -59,7 +59,7 @@ class Draws:
     timesteps: Tensor
     """int64 `[B]`."""
     noise: Tensor
-    """ε, as the latents."""
+    """eps, as the latents."""
     keep_identity: Tensor
     """bool `[B]`."""
     keep_text: Tensor
@@ -123,17 +123,18 @@ class TrainedCapFace(nn.Module):
 
 
 class CapFaceObjective(nn.Module):
-    """‖ε_θ(z_t, t, c, F ⊙ M) − ε‖² + λ ‖M − M_gt‖² with F = π(z_t, t, H, f_id), both as means over elements; ε_θ frozen.
+    """|eps_theta(z_t, t, c, F * M) - eps|² + lambda |M - M_gt|² with F = pi(z_t, t, H, f_id), both means over elements.
 
-    The mask acts as it will when portraits are made: hard at > 0.5, so that it learns from its own term alone.
+    eps_theta is frozen. The mask acts as it will when portraits are made: hard at > 0.5, so that it learns from its own term
+    alone.
     """
 
     def __init__(self, base: Denoiser, trained: TrainedCapFace, schedule: NoiseSchedule, settings: ObjectiveSettings):
         """Freeze the base and what the settings leave without effect.
 
         Args:
-            base: ε_θ.
-            trained: π and its projections.
+            base: eps_theta.
+            trained: pi and its projections.
             schedule: The base's own noise schedule.
             settings: The loss.
         """
@@ -153,7 +154,7 @@ class CapFaceObjective(nn.Module):
 
         Returns:
             `loss`, with a gradient; without one its terms `noise` and `mask` (unweighted means), and for each sample its
-            `timesteps` `[B]` and `errors` `[B]`, ‖ε̂ − ε‖² as a mean over elements.
+            `timesteps` `[B]` and `errors` `[B]`, |eps_hat - eps|² as a mean over elements.
         """
         settings = self.settings
         drawn = draw(batch.latents, settings, generator)

@@ -29,7 +29,7 @@ class Preview:
         """Choose the people.
 
         Args:
-            denoiser: ε_θ.
+            denoiser: eps_theta.
             decode: Latents to pictures `[B, 3, H, W]` in 0..1.
             batch: The people, on the denoiser's device.
             identity: Which identity features are used, out of `IDENTITY`.

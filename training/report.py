@@ -65,7 +65,7 @@ def strangers(folder: Path, samples: list[tuple[str, dict]]) -> list[dict]:
         if len(places) > 1:
             vectors = np.stack([np.load(io.BytesIO(read_member(folder, shard, place))) for shard, place in places])
             n = len(vectors)
-            # mean over pairs of i ≠ j of vectors of length 1:  (‖Σ v‖² − n) / (n (n − 1))
+            # mean over pairs of i != j of vectors of length 1:  (|sum v|² - n) / (n (n - 1))
             cosine = float((np.square(vectors.sum(0)).sum() - n) / (n * (n - 1)))
             if cosine < STRANGERS:
                 found.append({"identity": identity, "cosine": round(cosine, 3), "photos": n})

@@ -29,14 +29,14 @@ def capface_steering(
     tau: float = 1000.0,
     acts: tuple[float, float] = (0, TIMESTEPS),
 ) -> Steering:
-    """A person in a head: F† ⊙ M of equations 6 and 8.
+    """A person in a head: F† * M of equations 6 and 8.
 
     Args:
-        capface: π.
+        capface: pi.
         hint: Head maps `[B or 1, 9, 8h, 8w]`.
-        identity: Tokens `[B or 1, N, W]`, or None for ∅.
+        identity: Tokens `[B or 1, N, W]`, or None for nobody.
         strength: Factor of the residuals.
-        tau: The identity is kept at t ≤ τ; 0 never uses it.
+        tau: The identity is kept at t <= tau; 0 never uses it.
         acts: Lowest and highest timestep at which there is any steering.
     """
     guided, mask = capface.encode_hint(hint)
@@ -51,12 +51,12 @@ def capface_steering(
 
 
 def head_steering(star: CapFace, hint: Tensor, *, alpha: float = 1.0, acts: tuple[float, float] = (0, TIMESTEPS)) -> Steering:
-    """Post-hoc head control: α · π⋆(z_t, t, H, ∅) of equation 9, not masked.
+    """Post-hoc head control: alpha · pi*(z_t, t, H, none) of equation 9, not masked.
 
     Args:
-        star: π⋆, a CapFace trained without identity.
+        star: pi*, a CapFace trained without identity.
         hint: Head maps `[B or 1, 9, 8h, 8w]`.
-        alpha: α.
+        alpha: Its scale.
         acts: Lowest and highest timestep at which it acts.
     """
     evaluate = _evaluation(star, star.encode_hint(hint)[0], acts)
@@ -78,10 +78,10 @@ def _evaluation(network: CapFace, guided: Tensor, acts: tuple[float, float]):
 def noise_prediction(
     denoiser: Denoiser, text: Tensor, null_text: Tensor, steerings: Sequence[Steering] = (), *, guidance: float = 7.0
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """ε̂(z_t, t) with classifier-free guidance; both halves get the same residuals.
+    """eps_hat(z_t, t) with classifier-free guidance; both halves get the same residuals.
 
     Args:
-        denoiser: ε_θ.
+        denoiser: eps_theta.
         text: `[B or 1, N, W]`.
         null_text: Features of the empty prompt `[B or 1, N, W]`.
         steerings: What acts on the denoiser.
@@ -114,12 +114,12 @@ def ddim(
     """Denoise.
 
     Args:
-        predict: `(z_t, t [B]) -> ε̂`.
+        predict: `(z_t, t [B]) -> eps_hat`.
         noise: z_T `[B, C, h, w]`.
         steps: Number of evaluations, 1..1000.
-        eta: η; 0 is deterministic, 1 adds as much noise as DDPM does.
+        eta: 0 is deterministic, 1 adds as much noise as DDPM does.
         schedule: Stable Diffusion's by default.
-        generator: CPU generator of the noise that η asks for.
+        generator: CPU generator of the noise that eta asks for.
         clip: Bound of the predicted z_0, where the latents have one.
 
     Returns:

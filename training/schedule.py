@@ -13,23 +13,23 @@ BETAS: dict[str, Callable[[], Tensor]] = {
     "scaled_linear": lambda: torch.linspace(0.00085**0.5, 0.012**0.5, TIMESTEPS, dtype=torch.float64).square(),
     "linear": lambda: torch.linspace(1e-4, 0.02, TIMESTEPS, dtype=torch.float64),
 }
-"""β_t by name: `scaled_linear` is Stable Diffusion's (Rombach et al. 2022), `linear` that of DDPM (Ho et al. 2020)."""
+"""beta_t by name: `scaled_linear` is Stable Diffusion's (Rombach et al. 2022), `linear` that of DDPM (Ho et al. 2020)."""
 
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "eps": torch.ones_like,
     "min_snr_5": lambda a: (5 * (1 - a) / a).clamp(max=1),
     "inverse_alpha": lambda a: (1 / a).clamp(max=10),
 }
-"""Factor of ‖ε̂ − ε‖² by name, as a function of ᾱ_t.
+"""Factor of |eps_hat - eps|² by name, as a function of abar_t.
 
 - `eps`: 1, equation 7 as written.
-- `min_snr_5`: min(SNR, 5) / SNR with SNR = ᾱ / (1 − ᾱ), for a prediction of ε (Hang et al. 2023): less weight at low noise.
-- `inverse_alpha`: min(1 / ᾱ, 10): more weight at high noise, where position, pose and light are decided; for small networks.
+- `min_snr_5`: min(SNR, 5) / SNR with SNR = abar / (1 - abar), for a prediction of eps (Hang et al. 2023): less at low noise.
+- `inverse_alpha`: min(1 / abar, 10): more weight at high noise, where position, pose and light are decided; for small networks.
 """
 
 
 class NoiseSchedule:
-    """ᾱ_t for t = 0 .. 999."""
+    """abar_t for t = 0 .. 999."""
 
     def __init__(self, name: str = "scaled_linear"):
         """Look a schedule up.
@@ -43,11 +43,11 @@ class NoiseSchedule:
         """float64 `[1000]`."""
 
     def at(self, timesteps: Tensor) -> Tensor:
-        """ᾱ_t for int64 timesteps `[B]`: float32 `[B, 1, 1, 1]` on their device."""
+        """abar_t for int64 timesteps `[B]`: float32 `[B, 1, 1, 1]` on their device."""
         return self.alphas_bar[timesteps.cpu()].float().to(timesteps.device)[:, None, None, None]
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """z_t = √ᾱ_t z_0 + √(1 − ᾱ_t) ε, for latents and noise `[B, C, h, w]` and int64 timesteps `[B]`."""
+        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, for latents and noise `[B, C, h, w]` and int64 timesteps `[B]`."""
         a = self.at(timesteps)
         return a.sqrt() * latents + (1 - a).sqrt() * noise
 

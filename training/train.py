@@ -1,7 +1,7 @@
 """A prepared training set in, a CapFace out: `python tasks.py train SET OUT --base v1-5-pruned-emaonly.safetensors`.
 
 The same command goes on where a run was stopped. OUT/capface.safetensors, written whenever the state is, loads in Load CapFace
-as it is; OUT/logs is TensorBoard's, OUT/samples holds sheets of portraits. `--identity none` trains a head-control model, π⋆.
+as it is; OUT/logs is TensorBoard's, OUT/samples holds sheets of portraits. `--identity none` trains a head-control model, pi*.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from .schedule import BETAS, WEIGHTS, NoiseSchedule
 FILE = "capface.safetensors"
 LOSS = {
     "weighting": ("how much each timestep's noise error counts", {"choices": list(WEIGHTS)}),
-    "mask_weight": ("λ, weight of the mask's error", {}),
+    "mask_weight": ("lambda, weight of the mask's error", {}),
     "identity": ("identity features that are used; none trains a head-control model", {"choices": list(IDENTITY)}),
     "tau": (f"ID dropout: timestep beyond which identity is dropped, 1000 for never, or {DRAWN!r} for each sample", {}),
     "identity_dropout": ("share of samples without identity", {}),

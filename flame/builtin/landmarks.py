@@ -69,7 +69,7 @@ def landmark_arrays(mesh: Mesh, half: np.ndarray) -> dict[str, np.ndarray]:
     outline = {yaw: _outline(mesh, half, np.radians(yaw)) for yaw in range(-YAW_LIMIT, YAW_LIMIT + 1)}
     contour = []
     for yaw in rows:
-        # on the person's right, a head turned by yaw looks like the mirror image of the left turned by −yaw
+        # on the person's right, a head turned by yaw looks like the mirror image of the left turned by -yaw
         right = [finder.grid(row, col, -1) for row, col in outline[-yaw]]
         left = [finder.grid(row, col, 1) for row, col in outline[yaw]]
         contour.append(right + left[-2::-1])

@@ -53,7 +53,7 @@ class Mesh:
     source: np.ndarray
     """`[V]` half point of each vertex"""
     side: np.ndarray
-    """`[V]` 1 for x >= 0, −1 for mirrored points"""
+    """`[V]` 1 for x >= 0, -1 for mirrored points"""
 
     @property
     def faces(self) -> np.ndarray:

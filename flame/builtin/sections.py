@@ -86,7 +86,7 @@ def bare_head(m: Measures) -> np.ndarray:
     sin[-1] = 0.0
     front = cos >= 0
     n = np.where(front, n_f, n_b)
-    # x = w sin(phi), |x / w|^n + |(z − z_w) / depth|^n = 1
+    # x = w sin(phi), |x / w|^n + |(z - z_w) / depth|^n = 1
     reach = (1 - np.minimum(sin, 1) ** n) ** (1 / n)
     z = z_w + np.where(front, z_f - z_w, z_b - z_w) * reach
     rise = np.where(front, (y_s - y_f) * (1 - cos), (y_s - y_f) + (y_b - y_s) * -cos)

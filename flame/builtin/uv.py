@@ -1,6 +1,6 @@
 """Where the mesh lies in the texture, and where each pixel of the texture lies on the head.
 
-Conventions: UVs in [0, 1], v up; pixel (i, j) of an S × S texture has its centre at u = (j + ½) / S, v = 1 − (i + ½) / S. The
+Conventions: UVs in [0, 1], v up; pixel (i, j) of an S × S texture has its centre at u = (j + ½) / S, v = 1 - (i + ½) / S. The
 skin is a strip around the head above v = STRIP, the face's middle at u = ½ and the person's left at u > ½; the face has
 most of it. Eyeball, ear, lids' rims and the mouth's inside have islands below it, which both sides share.
 """

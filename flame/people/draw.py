@@ -144,7 +144,7 @@ def _build(person: Person, head: HeadParams, setting: Setting) -> _Scene:
     shirt = replace(shirt, colours=shirt.colours * SHIRTS[setting.shirt])
     for part in (*_worn(person), shirt):
         vertices = torch.from_numpy(part.vertices).float()
-        if part.turns:  # v' = R (v − J) + J about the head's root
+        if part.turns:  # v' = R (v - J) + J about the head's root
             vertices = (vertices - root) @ R.T + root
         meshes.append((vertices, torch.from_numpy(part.faces), torch.from_numpy(part.colours).float(), part.sheet))
 

@@ -29,7 +29,7 @@ def test_projection_equals_the_published_code():
 def test_axes_and_units():
     points = torch.tensor([[[0.1, 0.0, 0.0], [0.0, 0.1, 0.0], [0.0, 0.0, 0.1]]])
     seen = project(points, torch.tensor([[5.0, 0.25, -0.5]]))[0]
-    expected = [[0.75, -0.5, 0.0], [0.25, -1.0, 0.0], [0.25, -0.5, -0.5]]  # right; up is −v; nearer is less deep
+    expected = [[0.75, -0.5, 0.0], [0.25, -1.0, 0.0], [0.25, -0.5, -0.5]]  # right; up is -v; nearer is less deep
     torch.testing.assert_close(seen, torch.tensor(expected))
 
 

@@ -58,7 +58,7 @@ def test_a_head_that_nods_with_its_neck_is_turned_like_one_that_turns():
 
 
 def test_each_group_counts_its_own_numbers():
-    """By hand: one number off by d among n makes d / √n; all of them off by d make d."""
+    """By hand: one number off by d among n makes d / sqrt n; all of them off by d make d."""
     head = HeadParams.neutral()
 
     def changed(name, *at, by):
@@ -67,7 +67,7 @@ def test_each_group_counts_its_own_numbers():
         return head_rmse(head, head.replace(**{name: value}))
 
     expected = {
-        ("shape", 7): ("shape", 3 / 10),  # √100
+        ("shape", 7): ("shape", 3 / 10),  # sqrt 100
         ("expression", 49): ("expression", 3 / math.sqrt(50)),
         ("rotation", 1): ("pose", 3 / math.sqrt(6)),
         ("jaw", 0): ("pose", 3 / math.sqrt(6)),

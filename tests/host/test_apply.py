@@ -79,7 +79,7 @@ def test_a_soft_edge_is_the_prediction_itself(capface, someone):
 
 
 def test_post_hoc_head_control_is_unmasked_without_identity_and_scaled(capface, someone):
-    """Equation 9: F‡ = F + α · π⋆(z, t, H, ∅)."""
+    """Equation 9: F‡ = F + alpha · pi*(z, t, H, none)."""
     identity, text = someone
     with Calls(capface.network) as calls:
         both = residuals(worlds.apply(text, capface, head(), identity, head_control=capface, alpha=0.3)[0])
@@ -98,7 +98,7 @@ def test_post_hoc_head_control_has_its_own_window(denoiser, capface, someone):
     until = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity, head_control_until=0.5, **settings), walk())
     always = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity, **settings), walk())
     never = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity), walk())
-    assert torch.equal(until[:2], always[:2])  # half of the schedule is at σ = 1.6
+    assert torch.equal(until[:2], always[:2])  # half of the schedule is at sigma = 1.6
     assert torch.equal(until[2], never[2])
     assert not torch.equal(always[2], never[2])
 

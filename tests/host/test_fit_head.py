@@ -179,7 +179,7 @@ def test_deca_reads_the_crop_around_the_landmarks(flame, weights, deca_file):
             code = split_code(network(deca_crop(images[i], transform)[None]))
         for name in ("shape", "texture", "expression", "rotation", "jaw", "light"):
             torch.testing.assert_close(getattr(fitted.params, name)[i], getattr(code, name)[0], atol=1e-5, rtol=1e-4)
-        # DECA's own projection: crop pixel = 112 (s (x + tx, −(y + ty)) + 1), then back through the crop
+        # DECA's own projection: crop pixel = 112 (s (x + tx, -(y + ty)) + 1), then back through the crop
         s, tx, ty = code.camera[0]
         x, y, _ = flame.vertices(fitted.params[i])[0].T
         crop = 112 * (torch.stack([s * (x + tx), -s * (y + ty)], dim=1) + 1)

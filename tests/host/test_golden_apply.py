@@ -67,7 +67,7 @@ def test_two_people(denoiser, capface, cases):
 
 
 def test_post_hoc_head_control_by_a_stock_controlnet(denoiser, capface, cases):
-    """Equation 9: F + α · π⋆, with the ControlNet's residuals beyond the mask."""
+    """Equation 9: F + alpha · pi*, with the ControlNet's residuals beyond the mask."""
     meta, _ = cases["post_hoc"]
     condition, identity, text = worlds.person(meta["seed"])
     stock = worlds.stock_control(noise(meta["seed"] + 5, [1, 3, 64, 64]).clamp(0, 1), meta["alpha"])

@@ -25,7 +25,7 @@ def small_capface(dtype=torch.float32):
 
 
 def stock_control(hint, strength=0.5):
-    """The golden cases' π⋆ as a stock ControlNet with its control image `[B,3,H,W]`."""
+    """The golden cases' pi* as a stock ControlNet with its control image `[B,3,H,W]`."""
     import comfy.controlnet
 
     net = comfy.controlnet.load_controlnet_state_dict(state_dict("pose_small.shapes.json", "pose_control_model."))
@@ -72,7 +72,7 @@ def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
 
 
 def predict_noise(model, positive, negative, x, timesteps, **settings):
-    """The noise prediction ε of the host's denoiser at the released code's own input."""
+    """The noise prediction eps of the host's denoiser at the released code's own input."""
     sigma = model.model.model_sampling.sigmas[torch.as_tensor(timesteps)]
     x = x * (sigma**2 + 1).sqrt()[:, None, None, None]
 

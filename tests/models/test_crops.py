@@ -91,7 +91,7 @@ def test_deca_crop_equals_the_released_code(photo):
 
 def test_deca_square_around_a_box_follows_the_released_rule():
     centre, side = deca_square_from_box(torch.tensor([100.0, 50.0, 180.0, 151.0]))
-    assert side == 113  # ⌊1.25 · (80 + 101) / 2⌋ = ⌊113.125⌋
+    assert side == 113  # floor(1.25 · (80 + 101) / 2) = floor(113.125)
     assert centre.tolist() == pytest.approx([140.0, 100.5 + 0.12 * 90.5])
 
 
@@ -133,7 +133,7 @@ def test_ffhq_frame_puts_an_upright_face_where_the_recipe_says():
     transform = ffhq_transform(points, 512)
     assert transform[0, 0].item() == pytest.approx(512 / 400)
     assert transform_points(transform, torch.tensor([[500.0, 508.0]]))[0].tolist() == pytest.approx([255.5, 255.5], abs=1e-3)
-    # the frame's left edge, 200 pixels from the centre, is the crop's (−0.5)
+    # the frame's left edge, 200 pixels from the centre, is the crop's (-0.5)
     assert transform_points(transform, torch.tensor([[300.0, 308.0]]))[0].tolist() == pytest.approx([-0.5, -0.5], abs=1e-3)
 
 

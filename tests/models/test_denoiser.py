@@ -42,7 +42,7 @@ def tokens():
 
 
 def residuals(capface, tokens, x, t, seed, tau=1000):
-    """One person's masked residuals; rows beyond τ have no identity."""
+    """One person's masked residuals; rows beyond tau have no identity."""
     batch, h, w = x.shape[0], *x.shape[2:]
     guided, mask = capface.encode_hint(noise(seed + 1, [batch, 9, 8 * h, 8 * w]).clamp(-1, 1))
     context = tokens(noise(seed + 3, [batch, 257, 1024]), noise(seed + 2, [batch, 1, 512]))

@@ -65,7 +65,7 @@ def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
     printed = capsys.readouterr().out
     printed, contrasts = printed.split("| difference |")
-    assert len(re.findall(r"^\|.* − ", contrasts, re.MULTILINE)) == len(tables.CONTRASTS)
+    assert len(re.findall(r"^\|.* - ", contrasts, re.MULTILINE)) == len(tables.CONTRASTS)
     rows = [[cell.strip() for cell in text.split("|")[1:-1]] for text in printed.splitlines() if text.startswith("| ")]
     assert rows[0][2:-1] == list(tables.COLUMNS)
     assert {len(row) for row in rows} == {len(tables.COLUMNS) + 3}

@@ -93,13 +93,13 @@ def test_a_dropped_identity_is_no_identity():
     errors = {}
     for name, settings in {
         "none": {"identity": "none"},
-        "τ 0": {"tau": 0},
+        "tau 0": {"tau": 0},
         "dropout": {"identity_dropout": 1.0},
         "both": {},
     }.items():
         with torch.no_grad():
             errors[name] = with_trained_outputs(**settings)(batch, generator())["errors"]
-    assert torch.allclose(errors["none"], errors["τ 0"], rtol=1e-5)
+    assert torch.allclose(errors["none"], errors["tau 0"], rtol=1e-5)
     assert torch.allclose(errors["none"], errors["dropout"], rtol=1e-5)
     assert not torch.allclose(errors["none"], errors["both"], rtol=1e-3)
 

@@ -32,7 +32,7 @@ def trial():
 
 @pytest.fixture(scope="module")
 def portraits(miniature, trial):
-    """Makes a portrait of each person, once: `portraits(light=…, prompt=…, swapped=…, **recipe)` in −1..1."""
+    """Makes a portrait of each person, once: `portraits(light=…, prompt=…, swapped=…, **recipe)` in -1..1."""
 
     @functools.cache
     def make(light=None, setting=None, swapped=False, **recipe):

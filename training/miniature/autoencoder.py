@@ -21,7 +21,7 @@ SPREAD = 0.02
 
 
 def pictures_of(scenes: SceneSet, rows: np.ndarray) -> Tensor:
-    """Pictures of a set as networks see them: `[B, 3, 128, 128]` in −1..1."""
+    """Pictures of a set as networks see them: `[B, 3, 128, 128]` in -1..1."""
     return torch.from_numpy(scenes.picture[rows]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 

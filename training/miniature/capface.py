@@ -148,7 +148,7 @@ def train_capface(
 
     Args:
         people: The data.
-        base: ε_θ and its text encoder; frozen.
+        base: eps_theta and its text encoder; frozen.
         folder: Where the state is kept.
         name: Of the stage.
         conditions: What it is given.

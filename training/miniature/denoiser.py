@@ -1,4 +1,4 @@
-"""Third stage: the base model ε_θ, which knows people in words alone; then it is frozen."""
+"""Third stage: the base model eps_theta, which knows people in words alone; then it is frozen."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +96,7 @@ class Base(nn.Module):
 
 
 class _Denoising(nn.Module):
-    """‖ε_θ(z_t, t, c) − ε‖², weighted by WEIGHTING."""
+    """|eps_theta(z_t, t, c) - eps|², weighted by WEIGHTING."""
 
     def __init__(self):
         super().__init__()

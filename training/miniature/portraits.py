@@ -26,16 +26,16 @@ class Recipe:
     """What a portrait is made with."""
 
     parts: tuple[float, float] = (1.0, 1.0)
-    """Factors of the local and the global tokens; both 0 is ∅."""
+    """Factors of the local and the global tokens; both 0 is no identity."""
     tau: float = 1000.0
     strength: float = 1.0
     """0 leaves CapFace out."""
     alpha: float = 0.0
-    """α of equation 9."""
+    """alpha of equation 9."""
     star: CapFace | None = None
-    """π⋆; the miniature's own network without identity by default."""
+    """pi*; the miniature's own network without identity by default."""
     head_until: float = 0.0
-    """Share of the schedule, from its start, in which π⋆ acts alone (figure 8)."""
+    """Share of the schedule, from its start, in which pi* acts alone (figure 8)."""
     local_tokens: int = 16
     """How many there are: the grid of 4 × 4, or its means over 2 × 2 (table 3)."""
     landmarks: bool = False
@@ -89,7 +89,7 @@ def make_portraits(
         miniature: The networks.
         hint: From `head_hint`, `[B, 9, 128, 128]`.
         prompts: One a portrait.
-        references: Pictures of who shall be seen, `[B, 3, H, W]` in −1..1, or None for nobody.
+        references: Pictures of who shall be seen, `[B, 3, H, W]` in -1..1, or None for nobody.
         recipe: How.
         seed: Of the noise.
         poses: How the references hold their heads, for a network whose tokens tell it, `posed_tokens`.

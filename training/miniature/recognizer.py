@@ -48,7 +48,7 @@ class Sights:
 
     @cached_property
     def pictures(self) -> Tensor:
-        """`[N, 3, 64, 64]` in −1..1, in half precision."""
+        """`[N, 3, 64, 64]` in -1..1, in half precision."""
         rows = np.array_split(np.arange(len(self.scenes)), max(len(self.scenes) // 64, 1))
         return torch.cat([seen(pictures_of(self.scenes, part)) for part in rows])
 
@@ -63,7 +63,7 @@ def vary(pictures: Tensor, surroundings: Tensor, generator: torch.Generator) -> 
     """Pictures that show the same people: before other backgrounds, mirrored, moved, partly covered, brighter and with grain.
 
     Args:
-        pictures: `[B, 3, H, W]` in −1..1.
+        pictures: `[B, 3, H, W]` in -1..1.
         surroundings: What is not the person, bool `[B, 1, H, W]`.
         generator: Draws, on the CPU.
     """
@@ -143,6 +143,6 @@ def train_recognizer(sights: Sights, folder: Path, *, steps: int, seed: int) -> 
 
 @torch.inference_mode()
 def read_people(recognizer: Recognizer, pictures: Tensor, batch: int = 128) -> tuple[Tensor, Tensor]:
-    """Embeddings `[N, 128]` and tokens `[N, 16, 96]` of pictures `[N, 3, H, W]` in −1..1."""
+    """Embeddings `[N, 128]` and tokens `[N, 16, 96]` of pictures `[N, 3, H, W]` in -1..1."""
     embeddings, tokens = zip(*(recognizer(part) for part in pictures.split(batch)), strict=True)
     return torch.cat(embeddings), torch.cat(tokens)

@@ -33,7 +33,7 @@ class Trial:
     """Held-out people: what is given, and what would be right."""
 
     references: Tensor
-    """`[N, 3, 128, 128]` in −1..1"""
+    """`[N, 3, 128, 128]` in -1..1"""
     targets: list[Scene]
     """The same people in other pictures."""
     truth: Tensor
@@ -119,11 +119,11 @@ ROWS = (
     Row("3", "16 local tokens", Recipe(), "both"),
     Row("4", "landmarks", Recipe(parts=(0, 0), landmarks=True), "landmarks", apart=True),
     Row("4", "3D maps", Recipe(parts=(0, 0)), "neither"),
-    *(Row("5", f"τ = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
-    *(Row("5", f"{how}: τ = {tau}", Recipe(tau=tau), model, apart=True) for how, model in LEARNED for tau in (0, 500, 1000)),
+    *(Row("5", f"tau = {tau}", Recipe(tau=tau)) for tau in (0, 300, 500, 700, 1000)),
+    *(Row("5", f"{how}: tau = {tau}", Recipe(tau=tau), model, apart=True) for how, model in LEARNED for tau in (0, 500, 1000)),
     Row("6", "no head control", Recipe()),
-    Row("6", "+ π⋆, α = 0.3", Recipe(alpha=0.3)),
-    Row("6", "+ π⋆, α = 0.5", Recipe(alpha=0.5)),
+    Row("6", "+ pi*, alpha = 0.3", Recipe(alpha=0.3)),
+    Row("6", "+ pi*, alpha = 0.5", Recipe(alpha=0.5)),
     Row("8", "head alone for the first 30 %", Recipe(head_until=0.3)),
     Row("–", "another person's reference", Recipe(), swapped=True),
 )
@@ -134,11 +134,11 @@ CONTRASTS = (
     ("both", "local only"),
     ("16 local tokens", "4 local tokens"),
     ("3D maps", "landmarks"),
-    ("τ = 1000", "τ = 0"),
-    *((f"{how}: τ = 1000", f"{how}: τ = 0") for how, _ in LEARNED),
-    (f"{LEARNED[-1][0]}: τ = 1000", f"{LEARNED[-2][0]}: τ = 1000"),
-    ("+ π⋆, α = 0.3", "no head control"),
-    ("+ π⋆, α = 0.5", "no head control"),
+    ("tau = 1000", "tau = 0"),
+    *((f"{how}: tau = 1000", f"{how}: tau = 0") for how, _ in LEARNED),
+    (f"{LEARNED[-1][0]}: tau = 1000", f"{LEARNED[-2][0]}: tau = 1000"),
+    ("+ pi*, alpha = 0.3", "no head control"),
+    ("+ pi*, alpha = 0.5", "no head control"),
     ("head alone for the first 30 %", "no head control"),
 )
 """Names of rows that are compared person by person."""
@@ -189,10 +189,10 @@ PAPER = {
     ("2", "neither"): "ID 0.3915", ("2", "global only"): "ID 0.7725",
     ("2", "local only"): "ID 0.8095", ("2", "both"): "ID 0.8429",
     ("3", "4 local tokens"): "ID 0.8370 (32 of 257)", ("3", "16 local tokens"): "ID 0.8429 (257)",
-    ("5", "τ = 0"): "ID 0.3915, pose 0.0262", ("5", "τ = 300"): "ID 0.6600, pose 0.0292",
-    ("5", "τ = 500"): "ID 0.7589, pose 0.0343", ("5", "τ = 700"): "ID 0.7986, pose 0.0467",
-    ("5", "τ = 1000"): "ID 0.8429, pose 0.0564", ("6", "no head control"): "ID 0.8429, pose 0.0564",
-    ("6", "+ π⋆, α = 0.5"): "ID 0.8338, pose 0.0358 (π⋆ with 3DMM, its α not given)",
+    ("5", "tau = 0"): "ID 0.3915, pose 0.0262", ("5", "tau = 300"): "ID 0.6600, pose 0.0292",
+    ("5", "tau = 500"): "ID 0.7589, pose 0.0343", ("5", "tau = 700"): "ID 0.7986, pose 0.0467",
+    ("5", "tau = 1000"): "ID 0.8429, pose 0.0564", ("6", "no head control"): "ID 0.8429, pose 0.0564",
+    ("6", "+ pi*, alpha = 0.5"): "ID 0.8338, pose 0.0358 (pi* with 3DMM, its alpha not given)",
 }  # fmt: skip
 """The paper's figures for the row of that table and name; its pose is the RMSE of DECA's codes, not degrees."""
 
@@ -220,7 +220,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
 
     Args:
         miniature: The networks.
-        ablations: Networks trained apart, by their names in ABLATIONS; the one without identity is π⋆ as well.
+        ablations: Networks trained apart, by their names in ABLATIONS; the one without identity is pi* as well.
         people: Numbers of people kept from training.
     """
     print(_columns("table", "row", *COLUMNS, "the paper"), _columns(*["---"] * (len(COLUMNS) + 3)), sep="\n")
@@ -247,7 +247,7 @@ def print_contrasts(figures: dict[str, dict[str, Tensor]]) -> None:
     for one, other in CONTRASTS:
         if one in figures and other in figures:
             cells = ("{:+.3f} ± {:.3f}".format(*interval(figures[one][c] - figures[other][c])) for c in COLUMNS)
-            print(_columns(f"{one} − {other}", *cells), flush=True)
+            print(_columns(f"{one} - {other}", *cells), flush=True)
 
 
 def pose_told(features: Tensor, angles: Tensor) -> Tensor:
