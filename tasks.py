@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test, measure and train CapFace: `python tasks.py demo | check | test | bench | prepare | train | miniature`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | test | lint | bench | prepare | train | miniature`.
 
 Needs Python 3.10 or newer and nothing else.
 
@@ -24,6 +24,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tools.checkers import check_sources
 from tools.comfy import ComfyError, find_host, host_version, is_host
 from tools.suites import NO_HOST, Result, host_groups, run_pytest, table
 
@@ -381,6 +382,27 @@ def test(options, rest):
     return bool(failed)
 
 
+def lint(options, rest):
+    """Run ruff and the checkers of others on the sources and, in a ComfyUI, on the pack at work."""
+    host = known_host(options)
+    say_host(host, "the sources alone are checked")
+    wanted = (ROOT / "tools" / "checkers.txt").read_text(encoding="utf-8")
+    folder = VENVS / "checkers"
+    python = executable(folder)
+    if not (folder / MARKER).is_file() or (folder / MARKER).read_text(encoding="utf-8") != wanted:
+        say("making the checkers' environment (once; about 400 MB)")
+        python = make_venv(folder)
+        install(python, "-r", ROOT / "tools" / "checkers.txt", what="pip install")
+        (folder / MARKER).write_text(wanted, encoding="utf-8")
+    ok = not subprocess.call([executable(folder, "ruff"), "check", "--extend-exclude", ".venvs", "."], cwd=ROOT)
+    ok &= check_sources(python.parent)
+    if host:
+        script = ROOT / "tools" / "checkers.py"
+        ok &= not start(environment([host], options.venv), script, [str(host), str(python.parent), str(site_packages(python))])
+    say("nothing found" if ok else "the checkers found something, see above")
+    return not ok
+
+
 def bench(options, rest):
     """Run the measurements in benchmarks/, each a script of its own."""
     host = known_host(options)
@@ -461,7 +483,7 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | bench | …")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | check | test | lint | bench | …")
     add = functools.partial(commands.add_parser, allow_abbrev=False)
     p = add("demo", parents=[one, common], help="a synthetic person, a photo's head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
@@ -472,6 +494,8 @@ def parse(arguments):
     p.set_defaults(task=check)
     p = add("test", parents=[many, common], help="run everything; more arguments go to pytest: tests/flame -k jaw")
     p.set_defaults(task=test)
+    p = add("lint", parents=[one, common], help="ruff, and the checkers of others: comfy-test, comfy-lint, comfy-cli's")
+    p.set_defaults(task=lint)
     p = add("bench", parents=[one, common], help="measure; with the name of one benchmark, that one alone")
     p.set_defaults(task=bench)
     # their own arguments, --help included, are read by the modules that they start
@@ -487,7 +511,7 @@ def parse(arguments):
     p.add_argument("--processes", type=int, default=1, help="processes on this machine")
     p.set_defaults(task=miniature)
     options, rest = parser.parse_known_args(arguments)
-    if options.task in (demo, check) and rest:
+    if options.task in (demo, check, lint) and rest:
         parser.error(f"{options.command} does not know {' '.join(rest)}")
     return options, rest
 

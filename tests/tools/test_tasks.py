@@ -33,7 +33,7 @@ def make_host(folder, version="0.8.0", requirements=""):
 
 def test_help_needs_the_standard_library_alone():
     shown = subprocess.run([sys.executable, "-I", "-S", "-c", HELP], capture_output=True, text=True, check=True).stdout
-    assert all(command in shown for command in ("demo", "check", "test", "bench", "prepare", "train"))
+    assert all(command in shown for command in ("demo", "check", "test", "lint", "bench", "prepare", "train"))
 
 
 HELP = f"""
