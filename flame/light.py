@@ -62,8 +62,8 @@ def directional_light(
     """The light of one distant lamp over an even glow: `ambient + diffuse · max(0, n·d)`, cut at order 2.
 
     `max(0, cos theta) ~ 1/4 + 1/2 P1(cos theta) + 5/16 P2(cos theta)`; facing the lamp gives `ambient + 17/16 · diffuse`. A
-    lamp that is an evenly bright disc of angular radius alpha instead of a point has its orders 1 and 2 multiplied by their means
-    over the disc, `(1 + cos alpha) / 2` and `cos alpha (1 + cos alpha) / 2`; what it sends in all stays the same.
+    lamp that is an evenly bright disc of angular radius alpha instead of a point has its orders 1 and 2 multiplied by their
+    means over the disc, `(1 + cos alpha) / 2` and `cos alpha (1 + cos alpha) / 2`; what it sends in all stays the same.
 
     Args:
         direction: towards the lamp, in head space; any length but 0.
