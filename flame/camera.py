@@ -5,6 +5,8 @@ half its short side, u right, v down. Image NDC: −1 to 1 over the width and ov
 continuous: pixel (i, j) covers [j, j + 1) × [i, i + 1), its centre is (j + ½, i + ½). Depth grows away from the viewer.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,57 @@ from ..errors import BadInput
 
 DECA_CROP = 224
 """Side of the crop that DECA's camera refers to, in pixels."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the frame, in shares of its width and height. It may reach beyond the frame.
+
+    Attributes:
+        left: Share of the width at which it begins.
+        top: Share of the height, likewise.
+        right: Share of the width at which it ends.
+        bottom: Share of the height, likewise.
+        aspect: Width of the frame over its height where the window is shown stretched; None where its pixels are square.
+
+    Raises:
+        BadInput: the rectangle is empty.
+    """
+
+    left: float = 0.0
+    top: float = 0.0
+    right: float = 1.0
+    bottom: float = 1.0
+    aspect: float | None = None
+
+    def __post_init__(self):
+        if not (self.right > self.left and self.bottom > self.top):
+            raise BadInput(f"Expected a window with right > left and bottom > top, got {self}.")
+
+    def frame_size(self, height: float, width: float) -> tuple[float, float]:
+        """Height and width of the whole frame where this window has `height` × `width` pixels; only their ratio counts."""
+        rows = height / (self.bottom - self.top)
+        return rows, width / (self.right - self.left) if self.aspect is None else rows * self.aspect
+
+    def within(self, outer: "Window") -> "Window":
+        """Return this window of `outer` as a window of the frame that `outer` is a window of."""
+        width, height = outer.right - outer.left, outer.bottom - outer.top
+        return Window(
+            outer.left + self.left * width,
+            outer.top + self.top * height,
+            outer.left + self.right * width,
+            outer.top + self.bottom * height,
+            outer.aspect or self.aspect,
+        )
+
+    def inverse(self) -> "Window":
+        """Return the frame as a window of this one."""
+        width, height = self.right - self.left, self.bottom - self.top
+        return Window(-self.left / width, -self.top / height, (1 - self.left) / width, (1 - self.top) / height)
+
+
+WHOLE = Window()
+"""The whole frame."""
 
 
 def project(points: Tensor, camera: Tensor) -> Tensor:
@@ -40,6 +93,18 @@ def frame_to_ndc(points: Tensor, height: int, width: int) -> Tensor:
     factor[0] = min(height, width) / width
     factor[1] = min(height, width) / height
     return points * factor
+
+
+def ndc_in_window(points: Tensor, window: Window) -> Tensor:
+    """Image NDC of the frame to image NDC of a window, `[..., 2 or 3]`; a third column, the depth, stays as it is."""
+    if window == WHOLE:
+        return points
+    scale, shift = points.new_ones(points.shape[-1]), points.new_zeros(points.shape[-1])
+    for axis, (low, high) in enumerate(((window.left, window.right), (window.top, window.bottom))):
+        # share = (ndc + 1) / 2;  ndc' = 2 · (share − low) / (high − low) − 1
+        scale[axis] = 1 / (high - low)
+        shift[axis] = (1 - 2 * low) / (high - low) - 1
+    return points * scale + shift
 
 
 def frame_to_pixels(points: Tensor, height: int, width: int) -> Tensor:

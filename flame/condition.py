@@ -6,10 +6,12 @@ Lambertian unclamped; the background is 0 in all of them.
 
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadInput
+from .camera import Window
 from .head import HeadModel
 from .params import HeadParams
 from .render import BUILT_IN, render_head
@@ -48,6 +50,19 @@ class HeadCondition:
             self._last[size] = last
         return last
 
+    def hint_in(self, window: Window, height: int, width: int) -> Tensor:
+        """Render the hint of a part of the frame, as sharp as its size allows.
+
+        Args:
+            window: The part.
+            height: Pixels.
+            width: Pixels.
+
+        Returns:
+            float32 `[B, 9, height, width]` on the parameters' device.
+        """
+        return render_head(self.model, self.params, height, width, self.backend, window).hint()
+
 
 @dataclass(frozen=True, eq=False)
 class HintImages:
@@ -72,3 +87,39 @@ class HintImages:
         if self.images.shape[-2:] == (height, width):
             return self.images
         return F.interpolate(self.images, size=(height, width), mode="bilinear", antialias=True)
+
+    def hint_in(self, window: Window, height: int, width: int) -> Tensor:
+        """Return the maps of a part of the frame: float32 `[B, 9, height, width]`, 0 beyond the frame."""
+        return cut(self.images, window, height, width)
+
+
+def cut(images: Tensor, window: Window, height: int, width: int) -> Tensor:
+    """Cut a window out of images of the frame, resized bilinearly to a size.
+
+    Args:
+        images: float32 `[B, C, H, W]`, stretched over the frame.
+        window: The part.
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        `[B, C, height, width]`, 0 beyond the frame.
+    """
+    x = torch.linspace(window.left, window.right, 2 * width + 1, dtype=images.dtype, device=images.device)[1::2]
+    y = torch.linspace(window.top, window.bottom, 2 * height + 1, dtype=images.dtype, device=images.device)[1::2]
+    return sample(images, x.expand(1, height, -1), y[:, None].expand(1, -1, width))
+
+
+def sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Look images of the frame up bilinearly at any places.
+
+    Args:
+        images: float32 `[B, C, H, W]`, stretched over the frame.
+        x: `[1 or B, h, w]`, shares of the frame's width.
+        y: `[1 or B, h, w]`, shares of its height.
+
+    Returns:
+        `[B, C, h, w]`, 0 beyond the frame.
+    """
+    places = torch.stack([x, y], dim=-1) * 2 - 1
+    return F.grid_sample(images, places.expand(len(images), -1, -1, -1), padding_mode="zeros", align_corners=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
-from .camera import frame_to_ndc, frame_to_pixels, project
+from .camera import WHOLE, Window, frame_to_ndc, frame_to_pixels, ndc_in_window, project
 from .head import HeadModel
 from .light import shade
 from .params import HeadParams
@@ -60,8 +60,10 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return torch.nn.functional.normalize(normals, dim=-1, eps=1e-6)
 
 
-def render_head(model: HeadModel, params: HeadParams, height: int, width: int, backend: str = BUILT_IN) -> HeadMaps:
-    """The condition maps of heads in a frame of any size and aspect.
+def render_head(
+    model: HeadModel, params: HeadParams, height: int, width: int, backend: str = BUILT_IN, window: Window = WHOLE
+) -> HeadMaps:
+    """The condition maps of heads in a frame of any size and aspect, or in a window of it.
 
     Args:
         model: the head model, with UVs and texture.
@@ -69,6 +71,7 @@ def render_head(model: HeadModel, params: HeadParams, height: int, width: int, b
         height: rows of the maps.
         width: columns of the maps.
         backend: a name out of BACKENDS.
+        window: what part of the frame the maps show; their pixels are square.
 
     Returns:
         HeadMaps, float32 on that device. What lies outside the frame is left out; a head wholly outside leaves it empty.
@@ -86,7 +89,7 @@ def render_head(model: HeadModel, params: HeadParams, height: int, width: int, b
         raise BadInput(f"Expected a frame of at least 1 × 1 pixels, got {height} × {width}.")
     albedo_uv = model.albedo(params)
     vertices = model.vertices(params)
-    seen = frame_to_ndc(project(vertices, params.camera), height, width)
+    seen = ndc_in_window(frame_to_ndc(project(vertices, params.camera), *window.frame_size(height, width)), window)
     normals = vertex_normals(vertices, model.faces)
     if not (torch.isfinite(seen).all() and torch.isfinite(normals).all()):
         largest = ", ".join(

@@ -3,29 +3,50 @@
 ComfyUI asks a control for residuals once per group of conditionings that it batches, or once per conditioning where it does not
 batch. CapFace's residuals depend on the latents, the timestep, the head and the identity, never on the text: equal latents are
 evaluated once, however the host groups them.
+
+A request stands for a part of the frame and for frames of a sequence. `request.py` says what the sampler tells of them,
+`coordinates.py` what other packs do.
 """
+
+from itertools import pairwise
+from types import SimpleNamespace
 
 import comfy.controlnet
 import comfy.model_management as mm
 import torch
+from comfy.utils import common_upscale
 from torch import Tensor
 
 from ..errors import BadInput
+from ..flame.camera import WHOLE, Window
 from ..flame.condition import HeadCondition, HintImages
-from .evaluation import LATENT_SCALE, Evaluation
+from .coordinates import View, read_image
+from .evaluation import LATENT_SCALE, Evaluation, Row
 from .identity import Identity
 from .model import CapFaceModel
 from .region import Region
+from .request import KEY, Told, listeners, size_named_by_caller
+
+_NOTHING = object()
 
 
-class CapFaceControl(comfy.controlnet.ControlBase):
+class CapFaceControl(comfy.controlnet.ControlNet):
     """A person, a head and a strength, ready to be chained into conditionings.
+
+    It is one of the host's ControlNets, since some packs cut only those into tiles; of their parts it uses none but the chain.
 
     Attributes:
         strength: Scales all residuals; 0 is no control.
         timestep_percent_range: Share of the schedule in which it acts, as (start, end).
         region: Where it acts; None is everywhere.
+        cond_hint_original: Coordinates as an image (`coordinates.py`) for packs that cut control images, or what they put there.
+        cond_hint: What they put there for the latents that come next.
+        latent: Size (h, w) of the latents that are sampled; None before a run.
+        sub_idxs: AnimateDiff-Evolved asks for it, and writes what is also in its `ad_params`.
     """
+
+    made_by = KEY
+    upscale_algorithm = "nearest-exact"
 
     def __init__(
         self,
@@ -50,13 +71,43 @@ class CapFaceControl(comfy.controlnet.ControlBase):
             timestep_percent_range: (start, end) in 0..1.
             region: Where it acts: the head's own mask by default, None for everywhere.
         """
-        super().__init__()
+        self._given = None  # an image that another pack has put in place of ours
+        super().__init__(manual_cast_dtype=torch.float32)
+        # In this type other packs hand coordinates back, which half precision would round.
+        self.control_model = SimpleNamespace(dtype=torch.float32)
+        self.extra_hooks = listeners()
+        self.sub_idxs = None
         self.evaluation = Evaluation(model, condition, identity, tau)
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
         self.region = region
-        self.factors = None  # ((size, frames), what the region gives for them)
+        self.factors = None  # ((size, rows), what the region gives for them)
         self.model_sampling = None
+        self.latent = None
+        self.frame_size = None  # (H, W) of the picture that our image was cut for
+
+    @property
+    def frames(self) -> int:
+        """Frames of the sequence."""
+        return self.evaluation.frames
+
+    @property
+    def device(self) -> torch.device:
+        """Where other packs put what they cut."""
+        return mm.get_torch_device()
+
+    @property
+    def cond_hint_original(self) -> Tensor:
+        """An image of coordinates, made when somebody looks at it; or what somebody has put there."""
+        if self._given is not None:
+            return self._given
+        size = tuple(LATENT_SCALE * side for side in self.latent) if self.latent else size_named_by_caller()
+        self.frame_size = size
+        return self.evaluation.coordinates(size)
+
+    @cond_hint_original.setter
+    def cond_hint_original(self, image: Tensor | None):
+        self._given = image
 
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
         """Return the residuals for `batched_number` chunks of latents, merged with those of the controls before this one.
@@ -66,7 +117,7 @@ class CapFaceControl(comfy.controlnet.ControlBase):
             t: Sigmas `[batched_number · n]`.
             cond: The host's conditioning; unused.
             batched_number: Chunks (conditionings) in the batch.
-            transformer_options: The host's options; sliding windows name their frames here.
+            transformer_options: The host's options, with what the sampler tells of this request.
         """
         previous = None
         if self.previous_controlnet is not None:
@@ -75,21 +126,85 @@ class CapFaceControl(comfy.controlnet.ControlBase):
             return previous
         x = self.model_sampling.calculate_input(t, x_noisy).float()
         timesteps = self.model_sampling.timestep(t).float()
-        n = x.shape[0] // batched_number
-        frames = _window_frames(transformer_options, n)
-        chunks = [self.evaluation.residuals(xs, ts, frames) for xs, ts in zip(x.split(n), timesteps.split(n), strict=True)]
-        if self.region is not None:
-            factors = self._factors(x[:n], frames, chunks[0])
-            chunks = [[r * factors[r.shape[-2:]].to(r.dtype) for r in chunk] for chunk in chunks]
+        rows = self._rows(x, batched_number, transformer_options)
+        order = _by_chunk(rows, batched_number)
+        if order is not None:
+            x, timesteps, rows = x[order], timesteps[order], [rows[i] for i in order]
+        n = len(x) // batched_number
+        chunks = []
+        for start in range(0, len(x), n):
+            part = slice(start, start + n)
+            residuals = self.evaluation.residuals(x[part], timesteps[part], rows[part])
+            if self.region is not None:
+                factors = self._factors(x[part], rows[part], residuals)
+                residuals = [r * factors[r.shape[-2:]].to(r.dtype) for r in residuals]
+            chunks.append(residuals)
         # The host scales residuals in place and the denoiser consumes their list: it gets tensors of its own.
         merged = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+        if order is not None:
+            back = torch.tensor(order).argsort().tolist()
+            merged = [r[back] for r in merged]
         return self.control_merge({"output": merged[:-1], "middle": merged[-1:]}, previous, None)
 
-    def _factors(self, x: Tensor, frames: list[int], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
-        """Return the region's factors, computed when the size or the frames have changed."""
-        key = (x.shape[-2:], frames)
+    def _rows(self, x: Tensor, batched_number: int, transformer_options: dict) -> list[Row]:
+        """Find out what each of the latents shows."""
+        told = transformer_options.get(KEY) or Told()
+        n, size = len(x) // batched_number, tuple(x.shape[-2:])
+        window = told.window_frames(transformer_options, n)
+        numbers = list(range(n)) if window is None else window
+        if told.frames is not None:
+            numbers = [told.frames[i] if i < len(told.frames) else i for i in numbers]
+        uuids = transformer_options.get("uuids") or ()
+        areas = [told.area(uuid) for uuid in uuids] if len(uuids) == batched_number else [None] * batched_number
+
+        canvas = [(WHOLE, None)] if self._given is None else self._read(self._given, told.latent or size, told)
+        parts = None if self.cond_hint is None else self._read(self.cond_hint, size, told)
+        rows = []
+        for i in range(len(x)):
+            chunk, image = divmod(i, n)
+            base, number = _row_of(canvas, i, numbers[image], n, len(x))
+            view = base
+            if parts is not None:
+                view, number = _row_of(parts, i, numbers[image], n, len(x))
+            if areas[chunk] is not None:
+                view = _in_area(view if parts is not None else WHOLE, base, areas[chunk], told.latent, size)
+            elif parts is None and told.latent not in (None, size):
+                self._say_unknown(told, size)
+            rows.append((view, numbers[image] if number is None or window is not None else number))
+        return rows
+
+    def _read(self, image: Tensor, size: tuple[int, int], told: Told) -> list[tuple[View, int | None]]:
+        """Read an image that another pack has made of ours, for latents of a size."""
+        height, width = (LATENT_SCALE * side for side in size)
+        known = self.evaluation.read.get((id(image), height, width))
+        if known is None or known[0] is not image:
+            fitting = image
+            if tuple(image.shape[-2:]) != (height, width):
+                fitting = common_upscale(image, width, height, self.upscale_algorithm, "center")
+            known = (image, read_image(fitting, self.frames, self.frame_size))
+            self.evaluation.remember(known, (id(image), height, width))
+        if None in known[1]:
+            told.warn(
+                "Another pack has put a picture in place of CapFace's control image, and it is not made of that: the head is drawn "
+                "as in the whole picture."
+            )
+        several = self.frames > 1
+        return [(WHOLE, None) if row is None else (row[0], row[1] if several else None) for row in known[1]]
+
+    def _say_unknown(self, told: Told, size: tuple[int, int]):
+        """Warn of latents of another size than the picture's that came without a word on where they lie."""
+        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (told.latent, size))
+        told.warn(
+            f"{told.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} and does not say which: the head is "
+            "drawn as in the whole picture. If it samples the picture in tiles, use a tiled sampler that cuts control images, "
+            "such as Tiled Diffusion or Ultimate SD Upscale, or Crop Head with a region for each tile."
+        )
+
+    def _factors(self, x: Tensor, rows: list[Row], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
+        """Return the region's factors, computed when the size or what is shown has changed."""
+        key = (x.shape[-2:], rows)
         if self.factors is None or self.factors[0] != key:
-            self.factors = (key, self.region.factors(self.evaluation, x, frames, [r.shape[-2:] for r in residuals]))
+            self.factors = (key, self.region.factors(self.evaluation, x, rows, [r.shape[-2:] for r in residuals]))
         return self.factors[1]
 
     def _acts_at(self, sigma: Tensor) -> bool:
@@ -97,15 +212,47 @@ class CapFaceControl(comfy.controlnet.ControlBase):
 
     def copy(self):
         """Return a control with the same settings that shares the network and its evaluations."""
-        e = self.evaluation
-        c = CapFaceControl(e.model, e.condition, e.identity, tau=e.tau, region=self.region)
+        return self._copy_with(self.evaluation, self.region)
+
+    def _copy_with(self, evaluation: Evaluation, region: Region | None):
+        e = evaluation
+        c = CapFaceControl(e.model, e.condition, e.identity, tau=e.tau, region=region)
         c.evaluation = e
         self.copy_to(c)
         return c
 
+    def copy_to(self, c):
+        """Give a copy what the host gives copies, and the image that another pack has put here, if any."""
+        given, self._given = self._given, _NOTHING  # the host's part looks at the image, which would make one
+        try:
+            super().copy_to(c)
+        finally:
+            self._given = c._given = given
+        c.frame_size = self.frame_size
+
+    def deepclone_multigpu(self, load_device, autoregister=False):
+        """Return a copy with networks of its own on another device, for the host's multi-GPU sampling.
+
+        Args:
+            load_device: Where it computes.
+            autoregister: Whether the host finds it in `multigpu_clones` from now on.
+        """
+        region = self.region if self.region is None else self.region.on(load_device)
+        c = self._copy_with(self.evaluation.on(load_device), region)
+        if autoregister:
+            self.multigpu_clones[load_device] = c
+        return c
+
+    def get_extra_hooks(self):
+        """Return the hooks that apply to this conditioning alone: those of controls before it.
+
+        Its own concern the whole run; as hooks of one conditioning they would keep ComfyUI from batching it with others.
+        """
+        return [] if self.previous_controlnet is None else self.previous_controlnet.get_extra_hooks()
+
     def get_models(self):
         """Return the models that the host must load before sampling."""
-        return [*super().get_models(), self.evaluation.model.patcher]
+        return [*comfy.controlnet.ControlBase.get_models(self), self.evaluation.model.patcher]
 
     def pre_run(self, model, percent_to_timestep_function):
         """Prepare for sampling with a base model.
@@ -122,10 +269,12 @@ class CapFaceControl(comfy.controlnet.ControlBase):
         """Drop everything that belongs to one run."""
         super().cleanup()
         self.model_sampling = None
+        self.sub_idxs = None
         self._clear()
 
     def _clear(self):
         self.factors = None
+        self.latent = None
         self.evaluation.clear()
 
     def inference_memory_requirements(self, dtype):
@@ -141,11 +290,45 @@ class CapFaceControl(comfy.controlnet.ControlBase):
         return max(encoder, hint_encoder) + super().inference_memory_requirements(dtype)
 
 
-def _window_frames(transformer_options: dict, n: int) -> list[int]:
-    """Frames that n latents stand for, within a sliding window: the core's, or AnimateDiff-Evolved's."""
-    window = getattr(transformer_options.get("context_window"), "index_list", None)
-    window = window or (transformer_options.get("ad_params") or {}).get("sub_idxs")
-    return list(window) if window is not None and len(window) == n else list(range(n))
+def _row_of(read: list[tuple[View, int | None]], i: int, number: int, n: int, total: int) -> tuple[View, int | None]:
+    """Which of the rows that were read belongs to latent i of all: as many as latents, as in a chunk, as frames, or one."""
+    if len(read) == total:
+        return read[i]
+    return read[i % n if len(read) == n else number % len(read)]
+
+
+def _in_area(view: View, base: View, area: Window, canvas: tuple[int, int], size: tuple[int, int]) -> View:
+    """Put what was cut for a conditioning with an area into the frame.
+
+    Args:
+        view: What was read, or all of the frame. Packs take the whole control image for the area, as the host does, and so cut
+            it to the area's shape.
+        base: What the latents of the run show.
+        area: The area in those latents.
+        canvas: Their size (h, w).
+        size: Size (h, w) of the area.
+    """
+    if view != WHOLE:
+        rows, columns = size
+        stretch = (columns / rows) / (canvas[1] / canvas[0])
+        wide, high = min(1.0, stretch), min(1.0, 1 / stretch)
+        uncut = Window(0.5 - 0.5 / wide, 0.5 - 0.5 / high, 0.5 + 0.5 / wide, 0.5 + 0.5 / high)
+        if isinstance(base, Window):
+            view = view.within(base.inverse())
+        view = view.within(uncut)
+    view = view.within(area)
+    return view.within(base) if isinstance(base, Window) else view
+
+
+def _by_chunk(rows: list[Row], chunks: int) -> list[int] | None:
+    """Order latents by chunk, as the host does, where a pack has put tiles of each chunk side by side; None if it has not."""
+    tiles = 1 + sum(a[0] != b[0] for a, b in pairwise(rows))
+    if tiles == 1 or chunks == 1 or len(rows) % (tiles * chunks):
+        return None
+    n = len(rows) // (tiles * chunks)
+    if any(len({view for view, _ in rows[t : t + chunks * n]}) > 1 for t in range(0, len(rows), chunks * n)):
+        return None
+    return [(t * chunks + c) * n + i for c in range(chunks) for t in range(tiles) for i in range(n)]
 
 
 def _check_base(base, capface: CapFaceModel):

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ..flame.condition import HeadCondition, HintImages
+from .coordinates import View, coordinate_image, hint_of
 from .identity import Identity
 from .model import CapFaceModel
 
@@ -13,6 +14,15 @@ LATENT_SCALE = 8
 
 FRAMES_AT_ONCE = 8
 """Frames of a sequence whose hints are encoded together: at full resolution, where activations are largest."""
+
+PARTS_KEPT = 64
+"""Parts of the frame whose encoded hints are kept: more tiles than a picture of 4096 pixels has."""
+
+RESULTS_KEPT = 6
+"""Results of one step that are kept: two halves of guidance may ask for several areas in turn."""
+
+Row = tuple[View, int]
+"""What one latent shows: a part of the frame, and a frame of the sequence."""
 
 
 class Evaluation:
@@ -26,43 +36,71 @@ class Evaluation:
         self.condition = condition
         self.identity = identity
         self.tau = tau
+        self._elsewhere = {}  # device: Evaluation
         self.clear()
+
+    @property
+    def frames(self) -> int:
+        """Frames of the sequence that heads and identities make up."""
+        return max(self.condition.batch, 0 if self.identity is None else len(self.identity.global_))
 
     def clear(self):
         """Drop all tensors."""
-        self.hints = {}  # (h, w): (guided, mask)
+        self.hints = {}  # (h, w, part of the frame): (guided, mask), the latest last
         self.context = None
         self.step = None  # (timesteps, frames) that `done` belongs to
-        self.done = []  # [(x, residuals)]
+        self.done = []  # [(x, rows, residuals)]
+        self.images = {}  # size of the frame: image of coordinates
+        self.read = {}  # (image's id, height, width): (image, what it shows), the latest last
 
-    def residuals(self, x: Tensor, timesteps: Tensor, frames: list[int]) -> list[Tensor]:
+    def coordinates(self, size: tuple[int, int] | None) -> Tensor:
+        """Return the image of coordinates for a frame of a size (H, W), or of unknown size."""
+        if size not in self.images:
+            self.images[size] = coordinate_image(self.frames, size)
+        return self.images[size]
+
+    def remember(self, read: tuple, key: tuple):
+        """Keep what was read from another pack's image."""
+        if len(self.read) >= PARTS_KEPT:
+            del self.read[next(iter(self.read))]
+        self.read[key] = read
+
+    def on(self, device: torch.device) -> "Evaluation":
+        """Return the same evaluation with a network of its own on another device, for the host's multi-GPU sampling."""
+        if device not in self._elsewhere:
+            self._elsewhere[device] = Evaluation(self.model.on(device), self.condition, self.identity, self.tau)
+        return self._elsewhere[device]
+
+    def residuals(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
         """Return the residuals of one chunk of latents, unmasked and unscaled, computed once per content.
 
         Args:
             x: float32 `[n, 4, h, w]`, scaled as the denoiser's input.
             timesteps: float32 `[n]`.
-            frames: The n frames of the sequence that the latents stand for.
+            rows: What each of the n latents shows.
         """
+        frames = [frame for _, frame in rows]
         if self.step is None or self.step[1] != frames or not torch.equal(self.step[0], timesteps):
             self.step, self.done = (timesteps.clone(), frames), []
-        for known, residuals in self.done:
-            if known.shape == x.shape and torch.equal(known, x):
+        for known, shown, residuals in self.done:
+            if shown == rows and known.shape == x.shape and torch.equal(known, x):
                 return residuals
-        residuals = self._evaluate(x, timesteps, frames)
-        self.done.append((x.clone(), residuals))
+        residuals = self._evaluate(x, timesteps, rows)
+        self.done = [*self.done[1 - RESULTS_KEPT :], (x.clone(), rows, residuals)]
         return residuals
 
-    def _evaluate(self, x: Tensor, timesteps: Tensor, frames: list[int]) -> list[Tensor]:
+    def _evaluate(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
         mm.throw_exception_if_processing_interrupted()
         dtype = self.model.compute_dtype
-        guided = rows(self._encode_hint(x)[0], frames)
+        guided = self._encode_hint(x, rows)[0]
         context = self._encode_identity(x.device)
+        frames = [frame for _, frame in rows]
         # eq. 8: F†_t = F_t where t ≤ τ, else π(z_t, t, H, ∅); the released code keeps t = τ
         keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
         if keep.all() or not keep.any():
-            context = rows(context, frames) if keep.any() else None
+            context = pick(context, frames) if keep.any() else None
             return self.model.network(x.to(dtype), timesteps, guided, context)
-        return self._evaluate_mixed(x.to(dtype), timesteps, guided, rows(context, frames), keep)
+        return self._evaluate_mixed(x.to(dtype), timesteps, guided, pick(context, frames), keep)
 
     def _evaluate_mixed(self, x: Tensor, timesteps: Tensor, guided: Tensor, context: Tensor, keep: Tensor) -> list[Tensor]:
         """Evaluate the rows that keep the identity apart from those that have dropped it."""
@@ -76,21 +114,37 @@ class Evaluation:
             merged.append(both)
         return merged
 
-    def mask(self, x: Tensor) -> Tensor:
-        """Return the predicted mask M for latents of a size: float32 `[B or 1, 1, h, w]` in 0..1 on the CPU."""
-        return self._encode_hint(x)[1]
+    def mask(self, x: Tensor, rows: list[Row]) -> Tensor:
+        """Return the predicted mask M for latents: float32 `[n or 1, 1, h, w]` in 0..1 on the CPU."""
+        return self._encode_hint(x, rows)[1]
 
-    def _encode_hint(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        size = tuple(x.shape[-2:])  # conditionings with areas bring sizes of their own
-        if size not in self.hints:
-            hint = self.condition.hint(size[0] * LATENT_SCALE, size[1] * LATENT_SCALE)
+    def _encode_hint(self, x: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
+        """Return what the network makes of the head for latents: guided `[n or 1, C, h, w]` and the mask."""
+        encoded = {view: self._encode_part(x, view) for view in dict.fromkeys(view for view, _ in rows)}
+        if len(encoded) == 1:
+            (parts,) = encoded.values()
+            guided, mask = (pick(part, [frame for _, frame in rows]) for part in parts)
+            return guided, mask
+        guided, mask = (torch.cat([pick(encoded[view][i], [frame]) for view, frame in rows]) for i in range(2))
+        return guided, mask
+
+    def _encode_part(self, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        """Encode a part of the frame for latents of a size, all frames of the sequence at once."""
+        height, width = x.shape[-2:]
+        key = (height, width, view)
+        known = self.hints.pop(key, None)
+        if known is None:
+            hint = hint_of(self.condition, view, height * LATENT_SCALE, width * LATENT_SCALE)
             parts = [
                 self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))
                 for frames in hint.split(FRAMES_AT_ONCE)
             ]
             guided, mask = (torch.cat(part) for part in zip(*parts, strict=True))
-            self.hints[size] = (guided, mask.float().cpu())
-        return self.hints[size]
+            known = (guided, mask.float().cpu())
+            if len(self.hints) >= PARTS_KEPT:
+                del self.hints[next(iter(self.hints))]
+        self.hints[key] = known
+        return known
 
     def _encode_identity(self, device: torch.device) -> Tensor | None:
         if self.context is None and self.identity is not None and self.identity.present.any():
@@ -100,6 +154,6 @@ class Evaluation:
         return self.context
 
 
-def rows(tensor: Tensor, frames: list[int]) -> Tensor:
+def pick(tensor: Tensor, frames: list[int]) -> Tensor:
     """Pick a tensor's rows for these frames; one row serves them all, fewer rows than frames repeat."""
     return tensor if tensor.shape[0] == 1 else tensor[[f % tensor.shape[0] for f in frames]]

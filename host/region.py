@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..errors import BadInput
 from ..models.capface import CapFace
-from .evaluation import Evaluation, rows
+from .coordinates import part_of
+from .evaluation import LATENT_SCALE, Evaluation, Row, pick
 
 EDGES = ("hard", "soft")
 
@@ -32,21 +33,25 @@ class Region:
         """Return this region without the head of somebody nearer."""
         return replace(self, nearer=(*self.nearer, evaluation))
 
-    def factors(self, evaluation: Evaluation, x: Tensor, frames: list[int], sizes: Sequence[torch.Size]) -> dict:
+    def on(self, device: torch.device) -> "Region":
+        """Return this region for the host's multi-GPU sampling."""
+        return replace(self, nearer=tuple(evaluation.on(device) for evaluation in self.nearer))
+
+    def factors(self, evaluation: Evaluation, x: Tensor, rows: list[Row], sizes: Sequence[torch.Size]) -> dict:
         """Return what to multiply residuals with.
 
         Args:
             evaluation: The person's.
             x: Latents `[n, 4, h, w]`; their size and device count.
-            frames: The n frames that they stand for.
+            rows: What each of the n latents shows.
             sizes: Sizes (h, w) of the residuals.
 
         Returns:
             By size, `[n or 1, 1, h, w]` in 0..1 on the latents' device.
         """
-        own = rows(evaluation.mask(x), frames)
-        others = [rows(other.mask(x), frames) for other in self.nearer]
-        extra = None if self.extra is None else rows(self.extra.float().cpu(), frames)
+        own = evaluation.mask(x, rows)
+        others = [other.mask(x, rows) for other in self.nearer]
+        extra = None if self.extra is None else self._extra_of(rows, *x.shape[-2:])
         factors = {}
         for size in set(sizes):
             factor = CapFace.resize_mask(own, size)
@@ -58,3 +63,12 @@ class Region:
                 factor = factor * CapFace.resize_mask(extra, size)
             factors[size] = factor.to(x.device)
         return factors
+
+    def _extra_of(self, rows: list[Row], height: int, width: int) -> Tensor:
+        """The user's mask as latents of a size show it, `[n or 1, 1, H, W]`."""
+        extra = self.extra.float().cpu()
+        views = dict.fromkeys(view for view, _ in rows)
+        parts = {view: part_of(extra, view, height * LATENT_SCALE, width * LATENT_SCALE) for view in views}
+        if len(parts) == 1:
+            return pick(*parts.values(), [frame for _, frame in rows])
+        return torch.cat([pick(parts[view], [frame]) for view, frame in rows])

@@ -6,6 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
+from capface.flame.camera import WHOLE
 from capface.tests.host.worlds import person, small_capface
 from capface.tests.synthetic import noise
 
@@ -157,7 +158,7 @@ def residuals(capface, who, batch=1):
     condition, _, _ = person(900)
     x, timesteps = noise(950, [1, 4, 8, 8]).expand(batch, -1, -1, -1), torch.full([batch], 500.0)
     evaluation = Evaluation(capface, condition, who, 1000.0)
-    return evaluation.residuals(x, timesteps, list(range(batch))), evaluation.context
+    return evaluation.residuals(x, timesteps, [(WHOLE, i) for i in range(batch)]), evaluation.context
 
 
 def difference(a, b):
