@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import comfy.model_management as mm
-import comfy.model_patcher
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from ..models.open_clip import OpenClip, load_open_clip
 from ..models.portrait import cut
 from . import assets
 from .identity import Identity
+from .memory import managed
 from .reader import FaceReader, frame_points
 
 NO_CLIP = "none"
@@ -293,7 +293,7 @@ class _Measuring:
         path = assets.path_of(assets.OPEN_CLIP, self.references.clip_file)
         offload_device = mm.text_encoder_offload_device()
         clip: OpenClip = load_open_clip(path, self.references.clip_activation, device=offload_device)
-        patcher = comfy.model_patcher.ModelPatcher(clip, mm.text_encoder_device(), offload_device)
+        patcher = managed(clip, mm.text_encoder_device(), offload_device)
         mm.load_models_gpu([patcher])
         texts = [prompt, *self.references.other_prompts]
         seen = torch.cat([clip.images(one[None].to(patcher.load_device)) for one in self.images])

@@ -18,6 +18,7 @@ from ..models.detection import FaceDetection, choose_face
 from ..models.miniature import Miniature
 from ..models.recognizer import Recognizer
 from .identity import MINIATURE, Features
+from .memory import managed
 from .model import CapFaceModel, as_model
 
 NAME = "the miniature"
@@ -66,7 +67,7 @@ def _base(miniature: Miniature) -> comfy.model_patcher.ModelPatcher:
     config.set_inference_dtype(torch.float32, None)
     base = comfy.model_base.BaseModel(config)
     base.diffusion_model.load_state_dict(state)
-    return comfy.model_patcher.ModelPatcher(base, mm.get_torch_device(), mm.unet_offload_device())
+    return managed(base, mm.get_torch_device(), mm.unet_offload_device())
 
 
 def _autoencoder(miniature: Miniature) -> comfy.sd.VAE:
@@ -78,7 +79,7 @@ def _autoencoder(miniature: Miniature) -> comfy.sd.VAE:
     vae = comfy.sd.VAE(sd=small.state_dict(), config={"params": params}, dtype=torch.float32)
     vae.first_stage_model = miniature.autoencoder
     vae.latent_channels = miniature.autoencoder.config.latent_channels
-    vae.patcher = comfy.model_patcher.ModelPatcher(miniature.autoencoder, vae.device, mm.vae_offload_device())
+    vae.patcher = managed(miniature.autoencoder, vae.device, mm.vae_offload_device())
     return vae
 
 
@@ -117,7 +118,7 @@ class MiniatureReader:
 
     def __init__(self, recognizer: Recognizer):
         offload = mm.text_encoder_offload_device()
-        self._patcher = comfy.model_patcher.ModelPatcher(recognizer, mm.text_encoder_device(), offload)
+        self._patcher = managed(recognizer, mm.text_encoder_device(), offload)
 
     @property
     def clip_vision(self) -> "MiniatureReader":

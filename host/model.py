@@ -1,5 +1,6 @@
 """The CapFace checkpoint in ComfyUI's memory management."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from torch import nn
 
 from ..models.capface import CapFace, IdentityTokens
 from ..models.checkpoint import capface_tensors, load_capface
+from .memory import managed
 
 SUPPORTED_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 """Types of the weights that the host may choose."""
-
 
 class _Networks(nn.Module):
     """The network and its projections as one module, so that the host moves them together."""
@@ -34,6 +35,12 @@ class CapFaceModel:
     patcher: comfy.model_patcher.ModelPatcher
     compute_dtype: torch.dtype
     name: str
+
+    def on(self, device: torch.device) -> "CapFaceModel":
+        """Return a copy on another device, with weights of its own; the host has unloaded this one before."""
+        networks = copy.deepcopy(self.patcher.model)
+        patcher = comfy.model_patcher.ModelPatcher(networks, device, mm.unet_offload_device())
+        return CapFaceModel(patcher, self.compute_dtype, self.name)
 
     @property
     def network(self) -> CapFace:
@@ -81,7 +88,7 @@ def as_model(network: CapFace, tokens: IdentityTokens, name: str, compute_dtype:
         name: What messages call it.
         compute_dtype: Type that it computes in.
     """
-    patcher = comfy.model_patcher.ModelPatcher(_Networks(network, tokens), mm.get_torch_device(), mm.unet_offload_device())
+    patcher = managed(_Networks(network, tokens), mm.get_torch_device(), mm.unet_offload_device())
     return CapFaceModel(patcher, compute_dtype, name)
 
 

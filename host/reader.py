@@ -21,6 +21,7 @@ from ..models.portrait import deca_face
 from . import assets
 from .identity import RELEASED, Features
 from .image_tokens import load_open_clip
+from .memory import managed
 
 DETECTORS = ("auto", "insightface", "mtcnn")
 DECA_BATCH = 16
@@ -185,7 +186,7 @@ def _patcher(load, path) -> comfy.model_patcher.ModelPatcher:
     """Load a small network for the host to move, as it moves its text encoders."""
     offload_device = mm.text_encoder_offload_device()
     network = load(path, device=offload_device, operations=comfy.ops.manual_cast)
-    return comfy.model_patcher.ModelPatcher(network, mm.text_encoder_device(), offload_device)
+    return managed(network, mm.text_encoder_device(), offload_device)
 
 
 def frame_points(faces: list[FaceDetection], height: int, width: int) -> Tensor:

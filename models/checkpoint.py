@@ -69,11 +69,17 @@ def load_capface(
         raise BadFile(f"{name} is an incomplete CapFace checkpoint: expected img_linear and id_linear, got {sorted(tokens)}.")
     config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
     dtype = dtype or tokens["id_linear.weight"].dtype
-    build = {"device": "meta", "dtype": dtype, "operations": operations}
+    plain = {"device": "meta", "dtype": dtype}
+    build = {**plain, "operations": operations}
     fit = {"file": name, "kind": "CapFace", "source": SOURCE, "device": device}
     return (
-        fill(CapFace(config, **build, attention=attention), network, **fit),
-        fill(IdentityTokens(*widths, config.context_width, **build), tokens, **fit),
+        fill(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
+        fill(
+            IdentityTokens(*widths, config.context_width, **build),
+            tokens,
+            **fit,
+            like=IdentityTokens(*widths, config.context_width, **plain),
+        ),
     )
 
 

@@ -181,4 +181,5 @@ def load_deca(path, *, device=None, dtype=None, operations=torch.nn):
     if not wanted:
         raise BadFile(f"{path.name} is {describe(state)}, without DECA's {PREFIX}*. Expected {SOURCE}.")
     network = DecaEncoder(device="meta", dtype=dtype, operations=operations)
-    return fill(network, wanted, file=path.name, kind="DECA's encoder", source=SOURCE, device=device)
+    like = DecaEncoder(device="meta", dtype=dtype)
+    return fill(network, wanted, file=path.name, kind="DECA's encoder", source=SOURCE, device=device, like=like)

@@ -171,4 +171,5 @@ def load_facenet(path, *, device=None, dtype=None, operations=torch.nn):
             f"its vectors mean nothing to CapFace. Expected {SOURCE}."
         )
     network = FaceNet(device="meta", dtype=dtype, operations=operations)
-    return fill(network, state, file=path.name, kind="FaceNet", source=SOURCE, device=device)
+    like = FaceNet(device="meta", dtype=dtype)
+    return fill(network, state, file=path.name, kind="FaceNet", source=SOURCE, device=device, like=like)

@@ -226,7 +226,8 @@ def load_parser(path, *, device=None, dtype=None, operations=torch.nn):
         raise BadFile(f"{path.name} is {describe(state)}, not the face parser BiSeNet. Expected {SOURCE}.")
     state = {key: tensor for key, tensor in state.items() if not key.startswith(TRAINING_HEADS)}
     network = FaceParser(device="meta", dtype=dtype, operations=operations)
-    return fill(network, state, file=path.name, kind="the face parser", source=SOURCE, device=device)
+    like = FaceParser(device="meta", dtype=dtype)
+    return fill(network, state, file=path.name, kind="the face parser", source=SOURCE, device=device, like=like)
 
 
 def _mean(x):

@@ -5,7 +5,7 @@ from ..errors import BadFile
 ONNX_FIRST_BYTE = b"\x08"  # the field `ir_version`, with which every ONNX writer begins
 
 
-def fill(network, state, *, file, kind, source, device=None):
+def fill(network, state, *, file, kind, source, device=None, like=None):
     """Give a network built on the meta device its tensors.
 
     Args:
@@ -15,6 +15,8 @@ def fill(network, state, *, file, kind, source, device=None):
         kind: What was asked for, such as "FaceNet".
         source: Where the right file comes from.
         device: Where the tensors shall live; the CPU by default.
+        like: The same network of torch's own layers, on the meta device. A host's layers may have no weights before they are
+            loaded, and so cannot say which they need (ComfyUI with dynamic VRAM).
 
     Returns:
         The network, in evaluation mode and without gradients.
@@ -22,7 +24,7 @@ def fill(network, state, *, file, kind, source, device=None):
     Raises:
         BadFile: When a key is missing, unknown or of another shape.
     """
-    expected = network.state_dict()
+    expected = (like or network).state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
     problems += [f"{key} does not belong to it" for key in state if key not in expected]
     problems += [
