@@ -17,6 +17,7 @@ from torch import Tensor
 from capface.flame.animate import turntable
 from capface.flame.builtin import builtin_head
 from capface.flame.camera import pixels_to_frame
+from capface.flame.crop import crop_head
 from capface.flame.edits import edit_head
 from capface.flame.fit import fit_landmarks
 from capface.flame.params import HeadParams
@@ -143,6 +144,24 @@ def token_sets(head: HeadParams) -> Tensor:
     return beside(*shown)
 
 
+def cropped(head: HeadParams, side: int = 512) -> Tensor:
+    """What Crop Head is for: a picture with a region, that enlarged, the head there as without it and as with it."""
+    who, setting = Person.sample(HELD_OUT + 1), Setting("green", "beach")
+    region = torch.tensor([[0.5, 0.1, 0.375, 0.375]]) * side
+    x, y, w, h = region[0].int().tolist()
+    inside = crop_head(head, region, side, side).replace(shape=who.shape_row())
+    whole = head.replace(shape=who.shape_row())
+    picture = draw_people([who], whole, [setting], side)[0]
+    framed = picture.clone()
+    for thick in range(6):
+        for line in (framed[:, y + thick, x : x + w], framed[:, y + h - 1 - thick, x : x + w]):
+            line.copy_(torch.tensor(ACCENT)[:, None] / 255)
+        for line in (framed[:, y : y + h, x + thick], framed[:, y : y + h, x + w - 1 - thick]):
+            line.copy_(torch.tensor(ACCENT)[:, None] / 255)
+    shown = [normal_colors(render_head(MODEL, each, TILE, TILE))[0] for each in (whole, inside)]
+    return beside(framed, draw_people([who], inside, [setting], TILE)[0], *shown)
+
+
 def silhouette(head: HeadParams, side: int) -> Tensor:
     """Where somebody would be, for pictures that no weights have made: `[side, side, 3]`."""
     alpha = F.avg_pool2d(render_head(MODEL, head, 3 * side, 3 * side).alpha, 3)[0].movedim(0, -1)
@@ -225,6 +244,7 @@ def main():
             plain, turned, transfer(plain, turned, ["position", "pose"]), transfer(plain, turned, ["lighting"])
         ),
         "AnimateHead": tiles(turntable(MODEL, plain, 6, math.radians(-75), math.radians(75))),
+        "CropHead": cropped(edited(size=0.4, position_x=0.375, position_y=-0.425, yaw=-15.0, **smile)),
         "RenderHead": maps_of(edited(yaw=25.0)),
         "SyntheticPerson": people(5),
     }

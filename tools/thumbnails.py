@@ -244,6 +244,23 @@ def second_pass():
     return fine
 
 
+def face_detailer():
+    """A small coarse head in a frame, and the same fine and large."""
+    place = {"yaw": 14.0, **SMILE}
+    canvas = over(backdrop(MOSS), head(size=0.42, position_x=-0.52, position_y=-0.46, **place))
+    box = (26, 34, 220, 228)
+    coarse = canvas.crop(box).resize((26, 26), Image.Resampling.BOX).resize((194, 194), Image.Resampling.NEAREST)
+    canvas.paste(coarse, box[:2])
+    fine = over(backdrop(ROSE, (340, 340)), head(340, size=1.1, **place))
+    canvas.paste(fine, (156, 156))
+    pen = ImageDraw.Draw(canvas)
+    for start, end in (((box[0], box[3]), (156, 496)), ((box[2], box[1]), (496, 156))):
+        pen.line([start, end], INK, 3)
+    pen.rectangle(box, outline=ACCENT, width=5)
+    pen.rectangle((156, 156, 496, 496), outline=ACCENT, width=5)
+    return canvas
+
+
 def lora_and_depth():
     """A head before a room in shades of depth."""
     canvas = Image.new("RGB", (SIDE, SIDE))
@@ -329,7 +346,7 @@ def head_first():
 
 
 THUMBNAILS = {
-    "edit_head": edit_head, "expressions": expressions, "head_first": head_first, "inpaint": inpaint,
+    "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer, "head_first": head_first, "inpaint": inpaint,
     "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth, "measure": measure,
     "miniature": miniature,
     "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo, "restyle": restyle,
