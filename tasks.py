@@ -521,6 +521,8 @@ def main():
     if sys.version_info < (3, 10):  # noqa: UP036  the message is for whoever starts it with an older one
         print(f"CapFace needs Python 3.10 or newer; this is {platform.python_version()} ({sys.executable}).")
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a folder's name may hold what a console's code page cannot show
     options, rest = parse(sys.argv[1:])
     try:
         return int(options.task(options, rest))
