@@ -5,13 +5,35 @@ import os
 import re
 import shutil
 import time
+import urllib.parse
 
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-extensions", "--no-first-run")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Drafts would come back on the next start, and a first start would greet.
 QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Notification.ShowVersionUpdates": False}
-# What a host with a fresh user folder asks for and has not.
-NOISE = re.compile(r"/user\.css|/userdata\?dir=(workflows|subgraphs)|/comfy\.templates\.json")
+# Where the frontend serves what packs bring (its own old modules lie under core/): a problem from there is never noise.
+PACKS = re.compile(r"/extensions/(?!core/)")
+# Answers that are the host's own doing: status, path and query.
+ANSWERS = [
+    # A fresh user folder has none of these; every frontend asks.
+    (404, re.compile(r"(/api/userdata)?/user\.css")),
+    (404, re.compile(r"/api/userdata\?dir=(workflows|subgraphs)\b.*")),
+    (404, re.compile(r"/api/userdata/comfy\.templates\.json")),
+]
+# Console errors that are the host's own doing: what they say, and the script that says it.
+MESSAGES = [
+    # From 1.49 on the workflow of a first start makes the frontend ask how large its missing models are; hosts without API
+    # nodes forbid that.
+    (
+        re.compile(r"^(Connecting to|Fetch API cannot load) '?https://huggingface\.co/.*Content Security Policy"),
+        re.compile(r"/assets/missingModelMetadata-"),
+    ),
+]
+# Uncaught exceptions that are the host's own doing: a place in the stack.
+EXCEPTIONS = [
+    # Frontend 1.27 sets one of its settings before it has registered it.
+    re.compile(r"\baddSetting\b"),
+]
 _READY = """() => window.app?.vueAppReady && !window.app.extensionManager?.spinner && window.app.canvas?.graph
   && 'KSampler' in (window.LiteGraph?.registered_node_types ?? {})"""
 _FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
@@ -35,6 +57,25 @@ def why_not():
     except ImportError:
         return "no playwright: pip install playwright (without its own browsers)"
     return None if find_chromium() else "no Chromium: install it, or name it in CAPFACE_CHROMIUM"
+
+
+def is_noise_said(text, script):
+    """Whether a console error is the host's own doing: what it says, and the address of the script that says it."""
+    if PACKS.search(text) or PACKS.search(script):
+        return False
+    return any(said.search(text) and where.search(script) for said, where in MESSAGES)
+
+
+def is_noise_thrown(stack):
+    """Whether an uncaught exception is the host's own doing."""
+    return not PACKS.search(stack) and any(place.search(stack) for place in EXCEPTIONS)
+
+
+def is_noise_answered(status, url):
+    """Whether an answer that failed is the host's own doing."""
+    parts = urllib.parse.urlsplit(url)
+    asked = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return any(status == code and what.fullmatch(asked) for code, what in ANSWERS)
 
 
 class Browser:
@@ -72,7 +113,7 @@ class CanvasPage:
 
     Attributes:
         page: Playwright's page.
-        problems: Console errors, exceptions and answers from 400 on, less what every fresh host lacks.
+        problems: Console errors, exceptions and answers from 400 on, less what is known to be the host's own doing.
     """
 
     def __init__(self, session, url, settings=None):
@@ -105,16 +146,17 @@ class CanvasPage:
 
     def _hear(self, message):
         # Answers that fail are seen below, with their address.
-        if message.type == "error" and "Failed to load resource" not in message.text:
+        if message.type != "error" or "Failed to load resource" in message.text:
+            return
+        if not is_noise_said(message.text, message.location.get("url", "")):
             self.problems.append(message.text)
 
     def _catch(self, error):
-        # Frontend 1.27 sets one of its settings before it has registered it.
-        if "addSetting" not in (error.stack or ""):
-            self.problems.append(str(error))
+        if not is_noise_thrown(error.stack or ""):
+            self.problems.append(f"{error}\n{error.stack or ''}".strip())
 
     def _see(self, response):
-        if response.status >= 400 and not NOISE.search(response.url):
+        if response.status >= 400 and not is_noise_answered(response.status, response.url):
             self.problems.append(f"{response.status} {response.url}")
 
     def _done(self, request):

@@ -459,6 +459,7 @@ class HeadEditor {
       this.#want();
     });
     after("onExecuted", (output) => this.#executed(output));
+    after("onConnectInput", (slot) => this.#sections.linking(node.inputs[slot]?.widget?.name));
     after("onConnectionsChange", () => {
       this.#sections.fold();
       this.#want();

@@ -50,6 +50,8 @@ export class Sections {
   #buttons = [];
   #row;
   #written;
+  // Widgets that are about to be linked, by their names.
+  #linking = new Set();
 
   /**
    * Fold a node's widgets.
@@ -94,6 +96,17 @@ export class Sections {
     if (this.#written) for (const widget of this.#section.keys()) widget.hidden = this.#folded(widget);
   }
 
+  /** A widget is about to be linked. Where the link comes from a subgraph's input, its node copies the widget, hidden or not. */
+  linking(name) {
+    if (!name) return;
+    this.#linking.add(name);
+    this.fold();
+    queueMicrotask(() => {
+      this.#linking.delete(name);
+      this.fold();
+    });
+  }
+
   /**
    * After a workflow was loaded.
    * @param {object} saved the node as it was saved
@@ -112,7 +125,8 @@ export class Sections {
   }
 
   #folded(widget) {
-    return !widget.promoted && !this.#open().has(this.#section.get(widget)) && !this.#linked(widget.name);
+    const seen = widget.promoted || this.#linking.has(widget.name) || this.#linked(widget.name);
+    return !seen && !this.#open().has(this.#section.get(widget));
   }
 
   /**

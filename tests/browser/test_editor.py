@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
-from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.browser import Browser, CanvasPage, is_noise_answered, is_noise_said, is_noise_thrown, why_not
 from capface.tools.comfy import ComfyProcess, find_host
 
 if (reason := why_not()) or find_host() is None:
@@ -17,8 +17,12 @@ if (reason := why_not()) or find_host() is None:
 
 pytestmark = pytest.mark.host
 EDITOR = ".capface-editor"
+# Some of each section.
+SLIDERS = set(
+    ["pose_mode", "yaw", "roll", "position_x", "size", "smile_left", "cheeks", "jaw_open", "gaze_yaw", "light", "ambient"]
+)
 # 1.27 and 1.35 are what was looked at.
-PROMOTED_BY_NAME = (1, 28)
+PROMOTED = (1, 28)
 RENDERERS = {"classic": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
 BUILD = """
 const add = (type, x, y) => { const n = LiteGraph.createNode(type); n.pos = [x, y]; app.graph.add(n); return n; };
@@ -117,15 +121,48 @@ def visible(page):
     return page.run("return node('CapFaceEditHead').widgets.filter(w => !w.hidden).map(w => w.name)")
 
 
-def toggle(page, title):
+def drawn(page, index=0, which="editors[INDEX]"):
+    """The sliders whose names are on the screen: what the canvas writes, or the rows of Nodes 2.0."""
+    find = f"""const editors = app.canvas.graph.nodes.filter(n => n.type === 'CapFaceEditHead').sort((a, b) => a.id - b.id);
+        const n = {which.replace("INDEX", str(index))};"""
+    if page.run("return Boolean(LiteGraph.vueNodesMode)"):
+        code = """const rows = [...document.querySelectorAll(`[data-node-id="${n.id}"] .lg-node-widget`)];
+            return rows.filter(row => row.checkVisibility() && row.offsetHeight > 5).map(row => row.innerText)"""
+    else:
+        code = """const written = [], { fillText } = CanvasRenderingContext2D.prototype, { drawWidgets } = n;
+            let mine = false;
+            CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+              if (mine) written.push(text);
+              return fillText.call(this, text, ...rest);
+            };
+            n.drawWidgets = function (...args) { mine = true; drawWidgets.apply(this, args); mine = false; };
+            app.canvas.draw(true, true);
+            delete n.drawWidgets;
+            CanvasRenderingContext2D.prototype.fillText = fillText;
+            return written"""
+    return {text.split()[0] for text in page.run(find + code) if text.strip()} & SLIDERS
+
+
+def toggle(page, title, index=0):
     """Open or shut a section."""
-    page.page.locator(".capface-sections button", has_text=title).click()
+    page.page.locator(".capface-sections").nth(index).locator("button", has_text=title).click()
     page.idle()
 
 
-def rows(page):
-    """How many rows Nodes 2.0 have for a slider of the face."""
-    return page.page.locator(".lg-node-widget", has_text="smile_left").count()
+def undo(page, key="z"):
+    """Take back what was done last, or with "y" do it again."""
+    page.page.keyboard.press(f"Control+{key}")
+    page.page.wait_for_timeout(500)
+    page.idle()
+
+
+def assert_sections_work(page, index=0):
+    """Open a section and shut it again, and see its sliders come and go. Only the pose is open before."""
+    for _ in range(2):
+        assert {"yaw", "roll"} <= drawn(page, index) and not {"smile_left", "light", "position_x"} & drawn(page, index)
+        toggle(page, "Expression", index)
+        assert {"yaw", "smile_left", "cheeks"} <= drawn(page, index) and "gaze_yaw" not in drawn(page, index)
+        toggle(page, "Expression", index)
 
 
 def differ(a, b):
@@ -247,6 +284,7 @@ def test_copies_and_deleted_editors(canvas):
     canvas.run("app.canvas.pasteFromClipboard({ position: [430, 0] });")
     canvas.idle()
     assert values(canvas, "yaw", index=1) == [yaw] and canvas.page.locator(EDITOR).count() == 2
+    assert_sections_work(canvas, index=1)
     canvas.drag(EDITOR, (0.5, 0.5), (0.5, 0.6), index=1)
     assert values(canvas, "yaw", "pitch", index=0) == [yaw, 0] and values(canvas, "pitch", index=1)[0] < -10
     canvas.run("app.graph.remove(node('CapFaceEditHead'))")
@@ -313,6 +351,7 @@ def test_an_editor_in_a_subgraph(canvas):
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
     (yaw,) = values(canvas, "yaw")
     assert yaw > 20
+    assert_sections_work(canvas)
     (step,) = (s for s in canvas.prompt()["output"].values() if s["class_type"] == "CapFaceEditHead")
     assert step["inputs"]["yaw"] == yaw
     before = shown(canvas)
@@ -342,16 +381,36 @@ def test_sections_fold_and_nothing_but_their_looks_changes(canvas):
     assert opened["output"] == sent["output"]
     (before,), (after,) = ([n for n in p["workflow"]["nodes"] if n["type"] == "CapFaceEditHead"] for p in (sent, opened))
     assert after["widgets_values"] == before["widgets_values"] and after["inputs"] == before["inputs"]
-    if canvas.run("return Boolean(LiteGraph.vueNodesMode)"):
-        assert rows(canvas) == 1
+    assert {"smile_left", "cheeks", "jaw_open"} <= drawn(canvas)
     canvas.load(opened["workflow"])
     assert "smile_left" in visible(canvas)
     for title in ("Expression", "Pose"):
         toggle(canvas, title)
     assert visible(canvas) == ["editor", "sections"]
     assert canvas.run("return node('CapFaceEditHead').size[1]") < height
-    if canvas.run("return Boolean(LiteGraph.vueNodesMode)"):
-        assert rows(canvas) == 0
+    assert drawn(canvas) == set()
+
+
+def test_sections_open_and_shut_on_the_screen_after_undo_and_after_a_reload(canvas):
+    assert_sections_work(canvas)
+    canvas.run("app.canvas.ds.scale = 1; app.canvas.ds.offset = [400, 100]; app.canvas.setDirty(true, true);")
+    canvas.load(canvas.prompt()["workflow"])
+    assert_sections_work(canvas)
+    canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
+    for key in "zyz":
+        undo(canvas, key)
+        assert canvas.page.locator(".capface-sections").count() == canvas.page.locator(EDITOR).count() == 1
+    assert_sections_work(canvas)
+    # To open one is a step of its own.
+    toggle(canvas, "Light")
+    assert "ambient" in drawn(canvas)
+    undo(canvas)
+    assert_sections_work(canvas)
+    saved = canvas.prompt()
+    canvas.open()
+    canvas.load(saved["workflow"])
+    assert canvas.prompt()["output"] == saved["output"]
+    assert_sections_work(canvas)
 
 
 def test_a_section_tells_of_what_it_hides(canvas):
@@ -378,7 +437,7 @@ def test_a_workflow_from_before_there_were_sections_gets_a_short_node(canvas):
     assert canvas.prompt()["output"] == saved["output"]
 
 
-@pytest.mark.skipif(FRONTEND < PROMOTED_BY_NAME, reason=f"frontend {FRONTEND} promotes no widgets but by links")
+@pytest.mark.skipif(FRONTEND < PROMOTED, reason=f"frontend {FRONTEND} promotes no widgets but by links")
 def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
     canvas.run("""const edit = node('CapFaceEditHead');
         app.canvas.selectItems([edit]);
@@ -387,6 +446,13 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
         window.outer = outer.id; window.inner = edit.id; window.instance = outer.subgraph;""")
     canvas.idle()
     promoted = "app.rootGraph ?? app.graph"
+    by_name = canvas.run(f"return ({promoted}).getNodeById(outer).widgets.length === 3")
+    if not by_name:
+        # Later frontends make links of what they find in a workflow.
+        canvas.load(canvas.prompt()["workflow"])
+        canvas.run(f"""const n = ({promoted}).getNodeById(outer); window.instance = n.subgraph;
+            app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130]; app.canvas.setDirty(true, true);""")
+        canvas.idle()
 
     def outside():
         return canvas.run(f"""const n = ({promoted}).getNodeById(outer);
@@ -404,19 +470,69 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
           n.widgets[i].callback?.(value);
         }}""")
     assert sent() == [25, 0.5, "studio"]
+    if not by_name:
+        assert drawn(canvas, which=f"({promoted}).getNodeById(outer)") == {"yaw", "smile_left", "light"}
     canvas.run("app.canvas.setGraph(instance); app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130];")
     canvas.idle()
     before = shown(canvas)
-    assert values(canvas, "yaw", "smile_left", "light") == [25, 0.5, "studio"]
-    canvas.drag(EDITOR, (0.5, 0.5), (0.4, 0.5))
-    (yaw,) = values(canvas, "yaw")
-    assert yaw < 15 and differ(shown(canvas), before) > 2 and sent() == [yaw, 0.5, "studio"]
+    toggle(canvas, "Gaze")
+    assert {"roll", "gaze_yaw"} <= drawn(canvas)
+    toggle(canvas, "Gaze")
+    assert {"roll"} <= drawn(canvas) and "gaze_yaw" not in drawn(canvas)
+    if by_name:
+        assert values(canvas, "yaw", "smile_left", "light") == [25, 0.5, "studio"]
+    canvas.drag(EDITOR, (0.5, 0.5), (0.4, 0.4))
+    (yaw, pitch) = values(canvas, "yaw", "pitch")
+    assert pitch > 10 and differ(shown(canvas), before) > 2
+    if by_name:
+        assert yaw < 15
+    else:
+        yaw = 25
+    assert sent() == [yaw, 0.5, "studio"]
     canvas.run("app.canvas.setGraph(app.canvas.graph.rootGraph)")
     canvas.idle()
     assert [value for _, value, _ in outside()] == [yaw, 0.5, "studio"]
     saved = canvas.prompt()
     canvas.load(saved["workflow"])
     assert canvas.prompt()["output"] == saved["output"] and sent() == [yaw, 0.5, "studio"]
+
+
+NOISE_SAID = (
+    "Fetch API cannot load https://huggingface.co/a/b/resolve/main/c.safetensors. Refused to connect because it violates the "
+    "document's Content Security Policy."
+)
+
+
+def test_what_comes_from_a_pack_is_never_taken_for_the_hosts_noise(browser, process):
+    said = f"console.error({json.dumps(NOISE_SAID)});"
+    thrown = "setTimeout(() => { (function addSetting() { throw new Error('ours'); })(); });"
+    context = browser.session()
+    script = {"content_type": "text/javascript", "body": said + thrown}
+    context.route("**/extensions/capface/report.js", lambda route: route.fulfill(**script))
+    context.route("**/extensions/capface/ball.js", lambda route: route.abort())
+    problems = CanvasPage(context, process.url).problems
+    context.close()
+    assert NOISE_SAID in problems
+    assert any(problem.startswith("Error: ours") or "ours" in problem.splitlines()[0] for problem in problems)
+    # The editor cannot be loaded without its ball.
+    assert any("/extensions/capface/editor.js" in problem for problem in problems)
+
+
+def test_the_hosts_noise_is_told_by_what_it_says_and_where_it_comes_from():
+    script = "http://127.0.0.1:8188/assets/missingModelMetadata-aSd3ss-0.js"
+    assert is_noise_said(NOISE_SAID, script)
+    assert not is_noise_said(NOISE_SAID, "http://127.0.0.1:8188/assets/app-aSd3ss-0.js")
+    assert not is_noise_said("Something else", script)
+    assert not is_noise_said(f"{NOISE_SAID}\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1", script)
+    assert is_noise_thrown("Error\n    at addSetting (http://127.0.0.1:8188/assets/index.js:1:1)")
+    assert not is_noise_thrown("Error\n    at http://127.0.0.1:8188/assets/index.js:1:1")
+    assert not is_noise_thrown("Error\n    at addSetting\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1")
+    host = "http://127.0.0.1:8188"
+    assert is_noise_answered(404, f"{host}/api/userdata?dir=workflows&recurse=true")
+    assert is_noise_answered(404, f"{host}/user.css")
+    assert not is_noise_answered(500, f"{host}/user.css")
+    assert not is_noise_answered(404, f"{host}/extensions/capface/user.css")
+    assert not is_noise_answered(400, f"{host}/capface/edit")
 
 
 def test_the_photo_appears_after_a_run_and_the_batch_can_be_looked_through(session, process):
