@@ -18,6 +18,7 @@ from .catalogue import (
     INSIGHTFACE,
     OPEN_CLIP,
     PARSER,
+    STOCK,
     Asset,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "INSIGHTFACE",
     "OPEN_CLIP",
     "PARSER",
+    "STOCK",
     "Asset",
 ]
 
@@ -77,9 +79,14 @@ def path_of(asset: Asset, name: str | None = None) -> Path:
     name = name or asset.file
     path = found(asset, name)
     if path is None:
-        searched = " or ".join(folder_paths.get_folder_paths(asset.folder))
-        raise MissingFile(f"{name} is not in {searched}. {asset.how_to_get()}, put it there and press R to refresh the lists.")
+        raise MissingFile(missing_text(asset, name))
     return path
+
+
+def missing_text(asset: Asset, name: str) -> str:
+    """Say that a file is missing, where it was searched, and where it comes from."""
+    searched = " or ".join(folder_paths.get_folder_paths(asset.folder))
+    return f"{name} is not in {searched}. {asset.how_to_get()}, put it there and press R to refresh the lists."
 
 
 def fingerprint(asset: Asset, name: str | None = None) -> str:

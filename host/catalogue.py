@@ -110,3 +110,45 @@ OPEN_CLIP = Asset(
     sign="visual.conv1.weight",
 )
 ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
+"""The pack's own files."""
+STOCK = (
+    Asset(
+        "checkpoints",
+        "realisticVisionV60B1_v51VAE.safetensors",
+        "a base model; any other SD 1.5 checkpoint will do",
+        "civitai.com/models/4201",
+        "on that page",
+    ),
+    Asset(
+        "checkpoints",
+        "toonyou_beta6.safetensors",
+        "a base model that draws comics; any other SD 1.5 checkpoint will do",
+        "civitai.com/models/30240",
+        "on that page",
+    ),
+    Asset(
+        "clip_vision",
+        "clip-vit-large-patch14.safetensors",
+        "CLIP ViT-L/14, the local identity",
+        "huggingface.co/openai/clip-vit-large-patch14, where it is called model.safetensors",
+        "MIT",
+    ),
+    Asset(
+        "controlnet",
+        "control_v11f1p_sd15_depth_fp16.safetensors",
+        "a depth ControlNet",
+        "huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
+        "on that page",
+    ),
+    Asset(
+        "controlnet",
+        "control_v11p_sd15_openpose_fp16.safetensors",
+        "an OpenPose ControlNet",
+        "huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
+        "on that page",
+    ),
+    Asset(
+        "loras", "add_detail.safetensors", "a LoRA; any other for SD 1.5 will do", "civitai.com/models/58390", "on that page"
+    ),
+)
+"""Files of ComfyUI's own loaders that the pack's workflows name."""

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..host import route
+from ..host import missing, route
 from ..host.assets import register_folders
 
 
@@ -10,7 +10,7 @@ class CapFaceExtension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Register the model folders and the editor's route, and list the nodes."""
+        """Register the model folders and the routes, and list the nodes."""
         register_folders()
         from .apply import ApplyCapFace
         from .blend import BlendIdentities, IdentityParts
@@ -28,7 +28,8 @@ class CapFaceExtension(ComfyExtension):
         from .miniature import LoadMiniature, SyntheticPerson
         from .render import RenderHead
 
-        route.register(EditHead.define_schema().inputs)
+        if route.register(EditHead.define_schema().inputs):
+            missing.register(route.server())
         return [
             LoadCapFace,
             ConvertCapFace,

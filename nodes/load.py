@@ -3,7 +3,7 @@
 import torch
 from comfy_api.latest import io
 
-from ..host import assets, model, reader
+from ..host import assets, missing, model, reader
 from .sockets import CAPFACE, READER, schema
 
 NONE, AUTO = "none", "auto"
@@ -36,6 +36,11 @@ class LoadCapFace(io.ComfyNode):
             ],
             outputs=[CAPFACE.Output(display_name="capface")],
         )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint):
+        """Refuse what is not there before anything runs."""
+        return assets.found(assets.CAPHUMAN, checkpoint) is not None or assets.missing_text(assets.CAPHUMAN, checkpoint)
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint, dtype):
@@ -73,6 +78,11 @@ class ConvertCapFace(io.ComfyNode):
             ],
             outputs=[io.String.Output(display_name="path")],
         )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint):
+        """Refuse what is not there."""
+        return LoadCapFace.validate_inputs(checkpoint)
 
     @classmethod
     def execute(cls, checkpoint, dtype, filename, overwrite):
@@ -133,7 +143,16 @@ class LoadFaceReader(io.ComfyNode):
                 ),
             ],
             outputs=[READER.Output(display_name="reader")],
+            hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, facenet):
+        """Refuse a FaceNet that is not there, where an identity will be read with it; heads do without."""
+        if assets.found(assets.FACENET, facenet):
+            return True
+        spared = facenet in assets.choices(assets.FACENET) and missing.spared(getattr(cls.hidden, "unique_id", None))
+        return spared or assets.missing_text(assets.FACENET, facenet)
 
     @classmethod
     def fingerprint_inputs(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):

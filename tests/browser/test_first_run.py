@@ -1,0 +1,133 @@
+"""A run without the files, as a newcomer sees it: which are missing, where they belong and where they come from."""
+
+import json
+
+import pytest
+
+from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
+from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.comfy import PACK, ComfyProcess, find_host
+from capface.tools.standins import write_inputs
+
+if (reason := why_not()) or find_host() is None:
+    pytest.skip(reason or "no ComfyUI", allow_module_level=True)
+
+pytestmark = pytest.mark.host
+RENDERERS = {"classic": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
+DIALOGS = "[...document.querySelectorAll('.p-dialog, dialog[open]')].filter(e => e.checkVisibility()).length"
+SETTLED = """const all = await (await fetch('/queue')).json();
+return all.queue_running.length + all.queue_pending.length === 0"""
+
+
+@pytest.fixture(scope="module")
+def process(comfyui):
+    """A ComfyUI without any model and any picture."""
+    with ComfyProcess(comfyui, folder="capface") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(params=RENDERERS)
+def page(browser, process, request):
+    """A tab in one of the renderers."""
+    if RENDERERS[request.param] and NO_DOM_WIDGETS_IN_NODES_2:
+        pytest.skip(NO_DOM_WIDGETS_IN_NODES_2)
+    session = browser.session()
+    yield CanvasPage(session, process.url, RENDERERS[request.param])
+    session.close()
+
+
+def load(page, name="portrait"):
+    """Load a workflow; what the frontend itself says about files then is shut."""
+    page.load(json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8")), name)
+    page.page.keyboard.press("Escape")
+
+
+def run(page):
+    """Press Run; gives what the dialog says, or None where there is none when all is over."""
+    page.run("await app.queuePrompt(0, 1)")
+    page.page.wait_for_function(f"async () => {{ {SETTLED} }}", timeout=60_000, polling=200)
+    page.page.wait_for_timeout(500)
+    dialog = page.page.locator("dialog[open]")
+    return dialog.inner_text() if dialog.count() else None
+
+
+def folder(process, kind):
+    return str(process.base / "models" / kind)
+
+
+def test_a_first_run_says_what_is_missing_where_it_belongs_and_where_it_comes_from(page, process):
+    load(page)
+    said = run(page)
+    assert "Files are missing" in said and "Nothing has run" in said
+    for words in (
+        *("photo.png", "Drop a picture on the node.", "Photo of the person"),
+        *("realisticVisionV60B1_v51VAE.safetensors", "civitai.com/models/4201", folder(process, "checkpoints")),
+        *("clip-vit-large-patch14.safetensors", "huggingface.co/openai/clip-vit-large-patch14", folder(process, "clip_vision")),
+        *("caphuman.ckpt", "github.com/VamosC/CapHuman", folder(process, "capface"), "CC-BY-NC-4.0"),
+        *("20180402-114759-vggface2.pt", "github.com/timesler/facenet-pytorch", folder(process, "facenet")),
+        *("6f0086112db9abc6ce4518a458d4d4b8", "press R", "CapFace Check", "miniature"),
+    ):
+        assert words in said
+    assert page.run(f"return {DIALOGS}") == 1, "one dialog is enough"
+    link = page.page.locator("dialog[open] a", has_text="github.com/VamosC/CapHuman")
+    assert link.get_attribute("href") == "https://github.com/VamosC/CapHuman"
+    # What the frontend marks and lists by itself has the same words.
+    errors = page.run("return app.lastNodeErrors ?? app.extensionManager.lastNodeErrors ?? null")
+    if errors:
+        assert "caphuman.ckpt is not in" in json.dumps(errors) and "civitai.com/models/4201" in json.dumps(errors)
+
+
+def test_the_dialog_leads_to_the_node_and_goes_by_keyboard(page):
+    load(page)
+    run(page)
+    page.page.locator("dialog[open] button", has_text="Load CapFace").click()
+    assert page.page.locator("dialog[open]").count() == 0
+    assert page.run("return Object.values(app.canvas.selected_nodes).map(n => n.type)") == ["CapFaceLoad"]
+    run(page)
+    page.page.keyboard.press("Enter")
+    assert page.page.locator("dialog[open]").count() == 0
+    run(page)
+    page.page.keyboard.press("Escape")
+    assert page.page.locator("dialog[open]").count() == 0
+
+
+def test_previews_that_do_without_the_files_do_not_hide_it(page, process):
+    write_inputs(process.base / "input")
+    try:
+        load(page, "head_first")
+        # Without an identity nothing asks for FaceNet, and the head is fitted and drawn.
+        page.run("app.graph.remove(node('CapFaceEncodeIdentity'))")
+        said = run(page)
+        assert "Only a part has run" in said and "caphuman.ckpt" in said
+        assert "photo.png" not in said and "vggface2" not in said
+    finally:
+        for file in (process.base / "input").glob("*.*"):
+            file.unlink()
+
+
+def test_it_is_said_in_the_users_language(browser, process):
+    session = browser.session()
+    page = CanvasPage(session, process.url, {"Comfy.Locale": "ja"})
+    load(page)
+    assert "ファイルがありません" in run(page)
+    session.close()
+
+
+def test_nothing_is_said_where_nothing_is_missing_or_the_workflow_is_another(page):
+    page.run("""app.graph.clear(); const add = type => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
+        const model = add('CapFaceLoadHeadModel'), head = add('CapFaceEditHead'), draw = add('CapFaceRenderHead');
+        for (const node of [head, draw]) model.connect(0, node, node.findInputSlot('head_model'));
+        head.connect(0, draw, draw.findInputSlot('head'));""")
+    assert run(page) is None
+    page.run("""app.graph.clear(); const add = type => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
+        const photo = add('LoadImage'), shown = add('PreviewImage'); photo.connect(0, shown, 0);
+        photo.widgets[0].value = 'nobody.png';""")
+    page.run("await app.queuePrompt(0, 1)")
+    page.page.wait_for_timeout(500)
+    assert page.page.locator(".capface-missing").count() == 0

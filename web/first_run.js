@@ -1,0 +1,230 @@
+// Where a run lacks files, the canvas says which, where they belong and where they come from. ComfyUI runs what does without
+// them, previews for instance, and reports the rest in an answer that a canvas shows as red rings at most.
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const PATH = "/capface/missing";
+const ADDRESS = /\b(?:civitai\.com|flame\.is\.tue\.mpg\.de|github\.com|huggingface\.co)[\w./-]*[\w/-]/g;
+const WORDS = {
+  en: {
+    title: "Files are missing",
+    none: "Nothing has run: this workflow needs what is not there yet.",
+    some: "Only a part has run: the rest of this workflow needs what is not there yet.",
+    folder: "goes into",
+    source: "comes from",
+    licence: "licence",
+    photo: "Drop a picture on the node.",
+    other: "Also refused",
+    then: "Then press R on the canvas to refresh the lists, and run again.",
+    hint: "The node CapFace Check lists every file. The template miniature runs without any.",
+    close: "Close",
+  },
+  zh: {
+    title: "缺少文件",
+    none: "尚未运行:此工作流所需的文件还不存在。",
+    some: "只运行了一部分:工作流的其余部分所需的文件还不存在。",
+    folder: "放入",
+    source: "来源",
+    licence: "许可证",
+    photo: "请将图片拖到该节点上。",
+    other: "其他被拒绝的内容",
+    then: "然后在画布上按 R 刷新列表,再次运行。",
+    hint: "节点 CapFace Check 会列出所有文件。模板 miniature 无需任何文件即可运行。",
+    close: "关闭",
+  },
+  ja: {
+    title: "ファイルがありません",
+    none: "何も実行されていません。このワークフローに必要なファイルがまだありません。",
+    some: "一部だけが実行されました。残りに必要なファイルがまだありません。",
+    folder: "置き場所",
+    source: "入手先",
+    licence: "ライセンス",
+    photo: "ノードに画像をドロップしてください。",
+    other: "そのほかに拒否されたもの",
+    then: "その後、キャンバスで R を押してリストを更新し、もう一度実行してください。",
+    hint: "ノード CapFace Check がすべてのファイルを一覧します。テンプレート miniature はファイルなしで動きます。",
+    close: "閉じる",
+  },
+  ko: {
+    title: "파일이 없습니다",
+    none: "아무것도 실행되지 않았습니다. 이 워크플로에 필요한 파일이 아직 없습니다.",
+    some: "일부만 실행되었습니다. 나머지에 필요한 파일이 아직 없습니다.",
+    folder: "넣을 폴더",
+    source: "받는 곳",
+    licence: "라이선스",
+    photo: "노드에 그림을 끌어다 놓으세요.",
+    other: "그 밖에 거부된 것",
+    then: "그런 다음 캔버스에서 R을 눌러 목록을 새로 고치고 다시 실행하세요.",
+    hint: "CapFace Check 노드가 모든 파일을 보여 줍니다. miniature 템플릿은 파일 없이 실행됩니다.",
+    close: "닫기",
+  },
+};
+const STYLE = `
+.capface-missing { width: min(680px, 92vw); max-height: 84vh; padding: 0; border: 1px solid var(--border-color, #4e4e4e);
+  border-radius: 12px; overflow: auto; color: var(--fg-color, #eee); background: var(--comfy-menu-bg, #222);
+  font: 14px/1.5 Inter, system-ui, sans-serif; box-shadow: 0 12px 48px rgba(0,0,0,.5); user-select: text; }
+.capface-missing::backdrop { background: rgba(0,0,0,.5); }
+.capface-missing > div { padding: 22px 26px; }
+.capface-missing h2 { margin: 0 0 6px; font-size: 19px; font-weight: 600; line-height: 1.3; }
+.capface-missing p { margin: 0 0 12px; }
+.capface-missing ol { list-style: none; margin: 0 0 14px; padding: 0; }
+.capface-missing li { padding: 10px 0; border-top: 1px solid var(--border-color, #4e4e4e); }
+.capface-missing .file { font-weight: 600; overflow-wrap: anywhere; }
+.capface-missing .purpose { color: var(--descrip-text, #aaa); }
+.capface-missing dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 12px; margin: 4px 0 0; font-size: 13px; }
+.capface-missing dt { color: var(--descrip-text, #aaa); }
+.capface-missing dd { margin: 0; overflow-wrap: anywhere; }
+.capface-missing a { color: inherit; text-decoration: underline; }
+.capface-missing button { padding: 0; border: 0; color: inherit; background: none; font: inherit; cursor: pointer; }
+.capface-missing .node { float: right; margin-left: 12px; padding: 0 8px; border-radius: 6px; font-size: 12px;
+  background: var(--comfy-input-bg, #333); }
+.capface-missing .close { float: right; margin: 0 0 18px 16px; padding: 7px 18px; border-radius: 8px; font-weight: 600;
+  color: #fff; background: #2f6fdb; }
+.capface-missing button:focus-visible { outline: 2px solid #8ab4ff; outline-offset: 2px; }`;
+
+let dialog;
+
+function words() {
+  const language = String(setting("Comfy.Locale") ?? "en").slice(0, 2);
+  return WORDS[language] ?? WORDS.en;
+}
+
+function setting(name) {
+  return app.extensionManager?.setting?.get?.(name);
+}
+
+/** An element with text, or with other elements, in it. */
+function element(tag, name, ...inside) {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  made.append(...inside);
+  return made;
+}
+
+/** Text whose addresses can be followed. */
+function linked(text) {
+  const parts = element("dd");
+  let end = 0;
+  for (const { 0: address, index } of text.matchAll(ADDRESS)) {
+    const link = Object.assign(element("a", "", address), { href: `https://${address}`, target: "_blank", rel: "noopener noreferrer" });
+    parts.append(text.slice(end, index), link);
+    end = index + address.length;
+  }
+  parts.append(text.slice(end));
+  return parts;
+}
+
+function graphNode(id) {
+  return (app.rootGraph ?? app.graph).getNodeById?.(/^\d+$/.test(id) ? Number(id) : id);
+}
+
+/** A node's title, which leads to it. */
+function place(id) {
+  const node = graphNode(id);
+  if (!node) return "";
+  const button = Object.assign(element("button", "node", node.title || node.type), { type: "button" });
+  button.addEventListener("click", () => {
+    dialog.close();
+    app.canvas.setGraph?.(node.graph);
+    app.canvas.centerOnNode(node);
+    app.canvas.selectNode?.(node);
+  });
+  return button;
+}
+
+/** What is said of one file, and of all nodes that want it. */
+function entry([lost, ...others], say) {
+  const item = element("li", "", ...[lost, ...others].map(({ node }) => place(node)), element("span", "file", lost.file));
+  if (lost.purpose) item.append(element("span", "purpose", ` · ${lost.purpose}`));
+  const rows = element("dl");
+  const row = (name, value) => rows.append(element("dt", "", name), value);
+  if (lost.input === "image") rows.append(element("dd", "", say.photo));
+  else row(say.folder, element("dd", "", lost.folders[0]));
+  if (lost.source) row(say.source, linked(lost.source));
+  if (lost.licence) row(say.licence, element("dd", "", lost.md5 ? `${lost.licence} · MD5 ${lost.md5}` : lost.licence));
+  item.append(rows);
+  return item;
+}
+
+function show(missing, errors, ran) {
+  const say = words();
+  const files = new Map();
+  for (const lost of missing) {
+    const key = JSON.stringify([lost.folders, lost.file]);
+    files.set(key, [...(files.get(key) ?? []), lost]);
+  }
+  const list = element("ol", "", ...[...files.values()].map((wanted) => entry(wanted, say)));
+  for (const [id, { message, details }] of errors) {
+    list.append(element("li", "", place(id), element("span", "file", say.other), ` · ${message}: ${details}`));
+  }
+  const close = Object.assign(element("button", "close", say.close), { type: "button" });
+  close.addEventListener("click", () => dialog.close());
+  const title = Object.assign(element("h2", "", `CapFace · ${say.title}`), { id: "capface-missing-title" });
+  const inside = element("div", "", title, element("p", "", ran ? say.some : say.none), list, close,
+    element("p", "", element("b", "", say.then)), element("p", "purpose", say.hint));
+  if (!dialog) {
+    dialog = element("dialog", "capface-missing");
+    dialog.setAttribute("aria-labelledby", title.id);
+    // The canvas has keys of its own.
+    dialog.addEventListener("keydown", (event) => event.stopPropagation());
+    document.head.append(element("style", "", STYLE));
+    document.body.append(dialog);
+  }
+  dialog.replaceChildren(inside);
+  if (!dialog.open) dialog.showModal();
+  close.focus();
+}
+
+/**
+ * Tell what a prompt that was refused, as a whole or in part, lacks.
+ * @returns {Promise<boolean>} whether there was anything to tell
+ */
+async function tell(prompt, targets, nodeErrors, ran) {
+  const response = await api.fetchApi(PATH, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ prompt, targets }),
+  });
+  const { missing } = response.ok ? await response.json() : { missing: [] };
+  if (!missing.length) return false;
+  const others = [];
+  for (const [id, { errors = [] }] of Object.entries(nodeErrors)) {
+    for (const error of errors) {
+      const lost = missing.find(({ node, input }) => node === id && input === error.extra_info?.input_name);
+      // Wherever the frontend shows the error, it has our words.
+      if (lost) Object.assign(error, { message: "A file is missing", details: lost.text });
+      else others.push([id, error]);
+    }
+  }
+  show(missing, others, ran);
+  return true;
+}
+
+app.registerExtension({
+  name: "CapFace.FirstRun",
+  setup() {
+    const { queuePrompt } = api;
+    api.queuePrompt = async function (number, data, options, ...rest) {
+      let answer, refusal;
+      try {
+        answer = await queuePrompt.call(this, number, data, options, ...rest);
+      } catch (error) {
+        refusal = error;
+      }
+      const errors = (answer ?? refusal?.response)?.node_errors ?? {};
+      const ours = Object.values(data?.output ?? {}).some((node) => node.class_type?.startsWith("CapFace"));
+      let told = false;
+      if (ours && Object.keys(errors).length) {
+        told = await tell(data.output, options?.partialExecutionTargets, errors, Boolean(answer)).catch((error) => {
+          console.warn("CapFace could not ask which files are missing.", error);
+          return false;
+        });
+      }
+      if (!refusal) return answer;
+      // Frontends without a panel for errors would open a dialog of their own over ours, which says no more.
+      if (told && !setting("Comfy.RightSidePanel.ShowErrorsTab")) return { node_errors: errors };
+      throw refusal;
+    };
+  },
+});
