@@ -1,7 +1,7 @@
 """From head space to the frame, and from the frame to an image.
 
 Conventions: head space has x right, y up, z towards the viewer, metres. Frame units: origin at the frame's centre, one unit is
-half its short side, u right, v down. Image NDC: −1 to 1 over the width and over the height, y down. Pixel coordinates are
+half its short side, u right, v down. Image NDC: -1 to 1 over the width and over the height, y down. Pixel coordinates are
 continuous: pixel (i, j) covers [j, j + 1) × [i, i + 1), its centre is (j + ½, i + ½). Depth grows away from the viewer.
 """
 
@@ -78,7 +78,7 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
         `[B, N, 3]`: u, v and depth in frame units. Only the order of depths means anything.
     """
     s, tx, ty = (part[:, None] for part in camera.unbind(1))
-    # u = s·x + tx,  v = −s·y + ty
+    # u = s·x + tx,  v = -s·y + ty
     return torch.stack([s * points[..., 0] + tx, ty - s * points[..., 1], -s * points[..., 2]], dim=-1)
 
 
@@ -101,7 +101,7 @@ def ndc_in_window(points: Tensor, window: Window) -> Tensor:
         return points
     scale, shift = points.new_ones(points.shape[-1]), points.new_zeros(points.shape[-1])
     for axis, (low, high) in enumerate(((window.left, window.right), (window.top, window.bottom))):
-        # share = (ndc + 1) / 2;  ndc' = 2 · (share − low) / (high − low) − 1
+        # share = (ndc + 1) / 2;  ndc' = 2 · (share - low) / (high - low) - 1
         scale[axis] = 1 / (high - low)
         shift[axis] = (1 - 2 * low) / (high - low) - 1
     return points * scale + shift
@@ -125,7 +125,7 @@ def detected_to_frame(points: Tensor, height: int, width: int) -> Tensor:
 def deca_camera(camera: Tensor, crop_transform: Tensor, height: int, width: int) -> Tensor:
     """DECA's camera and crop as one camera in frame units.
 
-    DECA places a vertex at `s·(x + tx)`, `−s·(y + ty)` in its crop's NDC.
+    DECA places a vertex at `s·(x + tx)`, `-s·(y + ty)` in its crop's NDC.
 
     Args:
         camera: `[B, 3]` (s, tx, ty) as DECA's encoder gives it.
@@ -149,7 +149,7 @@ def deca_camera(camera: Tensor, crop_transform: Tensor, height: int, width: int)
             f"{crop_transform[:, :2, :2].tolist()}. Crop without rotating the photo."
         )
     s, tx, ty = camera.unbind(1)
-    # crop pixel = 112·ndc + 112;  image pixel = (crop pixel − shift) / zoom
+    # crop pixel = 112·ndc + 112;  image pixel = (crop pixel - shift) / zoom
     middle = DECA_CROP / 2
     origin = torch.stack([middle * (s * tx + 1), middle * (1 - s * ty)], dim=1)
     origin = pixels_to_frame((origin - crop_transform[:, :2, 2]) / zoom[:, None], height, width)

@@ -1,6 +1,6 @@
 """Head conditions: what a head shall look like, as the nine-channel hint `[normal; albedo; Lambertian]` of any size.
 
-Conventions: a hint is float32 `[B, 9, H, W]`: normals in −1..1 (x right, y up, z towards the viewer), albedo in 0..1,
+Conventions: a hint is float32 `[B, 9, H, W]`: normals in -1..1 (x right, y up, z towards the viewer), albedo in 0..1,
 Lambertian unclamped; the background is 0 in all of them.
 """
 

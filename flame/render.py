@@ -1,7 +1,7 @@
 """The three condition maps of a head: normals, albedo and Lambertian shading.
 
 Conventions: normals are in head space (x right, y up, z towards the viewer), area weighted at vertices, interpolated and not
-renormalised, so within [−1, 1]; albedo is RGB of the texture; the Lambertian map is albedo times unclamped shading. The
+renormalised, so within [-1, 1]; albedo is RGB of the texture; the Lambertian map is albedo times unclamped shading. The
 background is 0 in all maps. Textures are sampled bilinearly between texel centres, zero outside; v = 1 is the first row.
 Source: the paper's section 3.3; the numbers are those of its released code.
 """
@@ -29,7 +29,7 @@ class HeadMaps:
     """The condition maps of a batch of heads at one size."""
 
     normal: Tensor
-    """`[B, 3, H, W]` in −1..1"""
+    """`[B, 3, H, W]` in -1..1"""
     albedo: Tensor
     """`[B, 3, H, W]` about 0..1"""
     lambertian: Tensor

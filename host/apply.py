@@ -20,11 +20,11 @@ OVERLAPS = ("add", "nearest")
 
 @dataclass(frozen=True, eq=False)
 class HeadControl:
-    """Post-hoc head control π⋆ (equation 9): CapFace without identity, unmasked."""
+    """Post-hoc head control pi* (equation 9): CapFace without identity, unmasked."""
 
     model: CapFaceModel
     alpha: float
-    """Scale α of its residuals."""
+    """Scale alpha of its residuals."""
     until: float
     """Share of the schedule, from its start, in which it acts."""
 
@@ -51,13 +51,13 @@ def apply_capface(
         condition: The head.
         identity: The person; None controls the head alone.
         strength: Scale of the residuals; 0 leaves the conditionings as they are.
-        tau: ID dropout τ in 0..1000 (equation 8).
+        tau: ID dropout tau in 0..1000 (equation 8).
         window: (start, end) in 0..1 of the schedule.
         mask: `[B, 1, H, W]` in 0..1, where the person may act at all.
         edge: "hard" (the paper's mask) or "soft".
         overlap: Where heads of several people overlap: "add" sums them as the paper does, "nearest" keeps the nearest one's.
             In weak perspective the nearer head is the larger one; of two alike, the one applied later.
-        head_control: π⋆ of equation 9.
+        head_control: pi* of equation 9.
 
     Returns:
         As many new conditionings.

@@ -64,9 +64,9 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         Args:
             model: The checkpoint.
             condition: The head, for one frame or for a sequence.
-            identity: The person, or None for head control alone (∅).
-            tau: ID dropout τ in 0..1000 (equation 8): the identity acts at timesteps up to τ; 1000 keeps it throughout, 0 never
-                uses it.
+            identity: The person, or None for head control alone.
+            tau: ID dropout tau in 0..1000 (equation 8): the identity acts at timesteps up to tau; 1000 keeps it throughout, 0
+                never uses it.
             strength: Scale of the residuals.
             timestep_percent_range: (start, end) in 0..1.
             region: Where it acts: the head's own mask by default, None for everywhere.

@@ -95,7 +95,7 @@ class Evaluation:
         guided = self._encode_hint(x, rows)[0]
         context = self._encode_identity(x.device)
         frames = [frame for _, frame in rows]
-        # eq. 8: F†_t = F_t where t ≤ τ, else π(z_t, t, H, ∅); the released code keeps t = τ
+        # eq. 8: F†_t = F_t where t <= tau, else pi(z_t, t, H, none); the released code keeps t = tau
         keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
         if keep.all() or not keep.any():
             context = pick(context, frames) if keep.any() else None

@@ -1,7 +1,7 @@
 """FaceNet: one face to a 512-long identity vector.
 
 The network is Inception-ResNet-v1 with the layer names of the published VGGFace2 weights. Faces are RGB, 160 × 160,
-standardised as `(x − 127.5) / 128` with x in 0..255 (`crops.facenet_face`). The vectors have length 1, so that a dot product
+standardised as `(x - 127.5) / 128` with x in 0..255 (`crops.facenet_face`). The vectors have length 1, so that a dot product
 is the cosine that the paper reports as identity similarity.
 
 Source: Szegedy et al., *Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning* (AAAI 2017),
@@ -80,7 +80,7 @@ class Reduction(Branches):
     """Halves the grid: the branches beside a max pool of the input."""
 
     def forward(self, x):
-        """[B,C,H,W] to [B, C + width, (H − 1) // 2, (W − 1) // 2]."""
+        """[B,C,H,W] to [B, C + width, (H - 1) // 2, (W - 1) // 2]."""
         return torch.cat([self.join(x), F.max_pool2d(x, 3, 2)], dim=1)
 
 
@@ -116,7 +116,7 @@ class FaceNet(torch.nn.Module):
         """Identity vectors of standardised faces.
 
         Args:
-            faces: Shape [B,3,160,160], RGB, `(x − 127.5) / 128`.
+            faces: Shape [B,3,160,160], RGB, `(x - 127.5) / 128`.
 
         Returns:
             Shape [B,512], each of length 1, in the dtype of `faces`.

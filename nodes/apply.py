@@ -35,7 +35,8 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=1.0,
-                    tooltip="ID dropout τ: the identity acts at timesteps up to τ. 1000 keeps it throughout, 0 never uses it; "
+                    tooltip="ID dropout \N{GREEK SMALL LETTER TAU}: the identity acts at timesteps up to "
+                    "\N{GREEK SMALL LETTER TAU}. 1000 keeps it throughout, 0 never uses it; "
                     "lower values follow the head more closely and resemble the person less.",
                 ),
                 io.Float.Input(
@@ -73,8 +74,8 @@ class ApplyCapFace(io.ComfyNode):
                 by_hand(
                     CAPFACE,
                     "head_control",
-                    tooltip="Post-hoc head control π⋆: a CapFace trained without identity, or the same one. It acts without "
-                    "identity and beyond the mask, scaled by α.",
+                    tooltip="Post-hoc head control \N{GREEK SMALL LETTER PI}\N{STAR OPERATOR}: a CapFace trained without "
+                    "identity, or the same one. It acts without identity and beyond the mask, scaled by \N{GREEK SMALL LETTER ALPHA}.",
                 ),
                 io.Float.Input(
                     "alpha",
@@ -83,7 +84,8 @@ class ApplyCapFace(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     optional=True,
-                    tooltip="α of the post-hoc head control: more follows the head more closely and costs a little likeness.",
+                    tooltip="\N{GREEK SMALL LETTER ALPHA} of the post-hoc head control: more follows the head more closely and "
+                    "costs a little likeness.",
                 ),
                 io.Float.Input(
                     "head_control_until",

@@ -58,7 +58,8 @@ class CropHead(io.ComfyNode):
                     default=0,
                     min=EACH,
                     max=999,
-                    tooltip="Which of several segments, or of the boxes of a frame, from 0. −1 takes all of them, one for each "
+                    tooltip="Which of several segments, or of the boxes of a frame, from 0. "
+                    "\N{MINUS SIGN}1 takes all of them, one for each "
                     "head in turn.",
                 ),
                 io.Int.Input(

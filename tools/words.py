@@ -11,15 +11,10 @@ from pathlib import Path
 PACK = Path(__file__).resolve().parent.parent
 LANGUAGES = ("en", "zh", "ja", "ko")
 BY_HAND = "<!-- from here on by hand -->"
-HEADINGS = {
-    "en": ("Inputs", "Outputs", "input", "output", "what it is", "values", "on", "off", "to"),
-    "zh": ("输入", "输出", "输入", "输出", "说明", "取值", "开", "关", "至"),
-    "ja": ("入力", "出力", "入力", "出力", "説明", "値", "オン", "オフ", "～"),
-    "ko": ("입력", "출력", "입력", "출력", "설명", "값", "켬", "끔", "~"),
-}
+_OWN = json.loads((PACK / "tools" / "words.json").read_text(encoding="utf-8"))
+HEADINGS, OPTIONAL, FILES = _OWN["headings"], _OWN["optional"], _OWN["files"]
+"""Words of the pages' tables, by language: headings, what may be left out, and what stands for a user's files."""
 PICTURE = "picture.png"
-OPTIONAL = {"en": "optional", "zh": "可选", "ja": "任意", "ko": "선택"}
-FILES = {"en": "a file", "zh": "文件", "ja": "ファイル", "ko": "파일"}
 OF_FILES = {"checkpoint", "facenet", "deca", "parser", "open_clip", "clip", "file", "model", "model_file"}
 """Inputs whose choices are the files that a user has."""
 

@@ -115,7 +115,7 @@ def test_it_is_said_in_the_users_language(browser, process):
     session = browser.session()
     page = CanvasPage(session, process.url, {"Comfy.Locale": "ja"})
     load(page)
-    assert "ファイルがありません" in run(page)
+    assert "\u30d5\u30a1\u30a4\u30eb\u304c\u3042\u308a\u307e\u305b\u3093" in run(page)
     session.close()
 
 

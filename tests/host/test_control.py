@@ -87,7 +87,7 @@ def test_strength_0_is_bit_identical_to_no_control(denoiser, capface, someone, c
 
 @pytest.mark.parametrize(("start", "end", "acting"), [(0.0, 1.0, 3), (0.0, 0.5, 2), (0.5, 1.0, 1), (0.99, 1.0, 0)])
 def test_it_acts_between_start_and_end(denoiser, capface, someone, calls, start, end, acting):
-    """Half of the schedule is at σ = 1.6."""
+    """Half of the schedule is at sigma = 1.6."""
     condition, identity, text = someone
     conds = worlds.apply(text, capface, condition, identity, start_percent=start, end_percent=end)
     out = worlds.sample(denoiser, *conds, walk())
@@ -188,7 +188,7 @@ def test_a_dropped_identity_costs_no_cross_attention(denoiser, capface, someone,
     timesteps = denoiser.model.model_sampling.timestep(SIGMAS)
     tau = timesteps[1].item()
     worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity, tau=tau), walk())
-    assert calls.contexts == [False, True, True]  # t = τ is kept
+    assert calls.contexts == [False, True, True]  # t = tau is kept
     worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity, tau=0.0), walk())
     worlds.sample(denoiser, *worlds.apply(text, capface, condition, None), walk())
     assert calls.contexts[3:] == [False] * 6

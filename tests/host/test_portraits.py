@@ -63,7 +63,10 @@ def test_a_folder_of_photos(client, tmp_path):
 def test_words_pages_and_pictures_are_served(client):
     base = client.process.url
     assert json.loads(request(f"{base}/i18n"))["ko"]["nodeDefs"]["CapFaceApply"]["inputs"]["tau"]["tooltip"]
-    for page, begin in (("CapFaceEditHead/ja.md", "# 頭部を編集".encode()), ("CapFaceEditHead/picture.png", b"\x89PNG")):
+    for page, begin in (
+        ("CapFaceEditHead/ja.md", "# \u982d\u90e8\u3092\u7de8\u96c6".encode()),
+        ("CapFaceEditHead/picture.png", b"\x89PNG"),
+    ):
         assert request(f"{base}/extensions/capface/docs/{page}").startswith(begin)
 
 
