@@ -75,7 +75,8 @@ class ApplyCapFace(io.ComfyNode):
                     CAPFACE,
                     "head_control",
                     tooltip="Post-hoc head control \N{GREEK SMALL LETTER PI}\N{STAR OPERATOR}: a CapFace trained without "
-                    "identity, or the same one. It acts without identity and beyond the mask, scaled by \N{GREEK SMALL LETTER ALPHA}.",
+                    "identity, or the same one. It acts without identity and beyond the mask, scaled by "
+                    "\N{GREEK SMALL LETTER ALPHA}.",
                 ),
                 io.Float.Input(
                     "alpha",
