@@ -454,10 +454,12 @@ class HeadEditor {
     });
     after("onConfigure", (saved) => {
       this.#remembered = false;
+      this.#sections.placed();
       this.#sections.configured(saved);
       this.#mount();
       this.#want();
     });
+    after("onAdded", () => this.#sections.placed());
     after("onExecuted", (output) => this.#executed(output));
     after("onConnectInput", (slot) => this.#sections.linking(node.inputs[slot]?.widget?.name));
     after("onConnectionsChange", () => {
@@ -467,6 +469,7 @@ class HeadEditor {
     after("onRemoved", () => {
       this.#end();
       this.#removed = true;
+      this.#sections.removed();
       this.#pictures.close();
     });
   }

@@ -41,8 +41,12 @@ const STYLE = `<style>
   border-radius: 50%; background: #e8940a; }
 </style>`;
 
+// The sections of each node that is in a graph, by its place.
+const living = new Map();
+
 export class Sections {
   #node;
+  #place;
   #defaults;
   #linked;
   #section = new Map();
@@ -96,6 +100,19 @@ export class Sections {
     if (this.#written) for (const widget of this.#section.keys()) widget.hidden = this.#folded(widget);
   }
 
+  /** The node came into a graph. */
+  placed() {
+    const { id, graph } = this.#node;
+    if (!graph) return;
+    this.#place = `${(graph.rootGraph ?? graph).id}/${id}`;
+    living.set(this.#place, this);
+  }
+
+  /** The node was removed. */
+  removed() {
+    if (living.get(this.#place) === this) living.delete(this.#place);
+  }
+
   /** A widget is about to be linked. Where the link comes from a subgraph's input, its node copies the widget, hidden or not. */
   linking(name) {
     if (!name) return;
@@ -116,6 +133,7 @@ export class Sections {
     if (saved?.properties?.[PROPERTY] === undefined) {
       // It knew no sections, and the node was as tall as all of them.
       properties[PROPERTY] = TITLES.join();
+      this.fold();
       this.#set(OPEN_AT_FIRST);
     } else this.#draw();
   }
@@ -129,6 +147,10 @@ export class Sections {
     return !seen && !this.#open().has(this.#section.get(widget));
   }
 
+  #foldedNamed(name) {
+    return this.#folded([...this.#section.keys()].find((widget) => widget.name === name));
+  }
+
   /**
    * Let a widget be hidden while its section is folded, where nothing notices `hidden` being written. Both renderers ask for it,
    * each in its way. A subgraph's node that shows the widget, too, asks with itself as `this`, and always sees it.
@@ -136,7 +158,9 @@ export class Sections {
   #makeFoldable(widget) {
     const folded = (asking) => asking === widget && this.#folded(widget);
     const { options, computeSize } = widget;
-    Object.defineProperty(options, "hidden", { get: () => this.#folded(widget), configurable: true, enumerable: true });
+    // From 1.42 to 1.52 Nodes 2.0 keep these options for the widget of the next node with that number, in a subgraph say.
+    const hidden = () => (living.get(this.#place) ?? this).#foldedNamed(widget.name);
+    Object.defineProperty(options, "hidden", { get: hidden, configurable: true, enumerable: true });
     const shown = new Proxy(options, { get: (target, name) => (name === "hidden" ? false : Reflect.get(target, name)) });
     const accessors = {
       hidden: { get() { return folded(this); } },
