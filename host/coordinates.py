@@ -10,6 +10,7 @@ Conventions: float32 `[B, 3, H, W]` in 0..1. The channels are the shares of the 
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ MOST_PIXELS = 6_000_000
 
 _SAME = 2e-3
 """How far numbers of frames may be apart that are the same: half precision."""
+_WHOLE = 1e-2
+"""How far from whole numbers numbers of pixels may be: single precision."""
 _SQUARE = 4e-3
 """How far the sides of a pixel may be apart that is taken for square: less than rounding to multiples of 8 makes."""
 
@@ -90,8 +93,9 @@ class Places:
 
     def frame_size(self) -> tuple[int, int]:
         """Rows and columns that the whole frame has at this part's scale, as multiples of 8."""
-        steps = (self.y.diff(dim=0)[:, self.y.shape[1] // 2], self.x.diff(dim=1)[self.x.shape[0] // 2])
-        rows, columns = (max(8, 8 * round(1 / _usual_step(step) / 8)) for step in steps)
+        down = self.y.diff(dim=0)[self.inside[1:] & self.inside[:-1]]
+        right = self.x.diff(dim=1)[self.inside[:, 1:] & self.inside[:, :-1]]
+        rows, columns = (max(8, 8 * round(1 / _usual_step(steps) / 8)) for steps in (down, right))
         return rows, columns
 
 
@@ -137,7 +141,7 @@ def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -
     """
     if image.ndim != 4 or image.shape[1] != 3:
         return [None] * len(image)
-    grain = 1 / min(frame_size or (side_for(frames),))
+    grain_y, grain_x = (1 / side for side in frame_size or (side_for(frames),) * 2)
     x, y, number = image.float().unbind(1)
     along_x, along_y = x.mean(-2), y.mean(-1)
     flat = torch.maximum(
@@ -155,9 +159,9 @@ def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -
         if not ours[row]:
             read.append(None)
             continue
-        (left, right, off_x), (top, bottom, off_y) = _line(along_x[row]), _line(along_y[row])
+        (left, right, off_x), (top, bottom, off_y) = _line(along_x[row], grain_x), _line(along_y[row], grain_y)
         step_x, step_y = (right - left) / x.shape[-1], (bottom - top) / x.shape[-2]
-        exact = flat[row] <= grain and off_x <= max(step_x, grain) and off_y <= max(step_y, grain)
+        exact = flat[row] <= max(grain_x, grain_y) and off_x <= max(step_x, grain_x) and off_y <= max(step_y, grain_y)
         if exact and not padded[row] and step_x > 0 and step_y > 0:
             edges = (left, top, right - 1, bottom - 1)
             whole = all(abs(edge) < step / 4 for edge, step in zip(edges, (step_x, step_y) * 2, strict=True))
@@ -176,11 +180,22 @@ def _stretched(window: Window, aspect: float, height: int, width: int) -> Window
     return window if abs(columns / rows / aspect - 1) < _SQUARE else replace(window, aspect=aspect)
 
 
-def _line(values: Tensor) -> tuple[float, float, float]:
-    """Fit a line through values at pixel centres: its values at the first and last edge, and the largest distance from it."""
+def _line(values: Tensor, grain: float) -> tuple[float, float, float]:
+    """Fit a line through values at pixel centres: its values at the first and last edge, and the largest distance from it.
+
+    Values that were picked from an image, not mixed, are off by up to half its pixel, all in the same direction where its pixels
+    are picked evenly. So it is tried whether a cut at whole pixels of that image explains them all.
+    """
     n = len(values)
     t = (torch.arange(n, dtype=values.dtype) + 0.5) / n
     centred = t - 0.5
     slope = (centred * values).sum() / (centred**2).sum()
     first = values.mean() - 0.5 * slope
+    picked = values / grain - 0.5
+    if (picked - picked.round()).abs().max() < _WHOLE:
+        ends = [((edge / grain).floor(), (edge / grain).ceil()) for edge in (first, first + slope)]
+        for begin, end in product(*ends):
+            if torch.equal((begin + t * (end - begin) + _WHOLE / 100).floor(), picked.round()):
+                first, slope = begin * grain, (end - begin) * grain
+                break
     return first.item(), (first + slope).item(), (values - first - slope * t).abs().max().item()

@@ -5,7 +5,8 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame import HeadMaps, HeadParams, landmark_pixels, render_head
-from capface.flame.camera import deca_camera
+from capface.flame.builtin import builtin_head
+from capface.flame.camera import Window, deca_camera
 from capface.flame.render import vertex_normals
 from capface.tests.flame.heads import golden_heads, golden_model, random_heads, render_numbers, sphere
 
@@ -118,3 +119,40 @@ def test_models_that_cannot_be_drawn_say_what_is_missing():
         render_head(dataclasses.replace(golden_model(), uv=None), HeadParams.neutral(), 8, 8)
     with pytest.raises(BadInput, match="texture"):
         render_head(golden_model(albedo_uv=None), HeadParams.neutral(), 8, 8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (128, 80), (80, 144)])
+def test_a_window_shows_its_part_of_the_frame(height, width):
+    """At the frame's own scale it is that part, but for pixels on an edge of a face."""
+    model, params = builtin_head(), HeadParams.neutral(1)
+    params = params.replace(
+        camera=params.camera + torch.tensor([[-1.0, 0.2, -0.1]]), rotation=torch.tensor([[0.1, 0.5, 0.2]])
+    )
+    whole = render_head(model, params, height, width).hint()
+    top, bottom, left, right = 16, 72, 24, 80
+    window = Window(left / width, top / height, right / width, bottom / height)
+    part = render_head(model, params, bottom - top, right - left, window=window).hint()
+    expected = whole[..., top:bottom, left:right]
+    assert (expected != 0).any()
+    assert ((part - expected).abs() > 1e-4).float().mean() < 1e-3
+    finer = render_head(model, params, 4 * (bottom - top), 4 * (right - left), window=window).hint()
+    exact = render_head(model, params, 4 * height, 4 * width).hint()
+    exact = exact[..., 4 * top : 4 * bottom, 4 * left : 4 * right]
+    assert ((finer - exact).abs() > 1e-3).float().mean() < 1e-3
+
+
+def test_a_window_may_reach_beyond_the_frame_and_be_shown_stretched():
+    model, params = builtin_head(), HeadParams.neutral(1)
+    whole = render_head(model, params, 64, 96).alpha
+    wider = render_head(model, params, 128, 192, window=Window(-0.5, -0.5, 1.5, 1.5)).alpha
+    assert ((wider[..., 32:96, 48:144] - whole).abs() > 1e-3).float().mean() < 1e-3
+    stretched = render_head(model, params, 128, 96, window=Window(aspect=1.5)).alpha
+    assert ((stretched[..., ::2, :] + stretched[..., 1::2, :]) / 2 - whole).abs().mean() < 0.01
+    with pytest.raises(BadInput, match="right > left"):
+        Window(0.5, 0.0, 0.5, 1.0)
+
+
+def test_windows_of_windows():
+    outer, inner = Window(0.25, 0.0, 0.75, 0.5), Window(0.5, 0.5, 1.0, 1.0)
+    assert inner.within(outer) == Window(0.5, 0.25, 0.75, 0.5)
+    assert outer.within(outer.inverse()) == Window()
