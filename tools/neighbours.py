@@ -41,7 +41,7 @@ def shown(error):
 
 
 def table(hosts):
-    """Markdown lines of a table for `hosts`: version -> rows. Cells: CapFace's state, the ControlNet's if another, the error."""
+    """Markdown lines of a table for `hosts`: version -> rows. Cells: CapFace's state, a ControlNet's if another, the error."""
     names = sorted(hosts, key=lambda name: [int(n) for n in name.split(".")])
     cases = {row["case"]: row for name in names for row in hosts[name]}
     order = [case.name for case in _cases()]

@@ -113,7 +113,7 @@ class Frame:
         return F.grid_sample(self._fine[frame][None], grid, mode="bilinear", align_corners=False)[0]
 
     def error(self, got, wanted):
-        """‖got − wanted‖ / ‖wanted‖; where hardly any of the head is wanted, over a tenth of what the frame has on average."""
+        """|got - wanted| / |wanted|; where hardly any of the head is wanted, over a tenth of what the frame has on average."""
         if got.shape != wanted.shape:
             raise AssertionError(f"a head of {tuple(got.shape)} for a part of {tuple(wanted.shape)}")
         return float((got - wanted).norm()) / max(float(wanted.norm()), 0.1 * self.typical * wanted.numel() ** 0.5)
