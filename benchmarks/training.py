@@ -12,6 +12,7 @@ import statistics
 import time
 
 import torch
+from torch.amp import autocast
 from torch.utils.flop_counter import FlopCounterMode
 
 from capface.models.denoiser import Denoiser, DenoiserConfig
@@ -83,7 +84,7 @@ batch = random_batch(options.batch, device)
 seconds = []
 for step in range(options.steps + 1):
     start = time.perf_counter()
-    with torch.autocast(device, half, enabled=half is not None):
+    with autocast(device, half, enabled=half is not None):
         loss = objective(batch, torch.Generator().manual_seed(step))["loss"]
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)

@@ -16,11 +16,12 @@ CONFIG = RecognizerConfig(widths=(16, 24, 40, 48))
 class Judge(nn.Module):
     """Reads who is seen, and other numbers, from pictures `[B, 3, H, W]` in -1..1."""
 
-    def __init__(self, numbers: int, config: RecognizerConfig = CONFIG):
-        """Build the network; `numbers` is how many it reads."""
+    def __init__(self, numbers: int, config: RecognizerConfig = CONFIG, *, device=None, dtype=None, operations=nn):
+        """Build the network; `numbers` is how many it reads, `operations` the namespace of its layer classes."""
         super().__init__()
-        self.eye = Recognizer(config)
-        self.tell = nn.Linear(16 * config.widths[-1], numbers)
+        kw = {"device": device, "dtype": dtype}
+        self.eye = Recognizer(config, **kw, operations=operations)
+        self.tell = operations.Linear(16 * config.widths[-1], numbers, **kw)
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> "Judge":

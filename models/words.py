@@ -19,7 +19,7 @@ class WordEncoder(nn.Module):
         vocabulary: The words it knows; their numbers begin at 2, after padding and the comma.
     """
 
-    def __init__(self, vocabulary: Sequence[str], width: int = 96, *, device=None, dtype=None):
+    def __init__(self, vocabulary: Sequence[str], width: int = 96, *, device=None, dtype=None, operations=nn):
         """Build it.
 
         Args:
@@ -27,15 +27,16 @@ class WordEncoder(nn.Module):
             width: Channels of the features.
             device: Where the parameters live.
             dtype: Their type.
+            operations: Namespace of the layer classes.
         """
         super().__init__()
         kw = {"device": device, "dtype": dtype}
         self.vocabulary = tuple(vocabulary)
         self._numbers = {word: i + 2 for i, word in enumerate(self.vocabulary)}
-        self.words = nn.Embedding(len(self.vocabulary) + 2, width, **kw)
-        self.places = nn.Embedding(LENGTH, width, **kw)
-        self.mix = nn.Conv1d(width, width, 3, padding=1, **kw)
-        self.norm = nn.LayerNorm(width, **kw)
+        self.words = operations.Embedding(len(self.vocabulary) + 2, width, **kw)
+        self.places = operations.Embedding(LENGTH, width, **kw)
+        self.mix = operations.Conv1d(width, width, 3, padding=1, **kw)
+        self.norm = operations.LayerNorm(width, **kw)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Numbers of the words in prompts, int64 `[B, 32]`. Words that it does not know are left out."""

@@ -55,7 +55,7 @@ def check_sources(programs):
 
 
 def without_unions(schema):
-    """A host's description of its nodes whose inputs of several types ("IMAGE,MASK"), which comfy-lint does not know, take any."""
+    """A host's description of its nodes with inputs of several types ("IMAGE,MASK"), unknown to comfy-lint, taking any."""
     for node in schema.values():
         for inputs in node.get("input", {}).values():
             for spec in inputs.values():

@@ -154,5 +154,6 @@ def test_wrong_shapes_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_draws_what_the_cpu_draws():
     vertices, faces = sphere(48, 96)
-    there, here = draw(vertices[None].cuda(), faces.cuda(), 200, 300), draw(vertices[None], faces, 200, 300)
+    gpu = torch.device("cuda")
+    there, here = draw(vertices[None].to(gpu), faces.to(gpu), 200, 300), draw(vertices[None], faces, 200, 300)
     assert (there.face.cpu() != here.face).float().mean() < 0.001

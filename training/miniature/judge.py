@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp import autocast
 
 from ...flame.edit import angles_of
 from ...flame.params import HeadParams
@@ -124,7 +125,7 @@ def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps
         given = looks()
         lights, settings = given.choose(BATCH, generator)
         pictures = 2 * scenes.relit(rows, given, lights, settings) - 1
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", torch.bfloat16):
             pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
         pictures = seen(pictures).float()
         heads = scenes.heads[rows].replace(light=given.lights[lights])

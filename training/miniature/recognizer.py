@@ -102,12 +102,12 @@ def recognition_loss(embedding: Tensor, people: Tensor, person: Tensor) -> tuple
 class _Learner(nn.Module):
     """The recogniser with what it is taught by: the people's directions, and a layer that tells what they look like."""
 
-    def __init__(self, people: int):
+    def __init__(self, people: int, operations=nn):
         super().__init__()
-        self.recognizer = Recognizer()
+        self.recognizer = Recognizer(operations=operations)
         config = self.recognizer.config
         self.people = nn.Parameter(torch.randn(people, config.global_width))
-        self.tells = nn.Linear(config.widths[-1], sum(map(len, _KINDS.values())) + _NUMBERS)
+        self.tells = operations.Linear(config.widths[-1], sum(map(len, _KINDS.values())) + _NUMBERS)
 
 
 class _Recognition(nn.Module):
