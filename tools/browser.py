@@ -20,6 +20,8 @@ ANSWERS = [
     (404, re.compile(r"/api/userdata\?dir=(workflows|subgraphs)\b.*")),
     (404, re.compile(r"/api/userdata/comfy\.templates\.json")),
 ]
+# What calls console.error is said behind the message.
+_SAY_WHO = "const { error } = console; console.error = (...said) => error.call(console, ...said, `\\n${new Error().stack}`);"
 # Console errors that are the host's own doing: what they say, and the script that says it.
 MESSAGES = [
     # From 1.49 on the workflow of a first start makes the frontend ask how large its missing models are; hosts without API
@@ -28,6 +30,8 @@ MESSAGES = [
         re.compile(r"^(Connecting to|Fetch API cannot load) '?https://huggingface\.co/.*Content Security Policy"),
         re.compile(r"/assets/missingModelMetadata-"),
     ),
+    # Frontend 1.49 says it of itself on every start, with no pack at all.
+    (re.compile(r"^ComfyApp graph accessed before initialization\b"), re.compile(r"/assets/settingStore-")),
 ]
 # Uncaught exceptions that are the host's own doing: a place in the stack.
 EXCEPTIONS = [
@@ -60,10 +64,10 @@ def why_not():
 
 
 def is_noise_said(text, script):
-    """Whether a console error is the host's own doing: what it says, and the address of the script that says it."""
+    """Whether a console error is the host's own doing: what it says, its stack included, and the address of the script."""
     if PACKS.search(text) or PACKS.search(script):
         return False
-    return any(said.search(text) and where.search(script) for said, where in MESSAGES)
+    return any(said.search(text) and where.search(f"{script}\n{text}") for said, where in MESSAGES)
 
 
 def is_noise_thrown(stack):
@@ -123,6 +127,7 @@ class CanvasPage:
         page = self.page
         page.route(re.compile(r"^https?://(?!" + re.escape(self.url.split("//")[1]) + "/)"), lambda route: route.abort())
         page.route(re.compile(re.escape(self.url) + r"/(api/)?settings\b"), self._answer_settings)
+        page.add_init_script(_SAY_WHO)
         page.on("console", self._hear)
         page.on("pageerror", self._catch)
         page.on("response", self._see)
