@@ -106,12 +106,16 @@ def set_values(page, **wanted):
 
 def shown(page, index=0):
     """The pixels of a picture `[H, W, 4]`, as it is at rest."""
-    page.page.wait_for_function(
-        f"document.querySelectorAll('{EDITOR} > .picture')[{index}]?.width === 512", timeout=10_000, polling=50
-    )
-    page.idle()
-    data = page.page.locator(f"{EDITOR} > .picture").nth(index).evaluate("canvas => canvas.toDataURL('image/png')")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))).astype(float)
+    for _ in range(10):  # a busy machine may still have asked for a moving one
+        page.page.wait_for_function(
+            f"document.querySelectorAll('{EDITOR} > .picture')[{index}]?.width === 512", timeout=60_000, polling=50
+        )
+        page.idle()
+        data = page.page.locator(f"{EDITOR} > .picture").nth(index).evaluate("canvas => canvas.toDataURL('image/png')")
+        image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))
+        if image.width == 512:
+            break
+    return np.asarray(image).astype(float)
 
 
 def visible(page):
@@ -173,7 +177,7 @@ def run_workflow(page):
     before = page.run("return sessionStorage.getItem('capface.given')")
     page.run("await app.queuePrompt(0, 1)")
     page.page.wait_for_function(
-        f"before => {done} > 0 && sessionStorage.getItem('capface.given') !== before", arg=before, timeout=30_000, polling=100
+        f"before => {done} > 0 && sessionStorage.getItem('capface.given') !== before", arg=before, timeout=120_000, polling=100
     )
     page.idle()
 
