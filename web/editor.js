@@ -3,6 +3,7 @@
 
 import { app } from "../../scripts/app.js";
 import { direction, drawBall, lampAt } from "./ball.js";
+import { widgetBehind } from "./links.js";
 import { BODY, LEAST_SIDE } from "./look.js";
 import { Pictures } from "./pictures.js";
 import { Sections } from "./sections.js";
@@ -131,15 +132,7 @@ class HeadEditor {
 
   /** A widget of the node that an input comes from, where that is a node of a type; undefined for any other. */
   #source(input, type, widget) {
-    let node = this.#node;
-    let slot = node.findInputSlot(input);
-    for (let steps = 0; steps < 20; steps++) {
-      // A node that is being removed, or moved into a subgraph, is in no graph for a moment.
-      node = node.graph ? node.getInputNode?.(slot) : undefined;
-      if (node?.type !== "Reroute") break;
-      slot = 0;
-    }
-    return node?.type === type ? node.widgets?.find(({ name }) => name === widget)?.value : undefined;
+    return widgetBehind(this.#node, input, type, widget);
   }
 
   #show({ image, source, heads, asked, error }) {

@@ -116,7 +116,8 @@ function linked(text) {
 }
 
 function graphNode(id) {
-  return (app.rootGraph ?? app.graph).getNodeById?.(/^\d+$/.test(id) ? Number(id) : id);
+  // Ids are numbers in some frontends and text in others.
+  return (app.rootGraph ?? app.graph).nodes.find((node) => String(node.id) === id);
 }
 
 /** A node's title, which leads to it. */
