@@ -39,7 +39,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         strength: Scales all residuals; 0 is no control.
         timestep_percent_range: Share of the schedule in which it acts, as (start, end).
         region: Where it acts; None is everywhere.
-        cond_hint_original: Coordinates as an image (`coordinates.py`) for packs that cut control images, or what they put there.
+        cond_hint_original: Coordinates as an image (`coordinates.py`) for packs that cut images, or what they put there.
         cond_hint: What they put there for the latents that come next.
         latent: Size (h, w) of the latents that are sampled; None before a run.
         sub_idxs: AnimateDiff-Evolved asks for it, and writes what is also in its `ad_params`.
@@ -127,6 +127,10 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         x = self.model_sampling.calculate_input(t, x_noisy).float()
         timesteps = self.model_sampling.timestep(t).float()
         rows = self._rows(x, batched_number, transformer_options)
+        if hasattr(self, "get_control_orig"):
+            # Tiled Diffusion is at work. It hands out again what it cut in an earlier run, for whichever control that was, unless
+            # it finds nothing here.
+            self.cond_hint = None
         order = _by_chunk(rows, batched_number)
         if order is not None:
             x, timesteps, rows = x[order], timesteps[order], [rows[i] for i in order]
@@ -185,8 +189,8 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             self.evaluation.remember(known, (id(image), height, width))
         if None in known[1]:
             told.warn(
-                "Another pack has put a picture in place of CapFace's control image, and it is not made of that: the head is drawn "
-                "as in the whole picture."
+                "Another pack has put a picture in place of CapFace's control image, and it is not made of that: the head is "
+                "drawn as in the whole picture."
             )
         several = self.frames > 1
         return [(WHOLE, None) if row is None else (row[0], row[1] if several else None) for row in known[1]]
