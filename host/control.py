@@ -127,9 +127,9 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         x = self.model_sampling.calculate_input(t, x_noisy).float()
         timesteps = self.model_sampling.timestep(t).float()
         rows = self._rows(x, batched_number, transformer_options)
-        if hasattr(self, "get_control_orig"):
-            # Tiled Diffusion is at work. It hands out again what it cut in an earlier run, for whichever control that was, unless
-            # it finds nothing here.
+        if getattr(self, "get_control_orig", self.get_control) != self.get_control:
+            # Tiled Diffusion is at work. Unless it finds nothing here, it hands out again what it cut in an earlier run, for
+            # whichever control that was.
             self.cond_hint = None
         order = _by_chunk(rows, batched_number)
         if order is not None:

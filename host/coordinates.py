@@ -183,8 +183,8 @@ def _stretched(window: Window, aspect: float, height: int, width: int) -> Window
 def _line(values: Tensor, grain: float) -> tuple[float, float, float]:
     """Fit a line through values at pixel centres: its values at the first and last edge, and the largest distance from it.
 
-    Values that were picked from an image, not mixed, are off by up to half its pixel, all in one direction where pixels are picked
-    evenly. So it is tried whether a cut at whole pixels of that image explains them all.
+    Values that were picked from an image, not mixed, are off by up to half its pixel, all in one direction where pixels are
+    picked evenly. So it is tried whether a cut at whole pixels of that image explains them all.
     """
     n = len(values)
     t = (torch.arange(n, dtype=values.dtype) + 0.5) / n
