@@ -24,7 +24,8 @@ def head(frames=1):
     params = HeadParams.neutral(frames)
     x = torch.tensor([CENTRES[i % 4] for i in range(frames)])
     camera = torch.stack([torch.full([frames], 4.5), x, torch.full([frames], -0.1)], dim=1)
-    return HeadCondition(builtin_head(), params.replace(camera=camera, rotation=torch.tensor([[0.1, 0.5, 0.2]]).expand(frames, -1)))
+    rotation = torch.tensor([[0.1, 0.5, 0.2]]).expand(frames, -1)
+    return HeadCondition(builtin_head(), params.replace(camera=camera, rotation=rotation))
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def test_tiles_cut_inside_an_evaluation(in_host, denoiser, capface, conds, hints
             [image[..., 8 * top : 8 * top + 64, 8 * left : 8 * left + 64] for top, left in boxes]
         )
         got = ask(tiles, sigma.repeat(3), c, len(arguments["cond_or_uncond"]), c["transformer_options"])
-        seen.append([t for t in got["output"]])
+        seen.append(list(got["output"]))
         c = {**c, "control": None}
         return apply_model(x, sigma, **{k: v for k, v in c.items() if v is not None})
 
@@ -389,7 +390,7 @@ def test_another_packs_wrappers_are_not_kept_for_the_next_run(in_host, denoiser,
 
 
 def test_on_another_device_it_has_a_network_of_its_own(in_host, capface, conds):
-    positive, negative = conds(2, overlap="nearest")
+    positive, _ = conds(2, overlap="nearest")
     control = positive[0][1]["control"]
     there = torch.device("cpu", 0)
     clone = control.deepclone_multigpu(there, autoregister=True)
