@@ -213,3 +213,26 @@ def test_a_sequence_in_sliding_windows_gets_each_frame_its_own_head(world):
     assert relative_error(windowed, whole) < 1e-4
     still = ksampler(world, *conds(world), latents=latent(6, 4, 16, 16), steps=5)
     assert relative_error(whole, still) > 1e-2
+
+
+def test_prompts_scheduled_over_the_steps(world):
+    """Two prompts, each for its share of the schedule, the second with a LoRA whose strength follows keyframes."""
+    import comfy.hooks
+
+    hooks = comfy.hooks.create_hook_lora(lora(), 1.0, 0)
+    keyframes = comfy.hooks.HookKeyframeGroup()
+    for strength, start in ((0.2, 0.0), (0.8, 0.7)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+    hooks.set_keyframes_on_hooks(keyframes)
+
+    def sample(positive, negative):
+        schedule = world.nodes.ConditioningSetTimestepRange().set_range
+        (early,), (late,) = schedule(positive, 0.0, 0.5), schedule(positive, 0.5, 1.0)
+        late = comfy.hooks.set_hooks_for_conditioning(late, hooks)
+        return ksampler(world, [*early, *late], negative)
+
+    out = check_that_it_acts(world, sample)
+    assert relative_error(out, ksampler(world, *conds(world))) > 1e-3
+    with Calls(world.capface.network) as calls:
+        sample(*conds(world))
+    assert calls.rows == [1, 1, 1]
