@@ -1,6 +1,9 @@
 """Crop Head: regions as masks, numbers, segments, boxes and stitchers say them, and the head in them."""
 
+import importlib.util
+import os
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +96,29 @@ def test_a_stitchers_crop_may_reach_beyond_the_picture(crop):
     assert box == [-20, 5, 320, 160]
     want = torch.nn.functional.pad(drawn(head(), 200, 300), (20, 0))[0, 5:165, :320]
     assert (want - drawn(params, 160, 320)[0]).abs().mean() < 2e-3
+
+
+def test_inpaint_crop_and_stitch_says_itself_where_it_cropped(crop):
+    roots = [Path(p) for p in os.environ.get("PACKS", "").split(os.pathsep) if p] or [Path.home() / "comfy" / "packs"]
+    files = [root / "ComfyUI-Inpaint-CropAndStitch" / "inpaint_cropandstitch.py" for root in roots]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        pytest.skip("no ComfyUI-Inpaint-CropAndStitch: put it into ~/comfy/packs, or name the folder with the packs in PACKS")
+    pytest.importorskip("scipy", reason="Inpaint Crop and Stitch needs the package scipy")
+    spec = importlib.util.spec_from_file_location("inpaint_cropandstitch", file)
+    pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    node = pack.InpaintCropImproved()
+    given = {name: entry for group in node.INPUT_TYPES().values() for name, entry in group.items() if len(entry) > 1}
+    given = {name: options["default"] for name, (_, options) in given.items() if "default" in options}
+    given["device_mode"] = "cpu (compatible)"
+    mask = drawn(head(), 200, 300)
+    for target in ((256, 256), (512, 256)):
+        given["output_target_width"], given["output_target_height"] = target
+        stitcher, cut, _ = node.inpaint_crop(image=mask[..., None].expand(-1, -1, -1, 3), mask=mask, **given)[:3]
+        params = crop(region=stitcher)[0]
+        got = drawn(params, *cut.shape[1:3])
+        assert got.mean() > 0.05 and (cut[..., 0] - got).abs().mean() < 0.015, target
 
 
 def test_the_picture_is_cropped_with_the_head(crop):
