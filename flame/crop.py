@@ -1,7 +1,7 @@
 """Heads in a part of the picture: as they are seen once it is cut out, whatever size it is then given.
 
-Conventions: frame units and pixel coordinates as in `camera.py`. A region (x, y, width, height) is in pixels of the whole picture,
-(x, y) its upper left corner; it may reach beyond the picture, so that cropping back is a crop as well.
+Conventions: frame units and pixel coordinates as in `camera.py`. A region (x, y, width, height) is in pixels of the whole
+picture, (x, y) its upper left corner; it may reach beyond the picture, so that cropping back is a crop as well.
 """
 
 import torch

@@ -105,8 +105,8 @@ def crop_image(image: Tensor, boxes: Boxes, side: int) -> Tensor:
     count = max(len(image), len(boxes.boxes))
     if len(image) not in (1, count) or len(boxes.boxes) not in (1, count):
         raise BadInput(
-            f"Expected one region for all {len(image)} pictures, or one for each; got {len(boxes.boxes)}. Choose one of them by "
-            "its index, or give as many pictures."
+            f"Expected one region for all {len(image)} pictures, or one for each; got {len(boxes.boxes)}. Choose one of them "
+            "by its index, or give as many pictures."
         )
     height, width = _enlarged(boxes.boxes[0], side)
     cuts = []

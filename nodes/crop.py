@@ -10,7 +10,9 @@ from .sockets import HEAD, by_hand, schema
 
 LARGEST = 16384
 REGIONS = (io.Mask, io.SEGS, io.Custom("BOUNDING_BOX"), io.Custom("STITCHER"))
-WITHOUT_PICTURE = "Crop Head gives a cropped picture only where one is connected to its input 'image'. Connect the whole picture."
+WITHOUT_PICTURE = (
+    "Crop Head gives a cropped picture only where one is connected to its input 'image'. Connect the whole picture."
+)
 
 
 class CropHead(io.ComfyNode):
@@ -32,8 +34,9 @@ class CropHead(io.ComfyNode):
                     "region",
                     list(REGIONS),
                     optional=True,
-                    tooltip="Where to crop: a mask's bounds, the Impact Pack's SEGS (just as its detailers crop), a bounding box "
-                    "such as core's face detectors give, or Inpaint Crop's stitcher. Without one, x, y, width and height count.",
+                    tooltip="Where to crop: a mask's bounds, the Impact Pack's SEGS (just as its detailers crop), a bounding "
+                    "box such as core's face detectors give, or Inpaint Crop's stitcher. Without one, x, y, width and height "
+                    "count.",
                 ),
                 by_hand(io.Image, "image", tooltip="The whole picture. Gives its size, and is cropped and enlarged as well."),
                 _pixels("x", 0, 0, "Left edge of the region in pixels, where none is connected."),
@@ -48,8 +51,8 @@ class CropHead(io.ComfyNode):
                     min=1.0,
                     max=20.0,
                     step=0.05,
-                    tooltip="How much larger than a mask or bounding box the region is, within the picture. SEGS, stitchers and "
-                    "numbers are taken as they are.",
+                    tooltip="How much larger than a mask or bounding box the region is, within the picture. SEGS, stitchers "
+                    "and numbers are taken as they are.",
                 ),
                 io.Int.Input("padding", default=0, min=0, max=4096, tooltip="Pixels on every side in addition, likewise."),
                 io.Boolean.Input("square", default=True, tooltip="Make that region square, likewise."),
@@ -74,7 +77,9 @@ class CropHead(io.ComfyNode):
             ],
             outputs=[
                 HEAD.Output(display_name="head", tooltip="The head as the region shows it, whatever size that is then given."),
-                io.Int.Output(display_name="x", tooltip="Left edge of the region, for pasting back. Of several, the first one's."),
+                io.Int.Output(
+                    display_name="x", tooltip="Left edge of the region, for pasting back. Of several, the first one's."
+                ),
                 io.Int.Output(display_name="y", tooltip="Its upper edge."),
                 io.Int.Output(display_name="width", tooltip="Its width."),
                 io.Int.Output(display_name="height", tooltip="Its height."),

@@ -227,8 +227,9 @@ class ComfyProcess:
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
                    "--base-directory", str(base), "--temp-directory", str(base),
-                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", self.folder, *(other.name for other in self.others),
-                   "--disable-api-nodes", "--disable-auto-launch", "--database-url", "sqlite:///:memory:"]  # fmt: skip
+                   "--disable-all-custom-nodes", "--whitelist-custom-nodes", self.folder,
+                   *(other.name for other in self.others), "--disable-api-nodes", "--disable-auto-launch",
+                   "--database-url", "sqlite:///:memory:"]  # fmt: skip
         if self.cpu:
             command.append("--cpu")
         if self.frontend:

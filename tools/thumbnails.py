@@ -346,9 +346,9 @@ def head_first():
 
 
 THUMBNAILS = {
-    "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer, "head_first": head_first, "inpaint": inpaint,
-    "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth, "measure": measure,
-    "miniature": miniature,
+    "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer, "head_first": head_first,
+    "inpaint": inpaint, "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth,
+    "measure": measure, "miniature": miniature,
     "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo, "restyle": restyle,
     "second_pass": second_pass, "toon": toon_portrait, "turntable": turntable, "two_people": two_people,
 }  # fmt: skip

@@ -22,7 +22,9 @@ def region(*box):
 
 
 @pytest.mark.parametrize(("height", "width"), FRAMES)
-@pytest.mark.parametrize("box", [(0.4, 0.1, 0.5, 0.5), (0.55, 0.2, 0.2, 0.31), (0.0, 0.0, 0.97, 0.43), (0.31, 0.07, 0.37, 0.61)])
+@pytest.mark.parametrize(
+    "box", [(0.4, 0.1, 0.5, 0.5), (0.55, 0.2, 0.2, 0.31), (0.0, 0.0, 0.97, 0.43), (0.31, 0.07, 0.37, 0.61)]
+)
 def test_the_crops_hint_is_the_hints_crop(height, width, box):
     x, y, w, h = round(box[0] * width), round(box[1] * height), round(box[2] * width), round(box[3] * height)
     model, head = builtin_head(), placed()

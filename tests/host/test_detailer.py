@@ -1,7 +1,7 @@
-"""A small face redone in a crop of its own, by the miniature: with the head of the crop it gets better, with the whole picture's not.
+"""A small face redone in a crop of its own, by the miniature: it follows person and head only with the head of the crop.
 
-What detailers do, with core nodes: crop, enlarge, encode, sample, decode, make small again, paste back. CAPFACE_KEEP names a folder
-for the pictures.
+What detailers do, with core nodes: crop, enlarge, encode, sample, decode, make small again, paste back. CAPFACE_KEEP names a
+folder for the pictures.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ def sampled(nodes, loaded, condition, identity, latent, denoise):
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
     settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
     applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
-    made = nodes.KSampler().sample(loaded.model, 3, STEPS, 2.0, "ddim", "ddim_uniform", *applied, {"samples": latent}, denoise)[0]
-    return nodes.VAEDecode().decode(loaded.vae, made)[0]
+    given = "ddim", "ddim_uniform", *applied, {"samples": latent}, denoise
+    return nodes.VAEDecode().decode(loaded.vae, nodes.KSampler().sample(loaded.model, 3, STEPS, 2.0, *given)[0])[0]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def passes(in_host):
     nodes, miniature = in_host.nodes, load_miniature()
     loaded, model = hand_over(miniature), builtin_head()
     people = [Person.sample(HELD_OUT + 700 + i) for i in range(PEOPLE)]
-    photos = draw_people(people, HeadParams.cat([who.head() for who in people]), [Setting("blue", "white studio")] * PEOPLE, PICTURE)
+    photos = draw_people(
+        people, HeadParams.cat([who.head() for who in people]), [Setting("blue", "white studio")] * PEOPLE, PICTURE
+    )
     photos = photos.movedim(1, -1)
     identity = EncodeIdentity.execute(photos, loaded.reader, "largest", 0, True).result[0]
     close = HeadParams.cat([who.head(yaw=14.0 * (-1) ** i, pitch=4.0) for i, who in enumerate(people)])
@@ -64,10 +66,21 @@ def passes(in_host):
     first = F.interpolate(first, (WHOLE, WHOLE), mode="bicubic").clamp(0, 1).movedim(1, -1)
     cropped, *_, enlarged = CropHead.execute(whole, *BOX, WHOLE, WHOLE, 1.0, 0, True, 0, PICTURE, image=first).result
     latent = nodes.VAEEncode().encode(loaded.vae, enlarged)[0]["samples"]
-    again = {name: sampled(nodes, loaded, HeadCondition(model, head), identity, latent, DENOISE)
-             for name, head in {"with the crop's head": cropped, "with the whole picture's head": whole}.items()}  # fmt: skip
-    return {"loaded": loaded, "identity": identity, "whole": whole, "judge": miniature.judge, "photos": photos, "close": close, "cropped": cropped, "first": first,
-            "before": enlarged, "again": again}  # fmt: skip
+    heads = {"with the crop's head": cropped, "with the whole picture's head": whole}
+    conditions = {name: HeadCondition(model, head) for name, head in heads.items()}
+    again = {name: sampled(nodes, loaded, each, identity, latent, DENOISE) for name, each in conditions.items()}
+    return {
+        "loaded": loaded,
+        "judge": miniature.judge,
+        "photos": photos,
+        "identity": identity,
+        "close": close,
+        "whole": whole,
+        "cropped": cropped,
+        "first": first,
+        "before": enlarged,
+        "again": again,
+    }
 
 
 @torch.inference_mode()
