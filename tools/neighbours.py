@@ -60,6 +60,8 @@ def cell(row):
     """What one ComfyUI gave for one case."""
     if row is None:
         return "not run"
+    if row["capface"] == row["stock"] != "ok":
+        return row["capface"] if row["capface"].startswith("does not") else "fails, so does a ControlNet"
     state = "ok" if row["capface"] == "ok" else "fails"
     if (row["stock"] == "ok") != (row["capface"] == "ok"):
         state += ", a ControlNet " + ("works" if row["stock"] == "ok" else "fails")

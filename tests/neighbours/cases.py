@@ -8,6 +8,8 @@ from functools import partial
 
 import torch
 
+NOT_LOADED = "does not load there"
+"""State of a pack that this ComfyUI did not load, for a reason of its own."""
 H, W = 96, 128
 """The frame: not square, so that a cut to another aspect shows."""
 
@@ -28,6 +30,7 @@ class Case:
         cut: Whether no part is as large as the frame.
         check: Instead of `run`: `check(bench)` returns a row.
         stock: Whether a stock ControlNet is expected to run there.
+        needs: Packs that it needs in addition.
         note: What a reader of the table should know.
     """
 
@@ -44,6 +47,7 @@ class Case:
     cut: bool = False
     check: object = None
     stock: bool = True
+    needs: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -154,7 +158,7 @@ def evolved(bench, options):
 def contexts(bench, kind):
     """Context options of a kind, for windows of 4 frames of 6."""
     static = {"context_length": 4, "context_overlap": 2}
-    uniform = {"context_length": 4, "context_stride": 2, "context_overlap": 2}
+    uniform = {"context_length": 4, "context_stride": 1 if kind == "uniform" else 2, "context_overlap": 2}
     if kind == "static":
         return bench.node("ADE_StandardStaticContextOptions").create_options(**static, fuse_method="flat")[0]
     if kind == "uniform":
@@ -178,7 +182,7 @@ def windows(bench, *, kind, before=None, behind=None):
     from capface.tests.synthetic import relative_error
 
     with torch.inference_mode():
-        frame = Frame(lopsided(FRAMES), 64, 64)
+        frame = Frame(lopsided(FRAMES), 32, 32)
 
     def conds(head):
         made = before(bench, bench.plain(), frame) if before else bench.plain()
@@ -186,7 +190,7 @@ def windows(bench, *, kind, before=None, behind=None):
         return behind(bench, made, frame) if behind else made
 
     def run(made, options):
-        return bench.sample(*made, latents(64, 64, FRAMES), model=evolved(bench, options), steps=1)
+        return bench.sample(*made, latents(32, 32, FRAMES), model=evolved(bench, options), steps=1)
 
     def capface():
         windowed, whole = (run(conds(frame.head), options) for options in (contexts(bench, kind), None))
@@ -224,7 +228,8 @@ def _animatediff_cases():
     for kind in KINDS:
         yield case(f"contexts: {kind}", "animatediff", check=partial(windows, kind=kind), stock=False, note=alone)
     for kind in ("static", "looped"):
-        yield case(f"with Advanced-ControlNet, contexts: {kind}", "animatediff+acn", check=partial(windows, kind=kind))
+        both = {"group": "animatediff+acn", "needs": ("Advanced-ControlNet",)}
+        yield case(f"with Advanced-ControlNet, contexts: {kind}", check=partial(windows, kind=kind), **both)
     case = partial(Case, "Advanced-ControlNet", group="animatediff+acn", **flat)
     one = partial(windows, kind="static")
     yield case("windows, a stock ControlNet before", check=partial(one, before=stock_before))

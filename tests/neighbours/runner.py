@@ -14,7 +14,7 @@ import torch
 
 from capface.tests.neighbours import packs
 from capface.tests.neighbours.bench import Bench, compare, start_host
-from capface.tests.neighbours.cases import CASES, GROUPS, plain_sampling
+from capface.tests.neighbours.cases import CASES, GROUPS, NOT_LOADED, plain_sampling
 from capface.tools.comfy import find_host, host_version
 
 
@@ -44,8 +44,8 @@ def main(group, out, only=""):
             row = {"case": case.name, "pack": case.pack, "method": case.method, "group": group, "host": host_version(comfyui)}
             if case.pack in missing:
                 row["missing"] = missing[case.pack]
-            elif case.pack in failed:
-                row |= {"version": packs.pack_version(case.pack), "stock": failed[case.pack], "capface": failed[case.pack]}
+            elif failed.keys() & {case.pack, *case.needs}:
+                row |= {"version": packs.pack_version(case.pack), "stock": NOT_LOADED, "capface": NOT_LOADED, "error": None}
             else:
                 row["version"] = packs.pack_version(case.pack)
                 row |= case.check(bench) if case.check else compare(bench, case)
