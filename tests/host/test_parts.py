@@ -451,11 +451,12 @@ def test_layers_that_have_no_weights_before_they_are_loaded(in_host, standins, m
 
 
 def test_without_mapped_files_networks_have_memory_of_their_own(in_host, monkeypatch):
+    import comfy.ops
     import comfy.utils
 
     from capface.host.memory import managed
 
-    network = torch.nn.Linear(4, 4)
+    network = comfy.ops.disable_weight_init.Linear(4, 4)
     before = network.weight.data_ptr()
     cpu = torch.device("cpu")
     managed(network, cpu, cpu)
