@@ -19,6 +19,7 @@ DIFFERS = {
     "host": (
         "tests/host/test_compat.py",
         "tests/host/test_control.py",
+        "tests/host/test_parts.py",
         "tests/host/test_process.py",
         "tests/host/test_route.py",
         "tests/host/test_sampling.py",
