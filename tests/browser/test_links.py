@@ -52,7 +52,7 @@ const editor = all(app.rootGraph ?? app.graph).find(n => n.type === 'CapFaceEdit
 const start = performance.now();
 const found = widgetBehind(editor, 'head_model', 'CapFaceLoadHeadModel', 'model') ?? null;
 const direct = performance.now() - start;
-const { output } = await (app.ue_modified_prompt ?? app.graphToPrompt).call(app);
+const { output } = await app[EXPORT]();
 const exported = performance.now() - start - direct;
 const [origin] = Object.values(output).find(s => s.class_type === 'CapFaceEditHead').inputs.head_model ?? [];
 return { found, origin: output[origin]?.class_type ?? null, model: output[origin]?.inputs.model ?? null, direct, exported };
@@ -125,7 +125,9 @@ def test_the_picture_and_the_prompt_find_the_same_loader(page, case):
     types = [part.split("'")[0] for part in CASES[case].split("add('")[1:]]
     if pack in PACKS and (lacks := page.run(f"return {types}.filter(t => !(t in LiteGraph.registered_node_types))")):
         pytest.skip(f"{pack} does not load here: no {lacks[0]}")
-    seen = page.run(MAKE + CASES[case] + ";\n" + ASK)
+    # Use Everywhere makes its links for queueing alone, and for who asks by its name.
+    export = "ue_modified_prompt" if pack == "cg-use-everywhere" else "graphToPrompt"
+    seen = page.run(MAKE + CASES[case] + ";\n" + ASK.replace("EXPORT", json.dumps(export)))
     print(case, seen)
     assert seen["found"] == (None if case in NOTHING else FILE)
     if not any(name in case for name in AT_RUN_TIME):
