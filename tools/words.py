@@ -121,7 +121,8 @@ def _values(entry, language):
         text = f"**{on}**, {off}" if default else f"{on}, **{off}**"
     else:
         # An input that is connected by hand has a type of its own beside those that it takes: see nodes/sockets.py.
-        kind = ", ".join(part for part in kind.split(",") if part != f"CAPFACE_{entry.id.upper()}")
+        takes, *others = kind.split(",")
+        kind = ", ".join([takes, *(part for part in others if part != f"CAPFACE_{entry.id.upper()}")])
         text = kind if default in (None, "") else f"{kind}; **{default}**"
     return f"{text} ({OPTIONAL[language]})" if entry.optional and not hasattr(entry, "default") else text
 
