@@ -4,8 +4,8 @@ ComfyUI asks a control for residuals once per group of conditionings that it bat
 batch. CapFace's residuals depend on the latents, the timestep, the head and the identity, never on the text: equal latents are
 evaluated once, however the host groups them.
 
-A request stands for a part of the frame and for frames of a sequence. `request.py` says what the sampler tells of them,
-`coordinates.py` what other packs do.
+A request covers a part of the frame and some frames of a sequence. `sampling_context.py` holds what the sampler says of them,
+`coordinates.py` what other packs hand back.
 """
 
 from itertools import pairwise
@@ -20,12 +20,12 @@ from torch import Tensor
 from ..errors import BadInput
 from ..flame.camera import WHOLE, Window
 from ..flame.condition import HeadCondition, HintImages
-from .coordinates import View, read_image
+from .coordinates import View, read_coordinates
 from .evaluation import LATENT_SCALE, Evaluation, Row
 from .identity import Identity
 from .model import CapFaceModel
 from .region import Region
-from .request import KEY, Told, listeners, size_named_by_caller
+from .sampling_context import KEY, SamplingContext, canvas_size_of_caller, sampling_hooks
 
 _NOTHING = object()
 
@@ -33,14 +33,14 @@ _NOTHING = object()
 class CapFaceControl(comfy.controlnet.ControlNet):
     """A person, a head and a strength, ready to be chained into conditionings.
 
-    It is one of the host's ControlNets, since some packs cut only those into tiles; of their parts it uses none but the chain.
+    It subclasses ComfyUI's ControlNet because some packs tile only that class. It uses nothing of it but the chain.
 
     Attributes:
         strength: Scales all residuals; 0 is no control.
         timestep_percent_range: Share of the schedule in which it acts, as (start, end).
         region: Where it acts; None is everywhere.
-        cond_hint_original: Coordinates as an image (`coordinates.py`) for packs that cut images, or what they put there.
-        cond_hint: What they put there for the latents that come next.
+        cond_hint_original: A coordinate image (`coordinates.py`) for packs that crop it, or the image that a pack has set.
+        cond_hint: The image that a pack has set for the next latents.
         latent: Size (h, w) of the latents that are sampled; None before a run.
         sub_idxs: AnimateDiff-Evolved asks for it, and writes what is also in its `ad_params`.
     """
@@ -71,11 +71,11 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             timestep_percent_range: (start, end) in 0..1.
             region: Where it acts: the head's own mask by default, None for everywhere.
         """
-        self._given = None  # an image that another pack has put in place of ours
+        self._replaced = None  # an image that another pack has set
         super().__init__(manual_cast_dtype=torch.float32)
-        # In this type other packs hand coordinates back, which half precision would round.
+        # Packs cast the image to this type; half precision would round the coordinates.
         self.control_model = SimpleNamespace(dtype=torch.float32)
-        self.extra_hooks = listeners()
+        self.extra_hooks = sampling_hooks()
         self.sub_idxs = None
         self.evaluation = Evaluation(model, condition, identity, tau)
         self.strength = strength
@@ -93,21 +93,21 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     @property
     def device(self) -> torch.device:
-        """Where other packs put what they cut."""
+        """Where packs put a cropped control image."""
         return mm.get_torch_device()
 
     @property
     def cond_hint_original(self) -> Tensor:
-        """An image of coordinates, made when somebody looks at it; or what somebody has put there."""
-        if self._given is not None:
-            return self._given
-        size = tuple(LATENT_SCALE * side for side in self.latent) if self.latent else size_named_by_caller()
+        """A coordinate image, made on first access; or the image that a pack has set."""
+        if self._replaced is not None:
+            return self._replaced
+        size = tuple(LATENT_SCALE * side for side in self.latent) if self.latent else canvas_size_of_caller()
         self.frame_size = size
         return self.evaluation.coordinates(size)
 
     @cond_hint_original.setter
     def cond_hint_original(self, image: Tensor | None):
-        self._given = image
+        self._replaced = image
 
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
         """Return the residuals for `batched_number` chunks of latents, merged with those of the controls before this one.
@@ -151,18 +151,18 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         return self.control_merge({"output": merged[:-1], "middle": merged[-1:]}, previous, None)
 
     def _rows(self, x: Tensor, batched_number: int, transformer_options: dict) -> list[Row]:
-        """Find out what each of the latents shows."""
-        told = transformer_options.get(KEY) or Told()
+        """Return the view and the frame number of each latent."""
+        sampling = transformer_options.get(KEY) or SamplingContext()
         n, size = len(x) // batched_number, tuple(x.shape[-2:])
-        window = told.window_frames(transformer_options, n)
+        window = sampling.window_frames(transformer_options, n)
         numbers = list(range(n)) if window is None else window
-        if told.frames is not None:
-            numbers = [told.frames[i] if i < len(told.frames) else i for i in numbers]
+        if sampling.frames is not None:
+            numbers = [sampling.frames[i] if i < len(sampling.frames) else i for i in numbers]
         uuids = transformer_options.get("uuids") or ()
-        areas = [told.area(uuid) for uuid in uuids] if len(uuids) == batched_number else [None] * batched_number
+        areas = [sampling.area(uuid) for uuid in uuids] if len(uuids) == batched_number else [None] * batched_number
 
-        canvas = [(WHOLE, None)] if self._given is None else self._read(self._given, told.latent or size, told)
-        parts = None if self.cond_hint is None else self._read(self.cond_hint, size, told)
+        canvas = [(WHOLE, None)] if self._replaced is None else self._read(self._replaced, sampling.latent or size, sampling)
+        parts = None if self.cond_hint is None else self._read(self.cond_hint, size, sampling)
         rows = []
         for i in range(len(x)):
             chunk, image = divmod(i, n)
@@ -171,37 +171,37 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             if parts is not None:
                 view, number = _row_of(parts, i, numbers[image], n, len(x))
             if areas[chunk] is not None:
-                view = _in_area(view if parts is not None else WHOLE, base, areas[chunk], told.latent, size)
-            elif parts is None and told.latent not in (None, size):
-                self._say_unknown(told, size)
+                view = _in_area(view if parts is not None else WHOLE, base, areas[chunk], sampling.latent, size)
+            elif parts is None and sampling.latent not in (None, size):
+                self._warn_unknown_part(sampling, size)
             rows.append((view, numbers[image] if number is None or window is not None else number))
         return rows
 
-    def _read(self, image: Tensor, size: tuple[int, int], told: Told) -> list[tuple[View, int | None]]:
-        """Read an image that another pack has made of ours, for latents of a size."""
+    def _read(self, image: Tensor, size: tuple[int, int], sampling: SamplingContext) -> list[tuple[View, int | None]]:
+        """Recover the views from an image that a pack has set, for latents of a size."""
         height, width = (LATENT_SCALE * side for side in size)
         known = self.evaluation.read.get((id(image), height, width))
         if known is None or known[0] is not image:
             fitting = image
             if tuple(image.shape[-2:]) != (height, width):
                 fitting = common_upscale(image, width, height, self.upscale_algorithm, "center")
-            known = (image, read_image(fitting, self.frames, self.frame_size))
+            known = (image, read_coordinates(fitting, self.frames, self.frame_size))
             self.evaluation.remember(known, (id(image), height, width))
         if None in known[1]:
-            told.warn(
-                "Another pack has put a picture in place of CapFace's control image, and it is not made of that: the head is "
-                "drawn as in the whole picture."
+            sampling.warn(
+                "Another pack has replaced CapFace's control image by one that is not made from it. The head is rendered as in "
+                "the whole picture."
             )
         several = self.frames > 1
         return [(WHOLE, None) if row is None else (row[0], row[1] if several else None) for row in known[1]]
 
-    def _say_unknown(self, told: Told, size: tuple[int, int]):
-        """Warn of latents of another size than the picture's that came without a word on where they lie."""
-        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (told.latent, size))
-        told.warn(
-            f"{told.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} and does not say which: the head is "
-            "drawn as in the whole picture. If it samples the picture in tiles, use a tiled sampler that cuts control images, "
-            "such as Tiled Diffusion or Ultimate SD Upscale, or Crop Head with a region for each tile."
+    def _warn_unknown_part(self, sampling: SamplingContext, size: tuple[int, int]):
+        """Warn about latents of another size than the picture's whose position is unknown."""
+        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (sampling.latent, size))
+        sampling.warn(
+            f"{sampling.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} without saying which. The head "
+            "is rendered as in the whole picture. If these are tiles, use a tiled sampler that crops control images, such as "
+            "Tiled Diffusion or Ultimate SD Upscale, or Crop Head with a region for each tile."
         )
 
     def _factors(self, x: Tensor, rows: list[Row], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
@@ -226,16 +226,16 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         return c
 
     def copy_to(self, c):
-        """Give a copy what the host gives copies, and the image that another pack has put here, if any."""
-        given, self._given = self._given, _NOTHING  # the host's part looks at the image, which would make one
+        """Copy ComfyUI's own settings, and the image that a pack has set, if any."""
+        replaced, self._replaced = self._replaced, _NOTHING  # reading the image would make one
         try:
             super().copy_to(c)
         finally:
-            self._given = c._given = given
+            self._replaced = c._replaced = replaced
         c.frame_size = self.frame_size
 
     def deepclone_multigpu(self, load_device, autoregister=False):
-        """Return a copy with networks of its own on another device, for the host's multi-GPU sampling.
+        """Return a copy with its own network on another device, for ComfyUI's multi-GPU sampling.
 
         Args:
             load_device: Where it computes.
@@ -248,9 +248,9 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         return c
 
     def get_extra_hooks(self):
-        """Return the hooks that apply to this conditioning alone: those of controls before it.
+        """Return the hooks of the controls before this one.
 
-        Its own concern the whole run; as hooks of one conditioning they would keep ComfyUI from batching it with others.
+        Its own hooks concern the whole run. As hooks of one conditioning they would keep ComfyUI from batching it with others.
         """
         return [] if self.previous_controlnet is None else self.previous_controlnet.get_extra_hooks()
 
@@ -295,19 +295,18 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
 
 def _row_of(read: list[tuple[View, int | None]], i: int, number: int, n: int, total: int) -> tuple[View, int | None]:
-    """Which of the rows that were read belongs to latent i of all: as many as latents, as in a chunk, as frames, or one."""
+    """Return the view for latent i. There may be one for each latent, for each of a chunk, for each frame, or one for all."""
     if len(read) == total:
         return read[i]
     return read[i % n if len(read) == n else number % len(read)]
 
 
 def _in_area(view: View, base: View, area: Window, canvas: tuple[int, int], size: tuple[int, int]) -> View:
-    """Put what was cut for a conditioning with an area into the frame.
+    """Convert a view of a conditioning's area to a view of the frame.
 
     Args:
-        view: What was read, or all of the frame. Packs take the whole control image for the area, as the host does, and so cut
-            it to the area's shape.
-        base: What the latents of the run show.
+        view: A view of the area. Packs fit the whole control image to the area, as ComfyUI does, and crop it to its shape.
+        base: The view of the latents of the run.
         area: The area in those latents.
         canvas: Their size (h, w).
         size: Size (h, w) of the area.
@@ -325,7 +324,7 @@ def _in_area(view: View, base: View, area: Window, canvas: tuple[int, int], size
 
 
 def _by_chunk(rows: list[Row], chunks: int) -> list[int] | None:
-    """Order latents by chunk, as the host does, where a pack has put tiles of each chunk side by side; None if it has not."""
+    """Return the order of latents by chunk where a pack has ordered them by tile first; None where they are in order."""
     tiles = 1 + sum(a[0] != b[0] for a, b in pairwise(rows))
     if tiles == 1 or chunks == 1 or len(rows) % (tiles * chunks):
         return None

@@ -1,11 +1,11 @@
-"""Control images whose pixels are coordinates of the frame.
+"""Control images whose pixels hold frame coordinates.
 
-Packs that sample a picture in parts cut a control's image as they cut the picture: into tiles, crops or rolled strips, at other
-sizes. CapFace's control has no image, since it draws the head at the size it is asked for. It offers this one instead: whatever
-is done to it, each pixel still says which place of the frame it shows, so that the part can be drawn afresh.
+Packs that sample a picture in parts crop a control image as they crop the picture: into tiles, crops or rolled strips, at other
+sizes. CapFace's control has no image, because it renders the head at the requested size. It offers a coordinate image instead.
+However a pack transforms it, each pixel still holds its position in the frame, so CapFace can render exactly that part.
 
 Conventions: float32 `[B, 3, H, W]` in 0..1. The channels are the shares of the frame's width and height at the pixel's centre
-(x right, y down), and (frame number + 1) / B, which is 0 for pixels that somebody has padded.
+(x right, y down), and (frame number + 1) / B. The third channel is 0 for padded pixels.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ SIDES = (1920, 960, 480, 240)
 MOST_PIXELS = 6_000_000
 """Pixels of all frames' images together, from which a smaller side is taken."""
 
-_SAME = 2e-3
-"""How far numbers of frames may be apart that are the same: half precision."""
-_WHOLE = 1e-2
-"""How far from whole numbers numbers of pixels may be: single precision."""
-_SQUARE = 4e-3
-"""How far the sides of a pixel may be apart that is taken for square: less than rounding to multiples of 8 makes."""
+_SAME_NUMBER = 2e-3
+"""Tolerance for equal frame numbers; half precision needs it."""
+_WHOLE_PIXEL = 1e-2
+"""Tolerance for whole numbers of pixels; single precision needs it."""
+_SQUARE_PIXEL = 4e-3
+"""Relative difference of a pixel's sides up to which it counts as square."""
 
 
 def coordinate_image(frames: int, size: tuple[int, int] | None = None) -> Tensor:
@@ -58,8 +58,8 @@ def side_for(frames: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """A part of the frame that is no rectangle, such as a tile that goes on at the other side of the picture."""
+class PixelMap:
+    """A part of the frame that is not a rectangle, such as a tile that wraps around the border."""
 
     x: Tensor
     """`[h, w]`, shares of the frame's width, on the CPU."""
@@ -75,18 +75,18 @@ class Places:
         object.__setattr__(self, "_key", digest.digest())
 
     def __eq__(self, other):
-        return isinstance(other, Places) and self._key == other._key
+        return isinstance(other, PixelMap) and self._key == other._key
 
     def __hash__(self):
         return hash(self._key)
 
-    def within(self, outer: Window) -> "Places":
+    def within(self, outer: Window) -> "PixelMap":
         """Return these places of `outer` as places of the frame that `outer` is a window of."""
         x = outer.left + self.x * (outer.right - outer.left)
         y = outer.top + self.y * (outer.bottom - outer.top)
-        return Places(x, y, self.inside)
+        return PixelMap(x, y, self.inside)
 
-    def look_up(self, images: Tensor) -> Tensor:
+    def sample_from(self, images: Tensor) -> Tensor:
         """Sample images of the frame `[B, C, H, W]` at these places: `[B, C, h, w]`, 0 where pixels were padded."""
         found = sample(images, self.x[None].to(images.device), self.y[None].to(images.device))
         return found * self.inside.to(found.device)
@@ -95,16 +95,16 @@ class Places:
         """Rows and columns that the whole frame has at this part's scale, as multiples of 8."""
         down = self.y.diff(dim=0)[self.inside[1:] & self.inside[:-1]]
         right = self.x.diff(dim=1)[self.inside[:, 1:] & self.inside[:, :-1]]
-        rows, columns = (max(8, 8 * round(1 / _usual_step(steps) / 8)) for steps in (down, right))
+        rows, columns = (max(8, 8 * round(1 / _typical_step(steps) / 8)) for steps in (down, right))
         return rows, columns
 
 
-View = Window | Places
-"""What part of the frame a latent shows."""
+View = Window | PixelMap
+"""The part of the frame that a latent shows."""
 
 
-def _usual_step(steps: Tensor) -> float:
-    """The mean of steps without the few jumps among them."""
+def _typical_step(steps: Tensor) -> float:
+    """Return the mean step without the few jumps."""
     sizes = steps.abs()
     moving = sizes[sizes > 0]
     if not len(moving):
@@ -112,24 +112,24 @@ def _usual_step(steps: Tensor) -> float:
     return max(sizes[sizes <= 4 * moving.median()].mean().item(), 1e-5)
 
 
-def hint_of(condition: HeadCondition | HintImages, view: View, height: int, width: int) -> Tensor:
-    """Draw a part of the frame: float32 `[B, 9, height, width]`."""
+def render_view(condition: HeadCondition | HintImages, view: View, height: int, width: int) -> Tensor:
+    """Render a part of the frame: float32 `[B, 9, height, width]`."""
     if view == WHOLE:
         return condition.hint(height, width)
     if isinstance(view, Window):
         return condition.hint_in(view, height, width)
-    return view.look_up(condition.hint(*view.frame_size()))
+    return view.sample_from(condition.hint(*view.frame_size()))
 
 
-def part_of(images: Tensor, view: View, height: int, width: int) -> Tensor:
-    """Cut a part out of images of the frame: `[B, C, height, width]`, or the images as they are for all of it."""
+def crop_view(images: Tensor, view: View, height: int, width: int) -> Tensor:
+    """Crop images of the frame to a view: `[B, C, height, width]`. The whole frame returns them unchanged."""
     if view == WHOLE:
         return images
-    return cut(images, view, height, width) if isinstance(view, Window) else view.look_up(images)
+    return cut(images, view, height, width) if isinstance(view, Window) else view.sample_from(images)
 
 
-def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -> list[tuple[View, int] | None]:
-    """Read what parts of the frame an image shows that was made of coordinates.
+def read_coordinates(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -> list[tuple[View, int] | None]:
+    """Recover the views from a transformed coordinate image.
 
     Args:
         image: `[R, 3, h, w]` of any float type, on any device.
@@ -137,7 +137,7 @@ def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -
         frame_size: (H, W) in pixels where the frame's size is known: tiles that are shown stretched are drawn stretched.
 
     Returns:
-        For each of the R rows, the part and the number of its frame; None for a row that was not made of coordinates.
+        For each of the R rows, the view and its frame number; None for a row that is not a coordinate image.
     """
     if image.ndim != 4 or image.shape[1] != 3:
         return [None] * len(image)
@@ -147,10 +147,10 @@ def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -
     flat = torch.maximum(
         (x - along_x[:, None]).abs().flatten(1).amax(1), (y - along_y[..., None]).abs().flatten(1).amax(1)
     ).tolist()
-    padded = (number <= _SAME).flatten(1).any(1).tolist()
+    padded = (number <= _SAME_NUMBER).flatten(1).any(1).tolist()
     shares = number.flatten(1).amax(1)
-    # Nobody's picture has a channel of one value, and nothing else but padding.
-    strange = ((number - shares[:, None, None]).abs() > _SAME) & (number.abs() > _SAME)
+    # An ordinary picture has no channel that holds one value and padding.
+    strange = ((number - shares[:, None, None]).abs() > _SAME_NUMBER) & (number.abs() > _SAME_NUMBER)
     ours = ~strange.flatten(1).any(1) & (shares > 0)
     shares, ours = shares.tolist(), ours.tolist()
     along_x, along_y = along_x.double().cpu(), along_y.double().cpu()
@@ -159,7 +159,7 @@ def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -
         if not ours[row]:
             read.append(None)
             continue
-        (left, right, off_x), (top, bottom, off_y) = _line(along_x[row], grain_x), _line(along_y[row], grain_y)
+        (left, right, off_x), (top, bottom, off_y) = _fit_line(along_x[row], grain_x), _fit_line(along_y[row], grain_y)
         step_x, step_y = (right - left) / x.shape[-1], (bottom - top) / x.shape[-2]
         exact = flat[row] <= max(grain_x, grain_y) and off_x <= max(step_x, grain_x) and off_y <= max(step_y, grain_y)
         if exact and not padded[row] and step_x > 0 and step_y > 0:
@@ -169,22 +169,22 @@ def read_image(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -
             if frame_size is not None:
                 view = _stretched(view, frame_size[1] / frame_size[0], *x.shape[-2:])
         else:
-            view = Places(x[row].cpu(), y[row].cpu(), number[row].cpu() > _SAME)
+            view = PixelMap(x[row].cpu(), y[row].cpu(), number[row].cpu() > _SAME_NUMBER)
         read.append((view, max(0, round(share * frames) - 1)))
     return read
 
 
 def _stretched(window: Window, aspect: float, height: int, width: int) -> Window:
-    """A window of a frame of this aspect, which pixels that are not square may show."""
+    """Return the window with the frame's aspect where its pixels are not square."""
     rows, columns = window.frame_size(height, width)
-    return window if abs(columns / rows / aspect - 1) < _SQUARE else replace(window, aspect=aspect)
+    return window if abs(columns / rows / aspect - 1) < _SQUARE_PIXEL else replace(window, aspect=aspect)
 
 
-def _line(values: Tensor, grain: float) -> tuple[float, float, float]:
+def _fit_line(values: Tensor, grain: float) -> tuple[float, float, float]:
     """Fit a line through values at pixel centres: its values at the first and last edge, and the largest distance from it.
 
-    Values that were picked from an image, not mixed, are off by up to half its pixel, all in one direction where pixels are
-    picked evenly. So it is tried whether a cut at whole pixels of that image explains them all.
+    Nearest-neighbour sampling shifts values by up to half a source pixel, and all by the same amount where the scale is even.
+    If a crop at whole source pixels explains every value, that crop is returned instead of the fitted line.
     """
     n = len(values)
     t = (torch.arange(n, dtype=values.dtype) + 0.5) / n
@@ -192,10 +192,10 @@ def _line(values: Tensor, grain: float) -> tuple[float, float, float]:
     slope = (centred * values).sum() / (centred**2).sum()
     first = values.mean() - 0.5 * slope
     picked = values / grain - 0.5
-    if (picked - picked.round()).abs().max() < _WHOLE:
+    if (picked - picked.round()).abs().max() < _WHOLE_PIXEL:
         ends = [((edge / grain).floor(), (edge / grain).ceil()) for edge in (first, first + slope)]
         for begin, end in product(*ends):
-            if torch.equal((begin + t * (end - begin) + _WHOLE / 100).floor(), picked.round()):
+            if torch.equal((begin + t * (end - begin) + _WHOLE_PIXEL / 100).floor(), picked.round()):
                 first, slope = begin * grain, (end - begin) * grain
                 break
     return first.item(), (first + slope).item(), (values - first - slope * t).abs().max().item()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..flame.condition import HeadCondition, HintImages
-from .coordinates import View, coordinate_image, hint_of
+from .coordinates import View, coordinate_image, render_view
 from .identity import Identity
 from .model import CapFaceModel
 
@@ -15,14 +15,14 @@ LATENT_SCALE = 8
 FRAMES_AT_ONCE = 8
 """Frames of a sequence whose hints are encoded together: at full resolution, where activations are largest."""
 
-PARTS_KEPT = 64
-"""Parts of the frame whose encoded hints are kept: more tiles than a picture of 4096 pixels has."""
+MAX_CACHED_VIEWS = 64
+"""Views whose encoded hints are kept; a picture of 4096 pixels has fewer tiles."""
 
-RESULTS_KEPT = 6
-"""Results of one step that are kept: two halves of guidance may ask for several areas in turn."""
+MAX_CACHED_RESULTS = 6
+"""Results of one step that are kept: positive and negative prompt may request several areas in turn."""
 
 Row = tuple[View, int]
-"""What one latent shows: a part of the frame, and a frame of the sequence."""
+"""What one latent shows: a view of the frame, and the number of a frame in the sequence."""
 
 
 class Evaluation:
@@ -61,7 +61,7 @@ class Evaluation:
 
     def remember(self, read: tuple, key: tuple):
         """Keep what was read from another pack's image."""
-        if len(self.read) >= PARTS_KEPT:
+        if len(self.read) >= MAX_CACHED_VIEWS:
             del self.read[next(iter(self.read))]
         self.read[key] = read
 
@@ -86,7 +86,7 @@ class Evaluation:
             if shown == rows and known.shape == x.shape and torch.equal(known, x):
                 return residuals
         residuals = self._evaluate(x, timesteps, rows)
-        self.done = [*self.done[1 - RESULTS_KEPT :], (x.clone(), rows, residuals)]
+        self.done = [*self.done[1 - MAX_CACHED_RESULTS :], (x.clone(), rows, residuals)]
         return residuals
 
     def _evaluate(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
@@ -98,9 +98,9 @@ class Evaluation:
         # eq. 8: F†_t = F_t where t <= tau, else pi(z_t, t, H, none); the released code keeps t = tau
         keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
         if keep.all() or not keep.any():
-            context = pick(context, frames) if keep.any() else None
+            context = select_frames(context, frames) if keep.any() else None
             return self.model.network(x.to(dtype), timesteps, guided, context)
-        return self._evaluate_mixed(x.to(dtype), timesteps, guided, pick(context, frames), keep)
+        return self._evaluate_mixed(x.to(dtype), timesteps, guided, select_frames(context, frames), keep)
 
     def _evaluate_mixed(self, x: Tensor, timesteps: Tensor, guided: Tensor, context: Tensor, keep: Tensor) -> list[Tensor]:
         """Evaluate the rows that keep the identity apart from those that have dropped it."""
@@ -123,9 +123,9 @@ class Evaluation:
         encoded = {view: self._encode_part(x, view) for view in dict.fromkeys(view for view, _ in rows)}
         if len(encoded) == 1:
             (parts,) = encoded.values()
-            guided, mask = (pick(part, [frame for _, frame in rows]) for part in parts)
+            guided, mask = (select_frames(part, [frame for _, frame in rows]) for part in parts)
             return guided, mask
-        guided, mask = (torch.cat([pick(encoded[view][i], [frame]) for view, frame in rows]) for i in range(2))
+        guided, mask = (torch.cat([select_frames(encoded[view][i], [frame]) for view, frame in rows]) for i in range(2))
         return guided, mask
 
     def _encode_part(self, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
@@ -134,14 +134,14 @@ class Evaluation:
         key = (height, width, view)
         known = self.hints.pop(key, None)
         if known is None:
-            hint = hint_of(self.condition, view, height * LATENT_SCALE, width * LATENT_SCALE)
+            hint = render_view(self.condition, view, height * LATENT_SCALE, width * LATENT_SCALE)
             parts = [
                 self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))
                 for frames in hint.split(FRAMES_AT_ONCE)
             ]
             guided, mask = (torch.cat(part) for part in zip(*parts, strict=True))
             known = (guided, mask.float().cpu())
-            if len(self.hints) >= PARTS_KEPT:
+            if len(self.hints) >= MAX_CACHED_VIEWS:
                 del self.hints[next(iter(self.hints))]
         self.hints[key] = known
         return known
@@ -154,6 +154,6 @@ class Evaluation:
         return self.context
 
 
-def pick(tensor: Tensor, frames: list[int]) -> Tensor:
+def select_frames(tensor: Tensor, frames: list[int]) -> Tensor:
     """Pick a tensor's rows for these frames; one row serves them all, fewer rows than frames repeat."""
     return tensor if tensor.shape[0] == 1 else tensor[[f % tensor.shape[0] for f in frames]]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..errors import BadInput
 from ..models.capface import CapFace
-from .coordinates import part_of
-from .evaluation import LATENT_SCALE, Evaluation, Row, pick
+from .coordinates import crop_view
+from .evaluation import LATENT_SCALE, Evaluation, Row, select_frames
 
 EDGES = ("hard", "soft")
 
@@ -68,7 +68,7 @@ class Region:
         """The user's mask as latents of a size show it, `[n or 1, 1, H, W]`."""
         extra = self.extra.float().cpu()
         views = dict.fromkeys(view for view, _ in rows)
-        parts = {view: part_of(extra, view, height * LATENT_SCALE, width * LATENT_SCALE) for view in views}
+        parts = {view: crop_view(extra, view, height * LATENT_SCALE, width * LATENT_SCALE) for view in views}
         if len(parts) == 1:
-            return pick(*parts.values(), [frame for _, frame in rows])
-        return torch.cat([pick(parts[view], [frame]) for view, frame in rows])
+            return select_frames(*parts.values(), [frame for _, frame in rows])
+        return torch.cat([select_frames(parts[view], [frame]) for view, frame in rows])

@@ -84,9 +84,9 @@ def part_of_whole(top, bottom, left, right, frames=1):
 
 
 def windows(image, frames=1, size=None):
-    from capface.host.coordinates import read_image
+    from capface.host.coordinates import read_coordinates
 
-    return read_image(image, frames, size)
+    return read_coordinates(image, frames, size)
 
 
 def test_an_untouched_image_is_the_whole_frame(in_host):
@@ -124,17 +124,17 @@ def test_a_stretched_cut_is_known_by_the_frames_size(in_host):
 
 
 def test_rolled_and_padded_images_are_looked_up_pixel_by_pixel(in_host):
-    from capface.host.coordinates import coordinate_image, hint_of
+    from capface.host.coordinates import coordinate_image, render_view
 
     whole = head().hint(96, 128)
     rolled = coordinate_image(1, (96, 128)).roll(60, -1)[..., 16:80, 0:64]
     ((view, _),) = windows(rolled, 1, (96, 128))
     expected = whole.roll(60, -1)[..., 16:80, 0:64]
     assert (expected != 0).any()
-    assert relative_error(hint_of(head(), view, 64, 64), expected) < 1e-5
+    assert relative_error(render_view(head(), view, 64, 64), expected) < 1e-5
     padded = F.pad(coordinate_image(1, (96, 128))[..., 8:72, 72:], (0, 8, 0, 0))
     ((view, _),) = windows(padded, 1, (96, 128))
-    assert relative_error(hint_of(head(), view, 64, 64), F.pad(whole[..., 8:72, 72:], (0, 8, 0, 0))) < 1e-5
+    assert relative_error(render_view(head(), view, 64, 64), F.pad(whole[..., 8:72, 72:], (0, 8, 0, 0))) < 1e-5
 
 
 def test_a_strangers_picture_is_not_taken_for_coordinates(in_host):
@@ -272,24 +272,24 @@ def test_the_users_mask_is_cut_with_the_area(in_host, denoiser, capface, conds):
     positive, _ = conds(mask=mask, mask_edge="soft")
     control = positive[0][1]["control"]
     control.model_sampling = worlds.small_sampling()
-    from capface.host.request import KEY, Told
+    from capface.host.sampling_context import KEY, SamplingContext
 
-    told = Told(latent=(H, W), areas={"a": (8, 8, 2, 8)})
-    out = control.get_control(noise(1, [1, 4, 8, 8]), torch.tensor([2.0]), {}, 1, {KEY: told, "uuids": ["a"]})
+    context_ = SamplingContext(latent=(H, W), areas={"a": (8, 8, 2, 8)})
+    out = control.get_control(noise(1, [1, 4, 8, 8]), torch.tensor([2.0]), {}, 1, {KEY: context_, "uuids": ["a"]})
     assert out["output"][0][..., :3].abs().max() == 0
     assert out["output"][0][..., 5:].abs().max() > 0
 
 
 def test_an_area_of_a_tile(in_host, conds, hints):
     """Both at once: the tile is a part of the frame, the area a part of the tile."""
-    from capface.host.request import KEY, Told
+    from capface.host.sampling_context import KEY, SamplingContext
 
     positive, _ = conds()
     control = positive[0][1]["control"]
     control.model_sampling = worlds.small_sampling()
     control.cond_hint_original = F.interpolate(control.cond_hint_original, (8 * H, 8 * W), mode="nearest-exact")[..., 64:]
-    told = Told(latent=(H, 8), areas={"a": (8, 6, 2, 1)})
-    control.get_control(noise(1, [1, 4, 8, 6]), torch.tensor([2.0]), {}, 1, {KEY: told, "uuids": ["a"]})
+    context_ = SamplingContext(latent=(H, 8), areas={"a": (8, 6, 2, 1)})
+    control.get_control(noise(1, [1, 4, 8, 6]), torch.tensor([2.0]), {}, 1, {KEY: context_, "uuids": ["a"]})
     assert same_picture(hints[-1], part_of_whole(2, 10, 9, 15))
 
 
@@ -305,7 +305,7 @@ def test_one_frame_made_again_keeps_its_head(in_host, denoiser, conds, hints):
 
 
 def test_frames_are_known_by_their_noise_alone(in_host):
-    from capface.host.request import frames_of_noise
+    from capface.host.sampling_context import frames_of_noise
 
     state = torch.get_rng_state()
     import comfy.sample
@@ -344,15 +344,15 @@ def test_sliding_windows_give_each_frame_its_head(in_host, denoiser, conds, sche
 
 
 def test_a_frame_in_front_of_a_window_and_frames_that_all_keep(in_host):
-    from capface.host.request import Told
+    from capface.host.sampling_context import SamplingContext
 
     window = SimpleNamespace(index_list=[4, 5, 6])
-    assert Told().window_frames({"context_window": window}, 3) == [4, 5, 6]
+    assert SamplingContext().window_frames({"context_window": window}, 3) == [4, 5, 6]
     window.causal_anchor_index = 3
-    assert Told().window_frames({"context_window": window}, 4) == [3, 4, 5, 6]
-    assert Told(retained=(0,)).window_frames({"context_window": window}, 4) == [0, 4, 5, 6]
-    assert Told().window_frames({"ad_params": {"sub_idxs": [5, 0]}}, 2) == [5, 0]
-    assert Told().window_frames({"ad_params": {"sub_idxs": None}}, 2) is None
+    assert SamplingContext().window_frames({"context_window": window}, 4) == [3, 4, 5, 6]
+    assert SamplingContext(retained=(0,)).window_frames({"context_window": window}, 4) == [0, 4, 5, 6]
+    assert SamplingContext().window_frames({"ad_params": {"sub_idxs": [5, 0]}}, 2) == [5, 0]
+    assert SamplingContext().window_frames({"ad_params": {"sub_idxs": None}}, 2) is None
 
 
 # What goes with it
@@ -380,13 +380,13 @@ def test_the_wrappers_keep_conditionings_together(in_host, denoiser, capface, co
 
 
 def test_another_packs_wrappers_are_not_kept_for_the_next_run(in_host, denoiser, conds):
-    from capface.host.request import listeners
+    from capface.host.sampling_context import sampling_hooks
 
-    before = str(listeners().hooks[0].transformers_dict)
+    before = str(sampling_hooks().hooks[0].transformers_dict)
     model = denoiser.clone()
     model.add_wrapper_with_key("sampler_sample", "theirs", lambda executor, *a, **k: executor(*a, **k))
     ksampler(in_host, model, *conds(), {"samples": torch.zeros(1, 4, 8, 8)})
-    assert str(listeners().hooks[0].transformers_dict) == before
+    assert str(sampling_hooks().hooks[0].transformers_dict) == before
 
 
 def test_on_another_device_it_has_a_network_of_its_own(in_host, capface, conds):

@@ -1,8 +1,8 @@
 """What ComfyUI's sampler asks a control for: which part of the picture, and which frames of a sequence.
 
-`get_control` is handed latents and no word of where they come from. The sampler tells wrappers more: one around each run sees
-its noise, one around each evaluation sees the conditionings' areas. A control brings both along in `extra_hooks`, which ComfyUI
-reads for that purpose, and what they see arrives at `get_control` in `transformer_options`.
+`get_control` receives latents without their position. ComfyUI's wrappers see more: one around each run sees its noise, one
+around each evaluation sees the areas of the conditionings. A control registers both through `extra_hooks`, ComfyUI's own way
+for this, and what they see reaches `get_control` in `transformer_options`.
 """
 
 import logging
@@ -27,8 +27,8 @@ log = logging.getLogger("capface")
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """What the sampler has told, as far as it has."""
+class SamplingContext:
+    """What the sampler says of a request, as far as it says anything."""
 
     frames: tuple[int, ...] | None = None
     """Frames of the sequence that the run's latents stand for; None is 0, 1, 2 …"""
@@ -39,9 +39,9 @@ class Told:
     retained: tuple[int, ...] = ()
     """Frames that every sliding window keeps."""
     evaluator: str | None = None
-    """The pack that evaluates the model in its own way."""
-    said: set[str] = field(default_factory=set)
-    """What this run has been warned of."""
+    """Name of the pack whose wrapper calls the model, if any."""
+    warned: set[str] = field(default_factory=set)
+    """Warnings of this run."""
 
     def window_frames(self, transformer_options: dict, n: int) -> list[int] | None:
         """Return the latents of the run that n latents within a sliding window are; None outside of one.
@@ -74,13 +74,13 @@ class Told:
 
     def warn(self, text: str):
         """Log a warning once a run."""
-        if text not in self.said:
-            self.said.add(text)
+        if text not in self.warned:
+            self.warned.add(text)
             log.warning(text)
 
 
-class _Listen(comfy.hooks.TransformerOptionsHook):
-    """Puts the two wrappers around every run that has such a control."""
+class _SamplingHook(comfy.hooks.TransformerOptionsHook):
+    """Registers the two wrappers for every run that uses a CapFace control."""
 
     def __init__(self):
         super().__init__()
@@ -91,46 +91,46 @@ class _Listen(comfy.hooks.TransformerOptionsHook):
         """The wrappers, in lists of their own each time: the host adds other packs' to them."""
         return {
             "wrappers": {
-                WrappersMP.SAMPLER_SAMPLE: {KEY: [_around_a_run]},
-                WrappersMP.CALC_COND_BATCH: {KEY: [_around_an_evaluation]},
+                WrappersMP.SAMPLER_SAMPLE: {KEY: [_wrap_sampling]},
+                WrappersMP.CALC_COND_BATCH: {KEY: [_wrap_evaluation]},
             }
         }
 
     @transformers_dict.setter
     def transformers_dict(self, _):
-        """The host's clones set it to what it is."""
+        """Ignored: clones of the hook assign it."""
 
 
-_LISTEN = _Listen()
+_HOOK = _SamplingHook()
 
 
-def listeners() -> comfy.hooks.HookGroup:
-    """Return what a control carries in `extra_hooks`. All controls' are equal, so that the host registers them once."""
+def sampling_hooks() -> comfy.hooks.HookGroup:
+    """Return a control's `extra_hooks`. They are equal for all controls, so ComfyUI registers them once."""
     group = comfy.hooks.HookGroup()
-    group.add(_LISTEN)
+    group.add(_HOOK)
     return group
 
 
-def _around_a_run(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     options = extra_args["model_options"].setdefault("transformer_options", {})
     controls = list(_controls(guider.conds.values()))
     heads = max((control.frames for control in controls), default=1)
-    options[KEY] = told = Told(frames=frames_of_noise(noise, extra_args.get("seed"), heads))
-    detailer = _detailer()
+    options[KEY] = sampling = SamplingContext(frames=frames_of_noise(noise, extra_args.get("seed"), heads))
+    detailer = _calling_detailer()
     if controls and detailer:
-        told.warn(
+        sampling.warn(
             f"{detailer} samples a crop of the picture, and a crop does not say where it lies: the head is drawn as in the "
             "whole picture. Put Crop Head before Render Head, with the same region; if it is there, all is well."
         )
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
 
-def _around_an_evaluation(executor, model, conds, x_in, timestep, model_options):
+def _wrap_evaluation(executor, model, conds, x_in, timestep, model_options):
     options = model_options.get("transformer_options", {})
     size = tuple(x_in.shape[-2:])
     areas = {c["uuid"]: _clipped(c["area"], size) for cond in conds if cond for c in cond if "area" in c}
-    told = replace(
-        options.get(KEY) or Told(),
+    sampling = replace(
+        options.get(KEY) or SamplingContext(),
         latent=size,
         areas=areas,
         retained=tuple(getattr(model_options.get("context_handler"), "latent_retain_index_list", ())),
@@ -138,7 +138,7 @@ def _around_an_evaluation(executor, model, conds, x_in, timestep, model_options)
     )
     for control in _controls(conds):
         control.latent = size
-    model_options = {**model_options, "transformer_options": {**options, KEY: told}}
+    model_options = {**model_options, "transformer_options": {**options, KEY: sampling}}
     return executor(model, conds, x_in, timestep, model_options)
 
 
@@ -164,7 +164,7 @@ def _controls(conds) -> Iterator:
 
 
 def frames_of_noise(noise: Tensor, seed: int | None, heads: int) -> tuple[int, ...] | None:
-    """Find out which frames of a sequence are sampled when not all are.
+    """Identify the frames of a sequence that are sampled when not all of them are.
 
     A latent's `batch_index` (Latent From Batch) reaches the sampler only as noise: frame i keeps the i-th noise of the seed.
 
@@ -190,18 +190,18 @@ def frames_of_noise(noise: Tensor, seed: int | None, heads: int) -> tuple[int, .
 
 
 def _pack_of(function) -> str | None:
-    """Name the pack that a function or an object with one comes from; None for the host's own."""
+    """Return the name of the pack that defines a function or a callable object; None for ComfyUI itself."""
     for part in (function, getattr(function, "__func__", None), type(function)):
         module = sys.modules.get(getattr(part, "__module__", None) or "")
-        name = _pack_at(getattr(module, "__file__", None))
+        name = _pack_of_file(getattr(module, "__file__", None))
         if name:
             return name
     return None
 
 
 @lru_cache(maxsize=256)
-def _pack_at(path: str | None) -> str | None:
-    """Name the pack whose folder a source file lies in."""
+def _pack_of_file(path: str | None) -> str | None:
+    """Return the name of the pack whose folder contains a source file."""
     if not path:
         return None
     root, folder = None, Path(path).resolve().parent
@@ -211,22 +211,22 @@ def _pack_at(path: str | None) -> str | None:
     return root.name if others else None
 
 
-def size_named_by_caller() -> tuple[int, int] | None:
-    """Find the size of the picture (H, W) for which the caller's caller cuts a control's image.
+def canvas_size_of_caller() -> tuple[int, int] | None:
+    """Return the size (H, W) of the picture for which the caller's caller crops a control image, if it is known.
 
-    Ultimate SD Upscale cuts before it samples, and shows tiles at the border stretched. Nothing that it hands over says so, but
-    the function that cuts (its own, and its copies in other packs) has the picture's (width, height) as `canvas_size`.
+    Ultimate SD Upscale crops before sampling, and stretches tiles at the border. It passes nothing that says so, but the
+    function that crops (and its copies in other packs) holds the picture's (width, height) in its local variable `canvas_size`.
     """
     size = sys._getframe(2).f_locals.get("canvas_size")
     known = isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
     return (size[1], size[0]) if known else None
 
 
-def _detailer() -> str | None:
-    """Name the pack that is just refining a part of a picture, by the names of its functions; None if there is none."""
+def _calling_detailer() -> str | None:
+    """Return the pack whose detailer is running, found by a function name with "detail" on the call stack, or None."""
     frame = sys._getframe(1)
     while frame is not None:
-        name = _pack_at(frame.f_code.co_filename) if "detail" in frame.f_code.co_name else None
+        name = _pack_of_file(frame.f_code.co_filename) if "detail" in frame.f_code.co_name else None
         if name:
             return name
         frame = frame.f_back
