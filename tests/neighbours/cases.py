@@ -115,8 +115,7 @@ def tiled_ksampler(bench, positive, negative, *, strategy, count=1, copy=False):
 def _tiled_ksampler_cases():
     for pack, copy in (("TiledKSampler", False), ("Efficiency Nodes", True)):
         note = "" if copy else "A stock ControlNet has not worked with it since ControlNets lost their attribute `device`."
-        # they cut before the frame's size is known, so its coordinates are rounded: 0.05 is a fortieth of a pixel here
-        case = partial(Case, pack, group="tiles", cut=True, stock=copy, note=note, tolerance=0.2)
+        case = partial(Case, pack, group="tiles", cut=True, stock=copy, note=note)
         for strategy in ("padded", "random") if copy else ("simple", "padded", "random", "random strict"):
             run = partial(tiled_ksampler, strategy=strategy, copy=copy)
             yield case(f"{strategy} tiles", run=run, alone=strategy == "padded")
