@@ -271,7 +271,10 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def cleanup(self):
         """Drop everything that belongs to one run."""
+        # Where Tiled Diffusion is installed, it also cleans up before each run: what a tiled sampler has set for the run stays.
+        waiting = self.cond_hint if self.model_sampling is None else None
         super().cleanup()
+        self.cond_hint = waiting
         self.model_sampling = None
         self.sub_idxs = None
         self._clear()
