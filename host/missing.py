@@ -1,24 +1,21 @@
 """Which files a prompt asks for that are not there: for the browser, which shows them, and for the nodes, which refuse them.
 
-    POST /capface/missing   {"prompt": the API form, "targets": [ids of the outputs that are to run; optional]}
+Who sends a prompt that lacks files and listens on a websocket hears of it, beside ComfyUI's answer:
 
-answers {"missing": [the fields of `Missing`]}, in the prompt's order.
+    capface.missing   {"missing": [the fields of `Missing`, in the prompt's order], "runs": [ids of the outputs that lack none]}
+
 Loaders of ComfyUI are looked at where the prompt has a node of this pack; other prompts have nothing to do with it.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
 import folder_paths
-from aiohttp import web
 
 from . import assets, heads
 
-PATH = "/capface/missing"
-MOST_BYTES = 4 << 20
-"""Of a request; a large workflow has a tenth of that."""
+EVENT = "capface.missing"
 OURS = "CapFace"
 READER, IDENTITY, FIT = "CapFaceLoadFaceReader", "CapFaceEncodeIdentity", "CapFaceFitHead"
 LOADERS = {
@@ -30,8 +27,6 @@ LOADERS = {
     ("UpscaleModelLoader", "model_name"): "upscale_models",
 }
 """ComfyUI's own loaders: node and input -> kind of file."""
-
-log = logging.getLogger("capface")
 
 _asked: ContextVar[frozenset[str]] = ContextVar("capface_asked", default=frozenset())
 """Ids of the Face Readers whose FaceNet is asked for by the prompt that is being validated."""
@@ -54,20 +49,18 @@ class Missing:
     md5: str | None = None
 
 
-def find(prompt: dict, targets: list[str] | None = None, is_output: Callable[[str], bool] = lambda _: True) -> list[Missing]:
+def find(prompt: dict, ends: list[str]) -> list[Missing]:
     """List the files that a prompt asks for and that are not there.
 
     Args:
         prompt: The API form: id -> {"class_type", "inputs"}.
-        targets: Ids of the outputs that are to run; all by default.
-        is_output: Whether a class of nodes is an output.
+        ends: Ids of the outputs that are to run.
 
     Returns:
         In the prompt's order; nothing for a prompt without nodes of this pack.
     """
     if not any(_class(node).startswith(OURS) for node in prompt.values()):
         return []
-    ends = [id for id, node in prompt.items() if is_output(_class(node)) and (targets is None or id in targets)]
     runs = _upstream(prompt, ends)
     wanted = _wanted(prompt, runs)
     return [lost for id in prompt if id in runs for lost in _of_node(id, prompt[id], id in wanted)]
@@ -144,41 +137,52 @@ def spared(reader: str | None) -> bool:
     return reader not in _asked.get()
 
 
-def note(body: dict) -> dict:
-    """Look at a prompt before ComfyUI validates it, in the same task; leaves it as it is."""
+def look(body: dict, send: Callable[[str, dict, str], None]) -> dict:
+    """Look at a prompt before ComfyUI validates it, in the same task; leaves it as it is.
+
+    Args:
+        body: What was posted to /prompt.
+        send: Sends an event with its data to a client.
+    """
     _asked.set(frozenset())
-    prompt = body.get("prompt")
-    if isinstance(prompt, dict) and all(isinstance(node, dict) for node in prompt.values()):
-        ends = body.get("partial_execution_targets") or [id for id, node in prompt.items() if _is_output(_class(node))]
-        _asked.set(frozenset(_wanted(prompt, _upstream(prompt, ends))))
+    prompt, targets, client = body.get("prompt"), body.get("partial_execution_targets"), body.get("client_id")
+    if not _is_prompt(prompt) or not (targets is None or isinstance(targets, list)):
+        return body
+    ends = [id for id, node in prompt.items() if _is_output(_class(node)) and (targets is None or id in targets)]
+    _asked.set(frozenset(_wanted(prompt, _upstream(prompt, ends))))
+    # What is no prompt to ComfyUI has other troubles.
+    if client and isinstance(client, str) and ends and all(_known(_class(node)) for node in prompt.values()):
+        missing = find(prompt, ends)
+        if missing:
+            nodes = {lost.node for lost in missing}
+            runs = [id for id in ends if not nodes & _upstream(prompt, [id])]
+            send(EVENT, {"missing": [asdict(lost) for lost in missing], "runs": runs}, client)
     return body
+
+
+def _is_prompt(prompt: object) -> bool:
+    """Whether it has a prompt's form."""
+    return isinstance(prompt, dict) and all(
+        isinstance(node, dict) and isinstance(node.get("inputs", {}), dict) for node in prompt.values()
+    )
+
+
+def _known(kind: str) -> type | None:
+    """ComfyUI's class of nodes by a name, or None."""
+    import nodes
+
+    return nodes.NODE_CLASS_MAPPINGS.get(kind)
 
 
 def _is_output(kind: str) -> bool:
     """Whether ComfyUI takes a class of nodes for an output."""
-    import nodes
-
-    return getattr(nodes.NODE_CLASS_MAPPINGS.get(kind), "OUTPUT_NODE", False) is True
-
-
-async def answer(request: web.Request) -> web.Response:
-    """Answer with what a prompt lacks."""
-    if (request.content_length or 0) > MOST_BYTES or request.content_type != "application/json":
-        return web.json_response({"error": f"Expected application/json of at most {MOST_BYTES} bytes."}, status=400)
-    try:
-        body = await request.json()
-        prompt, targets = body["prompt"], body.get("targets")
-        found = find(prompt, targets, _is_output)
-    except (ValueError, TypeError, KeyError, AttributeError, ConnectionError):
-        return web.json_response({"error": "Expected an object with a prompt."}, status=400)
-    return web.json_response({"missing": [asdict(lost) for lost in found]}, headers={"Cache-Control": "no-store"})
+    return getattr(_known(kind), "OUTPUT_NODE", False) is True
 
 
 def register(server) -> None:
-    """Add the route, and the look at each prompt, to ComfyUI's server.
+    """Have ComfyUI's server show each prompt to `look`.
 
     Args:
         server: ComfyUI's `PromptServer`.
     """
-    server.routes.post(PATH)(answer)
-    server.add_on_prompt_handler(note)
+    server.add_on_prompt_handler(lambda body: look(body, server.send_sync))

@@ -1,10 +1,12 @@
 // Where a run lacks files, the canvas says which, where they belong and where they come from. ComfyUI runs what does without
-// them, previews for instance, and reports the rest in an answer that a canvas shows as red rings at most.
+// them, previews for instance, and reports the rest in an answer that a canvas shows as red rings at most. The pack's part in the
+// server (host/missing.py) says what is missing as the prompt comes in.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
-const PATH = "/capface/missing";
+// An answer follows its event at once, or the two cross.
+const PATIENCE = 2000;
 const ADDRESS = /\b(?:civitai\.com|flame\.is\.tue\.mpg\.de|github\.com|huggingface\.co)[\w./-]*[\w/-]/g;
 const WORDS = {
   en: {
@@ -164,68 +166,48 @@ function show(missing, errors, ran) {
   const title = Object.assign(element("h2", "", `CapFace · ${say.title}`), { id: "capface-missing-title" });
   const inside = element("div", "", title, element("p", "", ran ? say.some : say.none), list, close,
     element("p", "", element("b", "", say.then)), element("p", "purpose", say.hint));
-  if (!dialog) {
-    dialog = element("dialog", "capface-missing");
-    dialog.setAttribute("aria-labelledby", title.id);
-    // The canvas has keys of its own.
-    dialog.addEventListener("keydown", (event) => event.stopPropagation());
-    document.head.append(element("style", "", STYLE));
-    document.body.append(dialog);
-  }
-  dialog.replaceChildren(inside);
+  dialog ??= made(title.id);
+  dialog.replaceChildren(element("style", "", STYLE), inside);
   if (!dialog.open) dialog.showModal();
   close.focus();
 }
 
-/**
- * Tell what a prompt that was refused, as a whole or in part, lacks.
- * @returns {Promise<boolean>} whether there was anything to tell
- */
-async function tell(prompt, targets, nodeErrors, ran) {
-  const response = await api.fetchApi(PATH, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ prompt, targets }),
-  });
-  const { missing } = response.ok ? await response.json() : { missing: [] };
-  if (!missing.length) return false;
-  const others = [];
-  for (const [id, { errors = [] }] of Object.entries(nodeErrors)) {
-    for (const error of errors) {
-      const lost = missing.find(({ node, input }) => node === id && input === error.extra_info?.input_name);
-      // Wherever the frontend shows the error, it has our words.
-      if (lost) Object.assign(error, { message: "A file is missing", details: lost.text });
-      else others.push([id, error]);
+/** An empty dialog; the frontend's class for those of packs puts it into the page. */
+function made(title) {
+  const { element: own } = new app.ui.dialog.constructor("dialog", []);
+  own.className = "capface-missing";
+  own.setAttribute("aria-labelledby", title);
+  // The canvas has keys of its own.
+  own.addEventListener("keydown", (event) => event.stopPropagation());
+  return own;
+}
+
+/** What ComfyUI answered to the prompt: node -> errors; nothing where no answer comes in time. */
+async function refused() {
+  for (const end = Date.now() + PATIENCE; Date.now() < end; ) {
+    const errors = app.lastNodeErrors;
+    if (errors && Object.keys(errors).length) return errors;
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  return {};
+}
+
+/** Tell what a prompt lacks that was refused, as a whole or in part. */
+async function tell({ missing, runs }) {
+  const errors = await refused();
+  const others = [], failed = new Set();
+  for (const [id, { errors: found = [], dependent_outputs: outputs = [] }] of Object.entries(errors)) {
+    for (const output of outputs) failed.add(output);
+    for (const error of found) {
+      if (!missing.some(({ node, input }) => node === id && input === error.extra_info?.input_name)) others.push([id, error]);
     }
   }
-  show(missing, others, ran);
-  return true;
+  show(missing, others, runs.some((id) => !failed.has(id)));
 }
 
 app.registerExtension({
-  name: "CapFace.FirstRun",
+  name: "capface.first-run",
   setup() {
-    const { queuePrompt } = api;
-    api.queuePrompt = async function (number, data, options, ...rest) {
-      let answer, refusal;
-      try {
-        answer = await queuePrompt.call(this, number, data, options, ...rest);
-      } catch (error) {
-        refusal = error;
-      }
-      const errors = (answer ?? refusal?.response)?.node_errors ?? {};
-      const ours = Object.values(data?.output ?? {}).some((node) => node.class_type?.startsWith("CapFace"));
-      let told = false;
-      if (ours && Object.keys(errors).length) {
-        told = await tell(data.output, options?.partialExecutionTargets, errors, Boolean(answer)).catch((error) => {
-          console.warn("CapFace could not ask which files are missing.", error);
-          return false;
-        });
-      }
-      if (!refusal) return answer;
-      // Frontends without a panel for errors would open a dialog of their own over ours, which says no more.
-      if (told && !setting("Comfy.RightSidePanel.ShowErrorsTab")) return { node_errors: errors };
-      throw refusal;
-    };
+    api.addEventListener("capface.missing", ({ detail }) => tell(detail));
   },
 });

@@ -1,7 +1,9 @@
 """What a prompt asks for and lacks: found before anything runs, in the same words for the browser and for programs."""
 
 import json
+import time
 import urllib.error
+import uuid
 
 import pytest
 
@@ -11,6 +13,7 @@ from capface.tools.standins import write_inputs
 
 PORTRAIT = json.loads((ROOT / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
 FILES = ["realisticVisionV60B1_v51VAE.safetensors", "clip-vit-large-patch14.safetensors", "caphuman.ckpt"]
+CHECK = {"class_type": "CapFaceCheck", "inputs": {"checksums": False}}
 FACENET = "20180402-114759-vggface2.pt"
 
 
@@ -22,14 +25,26 @@ def process(comfyui):
 
 
 @pytest.fixture
-def ask(process):
-    """Ask what a prompt lacks."""
+def hear(process):
+    """Queue a prompt as the browser does; gives the status and what is heard of missing files, or None."""
+    websocket = pytest.importorskip("websocket")
+    client = uuid.uuid4().hex
+    address = f"{process.url.replace('http', 'ws', 1)}/ws?clientId={client}"
+    socket = websocket.create_connection(address, timeout=0.2, http_no_proxy=["127.0.0.1"])
 
     def post(prompt, **fields):
-        body = json.dumps({"prompt": prompt, **fields}).encode()
-        return json.loads(request(f"{process.url}/capface/missing", body))["missing"]
+        status, _ = queue(process, prompt, client_id=client, **fields)
+        heard, end = [], time.monotonic() + 2
+        while time.monotonic() < end and not heard:
+            try:
+                message = json.loads(socket.recv())
+            except websocket.WebSocketTimeoutException:
+                continue
+            heard += [message["data"]] if message["type"] == "capface.missing" else []
+        return status, heard[0] if heard else None
 
-    return post
+    yield post
+    socket.close()
 
 
 def queue(process, prompt, **fields):
@@ -38,11 +53,14 @@ def queue(process, prompt, **fields):
         return 200, json.loads(request(f"{process.url}/prompt", json.dumps({"prompt": prompt, **fields}).encode()))
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.loads(error.read())
+            answer = error.read()
+            return error.code, json.loads(answer) if error.code == 400 else answer
 
 
-def test_every_file_is_found_with_folder_and_source(ask, process):
-    found = ask(PORTRAIT)
+def test_every_file_is_found_with_folder_and_source(hear, process):
+    status, heard = hear(PORTRAIT)
+    assert status == 400 and heard["runs"] == []
+    found = heard["missing"]
     assert [lost["file"] for lost in found] == ["photo.png", *FILES, FACENET]
     for lost in found:
         assert lost["file"] in lost["text"] and lost["folders"][0] in lost["text"] and lost["purpose"]
@@ -64,10 +82,12 @@ def test_node_errors_say_it_to_programs(process):
         assert all(part in said[node] for part in words), said[node]
 
 
-def test_a_head_is_fitted_without_facenet_and_an_identity_is_not(process, ask):
+def test_a_head_is_fitted_without_facenet_and_an_identity_is_not(process, hear):
     write_inputs(process.base / "input")
-    assert [lost["file"] for lost in ask(PORTRAIT)] == [*FILES, FACENET]
-    assert ask(PORTRAIT, targets=["8"]) == []
+    status, heard = hear({**PORTRAIT, "99": CHECK})
+    assert status == 200 and [lost["file"] for lost in heard["missing"]] == [*FILES, FACENET]
+    assert heard["runs"] == ["99"]
+    assert hear(PORTRAIT, partial_execution_targets=["8"]) == (200, None)
     # Twice, since what one prompt asks for is nothing to the next.
     with ComfyClient(process) as client:
         for _ in range(2):
@@ -77,15 +97,32 @@ def test_a_head_is_fitted_without_facenet_and_an_identity_is_not(process, ask):
             assert set(queue(process, PORTRAIT, partial_execution_targets=["7"])[1]["node_errors"]) == {"3", "5"}
 
 
-def test_prompts_of_others_and_what_is_no_prompt(ask, process):
-    assert ask({"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "none.ckpt"}}}) == []
-    check = b'{"prompt": {"1": {"class_type": "CapFaceCheck"}}, "targets": 1}'
-    for body in (b"", b"[]", b"{}", b'{"prompt": 1}', b'{"prompt": {"1": 2}}', check):
-        with pytest.raises(urllib.error.HTTPError) as error:
-            request(f"{process.url}/capface/missing", body)
-        with error.value:
-            assert error.value.code == 400, body
+def test_prompts_of_others_and_what_is_no_prompt(hear, process):
+    others = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "none.ckpt"}},
+        "2": {"class_type": "VAEDecode", "inputs": {"vae": ["1", 2], "samples": ["3", 0]}},
+        "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    }
+    assert hear(others) == (400, None)
+    for prompt, fields in (
+        (1, {}),
+        ({"1": 2}, {}),
+        ({"1": {}}, {}),
+        ({"1": {"class_type": "CapFaceLoad", "inputs": None}}, {}),
+        ({"1": {"class_type": "CapFaceLoad", "inputs": {"checkpoint": ["1", 0]}}}, {}),
+        ({"1": CHECK}, {"partial_execution_targets": [["1"]]}),
+        ({"1": CHECK, "2": {"class_type": "NoSuchNode", "inputs": {}}}, {}),
+    ):
+        status, heard = hear(prompt, **fields)
+        assert status >= 400 and heard is None, prompt
     # Neither disturbs what ComfyUI itself says of it.
     status, answer = queue(process, {"1": {"class_type": "NoSuchNode", "inputs": {}}})
     assert status == 400 and "NoSuchNode" in json.dumps(answer)
-    assert "on_prompt_handler" not in process.log_text() and "Traceback" not in process.log_text()
+    assert "on_prompt_handler" not in process.log_text()
+
+
+def test_a_program_that_does_not_listen_is_left_alone(process):
+    for client in ({}, {"client_id": ""}, {"client_id": 3}, {"client_id": "nobody"}):
+        assert queue(process, PORTRAIT, partial_execution_targets=["7"], **client)[0] == 400
+    assert "on_prompt_handler" not in process.log_text()
