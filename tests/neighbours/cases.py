@@ -90,7 +90,9 @@ def _usdu_cases():
     yield case("upscale 2×, uniform tiles", run=partial(usdu, uniform=True, by=2), **scaled)
     yield case("upscale 2×", run=partial(usdu, by=2))
     for seams in ("Band Pass", "Half Tile", "Half Tile + Intersections"):
-        yield case(f"seam fix {seams}", run=partial(usdu, seams=seams))
+        yield case(
+            f"seam fix {seams}", run=partial(usdu, seams=seams), cut=seams != "Band Pass"
+        )  # bands are as long as the frame
     yield case("seam fix Half Tile, uniform tiles", run=partial(usdu, seams="Half Tile", uniform=True), **scaled)
     yield case("batch of 2 images", run=partial(usdu, images=2), frames=2)
     yield case("2 tiles at once", run=partial(usdu, uniform=True, tiles=2), **scaled)
@@ -116,11 +118,47 @@ def _tiled_ksampler_cases():
     for pack, copy in (("TiledKSampler", False), ("Efficiency Nodes", True)):
         note = "" if copy else "A stock ControlNet has not worked with it since ControlNets lost their attribute `device`."
         case = partial(Case, pack, group="tiles", cut=True, stock=copy, note=note)
-        for strategy in ("padded", "random") if copy else ("simple", "padded", "random", "random strict"):
+        for strategy in ("simple", "random") if copy else ("simple", "padded", "random", "random strict"):
             run = partial(tiled_ksampler, strategy=strategy, copy=copy)
-            yield case(f"{strategy} tiles", run=run, alone=strategy == "padded")
+            yield case(f"{strategy} tiles", run=run, alone=strategy == "simple")
         if not copy:
             yield case("simple tiles, batch of 2", run=partial(tiled_ksampler, strategy="simple", count=2), frames=2)
+
+
+def beside_tiled_diffusion(bench):
+    """Tiled Diffusion has controls clean up before each run, after TiledKSampler has cut them: a ControlNet then gets the whole."""
+    from capface.tests.neighbours.bench import attempt, lopsided
+    from capface.tests.neighbours.spies import Frame, Spy
+
+    with torch.inference_mode():
+        frame = Frame(lopsided(), H, W)
+    functions = type(bench.node("BNK_TiledKSampler")).sample.__globals__
+    cut, tiles = functions["slice_cnet"], []
+
+    def run():
+        with Spy(bench.stock, bench.capface.network) as spy:
+
+            def noted(y, height, x, width, *rest):
+                tiles.append(((y, y + height, x, x + width), len(spy.heads)))
+                return cut(y, height, x, width, *rest)
+
+            functions["slice_cnet"] = noted
+            try:
+                tiled_ksampler(bench, *bench.with_capface(bench.plain(), frame.head), strategy="simple")
+            finally:
+                functions["slice_cnet"] = cut
+        ends = [start for _, start in tiles[1:]] + [len(spy.heads)]
+        errors = []
+        for (box, start), end in zip(tiles, ends, strict=True):
+            y0, y1, x0, x1 = (8 * side for side in box)
+            errors += [frame.error(hint, frame.hint[0][:, y0:y1, x0:x1]) for _, hint in spy.heads[start:end]]
+        return errors
+
+    made = attempt(run)
+    errors = made.value or []
+    stock = attempt(lambda: tiled_ksampler(bench, *bench.with_stock(bench.plain(), frame), strategy="simple")).state
+    row = {"stock": stock, "capface": made.state, "error": max(errors, default=None), "errors": errors}
+    return row | {"parts": len(errors), "trace": made.trace}
 
 
 # Tiled Diffusion
@@ -403,6 +441,7 @@ def _together_cases():
     yield case("Tiled Diffusion", "MultiDiffusion", run=partial(tiled_diffusion, method="MultiDiffusion"), note=note)
     check = partial(windows, kind="static")
     yield case("AnimateDiff-Evolved", "contexts: static", check=check, tolerance=1e-4, note=note)
+    yield case("TiledKSampler", "simple tiles, beside Tiled Diffusion", check=beside_tiled_diffusion, stock=False)
 
 
 GROUPS = {
@@ -415,7 +454,14 @@ GROUPS = {
         *("DeepCache", "DeepCache Fix"),
     ),
     "together": (
-        *("Ultimate SD Upscale", "Tiled Diffusion", "AnimateDiff-Evolved", "Advanced-ControlNet", "Impact Pack"),
+        *(
+            "Ultimate SD Upscale",
+            "Tiled Diffusion",
+            "TiledKSampler",
+            "AnimateDiff-Evolved",
+            "Advanced-ControlNet",
+            "Impact Pack",
+        ),
         *("Inspire Pack", "Inpaint Crop and Stitch", "IPAdapter plus", "ControlNet Auxiliary", "DeepCache", "DeepCache Fix"),
         *("KJNodes", "rgthree", "Use Everywhere"),
     ),
