@@ -126,7 +126,7 @@ def _tiled_ksampler_cases():
 
 
 def beside_tiled_diffusion(bench):
-    """Tiled Diffusion has controls clean up before each run, after TiledKSampler has cut them: a ControlNet then gets the whole."""
+    """Tiled Diffusion has controls clean up before each run, when TiledKSampler has already put a tile there."""
     from capface.tests.neighbours.bench import attempt, lopsided
     from capface.tests.neighbours.spies import Frame, Spy
 
