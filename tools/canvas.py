@@ -2,15 +2,19 @@
 
     python tools/run.py tools/canvas.py
 
-To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this.
+To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this. Names of workflows behind it: those
+alone. One that needs a pack of others (`tools/beside.py`) is left out with a word where that is not there.
 """
 
 import json
 import re
 import sys
+import tempfile
 
-from capface.tools.browser import Browser, CanvasPage, why_not
-from capface.tools.comfy import PACK, ComfyProcess, find_host
+from capface.tools.beside import NEEDS, NODES, copy_of, why_not
+from capface.tools.browser import Browser, CanvasPage
+from capface.tools.browser import why_not as why_no_browser
+from capface.tools.comfy import PACK, ComfyProcess, find_host, request
 from capface.tools.standins import write_inputs
 
 WORKFLOWS = PACK / "workflows"
@@ -23,20 +27,38 @@ def api_text(prompt: dict) -> str:
     return re.sub(r'\[\s+("\d+"),\s+(\d+)\s+\]', r"[\1, \2]", text) + "\n"
 
 
+def export(host, browser, paths, beside=None):
+    """Export some of them, in a ComfyUI with this pack and another one or none beside."""
+    with tempfile.TemporaryDirectory() as folder:
+        others = [copy_of(beside, folder)] if beside else []
+        with ComfyProcess(host, folder="capface", others=others) as process:
+            if beside and (lacks := NODES[beside] - json.loads(request(f"{process.url}/object_info")).keys()):
+                return print(f"left out: {beside} does not load here: no {min(lacks)}")
+            write_inputs(process.base / "input")
+            page = CanvasPage(browser.session(), process.url)
+            for path in paths:
+                page.load(json.loads(path.read_text(encoding="utf-8")), path.stem)
+                if page.problems:
+                    sys.exit(f"{path.name}: {page.problems[0]}")
+                (WORKFLOWS / "api" / path.name).write_text(api_text(page.prompt()["output"]), encoding="utf-8")
+                print(f"{path.name} -> api/{path.name}")
+
+
 def main():
     """Export all of them."""
     host = find_host()
-    if host is None or why_not():
-        sys.exit(why_not() or "no ComfyUI: set COMFYUI_PATH")
-    with ComfyProcess(host, folder="capface") as process, Browser() as browser:
-        write_inputs(process.base / "input")
-        page = CanvasPage(browser.session(), process.url)
-        for path in sorted(WORKFLOWS.glob("*.json")):
-            page.load(json.loads(path.read_text(encoding="utf-8")), path.stem)
-            if page.problems:
-                sys.exit(f"{path.name}: {page.problems[0]}")
-            (WORKFLOWS / "api" / path.name).write_text(api_text(page.prompt()["output"]), encoding="utf-8")
-            print(f"{path.name} -> api/{path.name}")
+    if host is None or why_no_browser():
+        sys.exit(why_no_browser() or "no ComfyUI: set COMFYUI_PATH")
+    kinds = {}
+    for path in sorted(WORKFLOWS.glob("*.json")):
+        if not sys.argv[1:] or path.stem in sys.argv[1:]:
+            kinds.setdefault(NEEDS.get(path.stem), []).append(path)
+    with Browser() as browser:
+        for beside, paths in kinds.items():
+            if beside and (reason := why_not(beside)):
+                print(f"left out {', '.join(path.stem for path in paths)}: {reason}")
+            else:
+                export(host, browser, paths, beside)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def without_unions(schema):
 
 def check_in_host(comfyui, programs, packages):
     """Run what needs a ComfyUI; `packages` is the folder with the checkers' packages. Returns whether all is well."""
+    from capface.tools.beside import NEEDS
     from capface.tools.comfy import ComfyProcess, model_folders, request
     from capface.tools.standins import make_standins, write_inputs
 
@@ -77,7 +78,9 @@ def check_in_host(comfyui, programs, packages):
         logs = process.base / "comfy-test"
         logs.mkdir()
         shutil.copy(process.log, logs / "server.log")
-        workflows = sorted(path.relative_to(copy) for path in (copy / "workflows" / "api").glob("*.json"))
+        found = (path.relative_to(copy) for path in (copy / "workflows" / "api").glob("*.json"))
+        # those that need a pack of others are left out: it is not here, so its nodes would be unknown
+        workflows = sorted(path for path in found if path.stem not in NEEDS)
         lint = [programs / "comfy-lint", "--strict", "--schema-cache", schema, *workflows]
         # It imports the pack: that needs this environment, with its own packages added.
         environ = {"PYTHONPATH": str(packages), "COMFY_TEST_LOGS_DIR": str(logs), "COMFY_TEST_WORKSPACE_DIR": str(logs)}

@@ -261,6 +261,22 @@ def face_detailer():
     return canvas
 
 
+def face_detailer_impact():
+    """A coarse picture in which the head's segment alone is fine, with a line around it."""
+    picture = head(size=0.8, position_x=0.1, position_y=-0.12, yaw=14.0, **SMILE)
+    fine, segment = over(backdrop(MOSS), picture), picture.getchannel("A")
+    canvas = fine.resize((32, 32), Image.Resampling.BOX).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    line = Image.new("RGB", canvas.size, ACCENT)
+    canvas.paste(line, (0, 0), segment.filter(ImageFilter.MaxFilter(13)))
+    canvas.paste(fine, (0, 0), segment)
+    left, top, right, bottom = segment.getbbox()
+    pen, grow, arm = ImageDraw.Draw(canvas), 36, 64
+    for x, across in ((left - grow, arm), (right + grow, -arm)):
+        for y, down in ((top - grow, arm), (bottom + grow, -arm)):
+            pen.line([(x + across, y), (x, y), (x, y + down)], INK, 6, "curve")
+    return canvas
+
+
 def lora_and_depth():
     """A head before a room in shades of depth."""
     canvas = Image.new("RGB", (SIDE, SIDE))
@@ -346,7 +362,8 @@ def head_first():
 
 
 THUMBNAILS = {
-    "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer, "head_first": head_first,
+    "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer,
+    "face_detailer_impact": face_detailer_impact, "head_first": head_first,
     "inpaint": inpaint, "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth,
     "measure": measure, "miniature": miniature,
     "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo, "restyle": restyle,

@@ -3,6 +3,7 @@
 `python tasks.py test tests/host/test_workflows.py -k runs --durations=0` lists how long each took.
 """
 
+import contextlib
 import copy
 import functools
 import io
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capface.tools.beside import NEEDS, NODES, copy_of, why_not
 from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, model_folders
 from capface.tools.standins import write_inputs
 
@@ -23,6 +25,7 @@ a part of its first third to act."""
 SAVED = {
     "expressions": (1, 1024, 1024),
     "face_detailer": (1, 512, 768),
+    "face_detailer_impact": (1, 512, 768),
     "lights": (4, 512, 512),
     "measure": (4, 512, 512),
     "miniature": (1, 128, 128),
@@ -35,11 +38,29 @@ SAVED = {
 
 
 @pytest.fixture(scope="module")
-def client(comfyui, standins):
-    """A running ComfyUI with stand-ins for everything that the workflows load."""
-    with ComfyProcess(comfyui, model_folders(standins)) as process, ComfyClient(process) as client:
-        write_inputs(process.base / "input")
-        yield client
+def clients(comfyui, standins, tmp_path_factory):
+    """Running ComfyUIs with stand-ins for everything that the workflows load.
+
+    `clients(path)` gives the one for a workflow: with this pack alone, or with the pack beside it that the workflow needs.
+    """
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def start(beside):
+            if beside and (reason := why_not(beside)):
+                return reason
+            others = [copy_of(beside, tmp_path_factory.mktemp("packs"))] if beside else []
+            process = stack.enter_context(ComfyProcess(comfyui, model_folders(standins), others=others))
+            write_inputs(process.base / "input")
+            client = stack.enter_context(ComfyClient(process))
+            lacks = NODES[beside] - client.object_info().keys() if beside else ()
+            return f"{beside} does not load here: no {min(lacks)}" if lacks else client
+
+        def of(path):
+            found = start(NEEDS.get(path.stem))
+            return pytest.skip(found) if isinstance(found, str) else found
+
+        yield of
 
 
 def read(path):
@@ -56,7 +77,7 @@ def shrunk(prompt):
     """The same workflow with small pictures and few steps."""
     prompt = copy.deepcopy(prompt)
     for inputs in (node["inputs"] for node in prompt.values()):
-        for side in ("width", "height", "size"):
+        for side in ("width", "height", "size", "guide_size", "max_size"):
             if isinstance(inputs.get(side), int):  # a side may come from another node
                 inputs[side] = small(inputs[side])
         if "steps" in inputs:
@@ -86,28 +107,28 @@ def pixels(files):
 
 
 @pytest.fixture(scope="module")
-def whole(client):
+def whole(clients):
     """Runs a workflow as it is, once: `whole(path)` gives the shrunk prompt, and what `run` gives."""
-    return functools.cache(lambda path: (prompt := shrunk(read(path)), *run(client, prompt)))
+    return functools.cache(lambda path: (prompt := shrunk(read(path)), *run(clients(path), prompt)))
 
 
 of_all = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
 @of_all
-def test_it_runs(client, whole, path):
+def test_it_runs(clients, whole, path):
     """It saves as many pictures as announced, as large as announced, and no two heads of a batch are alike."""
     prompt, outputs, saved = whole(path)
     count, width, height = SAVED.get(path.stem, (1, 512, 512))
     assert saved.shape == (count, small(height), small(width), 3)
     assert saved.std(axis=(1, 2, 3)).min() > 4
     for draw in of(prompt, "CapFaceRenderHead"):
-        heads = pictures(client, outputs[draw])
+        heads = pictures(clients(path), outputs[draw])
         assert all(np.abs(a - b).mean() > 0.1 for i, a in enumerate(heads) for b in heads[:i])
 
 
 @of_all
-def test_its_parts_act(client, whole, path):
+def test_its_parts_act(clients, whole, path):
     """What it saves changes when anything that has a strength is taken out."""
     prompt, _, saved = whole(path)
     assert of(prompt, "CapFaceApply")
@@ -116,7 +137,7 @@ def test_its_parts_act(client, whole, path):
         if strengths:
             weaker = copy.deepcopy(prompt)
             weaker[key]["inputs"].update(dict.fromkeys(strengths, 0.0))
-            _, without = run(client, weaker)
+            _, without = run(clients(path), weaker)
             assert np.abs(saved - without).mean((1, 2, 3)).min() > 0.1, f"{node['_meta']['title']} does nothing"
 
 
@@ -128,15 +149,19 @@ def test_portraits_are_measured(whole):
     assert len(outputs[measure]["images"]) == len(portraits)
 
 
-def test_workflows_are_of_core_nodes_and_the_packs_own(client):
-    modules = {name: node["python_module"] for name, node in client.object_info().items()}
-    for path in WORKFLOWS:
-        prompt = read(path)
-        for key, node in prompt.items():
-            where = f"{path.stem}, node {key}"
-            assert key.isdecimal() and node["_meta"]["title"], where
-            assert re.match(rf"nodes$|comfy_extras\.|custom_nodes\.{re.escape(FOLDER)}$", modules[node["class_type"]]), where
+@of_all
+def test_it_is_of_core_nodes_the_packs_own_and_those_that_it_needs(clients, path):
+    modules = {name: node["python_module"] for name, node in clients(path).object_info().items()}
+    needed, seen = NEEDS.get(path.stem), set()
+    for key, node in read(path).items():
+        where, kind = f"{path.stem}, node {key}", node["class_type"]
+        assert key.isdecimal() and node["_meta"]["title"], where
+        if modules[kind] == f"custom_nodes.{needed}":
+            seen.add(kind)
+        else:
+            assert re.match(rf"nodes$|comfy_extras\.|custom_nodes\.{re.escape(FOLDER)}$", modules[kind]), where
+    assert seen == NODES.get(needed, set())
 
 
 def test_what_is_said_of_pictures_is_of_workflows_that_are_there():
-    assert SAVED.keys() <= {path.stem for path in WORKFLOWS}
+    assert SAVED.keys() | NEEDS.keys() <= {path.stem for path in WORKFLOWS}
