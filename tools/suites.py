@@ -30,7 +30,7 @@ DIFFERS = {
         "tests/browser/test_editor.py::test_a_saved_workflow_has_its_values_in_the_schemas_order",
         "tests/browser/test_editor.py::test_sections_fold_and_nothing_but_their_looks_changes",
     ),
-    "neighbours": ("tests/neighbours",),
+    "neighbours": ("tests/neighbours", "-k", "tiles or animatediff"),
 }
 """The tests of what differs from one ComfyUI to another, by group: `python tasks.py test --brief`."""
 
