@@ -33,7 +33,8 @@ def export(host, browser, paths, beside=None):
         others = [copy_of(beside, folder)] if beside else []
         with ComfyProcess(host, folder="capface", others=others) as process:
             if beside and (lacks := NODES[beside] - json.loads(request(f"{process.url}/object_info")).keys()):
-                return print(f"left out: {beside} does not load here: no {min(lacks)}")
+                print(f"left out: {beside} does not load here: no {min(lacks)}")
+                return
             write_inputs(process.base / "input")
             page = CanvasPage(browser.session(), process.url)
             for path in paths:
