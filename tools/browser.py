@@ -9,8 +9,13 @@ import urllib.parse
 
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-extensions", "--no-first-run")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# Drafts would come back on the next start, and a first start would greet.
-QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Notification.ShowVersionUpdates": False}
+# Drafts would come back on the next start, a first start would greet, and a workflow would have its models listed.
+QUIET = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.Persist": False,
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+}
 # Where the frontend serves what packs bring (its own old modules lie under core/): a problem from there is never noise.
 PACKS = re.compile(r"/extensions/(?!core/)")
 # Answers that are the host's own doing: status, path and query.
@@ -19,17 +24,23 @@ ANSWERS = [
     (404, re.compile(r"(/api/userdata)?/user\.css")),
     (404, re.compile(r"/api/userdata\?dir=(workflows|subgraphs)\b.*")),
     (404, re.compile(r"/api/userdata/comfy\.templates\.json")),
+    # Frontend 1.58 asks for cancelled jobs, of which ComfyUI 0.8.0 knows nothing.
+    (400, re.compile(r"/api/jobs\?status=completed,failed,cancelled&.*")),
 ]
 # What calls console.error is said behind the message.
 _SAY_WHO = "const { error } = console; console.error = (...said) => error.call(console, ...said, `\\n${new Error().stack}`);"
 # Console errors that are the host's own doing: what they say, and the script that says it.
 MESSAGES = [
-    # From 1.49 on the workflow of a first start makes the frontend ask how large its missing models are; hosts without API
-    # nodes forbid that.
+    # From 1.49 on the frontend asks how large the models are that a workflow lacks, that of a first start for one; hosts without
+    # API nodes forbid that.
     (
-        re.compile(r"^(Connecting to|Fetch API cannot load) '?https://huggingface\.co/.*Content Security Policy"),
+        re.compile(
+            r"^(Connecting to|Fetch API cannot load) '?https://(huggingface\.co|civitai\.com)/.*Content Security Policy"
+        ),
         re.compile(r"/assets/missingModelMetadata-"),
     ),
+    # Frontend 1.58 on ComfyUI 0.8.0, as above.
+    (re.compile(r"^\[Jobs API\] Error fetching jobs: JobsApiError: Failed to fetch jobs: 400\b"), re.compile(r"/assets/api-")),
     # Frontend 1.49 says it of itself on every start, with no pack at all.
     (re.compile(r"^ComfyApp graph accessed before initialization\b"), re.compile(r"/assets/settingStore-")),
 ]
