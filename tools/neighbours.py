@@ -30,9 +30,15 @@ def lines(rows):
     yield f"{'pack':24} {'version':18} {'method':44} {'ControlNet':10} {'CapFace':8} worst error"
     for row in rows:
         state = ["ok" if row[who] == "ok" else "error" for who in ("stock", "capface")]
+        state[1] = "wrong" if misplaced(row) else state[1]
         yield f"{row['pack']:24} {row['version']:18} {row['method']:44} {state[0]:10} {state[1]:8} {shown(row['error'])}"
         if row["capface"] != "ok":
             yield f"    {row['capface']}"
+
+
+def misplaced(row):
+    """Whether a part's head was further off than the case allows."""
+    return row["error"] is not None and row.get("tolerance") is not None and row["error"] > row["tolerance"]
 
 
 def shown(error):
@@ -62,7 +68,7 @@ def cell(row):
         return "not run"
     if row["capface"] == row["stock"] != "ok":
         return row["capface"] if row["capface"].startswith("does not") else "fails, so does a ControlNet"
-    state = "ok" if row["capface"] == "ok" else "fails"
+    state = "fails" if row["capface"] != "ok" else "wrong place" if misplaced(row) else "ok"
     if (row["stock"] == "ok") != (row["capface"] == "ok"):
         state += ", a ControlNet " + ("works" if row["stock"] == "ok" else "fails")
     return state if row["error"] is None else f"{state}, {shown(row['error'])}"

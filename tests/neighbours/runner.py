@@ -42,6 +42,7 @@ def main(group, out, only=""):
         for case in cases:
             start = time.monotonic()
             row = {"case": case.name, "pack": case.pack, "method": case.method, "group": group, "host": host_version(comfyui)}
+            row["tolerance"] = case.tolerance
             if case.pack in missing:
                 row["missing"] = missing[case.pack]
             elif failed.keys() & {case.pack, *case.needs}:
