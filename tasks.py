@@ -364,7 +364,7 @@ def test(options, rest):
     asked = [newest_frontend(python) if version == "newest" else version for version in options.frontend]
     for number, host in enumerate(hosts or [None]):
         own = (pinned_frontend(host) if host else None) or installed_frontend(python)
-        groups = {"as asked": rest} if rest else host_groups(brief=options.brief and number > 0)
+        groups = {"as asked": rest} if rest else host_groups(brief=options.brief, newest=number == 0)
         for group, arguments in groups.items():
             for version in asked if asked and group in ("browser", "as asked") else [own]:
                 more = {"COMFYUI_PATH": str(host)} if host else {}
@@ -466,7 +466,7 @@ def parse(arguments):
         help="folder of a ComfyUI to test on, any number of times; without it the one that the other commands use",
     )
     many.add_argument("--all-hosts", action="store_true", help="on all in COMFYUI_PATHS, else on all in ~/comfy/ComfyUI*")
-    many.add_argument("--brief", action="store_true", help="on all but the newest only the tests of what differs between them")
+    many.add_argument("--brief", action="store_true", help="only the tests of what differs; on the newest, all but the browser's")
     many.add_argument(
         "--frontend",
         metavar="VERSION",

@@ -54,10 +54,15 @@ class Result:
         return f"{self.group} (ComfyUI {self.host}, frontend {self.frontend})" if self.host else self.group
 
 
-def host_groups(*, brief=False):
-    """The groups that need a ComfyUI -> arguments for pytest; brief takes only the tests of what differs."""
+def host_groups(*, brief=False, newest=False):
+    """The groups that need a ComfyUI -> arguments for pytest.
+
+    Brief runs take only the tests of what differs; on the newest ComfyUI only of the browser's, which take longest.
+    """
     everything = {"host": ("-m", "host", *_IGNORED), **{group: (folder,) for group, folder in _APART.items()}}
-    groups = DIFFERS if brief else everything
+    groups = everything
+    if brief:
+        groups = {**everything, "browser": DIFFERS["browser"]} if newest else DIFFERS
     return {
         group: (*(_SIDE_BY_SIDE if group == "host" else (_SLOWEST,)), *arguments)
         for group, arguments in groups.items()
