@@ -466,7 +466,7 @@ def parse(arguments):
         help="folder of a ComfyUI to test on, any number of times; without it the one that the other commands use",
     )
     many.add_argument("--all-hosts", action="store_true", help="on all in COMFYUI_PATHS, else on all in ~/comfy/ComfyUI*")
-    many.add_argument("--brief", action="store_true", help="only the tests of what differs; on the newest, all but the browser's")
+    many.add_argument("--brief", action="store_true", help="the tests of what differs alone; on the newest so in the browser")
     many.add_argument(
         "--frontend",
         metavar="VERSION",
