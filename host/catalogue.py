@@ -20,6 +20,8 @@ class Asset:
     """Of files to choose from, where it is none of ComfyUI's usual ones."""
     sign: str | None = None
     """Part of a tensor's name that tells this kind of checkpoint from others."""
+    address: str | None = None
+    """Of the file itself, for the frontend's list of missing models, where it lies at one that the list follows."""
 
     def how_to_get(self) -> str:
         """Say in a sentence what to do about it being missing."""
@@ -35,6 +37,7 @@ CAPHUMAN = Asset(
     "CC-BY-NC-4.0",
     "6f0086112db9abc6ce4518a458d4d4b8",
     sign="control_model.mask_predict.",
+    address="https://huggingface.co/VamosC/CapHuman/resolve/main/caphuman.ckpt",
 )
 FACENET = Asset(
     "facenet",
@@ -118,6 +121,7 @@ STOCK = (
         "a base model; any other SD 1.5 checkpoint will do",
         "civitai.com/models/4201",
         "on that page",
+        address="https://civitai.com/api/download/models/130072",
     ),
     Asset(
         "checkpoints",
@@ -125,6 +129,7 @@ STOCK = (
         "a base model that draws comics; any other SD 1.5 checkpoint will do",
         "civitai.com/models/30240",
         "on that page",
+        address="https://civitai.com/api/download/models/125771",
     ),
     Asset(
         "clip_vision",
@@ -132,6 +137,7 @@ STOCK = (
         "CLIP ViT-L/14, the local identity",
         "huggingface.co/openai/clip-vit-large-patch14, where it is called model.safetensors",
         "MIT",
+        address="https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
     ),
     Asset(
         "controlnet",
@@ -139,6 +145,7 @@ STOCK = (
         "a depth ControlNet",
         "huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
         "on that page",
+        address="https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11f1p_sd15_depth_fp16.safetensors",
     ),
     Asset(
         "controlnet",
@@ -146,9 +153,15 @@ STOCK = (
         "an OpenPose ControlNet",
         "huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
         "on that page",
+        address="https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11p_sd15_openpose_fp16.safetensors",
     ),
     Asset(
-        "loras", "add_detail.safetensors", "a LoRA; any other for SD 1.5 will do", "civitai.com/models/58390", "on that page"
+        "loras",
+        "add_detail.safetensors",
+        "a LoRA; any other for SD 1.5 will do",
+        "civitai.com/models/58390",
+        "on that page",
+        address="https://civitai.com/api/download/models/62833",
     ),
 )
 """Files of ComfyUI's own loaders that the pack's workflows name."""

@@ -1,5 +1,6 @@
 """The workflows in ComfyUI's own frontend, in a real browser: they load whole, look tidy and export what is shipped."""
 
+import functools
 import itertools
 import json
 from types import SimpleNamespace
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
+from capface.tools.beside import IMPACT, NEEDS, NODES, copy_of
+from capface.tools.beside import why_not as why_no_pack
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
 from capface.tools.standins import write_inputs
@@ -18,6 +21,8 @@ if (reason := why_not()) or find_host() is None:
 pytestmark = pytest.mark.host
 FOLDER = PACK / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NEEDY = sorted(NEEDS)
+ALONE = [name for name in NAMES if name not in NEEDS]
 NOTES = {"Note", "MarkdownNote"}
 TITLE = 30
 """Pixels of a node's title, above its position."""
@@ -36,10 +41,14 @@ COMPLAINTS = """return {
   said: [...document.querySelectorAll('.p-dialog, .comfy-modal, .p-toast-message')]
     .filter(e => e.checkVisibility()).map(e => e.innerText),
 }"""
-CUT_OFF = """app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [30, 40]; app.canvas.setDirty(true, true);
-  await new Promise(done => setTimeout(done, 100));
-  const notes = [...document.querySelectorAll('.comfy-markdown .tiptap')].filter(e => e.offsetParent);
-  return notes.map(e => e.lastElementChild.getBoundingClientRect().bottom - e.getBoundingClientRect().bottom);"""
+CUT_OFF = """const below = new Map();
+  for (const { pos } of app.graph.nodes.filter(n => NOTES.includes(n.type))) {
+    app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [80 - pos[0], 120 - pos[1]]; app.canvas.setDirty(true, true);
+    await new Promise(done => setTimeout(done, 100));
+    for (const e of [...document.querySelectorAll('.comfy-markdown .tiptap')].filter(e => e.offsetParent))
+      below.set(e.textContent, e.lastElementChild.getBoundingClientRect().bottom - e.getBoundingClientRect().bottom);
+  }
+  return [...below.values()];""".replace("NOTES", json.dumps(sorted(NOTES)))
 """By how many pixels each note's text goes on below its node."""
 
 
@@ -68,12 +77,36 @@ def modern(browser, process):
     return CanvasPage(browser.session(), process.url, {"Comfy.VueNodes.Enabled": True})
 
 
+@pytest.fixture(scope="module")
+def beside(comfyui, tmp_path_factory):
+    """A ComfyUI with the Impact Pack beside, too; tests that use it are skipped where that is not there."""
+    if reason := why_no_pack(IMPACT):
+        pytest.skip(reason)
+    others = [copy_of(IMPACT, tmp_path_factory.mktemp("packs"))]
+    with ComfyProcess(comfyui, folder="capface", others=others) as process:
+        if lacks := NODES[IMPACT] - json.loads(request(f"{process.url}/object_info")).keys():
+            pytest.skip(f"{IMPACT} does not load here: no {min(lacks)}")
+        write_inputs(process.base / "input")
+        yield process
+
+
+@pytest.fixture(scope="module")
+def canvases(browser, request):
+    """`canvases(name)`: a tab of the ComfyUI that a workflow needs; `settings` as `CanvasPage` has them."""
+
+    @functools.cache
+    def opened(host, **settings):
+        return CanvasPage(browser.session(), request.getfixturevalue(host).url, settings)
+
+    return lambda name, **settings: opened("beside" if name in NEEDS else "process", **settings)
+
+
 @pytest.fixture(scope="module", params=NAMES)
-def loaded(page, request):
-    """A workflow as it is shipped, and what the frontend makes of it."""
-    workflow = read(request.param)
+def loaded(canvases, request):
+    """A workflow as it is shipped, what the frontend makes of it, and the page that it is on."""
+    page, workflow = canvases(request.param), read(request.param)
     complaints = load(page, request.param, workflow)
-    return SimpleNamespace(name=request.param, workflow=workflow, complaints=complaints, saved=page.prompt())
+    return SimpleNamespace(name=request.param, workflow=workflow, complaints=complaints, saved=page.prompt(), page=page)
 
 
 def load(page, name, workflow):
@@ -127,16 +160,33 @@ def test_nothing_is_missing_and_nothing_complains(loaded):
 
 
 def test_a_missing_node_is_noticed(page):
-    workflow = read(NAMES[0])
+    workflow = read(ALONE[0])
     workflow["nodes"][0]["type"] = "NoSuchNode"
     assert "NoSuchNode" in load(page, "broken", workflow)["missing"]
     page.page.keyboard.press("Escape")
 
 
-def test_it_uses_comfyui_and_this_pack_alone(loaded, process):
-    nodes = json.loads(request(f"{process.url}/object_info"))
-    modules = {nodes[n["type"]]["python_module"] for n in loaded.workflow["nodes"] if n["type"] not in NOTES}
+def test_it_uses_comfyui_this_pack_and_what_it_needs(loaded):
+    nodes = json.loads(request(f"{loaded.page.url}/object_info"))
+    types = {n["type"] for n in loaded.workflow["nodes"]} - NOTES
+    needed = {kind for kind in types if nodes[kind]["python_module"] == f"custom_nodes.{NEEDS.get(loaded.name)}"}
+    assert needed == NODES.get(NEEDS.get(loaded.name), set())
+    modules = {nodes[kind]["python_module"] for kind in types - needed}
     assert all(m == "nodes" or m.startswith("comfy_extras.") or m == "custom_nodes.capface" for m in modules), modules
+
+
+@pytest.mark.parametrize("name", NEEDY)
+def test_without_the_pack_that_it_needs_the_canvas_says_so(page, name):
+    """The host names the missing nodes, the first note the pack; the rest is there."""
+    workflow = read(name)
+    assert set(load(page, "needy", workflow)["missing"]) == NODES[NEEDS[name]]
+    for kind in NODES[NEEDS[name]]:
+        page.page.get_by_text(kind).first.wait_for(timeout=10_000)
+    page.page.keyboard.press("Escape")
+    start = next(n for n in workflow["nodes"] if n.get("title") == "Start here")
+    assert NEEDS[name] in start["widgets_values"][0].partition("\n")[0]
+    assert page.run("return app.graph.nodes.length") == len(workflow["nodes"])
+    page.problems.clear()  # the host asks its registry for what is missing, which is not reached from here
 
 
 def test_values_and_places_come_back(loaded):
@@ -166,20 +216,21 @@ def test_groups_hold_all_nodes_and_nothing_overlaps(loaded):
         assert [pair for pair in itertools.combinations(places, 2) if meet(*(places[one] for one in pair))] == []
 
 
-def test_notes_name_every_file_and_show_all_they_say(loaded, page):
+def test_notes_name_every_file_and_show_all_they_say(loaded):
     notes = [n for n in loaded.workflow["nodes"] if n["type"] in NOTES]
     text = "\n".join(n["widgets_values"][0] for n in notes)
     for node in shipped(loaded.name).values():
         for key in LOADED_FROM.keys() & node["inputs"].keys():
             assert f"models/{LOADED_FROM[key]}/{node['inputs'][key]}" in text
-    below = page.run(CUT_OFF)
+    below = loaded.page.run(CUT_OFF)
     assert len(below) == len(notes) and max(below) <= 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nodes_2_0_loads_it_as_well(modern, name):
-    assert load(modern, name, read(name)) == {}
-    assert modern.prompt()["output"] == shipped(name)
+def test_nodes_2_0_loads_it_as_well(canvases, modern, name):
+    page = canvases(name, **{"Comfy.VueNodes.Enabled": True}) if name in NEEDS else modern
+    assert load(page, name, read(name)) == {}
+    assert page.prompt()["output"] == shipped(name)
 
 
 def test_the_template_browser_shows_all_of_them(page, process):

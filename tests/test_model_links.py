@@ -1,0 +1,29 @@
+"""The addresses that the workflows' loaders carry for the frontend's list of missing models: whole, and the catalogue's."""
+
+import json
+
+import pytest
+
+from capface.host.catalogue import CAPHUMAN, STOCK
+from capface.tests.conftest import ROOT
+
+WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "workflows").glob("*.json"))}
+FILES = {asset.file: asset for asset in (CAPHUMAN, *STOCK)}
+FOLLOWED = ("https://civitai.com/", "https://huggingface.co/")
+"""Where the frontend downloads from."""
+ENDINGS = (".safetensors", ".ckpt")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_loader_says_where_its_file_lies(name):
+    for node in WORKFLOWS[name]["nodes"]:
+        if "Note" in node["type"]:
+            continue
+        chosen = [FILES[value] for value in node.get("widgets_values") or [] if isinstance(value, str) and value in FILES]
+        links = [{"name": asset.file, "url": asset.address, "directory": asset.folder} for asset in chosen]
+        assert node["properties"].get("models", []) == links, node["type"]
+
+
+def test_the_frontend_follows_every_address():
+    for asset in FILES.values():
+        assert asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file
