@@ -31,12 +31,10 @@ ANSWERS = [
 _SAY_WHO = "const { error } = console; console.error = (...said) => error.call(console, ...said, `\\n${new Error().stack}`);"
 # Console errors that are the host's own doing: what they say, and the script that says it.
 MESSAGES = [
-    # From 1.49 on the frontend asks how large the models are that a workflow lacks, that of a first start for one; hosts without
-    # API nodes forbid that.
+    # From 1.49 on the frontend asks how large the models are that a workflow lacks, that of a first start for one; hosts
+    # without API nodes forbid that.
     (
-        re.compile(
-            r"^(Connecting to|Fetch API cannot load) '?https://(huggingface\.co|civitai\.com)/.*Content Security Policy"
-        ),
+        re.compile(r"^(Connecting to|Fetch API cannot load) '?https://(huggingface\.co|civitai\.com)/.*Content Security"),
         re.compile(r"/assets/missingModelMetadata-"),
     ),
     # Frontend 1.58 on ComfyUI 0.8.0, as above.
