@@ -83,6 +83,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.region = region
         self.factors = None  # ((size, rows), what the region gives for them)
         self.model_sampling = None
+        self.evaluated = False  # whether this run has asked for residuals
         self.latent = None
         self.frame_size = None  # (H, W) of the picture that our image was cut for
 
@@ -119,6 +120,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             batched_number: Chunks (conditionings) in the batch.
             transformer_options: The host's options, with what the sampler tells of this request.
         """
+        self.evaluated = True
         previous = None
         if self.previous_controlnet is not None:
             previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
@@ -272,9 +274,9 @@ class CapFaceControl(comfy.controlnet.ControlNet):
     def cleanup(self):
         """Drop everything that belongs to one run."""
         # Where Tiled Diffusion is installed, it also cleans up before each run: what a tiled sampler has set for the run stays.
-        waiting = self.cond_hint if self.model_sampling is None else None
+        waiting = None if self.evaluated else self.cond_hint
         super().cleanup()
-        self.cond_hint = waiting
+        self.cond_hint, self.evaluated = waiting, False
         self.model_sampling = None
         self.sub_idxs = None
         self._clear()
