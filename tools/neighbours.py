@@ -59,7 +59,8 @@ def table(hosts):
             row = next((row for row in hosts[name] if row["case"] == case), None)
             cells.append(cell(row))
         first = cases[case]
-        yield f"| {first['pack']} | {first['version']} | {first['method']} | {' | '.join(cells)} |"
+        way = first["method"] + (", all packs in one ComfyUI" if first["group"] == "together" else "")
+        yield f"| {first['pack']} | {first['version']} | {way} | {' | '.join(cells)} |"
 
 
 def cell(row):

@@ -434,7 +434,7 @@ def plain_sampling(bench):
 
 def _together_cases():
     for pack in ("KJNodes", "rgthree", "Use Everywhere"):
-        yield Case(pack, "loaded beside all the others", "together", check=unchanged, tolerance=0.0)
+        yield Case(pack, "loaded", "together", check=unchanged, tolerance=0.0)
     case = partial(Case, group="together")
     note = "All packs are in one ComfyUI."
     yield case("Ultimate SD Upscale", "no upscale, linear", run=usdu, note=note)

@@ -121,13 +121,14 @@ class Frame:
 
 def same_scale(positions):
     """Whether a picture's rows or columns are neither enlarged nor made smaller; they may go round its edge."""
-    return len(positions) < 2 or (int(positions.diff().median()) == 1 and len(positions.unique()) == len(positions))
+    jumps = positions.diff()
+    return bool((jumps[jumps != 1] < 0).all()) and int((jumps != 1).sum()) <= 1
 
 
 def line(positions, size):
-    """Start and end, as shares of the frame, of evenly spaced positions that were rounded to pixels."""
+    """Start and end, as shares of the frame, of a part cut at whole pixels, from its positions, which were rounded to pixels."""
     i = torch.arange(len(positions), dtype=torch.float64)
     positions = positions.double() + 0.5
     step = ((i - i.mean()) * (positions - positions.mean())).sum() / (i - i.mean()).square().sum()
     start = positions.mean() - step * i.mean() - step / 2
-    return float(start / size), float((start + step * len(positions)) / size)
+    return round(float(start)) / size, round(float(start + step * len(positions))) / size
