@@ -126,7 +126,7 @@ def same_scale(positions):
 
 
 def line(positions, size):
-    """Start and end, as shares of the frame, of a part cut at whole pixels, from its positions, which were rounded to pixels."""
+    """Start and end, as shares of the frame, of a part cut at whole pixels, from its positions rounded to pixels."""
     i = torch.arange(len(positions), dtype=torch.float64)
     positions = positions.double() + 0.5
     step = ((i - i.mean()) * (positions - positions.mean())).sum() / (i - i.mean()).square().sum()
