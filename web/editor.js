@@ -199,8 +199,9 @@ class HeadEditor {
   #executed(output) {
     const [token, workflow] = output?.capface_given ?? [];
     const graph = this.#node.graph;
-    // The user may have turned to another workflow, whose node has the same number.
-    if (!token || (workflow && graph && workflow !== (graph.rootGraph ?? graph).id)) return;
+    // The user may have turned to another workflow, whose node has the same number. The id of one that is not open is that of a
+    // like one: the host had the result from its run.
+    if (!token || (workflow && graph && workflow !== (graph.rootGraph ?? graph).id && isOpen(workflow))) return;
     this.#given = token;
     this.#remember();
     this.#want();
@@ -478,6 +479,12 @@ class HeadEditor {
       if (missing.length) this.#mount(frames - 1);
     });
   }
+}
+
+/** Whether a workflow is open, in view or behind the one that is. */
+function isOpen(id) {
+  const { openWorkflows = [] } = app.extensionManager?.workflow ?? {};
+  return openWorkflows.some(({ activeState }) => activeState?.id === id);
 }
 
 /** What this tab remembers: [node, token, looks], the latest first. */

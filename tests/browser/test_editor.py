@@ -207,6 +207,15 @@ def test_the_mouse_writes_the_widgets(canvas):
     assert values(canvas, "yaw", "pitch", "roll", "position_x", "position_y", "size") == [0, 0, 0, 0, 0, 1]
 
 
+def test_the_wheel_sizes_a_head_that_was_not_clicked_yet(canvas):
+    scale = canvas.run("return app.canvas.ds.scale")
+    canvas.page.mouse.move(*canvas.at(EDITOR, 0.5, 0.5))
+    canvas.page.mouse.wheel(0, -200)
+    canvas.page.wait_for_timeout(500)
+    canvas.idle()
+    assert values(canvas, "size")[0] > 1.1 and canvas.run("return app.canvas.ds.scale") == scale
+
+
 def test_the_ball_sets_the_light(canvas):
     before = shown(canvas)
     ball = f"{EDITOR} > .ball"
@@ -363,6 +372,21 @@ def test_an_editor_in_a_subgraph(canvas):
     assert canvas.page.locator(f"{EDITOR} > .source.on").count() == 0
     # The saved head was found outside of the subgraph before.
     assert differ(shown(canvas), before) == 0
+
+
+def test_a_result_is_taken_unless_another_open_workflow_has_asked_for_it(canvas):
+    canvas.load(canvas.prompt()["workflow"])
+    first = canvas.run("return app.graph.id")
+    canvas.run("await app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    canvas.idle()
+    canvas.run(BUILD.replace("EDITORS", "1"))
+    canvas.idle()
+    executed = (
+        "node('CapFaceEditHead').onExecuted({ capface_given: ['none', %s] }); return sessionStorage.getItem('capface.given')"
+    )
+    assert canvas.run(executed % json.dumps(first)) is None
+    # The host has it from a run of the same in another tab.
+    assert json.loads(canvas.run(executed % "crypto.randomUUID()"))[0][1] == "none"
 
 
 def test_a_linked_widget_is_left_alone(canvas):
