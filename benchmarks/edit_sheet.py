@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from capface.flame import HeadModel, HeadParams, render_head
 from capface.flame.builtin import builtin_head
-from capface.flame.edit import change_face, place_head, scale_shape, turn_head
-from capface.flame.expressions import SLIDERS
-from capface.flame.lighting import CUSTOM, NEUTRAL, PRESETS, Lamp, Lighting, relight
+from capface.flame.editing.edits import change_face, place_head, scale_shape, turn_head
+from capface.flame.editing.expressions import SLIDERS
+from capface.flame.editing.lighting import CUSTOM, NEUTRAL, PRESETS, Lamp, Lighting, relight
 from capface.tools.sheet import BACKGROUND, INK, over_background, to_picture
 
 ROOT = Path(__file__).resolve().parent.parent

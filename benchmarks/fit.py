@@ -17,11 +17,11 @@ import torch
 
 from capface.flame import HeadParams, fit_landmarks, load_flame, render_head
 from capface.flame.builtin import builtin_head
-from capface.flame.camera import deca_camera, frame_to_pixels, project
-from capface.flame.landmarks import five_point_weights
-from capface.flame.rotation import axis_angle_to_matrix, matrix_to_axis_angle
-from capface.models.crops import deca_crop, deca_square, deca_transform
-from capface.models.deca import load_deca, split_code
+from capface.flame.model.camera import deca_camera, frame_to_pixels, project
+from capface.flame.model.landmarks import five_point_weights
+from capface.flame.model.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from capface.models.faces.crops import deca_crop, deca_square, deca_transform
+from capface.models.faces.deca import load_deca, split_code
 
 YAWS = (-75, -60, -45, -30, -15, 0, 15, 30, 45, 60, 75)
 NOISE, MISSING = 0.02, 1 / 3

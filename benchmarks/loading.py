@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from capface.models.capface import CapFace, CapFaceConfig, IdentityTokens
-from capface.tests.models.test_checkpoint import MEASURE, ROOT
+from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
+from capface.tests.files.test_checkpoint import MEASURE, ROOT
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--gigabytes", type=float, default=7)

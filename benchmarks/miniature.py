@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from capface.models.miniature import HELD_OUT, load_miniature
+from capface.miniature.networks import HELD_OUT, load_miniature
 from capface.training.miniature.scenes import Looks, SceneSet, draw_scenes
 from capface.training.miniature.tables import print_tables
 

@@ -11,7 +11,7 @@ import time
 import torch
 
 from capface.flame import HeadModel, HeadParams, rasterize, render_head
-from capface.flame.camera import frame_to_ndc, project
+from capface.flame.model.camera import frame_to_ndc, project
 
 SIZE = 512
 RUNS = 15

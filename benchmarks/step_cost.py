@@ -31,11 +31,11 @@ import comfy.model_patcher  # noqa: E402
 import comfy.supported_models  # noqa: E402
 
 from capface.flame.builtin import builtin_head  # noqa: E402
-from capface.flame.condition import HeadCondition  # noqa: E402
-from capface.flame.params import HeadParams  # noqa: E402
-from capface.host.identity import Identity  # noqa: E402
-from capface.host.model import load_model  # noqa: E402
-from capface.models.capface import CapFace, CapFaceConfig, IdentityTokens  # noqa: E402
+from capface.flame.model.params import HeadParams  # noqa: E402
+from capface.flame.render.condition import HeadCondition  # noqa: E402
+from capface.host.capface_model import load_model  # noqa: E402
+from capface.host.identity.identity import Identity  # noqa: E402
+from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens  # noqa: E402
 from capface.tests.host import worlds  # noqa: E402
 
 UNET = {

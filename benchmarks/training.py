@@ -15,7 +15,7 @@ import torch
 from torch.amp import autocast
 from torch.utils.flop_counter import FlopCounterMode
 
-from capface.models.denoiser import Denoiser, DenoiserConfig
+from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
 from capface.training.batch import TrainingBatch
 from capface.training.objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace, recompute_activations
 from capface.training.schedule import NoiseSchedule

@@ -1,11 +1,9 @@
-"""A parametric head: parameters to mesh to condition maps, in plain torch. Knows neither ComfyUI nor `models`."""
+"""A parametric head in plain torch: parameters -> mesh -> condition maps. Knows neither ComfyUI nor `models`."""
 
-from .assets import convert_flame, load_flame
-from .fit import HeadFit, fit_landmarks
-from .head import HeadModel
-from .params import HeadParams
-from .rasterize import Fragments, rasterize
-from .render import HeadMaps, landmark_pixels, render_head
+from .fitting import HeadFit, fit_landmarks
+from .io import convert_flame, load_flame
+from .model import HeadModel, HeadParams
+from .render import Fragments, HeadMaps, landmark_pixels, rasterize, render_head
 
 __all__ = [
     "Fragments",

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, NoFaceFound
-from ..models.detection import FaceDetection
-from ..models.parsing import keep_face
-from ..models.portrait import cut
+from ..models.faces import FaceDetection, keep_face
+from ..photos.portrait import cut
+from .clip_vision import clip_tokens
 from .identity import Identity, nobody
-from .image_tokens import clip_tokens
 from .reader import FaceReader
 
 ON_NO_FACE = ("error", "skip", "passthrough")

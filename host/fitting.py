@@ -1,6 +1,6 @@
 """From photos to heads: detector, DECA and the landmark fit together.
 
-Conventions: pixels are those of the photos; frame units and cameras as in `flame.camera`.
+Conventions: pixels are those of the photos; frame units and cameras as in `flame.model.camera`.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, CapFaceError, MissingFile
-from ..flame.camera import half_side
-from ..flame.deca import DECA_KINDS, deca_heads
-from ..flame.fit import fit_landmarks, landmark_error
-from ..flame.head import HeadModel
-from ..flame.params import HeadParams
-from ..flame.preview import overlay
-from ..flame.render import render_head
-from ..flame.smooth import smooth
-from . import assets
+from ..flame.fitting import DECA_KINDS, deca_heads, fit_landmarks, landmark_error, smooth
+from ..flame.model import HeadModel, HeadParams, half_side
+from ..flame.render import overlay, render_head
+from . import model_folders
 from .reader import FaceReader, frame_points
 
 AUTO, REFINED, DECA, LANDMARKS = METHODS = ("auto", "DECA refined by landmarks", "DECA", "landmarks")
@@ -84,11 +79,11 @@ def _deca_problem(model: HeadModel, reader: FaceReader) -> CapFaceError | None:
     if model.kind not in DECA_KINDS:
         return BadInput(
             f"DECA reads heads in the components of FLAME 2020, which mean nothing on the head model '{model.name}'. "
-            f'Choose the method "{LANDMARKS}", or {assets.FLAME.file} of FLAME 2020 in Load Head Model.'
+            f'Choose the method "{LANDMARKS}", or {model_folders.FLAME.file} of FLAME 2020 in Load Head Model.'
         )
     if not reader.has_deca:
         try:
-            assets.path_of(assets.DECA, reader.deca_file)
+            model_folders.path_of(model_folders.DECA, reader.deca_file)
         except MissingFile as error:
             return error
     return None
@@ -99,7 +94,7 @@ def _landmark_problem(model: HeadModel) -> CapFaceError | None:
         return None
     return BadInput(
         f"The head model '{model.name}' was loaded without landmarks, so it cannot be fitted to them. "
-        f"{assets.FLAME_LANDMARKS.how_to_get()}, put it into models/{assets.FLAME_LANDMARKS.folder} and load the model again."
+        f"{model_folders.FLAME_LANDMARKS.how_to_get()}, put it into models/{model_folders.FLAME_LANDMARKS.folder} and load the model again."
     )
 
 

@@ -12,22 +12,30 @@ import torch
 from torch import Tensor
 
 from ..errors import NoFaceFound
-from ..flame.camera import detected_to_frame
-from ..models.deca import DecaCode, load_deca, split_code
-from ..models.detection import FaceDetection, InsightFaceDetector, MtcnnDetector, choose_face, open_detector
-from ..models.facenet import load_facenet
-from ..models.parsing import load_parser
-from ..models.portrait import deca_face
-from . import assets
+from ..flame.model import detected_to_frame
+from ..models.faces import (
+    DecaCode,
+    FaceDetection,
+    InsightFaceDetector,
+    MtcnnDetector,
+    choose_face,
+    load_deca,
+    load_facenet,
+    load_parser,
+    open_detector,
+    split_code,
+)
+from ..photos.portrait import deca_face
+from . import model_folders
+from .clip_vision import load_open_clip
 from .identity import RELEASED, Features
-from .image_tokens import load_open_clip
 from .memory import managed
 
 DETECTORS = ("auto", "insightface", "mtcnn")
 DECA_BATCH = 16
 WITHOUT_PARSER = (
-    f"There is no face parser: CLIP reads the whole portrait, background and clothes too. {assets.PARSER.how_to_get()} and put "
-    f"it into models/{assets.PARSER.folder}, or set parse to off."
+    f"There is no face parser: CLIP reads the whole portrait, background and clothes too. {model_folders.PARSER.how_to_get()} and put "
+    f"it into models/{model_folders.PARSER.folder}, or set parse to off."
 )
 
 log = logging.getLogger("capface")
@@ -41,9 +49,9 @@ class FaceReader:
     """One of `DETECTORS`."""
     facenet_file: str
     """A file in models/facenet."""
-    deca_file: str = assets.DECA.file
+    deca_file: str = model_folders.DECA.file
     """A file in models/deca."""
-    parser_file: str = assets.PARSER.file
+    parser_file: str = model_folders.PARSER.file
     """A file in models/face_parsing."""
     open_clip_file: str | None = None
     """A file in models/open_clip, or None."""
@@ -57,24 +65,24 @@ class FaceReader:
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:
-        return open_detector(self.detector_name, assets.folder(assets.INSIGHTFACE))
+        return open_detector(self.detector_name, model_folders.folder(model_folders.INSIGHTFACE))
 
     @cached_property
     def _facenet(self) -> comfy.model_patcher.ModelPatcher:
-        return _patcher(load_facenet, assets.path_of(assets.FACENET, self.facenet_file))
+        return _patcher(load_facenet, model_folders.path_of(model_folders.FACENET, self.facenet_file))
 
     @cached_property
     def _deca(self) -> comfy.model_patcher.ModelPatcher:
-        return _patcher(load_deca, assets.path_of(assets.DECA, self.deca_file))
+        return _patcher(load_deca, model_folders.path_of(model_folders.DECA, self.deca_file))
 
     @cached_property
     def _parser(self) -> comfy.model_patcher.ModelPatcher:
-        return _patcher(load_parser, assets.path_of(assets.PARSER, self.parser_file))
+        return _patcher(load_parser, model_folders.path_of(model_folders.PARSER, self.parser_file))
 
     @cached_property
     def can_parse(self) -> bool:
         """Whether the face parser's file is there; the log says so, once, if it is not."""
-        there = assets.found(assets.PARSER, self.parser_file) is not None
+        there = model_folders.found(model_folders.PARSER, self.parser_file) is not None
         if not there:
             log.warning(WITHOUT_PARSER)
         return there
@@ -82,12 +90,12 @@ class FaceReader:
     @cached_property
     def clip_vision(self):
         """The host's CLIP_VISION made of the open_clip file, or None where no file was chosen."""
-        return self.open_clip_file and load_open_clip(assets.path_of(assets.OPEN_CLIP, self.open_clip_file))
+        return self.open_clip_file and load_open_clip(model_folders.path_of(model_folders.OPEN_CLIP, self.open_clip_file))
 
     @property
     def has_deca(self) -> bool:
         """Whether DECA's file is there."""
-        return assets.found(assets.DECA, self.deca_file) is not None
+        return model_folders.found(model_folders.DECA, self.deca_file) is not None
 
     def faces(self, images: Tensor, which: str, index: int) -> list[FaceDetection]:
         """Find one face in each image.
@@ -176,7 +184,7 @@ class FaceReader:
             portraits: RGB `[B, 3, H, W]` in 0..1.
 
         Returns:
-            Labels int64 `[B, H, W]` on the CPU, see `models.parsing`.
+            Labels int64 `[B, H, W]` on the CPU, see `models.faces.parsing`.
         """
         mm.load_models_gpu([self._parser])
         return self._parser.model.parse(portraits.to(self._parser.load_device)).cpu()
@@ -190,7 +198,7 @@ def _patcher(load, path) -> comfy.model_patcher.ModelPatcher:
 
 
 def frame_points(faces: list[FaceDetection], height: int, width: int) -> Tensor:
-    """Return the faces' landmarks in frame units (see `flame.camera`).
+    """Return the faces' landmarks in frame units (see `flame.model.camera`).
 
     Args:
         faces: B faces, found in images of one size.

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..host import missing, route
-from ..host.assets import register_folders
+from ..host import missing_models
+from ..host.editor import route
+from ..host.model_folders import register_folders
 
 
 class CapFaceExtension(ComfyExtension):
@@ -12,24 +13,24 @@ class CapFaceExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Register the model folders and the routes, and list the nodes."""
         register_folders()
-        from .apply import ApplyCapFace
-        from .blend import BlendIdentities, IdentityParts
-        from .check import CapFaceCheck
-        from .compose import AnimateHead, TransferHead
-        from .crop import CropHead
-        from .edit import EditHead
-        from .head import FitHead
-        from .head_model import ConvertHeadModel, LoadHeadModel
-        from .identity import EncodeIdentity
-        from .keep import LoadHead, SaveHead
-        from .keep_identity import LoadIdentity, SaveIdentity
-        from .load import ConvertCapFace, LoadCapFace, LoadFaceReader
-        from .measure import MeasurePortrait
-        from .miniature import LoadMiniature, SyntheticPerson
-        from .render import RenderHead
+        from .apply_capface import ApplyCapFace
+        from .capface_check import CapFaceCheck
+        from .combine_heads import AnimateHead, TransferHead
+        from .combine_identities import BlendIdentities, IdentityParts
+        from .crop_head import CropHead
+        from .edit_head import EditHead
+        from .encode_identity import EncodeIdentity
+        from .fit_head import FitHead
+        from .head_files import LoadHead, SaveHead
+        from .identity_files import LoadIdentity, SaveIdentity
+        from .load_head_model import ConvertHeadModel, LoadHeadModel
+        from .load_miniature import LoadMiniature, SyntheticPerson
+        from .load_models import ConvertCapFace, LoadCapFace, LoadFaceReader
+        from .measure_portrait import MeasurePortrait
+        from .render_head import RenderHead
 
         if route.register(EditHead.define_schema().inputs):
-            missing.register(route.server())
+            missing_models.register(route.server())
         return [
             LoadCapFace,
             ConvertCapFace,

@@ -5,17 +5,17 @@ import dataclasses
 from comfy_api.latest import io
 
 CAPFACE = io.Custom("CAPFACE")
-"""host.model.CapFaceModel"""
+"""host.capface_model.CapFaceModel"""
 IDENTITY = io.Custom("CAPFACE_IDENTITY")
-"""host.identity.Identity"""
+"""host.identity.identity.Identity"""
 READER = io.Custom("CAPFACE_READER")
 """host.reader.FaceReader"""
 HEAD_MODEL = io.Custom("HEAD_MODEL")
-"""flame.head.HeadModel"""
+"""flame.model.head.HeadModel"""
 HEAD = io.Custom("HEAD")
-"""flame.params.HeadParams"""
+"""flame.model.params.HeadParams"""
 HEAD_CONDITION = io.Custom("HEAD_CONDITION")
-"""flame.condition.HeadCondition or HintImages"""
+"""flame.render.condition.HeadCondition or HintImages"""
 
 CATEGORY = "CapFace"
 WORDS = {

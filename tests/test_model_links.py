@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from capface.host.catalogue import CAPHUMAN, STOCK
+from capface.files.catalogue import CAPHUMAN, STOCK
 from capface.tests.conftest import ROOT
 
 WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "workflows").glob("*.json"))}

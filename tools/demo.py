@@ -11,13 +11,13 @@ import torch
 
 from capface.errors import CapFaceError
 from capface.flame.builtin import builtin_head
-from capface.flame.camera import pixels_to_frame
-from capface.flame.fit import fit_landmarks
-from capface.models.detection import MtcnnDetector, choose_face
-from capface.models.miniature import load_miniature
+from capface.flame.fitting.landmark_fit import fit_landmarks
+from capface.flame.model.camera import pixels_to_frame
+from capface.miniature.networks import load_miniature
+from capface.models.faces.detection import MtcnnDetector, choose_face
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
-from capface.tools.miniature import SHOTS, people_sheet, portraits_in_comfyui, portraits_in_plain_torch
+from capface.tools.miniature_sheet import SHOTS, people_sheet, portraits_in_comfyui, portraits_in_plain_torch
 from capface.tools.sheet import contact_sheet, load_photo, to_picture
 
 STAND_IN_SIZE, STAND_IN_STEPS = 256, 8

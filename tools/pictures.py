@@ -14,20 +14,20 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from capface.flame.animate import turntable
 from capface.flame.builtin import builtin_head
-from capface.flame.camera import pixels_to_frame
-from capface.flame.crop import crop_head
-from capface.flame.edits import edit_head
-from capface.flame.fit import fit_landmarks
-from capface.flame.params import HeadParams
-from capface.flame.people import BACKGROUNDS, SHIRTS, Person, Setting, draw_people
-from capface.flame.preview import landmark_picture, normal_colors, overlay
-from capface.flame.render import landmark_pixels, render_head
-from capface.flame.transfer import transfer
-from capface.host.identity import GRID, token_order
-from capface.models.crops import facenet_face, ffhq_crop, transform_points
-from capface.models.miniature import HELD_OUT
+from capface.flame.editing.animation import turntable
+from capface.flame.editing.cropping import crop_head
+from capface.flame.editing.edits import edit_head
+from capface.flame.editing.transfers import transfer
+from capface.flame.fitting.landmark_fit import fit_landmarks
+from capface.flame.model.camera import pixels_to_frame
+from capface.flame.model.params import HeadParams
+from capface.flame.render.maps import landmark_pixels, render_head
+from capface.flame.render.pictures import landmark_picture, normal_colors, overlay
+from capface.host.identity.identity import GRID, token_order
+from capface.miniature.networks import HELD_OUT
+from capface.miniature.people import BACKGROUNDS, SHIRTS, Person, Setting, draw_people
+from capface.models.faces.crops import facenet_face, ffhq_crop, transform_points
 
 ROOT = Path(__file__).resolve().parent.parent
 ICON, BANNER = (400, 400), (1260, 540)

@@ -1,6 +1,6 @@
 """Runs a script, or a module's `main`, with the pack importable as `capface`, whatever its folder is called.
 
-python tools/run.py tools/check.py …          a script
+python tools/run.py tools/check_files.py …          a script
 python tools/run.py capface.training.prepare …  the `main` of a module; processes that it starts know the pack too
 """
 

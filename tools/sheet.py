@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..flame import HeadModel, HeadParams, landmark_pixels, render_head
-from ..flame.preview import normal_colors, overlay
+from ..flame.render.pictures import normal_colors, overlay
 
 TILE, PHOTO, GAP, CAPTION = 208, 496, 8, 22
 ZOOM = 1.35

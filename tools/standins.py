@@ -19,9 +19,9 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageOps
 from torch import Tensor
 
-from ..models.capface import CapFace, CapFaceConfig, IdentityTokens
-from ..models.denoiser import Denoiser, DenoiserConfig
-from ..models.parsing import LABELS
+from ..models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
+from ..models.diffusion.denoiser import Denoiser, DenoiserConfig
+from ..models.faces.parsing import LABELS
 
 LIST = "stand-ins.json"
 SMALL = CapFaceConfig(channel_mult=(1,), num_res_blocks=1, attention_downsamplings=(1,))

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from capface.flame.params import HeadParams
-from capface.flame.people import Person, Setting, draw_people
-from capface.flame.preview import normal_colors
-from capface.flame.render import landmark_pixels, render_head
-from capface.tools.miniature import PERSON
+from capface.flame.model.params import HeadParams
+from capface.flame.render.maps import landmark_pixels, render_head
+from capface.flame.render.pictures import normal_colors
+from capface.miniature.people import Person, Setting, draw_people
+from capface.tools.miniature_sheet import PERSON
 from capface.tools.pictures import MODEL, edited
 from capface.tools.sheet import to_picture
 

@@ -18,10 +18,9 @@ from torch.nn import functional as F
 
 from ..errors import BadFile, BadInput
 from ..flame.builtin import builtin_head
-from ..flame.head import HeadModel
-from ..flame.params import HeadParams
+from ..flame.io import heads_from_json
+from ..flame.model import HeadModel, HeadParams
 from ..flame.render import render_head
-from ..flame.storage import heads_from_json
 from .shards import DATASET, FORMAT, VERSION, Place, read_index, read_json, read_member
 
 BUILT_IN = "builtin"

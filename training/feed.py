@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Base
+from .base_model import Base
 from .batch import TrainingBatch
 from .dataset import Positions, TrainingSet
 

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BadInput
-from ..models.capface import HINT_WIDTHS, CapFace, IdentityTokens
-from ..models.checkpoint import NETWORK
-from ..models.denoiser import Denoiser
-from ..models.layers import Block
+from ..models.diffusion import HINT_WIDTHS, NETWORK, Block, CapFace, Denoiser, IdentityTokens
 from .batch import TrainingBatch
 from .schedule import TIMESTEPS, NoiseSchedule
 

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..errors import BadInput, MissingFile
-from ..models.clip_tokens import VIT_L, load_clip_tokens
-from ..models.detection import InsightFaceDetector, open_detector
-from .photos import BY_FOLDER, Photo, find_photos
-from .reader import Networks, load_head
+from ..models.clip import VIT_L, load_clip_tokens
+from ..models.faces import InsightFaceDetector, open_detector
+from .photo_files import BY_FOLDER, Photo, find_photos
 from .rules import Rules
+from .samples import Networks, load_head
 from .shards import FORMAT, VERSION, digest, read_json, write_json
 
 PLAN = "plan.json"

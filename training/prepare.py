@@ -14,12 +14,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from ..errors import CapFaceError, MissingFile
-from .photos import BY_FOLDER, IDENTITIES
+from .photo_files import BY_FOLDER, IDENTITIES
 from .plan import Settings, describe, make_plan
 from .progress import Progress
-from .reader import Batch, Networks
 from .report import as_table, make_report
 from .rules import Rules
+from .samples import Batch, Networks
 from .shards import DATASET, clear_parts, read_index, write_json, write_shard
 from .workers import read_by
 

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
-from ..flame.params import HeadParams
-from ..flame.rotation import axis_angle_to_matrix
-from ..models.crops import ALIGNED_SIZE, transform_points
-from ..models.detection import FaceDetection
-from ..models.parsing import FACE
+from ..flame.model import HeadParams, axis_angle_to_matrix
+from ..models.faces import ALIGNED_SIZE, FACE, FaceDetection, transform_points
 
 REASONS = {
     "unreadable": "no picture, or a broken one",

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..models.capface import CapFace
-from ..models.denoiser import Denoiser
+from ..models.diffusion import CapFace, Denoiser
 from .schedule import TIMESTEPS, NoiseSchedule
 
 Steering = Callable[[Tensor, Tensor], list[Tensor] | None]

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 
 from ..errors import BadInput, CapFaceError
-from ..flame.assets import load_flame
-from ..models.checkpoint import load_capface
-from .base import Base, load_base
+from ..flame.io import load_flame
+from ..models.diffusion import load_capface
+from .base_model import Base, load_base
 from .dataset import TrainingSet
 from .export import write_capface
 from .feed import PhotoData
 from .loop import LoopSettings, train
 from .objective import DRAWN, IDENTITY, CapFaceObjective, ObjectiveSettings, TrainedCapFace, recompute_activations
-from .preview import Preview
+from .sample_sheet import Preview
 from .schedule import BETAS, WEIGHTS, NoiseSchedule
 
 FILE = "capface.safetensors"

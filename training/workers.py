@@ -10,8 +10,8 @@ from multiprocessing import connection, get_context, parent_process
 
 import torch
 
-from .photos import Photo
-from .reader import Batch, Reader
+from .photo_files import Photo
+from .samples import Batch, Reader
 
 WINDOW = 3
 """Batches for each worker that are under way or waiting to be written."""

@@ -1,6 +1,6 @@
 // Where a run lacks files, the canvas says which, where they belong and where they come from. ComfyUI runs what does without
 // them, previews for instance, and reports the rest in an answer that a canvas shows as red rings at most. The pack's part in the
-// server (host/missing.py) says what is missing as the prompt comes in.
+// server (host/missing_models.py) says what is missing as the prompt comes in.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";

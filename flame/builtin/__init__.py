@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..head import HeadModel
-from .expressions import EXPRESSION_NAMES, expression_basis
-from .landmarks import landmark_arrays
-from .measures import SHAPE_NAMES, Measures, component
+from ..model.head import HeadModel
+from .anthropometry import SHAPE_NAMES, Measures, component
+from .expression_basis import EXPRESSION_NAMES, expression_basis
+from .landmark_points import landmark_arrays
 from .mesh import half_points, head_mesh
 from .rig import PARENTS, jaw_weights, joint_regressor, skinning
 from .texture import TEXTURE_NAMES, paint

@@ -6,9 +6,9 @@ its points have come to lie; so a feature that moves or grows takes its own poin
 
 import numpy as np
 
+from .anthropometry import Measures
 from .curves import bell, blob, smoothstep
 from .lines import lid_lines, lip_thickness, mouth_line
-from .measures import Measures
 from .relief import NOSE_BASE, bones, lids, lips, nose
 from .sections import EYE_ROW, INNER_COL, MOUTH_COL, MOUTH_ROW, OUTER_COL, bare_head
 

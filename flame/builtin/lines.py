@@ -5,8 +5,8 @@ Conventions: metres over the front of the face, at x >= 0.
 
 import numpy as np
 
+from .anthropometry import Measures
 from .curves import bell, smoothstep
-from .measures import Measures
 
 
 def brow_line(m: Measures, x: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import parts
+from . import components
+from .anthropometry import Measures
 from .curves import smoothstep
 from .face import skin
-from .measures import Measures
 from .sections import EYE_ROW, INNER_COL, MOUTH_COL, MOUTH_ROW, N_COLS, N_ROWS, OUTER_COL
 
 SKIN, LIDS, MOUTH, EYE, EAR, TEETH = range(6)
@@ -75,12 +75,12 @@ def half_points(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarr
     out[mesh.lower] = out[mesh.upper] = rows
     out[mesh.lower[EYE_ROW, INNER_COL + 1 : OUTER_COL]] = lower_lid[INNER_COL + 1 : OUTER_COL]
     lips = rows[MOUTH_ROW]
-    out[mesh.rims] = parts.lid_rims(m, out[mesh.rim_edge])
-    out[mesh.mouth] = parts.mouth_inside(lips[: MOUTH_COL + 1])
+    out[mesh.rims] = components.lid_rims(m, out[mesh.rim_edge])
+    out[mesh.mouth] = components.mouth_inside(lips[: MOUTH_COL + 1])
     out[mesh.mouth[0, -1]] = lips[MOUTH_COL]
-    out[mesh.teeth] = parts.teeth(lips[: mesh.teeth.shape[1]])
-    out[mesh.eye] = parts.eyeball(m)
-    out[mesh.ear] = parts.ear(m)
+    out[mesh.teeth] = components.teeth(lips[: mesh.teeth.shape[1]])
+    out[mesh.eye] = components.eyeball(m)
+    out[mesh.ear] = components.ear(m)
     y = out[:, 1]
     stretched = m.face_length * smoothstep(y, 0.018, -0.060) * smoothstep(y, -0.165, -0.105)
     out[:, 1] -= stretched * (mesh.kind != EYE) * (mesh.kind != EAR)
@@ -105,9 +105,9 @@ def head_mesh() -> Mesh:
     lower[EYE_ROW, INNER_COL + 1 : OUTER_COL] = take(SKIN, OUTER_COL - INNER_COL - 1)
     lower[MOUTH_ROW, :MOUTH_COL] = take(SKIN, MOUTH_COL)
     rim_edge = np.concatenate([upper[EYE_ROW, INNER_COL:OUTER_COL], lower[EYE_ROW, OUTER_COL:INNER_COL:-1]])
-    rims = take(LIDS, parts.LID_RINGS, len(rim_edge))
-    mouth = take(MOUTH, parts.MOUTH_RINGS, MOUTH_COL)
-    mouth = np.concatenate([mouth, np.broadcast_to(take(MOUTH, 1), (parts.MOUTH_RINGS, 1))], axis=1)
+    rims = take(LIDS, components.LID_RINGS, len(rim_edge))
+    mouth = take(MOUTH, components.MOUTH_RINGS, MOUTH_COL)
+    mouth = np.concatenate([mouth, np.broadcast_to(take(MOUTH, 1), (components.MOUTH_RINGS, 1))], axis=1)
 
     def sphere(kind: int, rings: int, sectors: int, closed: bool) -> np.ndarray:
         first = np.broadcast_to(take(kind, 1), (1, sectors))
@@ -115,8 +115,8 @@ def head_mesh() -> Mesh:
         last = [np.broadcast_to(take(kind, 1), (1, sectors))] if closed else []
         return np.concatenate([first, body, *last])
 
-    eye = sphere(EYE, len(parts.EYE_RINGS), parts.EYE_SECTORS, closed=True)
-    ear = sphere(EAR, parts.EAR_RINGS, parts.EAR_SECTORS, closed=False)
+    eye = sphere(EYE, len(components.EYE_RINGS), components.EYE_SECTORS, closed=True)
+    ear = sphere(EAR, components.EAR_RINGS, components.EAR_SECTORS, closed=False)
 
     teeth = take(TEETH, 4, MOUTH_COL - 1)
     lids = np.concatenate([rim_edge[None], rims])

@@ -7,9 +7,9 @@ into it by a smooth maximum. Each function takes z and gives it back with its fe
 
 import numpy as np
 
+from .anthropometry import Measures
 from .curves import bell, blob, dome, smooth_max, smoothstep
 from .lines import brow_line, lip_thickness
-from .measures import Measures
 from .sections import MOUTH_COL
 
 LID = 0.0013

@@ -5,9 +5,9 @@ Conventions: joints are root, neck, jaw, left eye, right eye; left is the person
 
 import numpy as np
 
+from .components import EYE_RINGS
 from .curves import bell, smoothstep
 from .mesh import EAR, EYE, MOUTH, SKIN, Mesh
-from .parts import EYE_RINGS
 from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW, N_ROWS, THROAT_ROW
 
 PARENTS = (-1, 0, 1, 1, 1)

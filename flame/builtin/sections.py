@@ -8,8 +8,8 @@ and to the back, so that sections below the mouth follow the border of the jaw.
 
 import numpy as np
 
+from .anthropometry import Measures
 from .curves import bell, smooth_curve, smoothstep
-from .measures import Measures
 
 # One line a section, from the crown down. Heights at the front, side and back; depth of the front, of the widest place
 # and of the back; half width; exponents of the front and the back quarter; grid rows down to the next section.

@@ -8,9 +8,9 @@ deviation.
 import numpy as np
 
 from . import uv
+from .anthropometry import Measures
 from .curves import bell, blob, smoothstep
 from .lines import brow_line, lid_lines, lip_thickness
-from .measures import Measures
 from .mesh import Mesh
 from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW
 

@@ -7,7 +7,7 @@ most of it. Eyeball, ear, lids' rims and the mouth's inside have islands below i
 
 import numpy as np
 
-from . import parts
+from . import components
 from .mesh import LIDS, Mesh
 from .sections import BROW_ROW, CHEEK_COL, JAW_ROW, N_COLS, N_ROWS, OUTER_COL, SIDE_COL
 
@@ -35,10 +35,10 @@ def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
         half[grid] = np.stack(np.broadcast_arrays(0.5 + 0.5 * u, v[:, None]), axis=-1)
         strip[grid] = True
     half[mesh.upper[0, 0], 0] = 0.75
-    turn = np.linspace(0, 2 * np.pi, parts.EYE_SECTORS, endpoint=False)
-    half[mesh.eye] = _disc(EYE_CENTRE, np.interp(parts.EYE_RINGS, *_EYE_REACH), turn)
-    turn = np.linspace(0, 2 * np.pi, parts.EAR_SECTORS, endpoint=False)
-    half[mesh.ear] = _disc(EAR_CENTRE, np.linspace(0, 1, parts.EAR_RINGS), turn)
+    turn = np.linspace(0, 2 * np.pi, components.EYE_SECTORS, endpoint=False)
+    half[mesh.eye] = _disc(EYE_CENTRE, np.interp(components.EYE_RINGS, *_EYE_REACH), turn)
+    turn = np.linspace(0, 2 * np.pi, components.EAR_SECTORS, endpoint=False)
+    half[mesh.ear] = _disc(EAR_CENTRE, np.linspace(0, 1, components.EAR_RINGS), turn)
     half[np.concatenate([rims[None], mesh.rims])] = _box(RIM_BOX, 1 + len(mesh.rims), len(rims))
     half[mesh.teeth] = _box(TEETH_BOX, *mesh.teeth.shape)
     half[mesh.mouth] = _box(MOUTH_BOX, *mesh.mouth.shape)

@@ -49,7 +49,7 @@ def process(comfyui, tmp_path_factory):
     import torch
 
     from capface.flame import HeadParams
-    from capface.flame.storage import heads_to_json
+    from capface.flame.io.heads_json import heads_to_json
 
     with ComfyProcess(comfyui, folder="capface") as process:
         head = HeadParams.neutral().replace(rotation=torch.tensor([[0.0, 0.5, 0.0]]))
@@ -565,7 +565,7 @@ def test_the_hosts_noise_is_told_by_what_it_says_and_where_it_comes_from():
 
 def test_the_photo_appears_after_a_run_and_the_batch_can_be_looked_through(session, process):
     from capface.flame import HeadParams
-    from capface.flame.storage import heads_to_json
+    from capface.flame.io.heads_json import heads_to_json
 
     Image.new("RGB", (320, 240), (20, 200, 40)).save(process.base / "input" / "green.png")
     three = HeadParams.neutral(3)

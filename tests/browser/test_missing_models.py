@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from capface.host.catalogue import CAPHUMAN, STOCK
+from capface.files.catalogue import CAPHUMAN, STOCK
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host
 

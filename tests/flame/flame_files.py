@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import torch
 
-from capface.flame.published import FLAME_2023_KEY, LANDMARKS, MODEL, TEMPLATE, TEXTURE
+from capface.flame.io.flame_files import FLAME_2023_KEY, LANDMARKS, MODEL, TEMPLATE, TEXTURE
 from capface.tests.flame.heads import forward_numbers
 
 SIDE = 512

@@ -9,11 +9,11 @@ import torch
 
 from capface.flame.builtin import EXPRESSION_NAMES, SHAPE_NAMES, TEXTURE_NAMES, builtin_head
 from capface.flame.builtin.mesh import head_mesh
-from capface.flame.camera import frame_to_ndc, project
-from capface.flame.landmarks import five_point_weights
-from capface.flame.params import HeadParams
-from capface.flame.rasterize import rasterize
-from capface.flame.render import render_head
+from capface.flame.model.camera import frame_to_ndc, project
+from capface.flame.model.landmarks import five_point_weights
+from capface.flame.model.params import HeadParams
+from capface.flame.render.maps import render_head
+from capface.flame.render.rasterizer import rasterize
 
 YAWS = (-90, -60, -30, 0, 30, 60, 90, 180)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from capface.errors import BadInput
-from capface.flame.camera import deca_camera, frame_to_ndc, frame_to_pixels, pixels_to_frame, project
+from capface.flame.model.camera import deca_camera, frame_to_ndc, frame_to_pixels, pixels_to_frame, project
 from capface.tests.flame.heads import forward_numbers, golden_heads, golden_model, render_numbers
 from capface.tests.synthetic import relative_error
 

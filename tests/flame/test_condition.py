@@ -3,9 +3,9 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame.builtin import builtin_head
-from capface.flame.condition import HeadCondition, HintImages
-from capface.flame.params import HeadParams
-from capface.flame.render import render_head
+from capface.flame.model.params import HeadParams
+from capface.flame.render.condition import HeadCondition, HintImages
+from capface.flame.render.maps import render_head
 
 
 @pytest.fixture(scope="module")

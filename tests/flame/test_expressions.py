@@ -6,7 +6,7 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams
 from capface.flame.builtin import builtin_head
-from capface.flame.expressions import LEFT_CHEEK, SLIDERS, express, eye_distance, slider_directions, slider_target
+from capface.flame.editing.expressions import LEFT_CHEEK, SLIDERS, express, eye_distance, slider_directions, slider_target
 from capface.tests.flame.heads import golden_model, random_heads
 
 

@@ -4,8 +4,8 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame import HeadModel, HeadParams
-from capface.flame.landmarks import contour_yaw, five_point_weights
-from capface.flame.rotation import axis_angle_to_matrix
+from capface.flame.model.landmarks import contour_yaw, five_point_weights
+from capface.flame.model.rotation import axis_angle_to_matrix
 from capface.tests.flame.heads import forward_numbers, golden_heads, golden_model, random_heads
 from capface.tests.synthetic import relative_error
 

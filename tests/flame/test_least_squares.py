@@ -1,6 +1,6 @@
 import torch
 
-from capface.flame.least_squares import minimise
+from capface.flame.fitting.least_squares import minimise
 
 
 def rosenbrock(states):

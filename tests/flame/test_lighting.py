@@ -6,21 +6,10 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
-from capface.flame.edit import turn_head
-from capface.flame.light import directional_light, frontal_light, shade
-from capface.flame.lighting import (
-    CUSTOM,
-    FROM_PHOTO,
-    KEEP,
-    LIGHTS,
-    NEUTRAL,
-    PRESETS,
-    Lamp,
-    Lighting,
-    light_from_photo,
-    relight,
-    rgb_of,
-)
+from capface.flame.editing.edits import turn_head
+from capface.flame.editing.lighting import CUSTOM, FROM_PHOTO, KEEP, LIGHTS, NEUTRAL, PRESETS, Lamp, Lighting, relight, rgb_of
+from capface.flame.fitting.light_estimation import light_from_photo
+from capface.flame.model.spherical_harmonics import directional_light, frontal_light, shade
 from capface.tests.flame.heads import random_heads
 
 DIRECTIONS = torch.nn.functional.normalize(torch.randn(3, 20000, generator=torch.Generator().manual_seed(1)), dim=0)

@@ -5,7 +5,7 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame import HeadParams
-from capface.flame.params import SIZES
+from capface.flame.model.params import SIZES
 from capface.tests.flame.heads import random_heads
 
 

@@ -6,10 +6,10 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams, fit_landmarks
 from capface.flame.builtin import builtin_head
-from capface.flame.camera import project
-from capface.flame.fit import landmark_error
-from capface.flame.landmarks import five_point_weights
-from capface.tests.flame.test_fit import degrees_between, errors, known_heads, seen_points, turned
+from capface.flame.fitting.landmark_fit import landmark_error
+from capface.flame.model.camera import project
+from capface.flame.model.landmarks import five_point_weights
+from capface.tests.flame.test_landmark_fit import degrees_between, errors, known_heads, seen_points, turned
 
 YAWS = (-60, 0, 45)
 

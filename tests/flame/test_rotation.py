@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capface.errors import BadInput
-from capface.flame.rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp, yaw_of
+from capface.flame.model.rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp, yaw_of
 
 
 def test_matrices_are_rotations():

@@ -5,8 +5,8 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame.builtin import builtin_head
-from capface.flame.condition import HeadCondition
-from capface.flame.params import HeadParams
+from capface.flame.model.params import HeadParams
+from capface.flame.render.condition import HeadCondition
 from capface.tests.host import worlds
 from capface.tests.host.test_control import Calls, area, walk
 from capface.tests.synthetic import noise, relative_error

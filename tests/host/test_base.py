@@ -14,7 +14,7 @@ PROMPTS = ["A photo of a woman, smiling; red hair & freckles, 1.5x!", "", "naïv
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    from capface.training.base import load_base
+    from capface.training.base_model import load_base
 
     return load_base(write_base(tmp_path_factory.mktemp("base") / "sd.safetensors"))
 
@@ -39,7 +39,7 @@ def test_text(in_host, base):
     from comfy.clip_model import CLIPTextModel
     from comfy.sd1_clip import SD1Tokenizer
 
-    from capface.training.base import tokenize
+    from capface.training.base_model import tokenize
 
     host_tokens = [[t for t, _ in SD1Tokenizer().tokenize_with_weights(prompt)["l"][0]] for prompt in PROMPTS]
     assert tokenize(PROMPTS).tolist() == host_tokens

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from capface.flame.builtin import builtin_head
-from capface.flame.condition import HeadCondition
-from capface.flame.params import HeadParams
+from capface.flame.model.params import HeadParams
+from capface.flame.render.condition import HeadCondition
 from capface.tests.host.test_control import Calls
 from capface.tests.host.worlds import apply
 from capface.tests.synthetic import noise, relative_error
@@ -23,8 +23,8 @@ def world(in_host, standins):
     """A base model, a CapFace that fits it, a VAE, a person and a head."""
     import comfy.sd
 
-    from capface.host.identity import Identity
-    from capface.host.model import load_model
+    from capface.host.capface_model import load_model
+    from capface.host.identity.identity import Identity
 
     path = str(next((standins / "checkpoints").iterdir()))
     model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(path, output_clip=False)
@@ -147,7 +147,7 @@ def test_base_models_of_other_types(world, dtype):
 
 
 def test_a_partly_loaded_base_and_capface(world):
-    from capface.host.model import load_model
+    from capface.host.capface_model import load_model
 
     whole = ksampler(world, *conds(world))
     capface = load_model(world.capface_path, "partly", torch.float32)

@@ -13,7 +13,7 @@ import torch
 from capface.errors import BadFile, BadInput, MissingFile, MissingPackage
 from capface.flame import HeadParams
 from capface.flame.builtin import builtin_head
-from capface.flame.params import SIZES
+from capface.flame.model.params import SIZES
 from capface.tests.flame.heads import random_heads
 
 
@@ -40,10 +40,10 @@ def run(node, **inputs):
 @pytest.fixture(scope="module")
 def nodes(in_host):
     """The node classes of this part of the pack, in a host."""
-    from capface.nodes import compose, keep, render
+    from capface.nodes import combine_heads, head_files, render_head
 
-    return {cls.__name__: cls for cls in (compose.TransferHead, compose.AnimateHead, keep.SaveHead, keep.LoadHead,
-                                          render.RenderHead)}  # fmt: skip
+    return {cls.__name__: cls for cls in (combine_heads.TransferHead, combine_heads.AnimateHead, head_files.SaveHead, head_files.LoadHead,
+                                          render_head.RenderHead)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def output_name(in_host, path):
 
 
 def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
-    from capface.host.files import choices
+    from capface.host.user_files import choices
 
     heads = random_heads(2)
     first = run(nodes["SaveHead"], head=heads, head_model=model)

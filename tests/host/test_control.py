@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from capface.errors import BadInput
-from capface.flame.camera import WHOLE
-from capface.flame.condition import HintImages
+from capface.flame.model.camera import WHOLE
+from capface.flame.render.condition import HintImages
 from capface.tests.host import worlds
 from capface.tests.synthetic import noise, relative_error
 
@@ -195,7 +195,7 @@ def test_a_dropped_identity_costs_no_cross_attention(denoiser, capface, someone,
 
 
 def evaluation(capface, someone, tau):
-    from capface.host.evaluation import Evaluation
+    from capface.host.control.evaluation import Evaluation
 
     condition, identity, _ = someone
     return Evaluation(capface, condition, identity, tau)
@@ -222,7 +222,7 @@ def test_a_window_of_frames_gets_its_own_heads(capface, someone):
     sigma = torch.full((4,), 2.0)
 
     def control(condition, rows, options):
-        from capface.host.control import CapFaceControl
+        from capface.host.control.control import CapFaceControl
 
         control = CapFaceControl(capface, condition, identity)
         control.model_sampling = worlds.small_sampling()
@@ -262,7 +262,7 @@ def test_controls_before_it_are_chained(denoiser, capface, someone):
 
 
 def test_copies_share_the_network_and_keep_their_settings(capface, someone):
-    from capface.host.control import CapFaceControl
+    from capface.host.control.control import CapFaceControl
 
     condition, identity, _ = someone
     one = CapFaceControl(capface, condition, identity, tau=300.0, strength=0.4, timestep_percent_range=(0.1, 0.6))
@@ -310,7 +310,7 @@ def test_a_run_after_an_interrupt_is_clean(denoiser, capface, someone, in_host):
 
 
 def test_the_memory_estimate_counts_itself_its_frames_and_what_comes_before(capface, someone):
-    from capface.host.control import CapFaceControl
+    from capface.host.control.control import CapFaceControl
 
     condition, identity, _ = someone
     one = CapFaceControl(capface, condition, identity)
@@ -367,7 +367,7 @@ class Base:
     ],
 )
 def test_another_family_is_refused_with_its_name(capface, someone, name, unet_config):
-    from capface.host.control import CapFaceControl
+    from capface.host.control.control import CapFaceControl
 
     condition, identity, _ = someone
     with pytest.raises(BadInput, match=rf"Stable Diffusion 1\.x.*{name}"):
@@ -375,7 +375,7 @@ def test_another_family_is_refused_with_its_name(capface, someone, name, unet_co
 
 
 def test_a_base_of_another_size_is_refused_instead_of_ignored(capface, someone):
-    from capface.host.control import CapFaceControl
+    from capface.host.control.control import CapFaceControl
 
     condition, identity, _ = someone
     unet = {"context_dim": 768, "model_channels": 320, "channel_mult": (1, 2, 4, 4), "num_res_blocks": [2, 2, 2, 2]}

@@ -11,8 +11,8 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame.builtin import builtin_head
-from capface.flame.params import HeadParams
-from capface.flame.render import render_head
+from capface.flame.model.params import HeadParams
+from capface.flame.render.maps import render_head
 
 SEG = namedtuple("SEG", "cropped_image cropped_mask confidence crop_region bbox label control_net_wrapper")
 
@@ -31,7 +31,7 @@ def seg(x0, y0, x1, y1):
 @pytest.fixture(scope="module")
 def crop(in_host):
     """The node with its defaults."""
-    from capface.nodes.crop import CropHead
+    from capface.nodes.crop_head import CropHead
 
     defaults = {entry.id: entry.default for entry in CropHead.GET_SCHEMA().inputs if hasattr(entry, "default")}
     return lambda heads=None, **given: CropHead.execute(heads or head(), **(defaults | given)).result
@@ -141,7 +141,7 @@ def test_frames_have_regions_of_their_own(crop):
 
 
 def test_a_head_that_was_kept_is_cropped_alike(crop):
-    from capface.flame.storage import heads_from_json, heads_to_json
+    from capface.flame.io.heads_json import heads_from_json, heads_to_json
 
     again = heads_from_json(heads_to_json(head()).encode(), "kept").params
     torch.testing.assert_close(crop(again, x=9, width=200)[0].camera, crop(x=9, width=200)[0].camera)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capface.models.denoiser import Denoiser, DenoiserConfig
+from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
 from capface.tests.synthetic import relative_error
 
 

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from capface.flame.builtin import builtin_head
-from capface.flame.condition import HeadCondition
-from capface.flame.crop import crop_head
-from capface.flame.params import HeadParams
-from capface.flame.people import Person, Setting, draw_people
-from capface.models.miniature import HELD_OUT, PICTURE, load_miniature
-from capface.training.miniature.judge import Facts
+from capface.flame.editing.cropping import crop_head
+from capface.flame.model.params import HeadParams
+from capface.flame.render.condition import HeadCondition
+from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
+from capface.miniature.people import Person, Setting, draw_people
+from capface.training.miniature.train_evaluator import Facts
 
 PEOPLE, STEPS, DENOISE, WHOLE, BOX = 4, 8, 0.85, 192, (84, 16, 88, 88)
 """How many, the whole picture's side, and the region of the face in it."""
@@ -33,7 +33,7 @@ PROMPT = ", ".join(SETTING.words())
 
 def sampled(nodes, loaded, condition, identity, latent, denoise):
     """One pass: Apply CapFace, KSampler, VAE Decode."""
-    from capface.nodes.apply import ApplyCapFace
+    from capface.nodes.apply_capface import ApplyCapFace
 
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
     settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -45,9 +45,9 @@ def sampled(nodes, loaded, condition, identity, latent, denoise):
 @pytest.fixture(scope="module")
 def passes(in_host):
     """Pictures `[N, H, W, 3]` before and after, and what was asked for."""
-    from capface.host.miniature import hand_over
-    from capface.nodes.crop import CropHead
-    from capface.nodes.identity import EncodeIdentity
+    from capface.host.miniature_models import hand_over
+    from capface.nodes.crop_head import CropHead
+    from capface.nodes.encode_identity import EncodeIdentity
 
     nodes, miniature = in_host.nodes, load_miniature()
     loaded, model = hand_over(miniature), builtin_head()
@@ -154,8 +154,8 @@ def impact(in_host):
 
 def test_the_impact_packs_detailer_redoes_the_face_where_it_is(in_host, impact, passes):
     """Its SEGS tell Crop Head where it crops."""
-    from capface.nodes.apply import ApplyCapFace
-    from capface.nodes.crop import CropHead
+    from capface.nodes.apply_capface import ApplyCapFace
+    from capface.nodes.crop_head import CropHead
 
     loaded, rows = passes["loaded"], [passes["first"][:1]]
     x, y, w, h = BOX

@@ -8,17 +8,17 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
-from capface.flame.edits import edit_head
-from capface.flame.expressions import SLIDERS
-from capface.flame.lighting import PRESETS
-from capface.flame.params import SIZES
+from capface.flame.editing.edits import edit_head
+from capface.flame.editing.expressions import SLIDERS
+from capface.flame.editing.lighting import PRESETS
+from capface.flame.model.params import SIZES
 from capface.tests.flame.heads import random_heads
 
 
 @pytest.fixture(scope="module")
 def node(in_host):
     """The node's class, as the host calls it."""
-    from capface.nodes.edit import EditHead
+    from capface.nodes.edit_head import EditHead
 
     return EditHead.PREPARE_CLASS_CLONE(None)
 

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from capface.errors import BadFile, BadInput, MissingFile, NoFaceFound
-from capface.models.crops import facenet_face, ffhq_crop, transform_points, warp
-from capface.models.detection import FaceDetection
-from capface.models.parsing import LABELS
+from capface.models.faces.crops import facenet_face, ffhq_crop, transform_points, warp
+from capface.models.faces.detection import FaceDetection
+from capface.models.faces.parsing import LABELS
 from capface.tests.synthetic import fill
 from capface.tools.standins import write_safetensors
 
@@ -24,7 +24,7 @@ FACENET = "20180402-114759-vggface2.pt"
 @pytest.fixture(scope="module", autouse=True)
 def host(in_host):
     """The host's modules, and the pack's folders in it."""
-    from capface.host.assets import register_folders
+    from capface.host.model_folders import register_folders
 
     register_folders()
 
@@ -47,7 +47,7 @@ def group():
 @pytest.fixture(scope="module")
 def reader():
     """Real detector, stand-in networks."""
-    from capface.nodes.load import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceReader
 
     return LoadFaceReader.execute("mtcnn", FACENET).result[0]
 
@@ -143,7 +143,7 @@ def test_a_face_at_the_border_is_padded_and_not_squashed(photo, reader, rows, co
 
 
 def test_a_small_face_is_read_and_its_size_told(photo, reader, caplog):
-    from capface.nodes.identity import EncodeIdentity
+    from capface.nodes.encode_identity import EncodeIdentity
 
     small = F.interpolate(photo[None], (224, 224), mode="bilinear", antialias=True)
     with caplog.at_level(logging.WARNING, "capface"):
@@ -211,7 +211,7 @@ def test_the_parsers_file_is_read(photo, reader):
 
 
 def test_without_the_parser_the_log_says_so_once(photo, caplog):
-    from capface.nodes.load import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceReader
 
     (reader,) = LoadFaceReader.execute("mtcnn", FACENET, parser="missing.pth").result
     clip = Clip()
@@ -234,7 +234,7 @@ def test_without_the_parser_the_log_says_so_once(photo, caplog):
 
 
 def test_photos_without_a_face_stop_are_left_out_or_passed_through(photo, reader):
-    from capface.nodes.identity import EncodeIdentity
+    from capface.nodes.encode_identity import EncodeIdentity
 
     images = torch.stack([torch.full_like(photo, 0.5), photo]).movedim(1, -1)
 
@@ -270,9 +270,9 @@ def test_other_choices_are_refused(photo, reader):
 def test_identity_and_head_are_of_the_same_face(group, reader):
     """In a group, the fitted head lies on the person whose photo alone gives the same identity."""
     from capface.flame.builtin import builtin_head
-    from capface.flame.render import landmark_pixels
-    from capface.nodes.head import FitHead
-    from capface.nodes.identity import EncodeIdentity
+    from capface.flame.render.maps import landmark_pixels
+    from capface.nodes.encode_identity import EncodeIdentity
+    from capface.nodes.fit_head import FitHead
 
     def encode(image, face, index):
         options = {"clip_vision": Clip(), "parse": "off"}
@@ -375,7 +375,7 @@ def open_clip_folder(in_host, tmp_path):
 @torch.no_grad()
 def test_the_readers_open_clip_file_stands_in_for_clip_vision(open_clip_folder, photo):
     from capface.host.encode import encode_identity
-    from capface.nodes.load import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceReader
 
     path = open_clip_file(open_clip_folder / "open_clip_model.safetensors")
     (reader,) = LoadFaceReader.execute("mtcnn", FACENET, open_clip=path.name).result
@@ -392,7 +392,7 @@ def test_the_readers_open_clip_file_stands_in_for_clip_vision(open_clip_folder, 
 
 
 def test_any_parser_in_the_folder_is_taken_where_none_is_named(in_host, monkeypatch):
-    from capface.nodes.load import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceReader
 
     monkeypatch.setattr(in_host.folder_paths, "get_filename_list", lambda folder: ["parsing_bisenet.pth"])
     (reader,) = LoadFaceReader.execute("mtcnn", FACENET).result
@@ -417,14 +417,14 @@ def test_without_any_clip_both_ways_are_named(photo, reader):
     ids=["ViT-B/32", "336 pixels", "12 layers", "incomplete"],
 )
 def test_other_open_clip_files_are_named(tmp_path, file, message):
-    from capface.host.image_tokens import load_open_clip
+    from capface.host.clip_vision import load_open_clip
 
     with pytest.raises(BadFile, match=message):
         load_open_clip(open_clip_file(tmp_path / "x.safetensors", **file))
 
 
 def test_what_is_no_open_clip_file_is_named(in_host, tmp_path):
-    from capface.host.image_tokens import load_open_clip
+    from capface.host.clip_vision import load_open_clip
 
     with zipfile.ZipFile(tmp_path / "ViT-L-14.pt", "w") as file:
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):

@@ -10,15 +10,15 @@ import torch
 from capface.errors import BadFile, BadInput, MissingFile, NoFaceFound
 from capface.flame import HeadParams, load_flame
 from capface.flame.builtin import builtin_head
-from capface.flame.camera import frame_to_pixels, project
-from capface.flame.landmarks import five_point_weights
-from capface.flame.render import landmark_pixels
-from capface.models.crops import deca_crop, deca_square, deca_transform
-from capface.models.deca import CODE_SIZE, DecaEncoder, split_code
-from capface.models.detection import FaceDetection
+from capface.flame.model.camera import frame_to_pixels, project
+from capface.flame.model.landmarks import five_point_weights
+from capface.flame.render.maps import landmark_pixels
+from capface.models.faces.crops import deca_crop, deca_square, deca_transform
+from capface.models.faces.deca import CODE_SIZE, DecaEncoder, split_code
+from capface.models.faces.detection import FaceDetection
 from capface.tests.flame.flame_files import write_flame
 from capface.tests.flame.heads import golden_model
-from capface.tests.flame.test_fit import degrees_between, turned
+from capface.tests.flame.test_landmark_fit import degrees_between, turned
 from capface.tests.synthetic import state_dict
 
 HEIGHT, WIDTH = 192, 160
@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 192, 160
 @pytest.fixture(scope="module", autouse=True)
 def host(in_host):
     """The host's modules, which the functions under test import, and the pack's folders."""
-    from capface.host.assets import register_folders
+    from capface.host.model_folders import register_folders
 
     register_folders()
 
@@ -350,7 +350,7 @@ def mtcnn():
 
 
 def run_node(image, reader, model=None, **settings):
-    from capface.nodes.head import FitHead
+    from capface.nodes.fit_head import FitHead
 
     settings = {"face": "largest", "face_index": 0, **settings}
     return FitHead.execute(image, reader, model or builtin_head(), **settings)

@@ -7,7 +7,7 @@ import torch
 
 from capface.errors import BadFile, BadInput, MissingFile
 from capface.flame import HeadParams, render_head
-from capface.flame.published import LANDMARKS, MODEL, TEMPLATE, TEXTURE
+from capface.flame.io.flame_files import LANDMARKS, MODEL, TEMPLATE, TEXTURE
 from capface.tests.flame import flame_files
 from capface.tests.flame.heads import forward_numbers, golden_heads
 
@@ -22,9 +22,9 @@ def written(tmp_path_factory):
 @pytest.fixture
 def folder(in_host, tmp_path, written):
     """A models/flame of the test's own with all of FLAME's files."""
-    from capface.host import assets
+    from capface.host import model_folders
 
-    assets.register_folders()
+    model_folders.register_folders()
     in_host.folder_paths.add_model_folder_path("flame", str(tmp_path), is_default=True)
     for name in (MODEL, LANDMARKS, TEMPLATE, TEXTURE):
         (tmp_path / name).symlink_to(written / name)
@@ -33,7 +33,7 @@ def folder(in_host, tmp_path, written):
 
 
 def load(name):
-    from capface.nodes.head_model import LoadHeadModel
+    from capface.nodes.load_head_model import LoadHeadModel
 
     return LoadHeadModel.execute(name).result[0]
 
@@ -44,7 +44,7 @@ def offered(node):
 
 
 def test_models_are_offered_and_not_the_files_beside_them(folder):
-    from capface.nodes.head_model import ConvertHeadModel, LoadHeadModel
+    from capface.nodes.load_head_model import ConvertHeadModel, LoadHeadModel
 
     assert offered(LoadHeadModel)[0] == "built-in"
     assert MODEL in offered(LoadHeadModel) and MODEL in offered(ConvertHeadModel)
@@ -52,10 +52,10 @@ def test_models_are_offered_and_not_the_files_beside_them(folder):
 
 
 def test_without_flame_its_file_is_offered_so_that_choosing_it_says_what_to_do(in_host):
-    from capface.host import assets
-    from capface.nodes.head_model import LoadHeadModel
+    from capface.host import model_folders
+    from capface.nodes.load_head_model import LoadHeadModel
 
-    assets.register_folders()
+    model_folders.register_folders()
     assert offered(LoadHeadModel) == ["built-in", MODEL]
     with pytest.raises(MissingFile) as error:
         load(MODEL)
@@ -100,7 +100,7 @@ def test_a_texture_without_the_template_is_an_error_with_the_templates_source(fo
 
 
 def test_a_replaced_file_beside_the_model_is_loaded_again(folder):
-    from capface.nodes.head_model import LoadHeadModel
+    from capface.nodes.load_head_model import LoadHeadModel
 
     before = LoadHeadModel.fingerprint_inputs(MODEL)
     assert LoadHeadModel.fingerprint_inputs(MODEL) == before
@@ -109,7 +109,7 @@ def test_a_replaced_file_beside_the_model_is_loaded_again(folder):
 
 
 def test_the_converted_file_stands_for_all_of_them(folder):
-    from capface.nodes.head_model import ConvertHeadModel
+    from capface.nodes.load_head_model import ConvertHeadModel
 
     before = load(MODEL)
     (path,) = ConvertHeadModel.execute(MODEL, "flame", False).result

@@ -6,13 +6,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
-from capface.flame.camera import WHOLE
+from capface.flame.model.camera import WHOLE
 from capface.tests.host.worlds import person, small_capface
 from capface.tests.synthetic import noise
 
 
 def identity(seed, batch=1, **fields):
-    from capface.host.identity import Identity
+    from capface.host.identity.identity import Identity
 
     global_ = torch.nn.functional.normalize(noise(seed, [batch, 512]), dim=1)
     return Identity(global_, noise(seed + 1, [batch, 257, 1024]), **fields)
@@ -27,7 +27,7 @@ def close(a, b):
 
 
 def test_other_embeddings_are_refused_in_words():
-    from capface.host.identity import Identity
+    from capface.host.identity.identity import Identity
 
     clip_l, facenet = torch.zeros(1, 257, 1024), torch.zeros(1, 512)
     for global_, local in (
@@ -45,7 +45,7 @@ def test_other_embeddings_are_refused_in_words():
 
 
 def test_photos_of_one_person_combine():
-    from capface.host.identity import combine
+    from capface.host.identity.identity import combine
 
     photos = identity(1, 3)
     scores, areas = [0.2, 0.6, 0.2], [10.0, 20.0, 90.0]
@@ -65,7 +65,7 @@ def test_photos_of_one_person_combine():
 
 
 def test_one_bad_photo_moves_the_median_less_than_the_mean():
-    from capface.host.identity import Identity, combine
+    from capface.host.identity.identity import Identity, combine
 
     good, bad = identity(1), identity(50)
     scatter = torch.nn.functional.normalize(good.global_ + 0.01 * noise(7, [5, 512]), dim=1)
@@ -75,7 +75,7 @@ def test_one_bad_photo_moves_the_median_less_than_the_mean():
 
 
 def test_photos_without_a_face_take_no_part():
-    from capface.host.identity import Identity, combine, nobody
+    from capface.host.identity.identity import Identity, combine, nobody
 
     one = identity(1)
     rows = Identity(*(torch.cat([getattr(one, n), getattr(nobody(1), n)]) for n in ("global_", "local", "strength")))
@@ -86,7 +86,7 @@ def test_photos_without_a_face_take_no_part():
 
 
 def test_people_blend_by_weights():
-    from capface.host.identity import blend
+    from capface.host.identity.identity import blend
 
     a, b = identity(1), identity(5)
     assert close(blend([a, b], [2.0, 0.0]), a)
@@ -100,7 +100,7 @@ def test_people_blend_by_weights():
 
 
 def test_what_does_not_blend_is_named():
-    from capface.host.identity import blend, take_parts
+    from capface.host.identity.identity import blend, take_parts
 
     a, b = identity(1), identity(5)
     for weights in ([1.0], [0.0, 0.0], [1.0, -1.0]):
@@ -113,8 +113,8 @@ def test_what_does_not_blend_is_named():
 
 
 def test_the_blend_node_takes_what_is_connected(in_host):
-    from capface.host.identity import blend
-    from capface.nodes.blend import BlendIdentities
+    from capface.host.identity.identity import blend
+    from capface.nodes.combine_identities import BlendIdentities
 
     a, b, c = identity(1), identity(5), identity(9)
     inputs = {"identity_1": a, "weight_1": 1.0, "identity_2": b, "weight_2": 2.0, "identity_4": c, "weight_4": 3.0}
@@ -126,7 +126,7 @@ def test_the_blend_node_takes_what_is_connected(in_host):
 
 
 def test_fewer_local_tokens_are_cls_and_evenly_spread_patches():
-    from capface.host.identity import GRID, token_order
+    from capface.host.identity.identity import GRID, token_order
 
     order = token_order()
     assert sorted(order) == list(range(257))
@@ -138,7 +138,7 @@ def test_fewer_local_tokens_are_cls_and_evenly_spread_patches():
 
 
 def test_taking_fewer_tokens_twice_is_taking_the_fewer_once():
-    from capface.host.identity import take_parts
+    from capface.host.identity.identity import take_parts
 
     person = identity(1)
     assert same(take_parts(take_parts(person, 1.0, 1.0, 64), 1.0, 1.0, 32), take_parts(person, 1.0, 1.0, 32))
@@ -153,7 +153,7 @@ def capface(in_host):
 
 
 def residuals(capface, who, batch=1):
-    from capface.host.evaluation import Evaluation
+    from capface.host.control.evaluation import Evaluation
 
     condition, _, _ = person(900)
     x, timesteps = noise(950, [1, 4, 8, 8]).expand(batch, -1, -1, -1), torch.full([batch], 500.0)
@@ -167,7 +167,7 @@ def difference(a, b):
 
 @torch.no_grad()
 def test_each_part_acts_and_can_be_taken_away(capface):
-    from capface.host.identity import take_parts
+    from capface.host.identity.identity import take_parts
 
     who = identity(1)
     both, context = residuals(capface, who)
@@ -190,7 +190,7 @@ def test_each_part_acts_and_can_be_taken_away(capface):
 
 @torch.no_grad()
 def test_nobody_is_no_identity(capface):
-    from capface.host.identity import Identity, nobody
+    from capface.host.identity.identity import Identity, nobody
 
     without, _ = residuals(capface, None)
     out, context = residuals(capface, nobody(1))
@@ -211,7 +211,7 @@ def test_nobody_is_no_identity(capface):
 @pytest.fixture
 def saved(in_host, tmp_path, monkeypatch):
     """Save an identity with the node into an output folder of its own, and return its path."""
-    from capface.nodes.keep_identity import SaveIdentity
+    from capface.nodes.identity_files import SaveIdentity
 
     monkeypatch.setattr(in_host.folder_paths, "output_directory", str(tmp_path))
 
@@ -224,8 +224,8 @@ def saved(in_host, tmp_path, monkeypatch):
 
 
 def test_a_saved_identity_comes_back_as_it_was(saved, tmp_path):
-    from capface.host.identity import take_parts
-    from capface.nodes.keep_identity import LoadIdentity
+    from capface.host.identity.identity import take_parts
+    from capface.nodes.identity_files import LoadIdentity
 
     who = take_parts(identity(1, 2, references=4), 0.5, 2.0, 32)
     path = saved(who)
@@ -252,7 +252,7 @@ def test_the_file_tells_what_it_is(saved):
 
 def test_files_of_the_first_version_are_read(golden):
     """A file as version 1 wrote it, of the tensors that every version needs; it must load for as long as there is CapFace."""
-    from capface.host.identity_file import load_identity
+    from capface.host.identity.identity_file import load_identity
 
     back = load_identity(golden / "version_1.identity.safetensors")
     assert torch.equal(back.global_, torch.nn.functional.normalize(noise(700, [1, 512]), dim=1))
@@ -262,7 +262,7 @@ def test_files_of_the_first_version_are_read(golden):
 
 
 def test_paths_stay_within_the_folders(in_host, saved):
-    from capface.nodes.keep_identity import LoadIdentity
+    from capface.nodes.identity_files import LoadIdentity
 
     for prefix in ("../ada", "/tmp/ada", "people/", ""):
         with pytest.raises(BadInput, match="within the output folder"):
@@ -300,7 +300,7 @@ def page(path):
     ],
 )
 def test_what_is_no_identity_is_named(in_host, tmp_path, write, message):
-    from capface.host.identity_file import load_identity
+    from capface.host.identity.identity_file import load_identity
 
     path = tmp_path / "x.identity.safetensors"
     write(path)
@@ -320,7 +320,7 @@ def test_what_is_no_identity_is_named(in_host, tmp_path, write, message):
     ],
 )
 def test_a_file_of_other_features_is_refused(saved, change, message):
-    from capface.host.identity_file import load_identity
+    from capface.host.identity.identity_file import load_identity
 
     path = saved(identity(1))
     with safe_open(path, "pt") as file:
@@ -332,7 +332,7 @@ def test_a_file_of_other_features_is_refused(saved, change, message):
 
 
 def test_half_an_identity_is_refused(saved):
-    from capface.host.identity_file import load_identity
+    from capface.host.identity.identity_file import load_identity
 
     path = saved(identity(1))
     with safe_open(path, "pt") as file:

@@ -6,8 +6,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
-from capface.models.checkpoint import load_capface
-from capface.tests.models.test_checkpoint import BESIDE, CONFIG, capface_state
+from capface.models.diffusion.capface_checkpoint import load_capface
+from capface.tests.files.test_checkpoint import BESIDE, CONFIG, capface_state
 
 NAME = "made by the test.ckpt"
 
@@ -15,9 +15,9 @@ NAME = "made by the test.ckpt"
 @pytest.fixture
 def folder(in_host, tmp_path):
     """A models/capface of the test's own, before the others, with an all-in-one checkpoint in it."""
-    from capface.host import assets
+    from capface.host import model_folders
 
-    assets.register_folders()
+    model_folders.register_folders()
     in_host.folder_paths.add_model_folder_path("capface", str(tmp_path), is_default=True)
     torch.save({"state_dict": BESIDE | capface_state()}, tmp_path / NAME)
     yield tmp_path
@@ -25,7 +25,7 @@ def folder(in_host, tmp_path):
 
 
 def test_load_capface_lists_and_loads_the_file(folder):
-    from capface.nodes.load import LoadCapFace
+    from capface.nodes.load_models import LoadCapFace
 
     options = LoadCapFace.INPUT_TYPES()["required"]["checkpoint"]
     assert NAME in (options[0] if isinstance(options[0], list) else options[1]["options"])
@@ -35,7 +35,7 @@ def test_load_capface_lists_and_loads_the_file(folder):
 
 
 def test_a_missing_file_is_named_with_folder_source_and_checksum(folder):
-    from capface.nodes.load import LoadCapFace
+    from capface.nodes.load_models import LoadCapFace
 
     with pytest.raises(MissingFile) as error:
         LoadCapFace.execute("caphuman-2.ckpt", "auto")
@@ -44,7 +44,7 @@ def test_a_missing_file_is_named_with_folder_source_and_checksum(folder):
 
 
 def test_a_replaced_file_is_loaded_again(folder):
-    from capface.nodes.load import LoadCapFace
+    from capface.nodes.load_models import LoadCapFace
 
     before = LoadCapFace.fingerprint_inputs(NAME, "auto")
     assert LoadCapFace.fingerprint_inputs(NAME, "auto") == before
@@ -53,7 +53,7 @@ def test_a_replaced_file_is_loaded_again(folder):
 
 
 def test_the_network_asks_for_nothing_when_a_lora_lies_in_its_folder(folder):
-    from capface.nodes.load import LoadCapFace
+    from capface.nodes.load_models import LoadCapFace
 
     save_file({"lora_unet.lora_up.weight": torch.ones(2, 2)}, folder / "lora.safetensors")
     with pytest.raises(BadFile, match="a LoRA"):
@@ -62,7 +62,7 @@ def test_the_network_asks_for_nothing_when_a_lora_lies_in_its_folder(folder):
 
 @pytest.mark.parametrize(("dtype", "stored"), [("as it is", torch.float32), ("float16", torch.float16)])
 def test_the_converted_file_holds_capface_alone_and_loads(folder, dtype, stored):
-    from capface.nodes.load import ConvertCapFace
+    from capface.nodes.load_models import ConvertCapFace
 
     (path,) = ConvertCapFace.execute(NAME, dtype, "converted", False).result
     assert path == str(folder / "converted.safetensors")
@@ -76,7 +76,7 @@ def test_the_converted_file_holds_capface_alone_and_loads(folder, dtype, stored)
 
 
 def test_converting_overwrites_nothing_and_leaves_no_part_of_a_file(folder):
-    from capface.nodes.load import ConvertCapFace
+    from capface.nodes.load_models import ConvertCapFace
 
     ConvertCapFace.execute(NAME, "as it is", "converted", False)
     with pytest.raises(BadInput, match="exists already"):
@@ -92,7 +92,7 @@ def test_converting_overwrites_nothing_and_leaves_no_part_of_a_file(folder):
 
 
 def test_auto_takes_the_parser_that_is_there_and_names_the_published_one_where_none_is(in_host, tmp_path, monkeypatch):
-    from capface.nodes.load import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceReader
 
     _, endings = in_host.folder_paths.folder_names_and_paths["face_parsing"]
     monkeypatch.setitem(in_host.folder_paths.folder_names_and_paths, "face_parsing", ([str(tmp_path)], endings))

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from capface.flame.builtin import builtin_head
-from capface.flame.camera import WHOLE, Window
-from capface.flame.condition import HeadCondition
-from capface.flame.params import HeadParams
+from capface.flame.model.camera import WHOLE, Window
+from capface.flame.model.params import HeadParams
+from capface.flame.render.condition import HeadCondition
 from capface.tests.host import worlds
 from capface.tests.synthetic import noise, relative_error
 
@@ -84,13 +84,13 @@ def part_of_whole(top, bottom, left, right, frames=1):
 
 
 def windows(image, frames=1, size=None):
-    from capface.host.coordinates import read_coordinates
+    from capface.host.control.coordinates import read_coordinates
 
     return read_coordinates(image, frames, size)
 
 
 def test_an_untouched_image_is_the_whole_frame(in_host):
-    from capface.host.coordinates import coordinate_image
+    from capface.host.control.coordinates import coordinate_image
 
     for frames, size in ((1, None), (1, (96, 128)), (3, (64, 64)), (30, None)):
         assert windows(coordinate_image(frames, size), frames, size) == [(WHOLE, i) for i in range(frames)]
@@ -102,7 +102,7 @@ def test_an_untouched_image_is_the_whole_frame(in_host):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_a_cut_of_an_image_is_its_window(in_host, mode, dtype):
     """USDU's way: cut in the image's own pixels, then resize."""
-    from capface.host.coordinates import coordinate_image
+    from capface.host.control.coordinates import coordinate_image
 
     cut = coordinate_image(1)[..., 480:1440, 240:960]
     image = F.interpolate(cut, (512, 384), mode=mode).to(dtype)
@@ -114,7 +114,7 @@ def test_a_cut_of_an_image_is_its_window(in_host, mode, dtype):
 
 
 def test_a_stretched_cut_is_known_by_the_frames_size(in_host):
-    from capface.host.coordinates import coordinate_image
+    from capface.host.control.coordinates import coordinate_image
 
     cut = F.interpolate(coordinate_image(1, (96, 64))[..., :64, :], (72, 64), mode="nearest-exact")
     ((window, _),) = windows(cut, 1, (96, 64))
@@ -124,7 +124,7 @@ def test_a_stretched_cut_is_known_by_the_frames_size(in_host):
 
 
 def test_rolled_and_padded_images_are_looked_up_pixel_by_pixel(in_host):
-    from capface.host.coordinates import coordinate_image, render_view
+    from capface.host.control.coordinates import coordinate_image, render_view
 
     whole = head().hint(96, 128)
     rolled = coordinate_image(1, (96, 128)).roll(60, -1)[..., 16:80, 0:64]
@@ -199,9 +199,7 @@ def test_tiles_cut_inside_an_evaluation(in_host, denoiser, capface, conds, hints
         image = comfy.utils.common_upscale(control.cond_hint_original, 8 * W, 8 * H, control.upscale_algorithm, "center")
         image = image.repeat(len(x) // len(image), 1, 1, 1)
         tiles = torch.cat([x[..., top : top + 8, left : left + 8] for top, left in boxes])
-        control.cond_hint = torch.cat(
-            [image[..., 8 * top : 8 * top + 64, 8 * left : 8 * left + 64] for top, left in boxes]
-        )
+        control.cond_hint = torch.cat([image[..., 8 * top : 8 * top + 64, 8 * left : 8 * left + 64] for top, left in boxes])
         got = ask(tiles, sigma.repeat(3), c, len(arguments["cond_or_uncond"]), c["transformer_options"])
         seen.append(list(got["output"]))
         c = {**c, "control": None}
@@ -273,7 +271,7 @@ def test_the_users_mask_is_cut_with_the_area(in_host, denoiser, capface, conds):
     positive, _ = conds(mask=mask, mask_edge="soft")
     control = positive[0][1]["control"]
     control.model_sampling = worlds.small_sampling()
-    from capface.host.sampling_context import KEY, SamplingContext
+    from capface.host.control.sampling_context import KEY, SamplingContext
 
     context_ = SamplingContext(latent=(H, W), areas={"a": (8, 8, 2, 8)})
     out = control.get_control(noise(1, [1, 4, 8, 8]), torch.tensor([2.0]), {}, 1, {KEY: context_, "uuids": ["a"]})
@@ -283,7 +281,7 @@ def test_the_users_mask_is_cut_with_the_area(in_host, denoiser, capface, conds):
 
 def test_an_area_of_a_tile(in_host, conds, hints):
     """Both at once: the tile is a part of the frame, the area a part of the tile."""
-    from capface.host.sampling_context import KEY, SamplingContext
+    from capface.host.control.sampling_context import KEY, SamplingContext
 
     positive, _ = conds()
     control = positive[0][1]["control"]
@@ -306,7 +304,7 @@ def test_one_frame_made_again_keeps_its_head(in_host, denoiser, conds, hints):
 
 
 def test_frames_are_known_by_their_noise_alone(in_host):
-    from capface.host.sampling_context import frames_of_noise
+    from capface.host.control.sampling_context import frames_of_noise
 
     state = torch.get_rng_state()
     import comfy.sample
@@ -353,7 +351,7 @@ def test_sliding_windows_give_each_frame_its_head(in_host, denoiser, conds, sche
 
 
 def test_a_frame_in_front_of_a_window_and_frames_that_all_keep(in_host):
-    from capface.host.sampling_context import SamplingContext
+    from capface.host.control.sampling_context import SamplingContext
 
     window = SimpleNamespace(index_list=[4, 5, 6])
     assert SamplingContext().window_frames({"context_window": window}, 3) == [4, 5, 6]
@@ -389,7 +387,7 @@ def test_the_wrappers_keep_conditionings_together(in_host, denoiser, capface, co
 
 
 def test_another_packs_wrappers_are_not_kept_for_the_next_run(in_host, denoiser, conds):
-    from capface.host.sampling_context import sampling_hooks
+    from capface.host.control.sampling_context import sampling_hooks
 
     before = str(sampling_hooks().hooks[0].transformers_dict)
     model = denoiser.clone()
@@ -448,8 +446,8 @@ def test_layers_that_have_no_weights_before_they_are_loaded(in_host, standins, m
         network = worlds.small_capface().tokens
         assert network.img_linear.weight.shape == (768, 1024)
         return
-    from capface.models.facenet import load_facenet
-    from capface.models.parsing import load_parser
+    from capface.models.faces.facenet import load_facenet
+    from capface.models.faces.parsing import load_parser
 
     loaders = {"facenet": load_facenet, "parser": load_parser}
     folder = {"facenet": "facenet", "parser": "face_parsing"}[load]

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from capface.flame.builtin import builtin_head
-from capface.flame.render import landmark_pixels
-from capface.flame.storage import heads_from_json
-from capface.models.crops import transform_points
-from capface.models.portrait import align
-from capface.training.photos import find_photos
-from capface.training.reader import Networks, Reader, load_photo
+from capface.flame.io.heads_json import heads_from_json
+from capface.flame.render.maps import landmark_pixels
+from capface.models.faces.crops import transform_points
+from capface.photos.portrait import align
+from capface.training.photo_files import find_photos
 from capface.training.rules import Rules
+from capface.training.samples import Networks, Reader, load_photo
 
 pytest.importorskip("facenet_pytorch", reason="MTCNN, which finds the faces, comes with facenet-pytorch")
 pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
@@ -41,8 +41,8 @@ def sample(photo, standins):
 
 @pytest.fixture(scope="module")
 def reader(in_host):
-    from capface.host.assets import register_folders
-    from capface.nodes.load import LoadFaceReader
+    from capface.host.model_folders import register_folders
+    from capface.nodes.load_models import LoadFaceReader
 
     register_folders()
     return LoadFaceReader.execute("mtcnn", FILES["facenet"].split("/")[1], parser=FILES["parser"].split("/")[1]).result[0]
@@ -53,7 +53,7 @@ def test_features_are_those_of_encode_identity(photo, sample, standins, reader):
     """FaceNet's, and those of a CLIP of ViT-L/14's size, of the face on white."""
     import comfy.clip_vision
 
-    from capface.nodes.identity import EncodeIdentity
+    from capface.nodes.encode_identity import EncodeIdentity
 
     clip_vision = comfy.clip_vision.load(str(standins / FILES["clip"]))
     image = load_photo(photo).movedim(0, -1)[None]
@@ -65,7 +65,7 @@ def test_features_are_those_of_encode_identity(photo, sample, standins, reader):
 
 
 def test_the_head_is_fit_heads_in_the_portraits_frame(photo, sample, reader):
-    from capface.nodes.head import FitHead
+    from capface.nodes.fit_head import FitHead
 
     image, model = load_photo(photo), builtin_head()
     inputs = {"image": image.movedim(0, -1)[None], "reader": reader, "head_model": model, "face": "largest", "face_index": 0}

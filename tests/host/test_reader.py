@@ -25,8 +25,8 @@ def group():
 
 @pytest.fixture(scope="module")
 def reader(in_host):
-    from capface.host.assets import register_folders
-    from capface.nodes.load import LoadFaceReader
+    from capface.host.model_folders import register_folders
+    from capface.nodes.load_models import LoadFaceReader
 
     register_folders()
     return LoadFaceReader.execute("auto", "20180402-114759-vggface2.pt").result[0]
@@ -113,9 +113,9 @@ def test_rgba_and_grey_images_are_read(photo, reader):
 def test_the_head_lies_over_the_photographed_one(photo, reader):
     """The fitted head's own landmarks lie on the detector's, and its face covers the detector's box."""
     from capface.flame.builtin import builtin_head
-    from capface.flame.camera import frame_to_pixels
-    from capface.flame.fit import fit_landmarks
-    from capface.flame.render import render_head
+    from capface.flame.fitting.landmark_fit import fit_landmarks
+    from capface.flame.model.camera import frame_to_pixels
+    from capface.flame.render.maps import render_head
     from capface.host.images import from_image
     from capface.host.reader import frame_points
 
@@ -133,7 +133,7 @@ def test_the_head_lies_over_the_photographed_one(photo, reader):
 
 
 def test_another_clip_is_refused_in_words(photo, in_host):
-    from capface.host.image_tokens import clip_tokens
+    from capface.host.clip_vision import clip_tokens
 
     class ClipB32:
         def encode_image(self, image):
@@ -144,7 +144,7 @@ def test_another_clip_is_refused_in_words(photo, in_host):
 
 
 def test_a_missing_facenet_is_asked_for_only_when_it_is_needed(photo, clip_vision, in_host):
-    from capface.nodes.load import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceReader
 
     (reader,) = LoadFaceReader.execute("mtcnn", "missing.pt").result
     with pytest.raises(MissingFile, match=r"missing\.pt is not in .*facenet.*timesler"):

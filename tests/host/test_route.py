@@ -19,8 +19,8 @@ from PIL import Image
 
 from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
-from capface.flame.edits import edit_head
-from capface.flame.expressions import SLIDERS
+from capface.flame.editing.edits import edit_head
+from capface.flame.editing.expressions import SLIDERS
 from capface.tools.comfy import ComfyProcess
 
 PATH = "api/capface/edit"
@@ -182,7 +182,7 @@ def test_files_that_are_not_there_leave_the_neutral_head(ask):
 
 
 def test_a_saved_head_is_shown_before_any_run(process, ask):
-    from capface.flame.storage import heads_to_json
+    from capface.flame.io.heads_json import heads_to_json
 
     head = HeadParams.neutral().replace(rotation=torch.tensor([[0.0, 0.6, 0.0]]))
     (process.base / "input" / "turned.json").write_text(heads_to_json(head), encoding="utf-8")
@@ -221,7 +221,7 @@ def test_whoever_goes_away_leaves_nothing_in_the_log(process, sent, reset):
 
 
 def test_the_rate_recovers(in_host):
-    from capface.host.route import Rate
+    from capface.host.editor.route import Rate
 
     now = [0.0]
     rate = Rate(10, 5, lambda: now[0])
@@ -233,7 +233,7 @@ def test_the_rate_recovers(in_host):
 
 
 def test_the_newest_of_each_view_is_drawn(in_host):
-    from capface.host.route import Painter
+    from capface.host.editor.route import Painter
 
     drawn = []
 
@@ -259,8 +259,8 @@ def test_the_route_is_added_once_and_only_to_a_server(in_host, monkeypatch):
 
     from aiohttp import web
 
-    from capface.host import route
-    from capface.nodes.edit import EditHead
+    from capface.host.editor import route
+    from capface.nodes.edit_head import EditHead
 
     widgets = EditHead.define_schema().inputs
     instance = SimpleNamespace(routes=web.RouteTableDef())
@@ -274,7 +274,7 @@ def test_the_route_is_added_once_and_only_to_a_server(in_host, monkeypatch):
 
 
 def test_the_shelf_keeps_one_place_a_slot_and_few_slots(in_host):
-    from capface.host.preview import Given, Shelf
+    from capface.host.editor.preview import Given, Shelf
 
     shelf = Shelf(most=3)
     head = Given.each(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
@@ -287,7 +287,7 @@ def test_the_shelf_keeps_one_place_a_slot_and_few_slots(in_host):
 
 
 def test_of_a_long_batch_only_so_much_is_kept(in_host):
-    from capface.host.preview import MOST_HEADS, MOST_PHOTOS, Given
+    from capface.host.editor.preview import MOST_HEADS, MOST_PHOTOS, Given
 
     model, photos = builtin_head(), torch.rand(MOST_PHOTOS + 2, 3, 32, 24)
     given = Given.each(model, HeadParams.neutral(MOST_HEADS + 1), photos)
@@ -298,8 +298,8 @@ def test_of_a_long_batch_only_so_much_is_kept(in_host):
 
 
 def test_a_photo_and_its_light_are_those_of_a_run(in_host):
-    from capface.host.preview import SIDES, Given, picture, to_file
-    from capface.nodes.edit import EditHead
+    from capface.host.editor.preview import SIDES, Given, picture, to_file
+    from capface.nodes.edit_head import EditHead
 
     model, head = builtin_head(), HeadParams.neutral()
     lit = edit_head(model, head, light="Rembrandt")
@@ -329,7 +329,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
 
 
 def test_the_painter_draws_on_one_core_and_leaves_the_others_their_number(in_host):
-    from capface.host.route import Painter
+    from capface.host.editor.route import Painter
 
     def number_in_a_new_thread():
         with ThreadPoolExecutor(1) as pool:
@@ -352,7 +352,7 @@ def test_raw_pixels_are_those_of_the_file(ask):
 
 
 def test_the_heads_of_a_file_can_be_looked_at_one_by_one(process, ask):
-    from capface.flame.storage import heads_to_json
+    from capface.flame.io.heads_json import heads_to_json
 
     turned = HeadParams.neutral(3).replace(rotation=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.6, 0.0], [0.6, 0.0, 0.0]]))
     (process.base / "input" / "three.json").write_text(heads_to_json(turned), encoding="utf-8")

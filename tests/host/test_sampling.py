@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from capface.models.checkpoint import load_capface
-from capface.models.denoiser import Denoiser, DenoiserConfig
+from capface.models.diffusion.capface_checkpoint import load_capface
+from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
 from capface.tests.host import worlds
 from capface.tests.synthetic import fill, noise, relative_error, state_dict
 from capface.training.sampling import capface_steering, ddim, ddim_timesteps, noise_prediction

@@ -2,7 +2,7 @@
 
 import torch
 
-from capface.flame.condition import HintImages
+from capface.flame.render.condition import HintImages
 from capface.tests.synthetic import fill, noise, state_dict
 
 
@@ -16,7 +16,7 @@ def small_denoiser():
 
 def small_capface(dtype=torch.float32):
     """The golden cases' CapFace as the pack's CAPFACE."""
-    from capface.host.model import load_model
+    from capface.host.capface_model import load_model
 
     state = {f"control_model.{k}": v for k, v in state_dict("capface_small.shapes.json", "control_model.").items()}
     for key, shape in {"img_linear": (768, 1024), "id_linear": (768, 512)}.items():
@@ -34,7 +34,7 @@ def stock_control(hint, strength=0.5):
 
 def person(seed, batch=1, h=8, w=8):
     """A golden person: head condition, identity and text of a seed."""
-    from capface.host.identity import Identity
+    from capface.host.identity.identity import Identity
 
     hint = noise(seed + 1, [batch, 9, 8 * h, 8 * w]).clamp(-1, 1)
     identity = Identity(noise(seed + 2, [batch, 1, 512])[:, 0], noise(seed + 3, [batch, 257, 1024]))
@@ -43,7 +43,7 @@ def person(seed, batch=1, h=8, w=8):
 
 def apply(text, capface, condition, identity, *, previous=None, **settings):
     """The node Apply CapFace on positive and negative conditioning."""
-    from capface.nodes.apply import ApplyCapFace
+    from capface.nodes.apply_capface import ApplyCapFace
 
     settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0} | settings
     positive, negative = previous or ([[text, {}]], [[text, {}]])

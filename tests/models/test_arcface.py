@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from capface.errors import BadFile, MissingFile, MissingPackage
-from capface.models.arcface import ArcFace
+from capface.models.faces.arcface import ArcFace
 from capface.tests.models.test_detection import onnx_file, write_landmarks, write_scrfd
 
 POINTS = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])

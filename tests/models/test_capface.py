@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 
 from capface.errors import BadFile, BadInput
-from capface.models.capface import CapFace, CapFaceConfig, IdentityTokens
+from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
 from capface.tests.synthetic import FOLDER, fill, noise, relative_error, state_dict
 
 SMALL = CapFaceConfig(channel_mult=(1, 2), num_res_blocks=1, attention_downsamplings=(1, 2))

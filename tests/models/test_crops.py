@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from capface.errors import BadInput
-from capface.models.crops import (
+from capface.models.faces.crops import (
     deca_crop,
     deca_square,
     deca_square_from_box,

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput
-from capface.models.deca import CODE_SIZE, DecaEncoder, load_deca, split_code
+from capface.models.faces.deca import CODE_SIZE, DecaEncoder, load_deca, split_code
 from capface.tests.synthetic import noise, relative_error, state_dict
 
 

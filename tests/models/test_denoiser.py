@@ -7,9 +7,9 @@ import torch
 from safetensors import safe_open
 
 from capface.errors import BadFile
-from capface.models.capface import CapFace, CapFaceConfig, IdentityTokens
-from capface.models.checkpoint import load_capface
-from capface.models.denoiser import Denoiser, DenoiserConfig
+from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
+from capface.models.diffusion.capface_checkpoint import load_capface
+from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
 from capface.tests.synthetic import FOLDER, fill, noise, relative_error, state_dict
 
 SMALL = {"channel_mult": (1, 2), "num_res_blocks": 1, "attention_downsamplings": (1, 2)}

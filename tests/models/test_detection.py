@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from capface.errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFound
-from capface.models.detection import (
+from capface.models.faces.detection import (
     FaceDetection,
     InsightFaceDetector,
     MtcnnDetector,

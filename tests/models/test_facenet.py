@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
-from capface.models.facenet import FaceNet, load_facenet
+from capface.models.faces.facenet import FaceNet, load_facenet
 from capface.tests.synthetic import noise, relative_error, state_dict
 
 CLASSIFIER = {"logits.weight": torch.zeros(8631, 512), "logits.bias": torch.zeros(8631)}

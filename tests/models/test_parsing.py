@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from capface.errors import BadFile, BadInput
-from capface.models.parsing import LABELS, FaceParser, keep_face, load_parser
+from capface.models.faces.parsing import LABELS, FaceParser, keep_face, load_parser
 from capface.tests.synthetic import noise, relative_error, state_dict
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import torch
 
 from capface.flame.builtin import builtin_head
-from capface.flame.condition import HeadCondition
-from capface.flame.params import HeadParams
+from capface.flame.model.params import HeadParams
+from capface.flame.render.condition import HeadCondition
 from capface.tests.neighbours.spies import Frame, Spy
 from capface.tests.synthetic import noise
 from capface.tools.comfy import import_host
@@ -49,8 +49,8 @@ class Bench:
         import comfy.sd
         import comfy.utils
 
-        from capface.host.identity import Identity
-        from capface.host.model import load_model
+        from capface.host.capface_model import load_model
+        from capface.host.identity.identity import Identity
 
         comfy.utils.PROGRESS_BAR_ENABLED = False
         self.nodes, self.standins = nodes, standins
@@ -76,7 +76,7 @@ class Bench:
 
     def with_capface(self, conds, head):
         """Add CapFace through its node."""
-        from capface.nodes.apply import ApplyCapFace
+        from capface.nodes.apply_capface import ApplyCapFace
 
         settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
         return ApplyCapFace.execute(*conds, self.capface, head, identity=self.identity, **settings).result

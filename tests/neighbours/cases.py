@@ -332,8 +332,8 @@ def crop_of_stitcher(made):
 
 def redone(bench, *, make, run, region):
     """A part of the picture is redone with the head that Crop Head gives for it."""
-    from capface.flame.condition import HeadCondition
-    from capface.nodes.crop import CropHead
+    from capface.flame.render.condition import HeadCondition
+    from capface.nodes.crop_head import CropHead
     from capface.tests.neighbours.bench import attempt, lopsided
     from capface.tests.neighbours.spies import Frame, Spy
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from capface.models.checkpoint import load_capface
-from capface.models.facenet import load_facenet
+from capface.models.diffusion.capface_checkpoint import load_capface
+from capface.models.faces.facenet import load_facenet
 from capface.tools import weights
 from capface.tools.standins import LIST, SMALL, STAND_INS, make_standins, shaded_balls, write_safetensors
 

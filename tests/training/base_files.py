@@ -2,7 +2,7 @@
 
 from safetensors.torch import save_file
 
-from capface.models.denoiser import Denoiser, DenoiserConfig
+from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
 from capface.tests.synthetic import fill
 from capface.tools.standins import transformer_shapes
 

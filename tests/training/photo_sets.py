@@ -10,13 +10,13 @@ from insightface.data import get_image
 from PIL import Image
 from safetensors.torch import save_file
 
-from capface.models.detection import MtcnnDetector
+from capface.models.faces.detection import MtcnnDetector
 from capface.tests.synthetic import fill
 from capface.tools.standins import write_facenet, write_parser
 from capface.training.plan import Settings
 from capface.training.prepare import prepare
-from capface.training.reader import Networks
 from capface.training.rules import Rules
+from capface.training.samples import Networks
 
 RULES = Rules(min_side=100, min_face=0.0, max_outside=0.2)
 """For these small photos, and a parser that finds anything anywhere."""

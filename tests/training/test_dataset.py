@@ -18,8 +18,8 @@ pytest.importorskip("insightface", reason="insightface brings the picture of six
 pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
 
 from capface.flame.builtin import builtin_head
-from capface.flame.render import render_head
-from capface.flame.storage import heads_from_json
+from capface.flame.io.heads_json import heads_from_json
+from capface.flame.render.maps import render_head
 from capface.tests.training import photo_sets
 from capface.training.dataset import Position, Positions, TrainingSet
 from capface.training.shards import read_json, write_json

@@ -9,18 +9,18 @@ import torch
 
 from capface.errors import BadFile
 from capface.flame.builtin import builtin_head
-from capface.flame.edit import angles_of
-from capface.flame.params import HeadParams
-from capface.flame.people import draw_people
-from capface.flame.render import render_head
-from capface.models.miniature import HELD_OUT, PICTURE, load_miniature
-from capface.training.miniature import capface, make, tables
-from capface.training.miniature.capface import hints_of, inexact_hints
-from capface.training.miniature.denoiser import prompt_of, vocabulary
-from capface.training.miniature.judge import Facts
-from capface.training.miniature.portraits import Recipe, head_hint, make_portraits, posed_tokens
+from capface.flame.editing.edits import angles_of
+from capface.flame.model.params import HeadParams
+from capface.flame.render.maps import render_head
+from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
+from capface.miniature.people import draw_people
+from capface.training.miniature import make, tables
+from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
 from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
 from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
+from capface.training.miniature.train_capface import hints_of, inexact_hints
+from capface.training.miniature.train_denoiser import prompt_of, vocabulary
+from capface.training.miniature.train_evaluator import Facts
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_head_maps_of_a_set_are_those_that_a_node_renders(tmp_path):
 def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        capface, "render_head", lambda model, heads, *size: drawn.append(heads) or render_head(model, heads[:1], *size)
+        train_capface, "render_head", lambda model, heads, *size: drawn.append(heads) or render_head(model, heads[:1], *size)
     )
     heads = HeadParams.neutral(400)
     for seed in (1, 1, 2):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from capface.errors import BadInput
-from capface.models.checkpoint import load_capface
+from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.tests.synthetic import relative_error
 from capface.tests.training.worlds import CONFIG, Samples, objective
 from capface.training.export import write_capface

@@ -23,29 +23,29 @@ pytest.importorskip("insightface", reason="insightface brings the picture of six
 pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
 
 from capface.flame.builtin import builtin_head
-from capface.flame.deca import deca_heads
-from capface.flame.landmarks import five_point_weights
-from capface.flame.light import directional_light, frontal_light
-from capface.flame.params import HeadParams
-from capface.flame.render import landmark_pixels, render_head
-from capface.flame.storage import heads_from_json
-from capface.models.clip_tokens import load_clip_tokens
-from capface.models.crops import facenet_face
-from capface.models.deca import CODE_SIZE, load_deca, split_code
-from capface.models.detection import FaceDetection
-from capface.models.facenet import load_facenet
-from capface.models.parsing import keep_face, load_parser
-from capface.models.portrait import align, deca_face
+from capface.flame.fitting.deca_codes import deca_heads
+from capface.flame.io.heads_json import heads_from_json
+from capface.flame.model.landmarks import five_point_weights
+from capface.flame.model.params import HeadParams
+from capface.flame.model.spherical_harmonics import directional_light, frontal_light
+from capface.flame.render.maps import landmark_pixels, render_head
+from capface.models.clip.image_tokens import load_clip_tokens
+from capface.models.faces.crops import facenet_face
+from capface.models.faces.deca import CODE_SIZE, load_deca, split_code
+from capface.models.faces.detection import FaceDetection
+from capface.models.faces.facenet import load_facenet
+from capface.models.faces.parsing import keep_face, load_parser
+from capface.photos.portrait import align, deca_face
 from capface.tests.conftest import ROOT
 from capface.tests.synthetic import state_dict
 from capface.tests.training import photo_sets
 from capface.tests.training.photo_sets import RULES, TOKENS, WIDTH, astronaut, group, save
 from capface.training.dataset import TrainingSet
-from capface.training.photos import find_photos
+from capface.training.photo_files import find_photos
 from capface.training.prepare import main, prepare
-from capface.training.reader import Reader, array_bytes, load_photo
 from capface.training.report import as_table, make_report
 from capface.training.rules import REASONS, Rejected, Rules, outside_share, turned_away
+from capface.training.samples import Reader, array_bytes, load_photo
 from capface.training.shards import Sample, digest, read_index, read_json, read_member, write_shard
 
 
@@ -463,7 +463,7 @@ def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, t
     photo = find_photos(folder)[0]
     heads, stages = {}, {}
     for model in (face, replace(face, table=None, full_landmarks=None)):
-        monkeypatch.setattr("capface.training.reader.load_head", lambda path, model=model: model)
+        monkeypatch.setattr("capface.training.samples.load_head", lambda path, model=model: model)
         reader = Reader(folder, replace(networks, deca=str(tmp_path / "deca_model.tar"), parser=None), rules, "x")
         batch = reader.read([(0, photo)])
         about = json.loads(batch.samples[0].members["json"])

@@ -11,10 +11,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from capface.flame.builtin import builtin_head
-from capface.flame.params import HeadParams
-from capface.flame.render import render_head
-from capface.flame.storage import heads_to_json
-from capface.models.checkpoint import load_capface
+from capface.flame.io.heads_json import heads_to_json
+from capface.flame.model.params import HeadParams
+from capface.flame.render.maps import render_head
+from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.tests.training.base_files import write_base
 from capface.training.dataset import TrainingSet
 from capface.training.feed import PhotoData
@@ -121,7 +121,7 @@ def test_a_missing_base_is_said(files, tmp_path, capsys):
 
 
 def test_batches_continue_where_they_were_left_and_are_shared_out(files):
-    from capface.training.base import load_base
+    from capface.training.base_model import load_base
 
     base = load_base(files / "sd.safetensors")
     data = PhotoData(TrainingSet(files / "set", size=64), base, batch=2, seed=5)

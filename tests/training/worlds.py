@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from capface.models.denoiser import Denoiser, DenoiserConfig
+from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
 from capface.training.batch import TrainingBatch
 from capface.training.objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from capface.training.schedule import NoiseSchedule

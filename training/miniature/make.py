@@ -1,6 +1,6 @@
 """Trains the miniature from nothing: `python tasks.py miniature --processes 2`.
 
-Draws the pictures, trains every stage and writes models/miniature.safetensors. What is done is kept in the folder, and the same
+Draws the pictures, trains every stage and writes miniature/miniature.safetensors. What is done is kept in the folder, and the same
 command goes on from there. Seeds are fixed: the same command on the same machine gives the same file.
 """
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from ...models.miniature import HELD_OUT, PATH, Miniature, load_miniature
+from ...miniature.networks import HELD_OUT, PATH, Miniature, load_miniature
 from ..state import write_whole
-from .autoencoder import train_autoencoder
-from .capface import People, train_capface
-from .denoiser import Prompts, latents_of, train_denoiser
-from .judge import train_judge
-from .recognizer import Sights, train_recognizer
 from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_pose_told, print_tables
+from .train_autoencoder import train_autoencoder
+from .train_capface import People, train_capface
+from .train_denoiser import Prompts, latents_of, train_denoiser
+from .train_evaluator import train_judge
+from .train_recognizer import Sights, train_recognizer
 
 STEPS = {
     "autoencoder": 5000, "recognizer": 3500, "judge": 4000,
@@ -57,7 +57,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("miniature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("output/miniature"), help="where states lie (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=PATH, help="the file to write (default: models/miniature.safetensors)")
+    parser.add_argument("--out", type=Path, default=PATH, help="the file to write (default: miniature/miniature.safetensors)")
     parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
     parser.add_argument("--views", type=int, default=VIEWS, help="pictures of each (default: %(default)s)")
     parser.add_argument("--effort", type=float, default=1.0, help="factor of every stage's steps (default: %(default)s)")

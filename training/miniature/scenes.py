@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from ...flame.builtin import EXPRESSION_NAMES, builtin_head
-from ...flame.edit import rotation_of
-from ...flame.light import directional_light
-from ...flame.params import HeadParams
-from ...flame.people import LIGHTS, SHIRTS, Person, Setting, Surfaces, backdrop, draw_surfaces, light_named
+from ...flame.editing import rotation_of
+from ...flame.model import HeadParams, directional_light
 from ...flame.render import render_head
+from ...miniature.people import LIGHTS, SHIRTS, Person, Setting, Surfaces, backdrop, draw_surfaces, light_named
 from ..progress import Progress
 from ..state import write_whole
 

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...flame.edit import angles_of
-from ...flame.params import HeadParams
-from ...flame.people import draw_people
-from ...models.miniature import PICTURE, Miniature
+from ...flame.editing import angles_of
+from ...flame.model import HeadParams
+from ...miniature.networks import PICTURE, Miniature
+from ...miniature.people import draw_people
 from ..objective import TrainedCapFace
-from .capface import Conditions, People
-from .judge import Facts
-from .portraits import Recipe, head_hint, make_portraits
+from .portrait_sampler import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
+from .train_capface import Conditions, People
+from .train_evaluator import Facts
 
 COLUMNS = ("ID E", "ID R", "pose", "pull", "position", "light", "face L1", "prompt")
 """`pull` is how far heads are turned from where they should look to where the reference looks: 0 not at all, 1 all the way."""

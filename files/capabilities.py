@@ -1,0 +1,136 @@
+"""What works with the files and packages that are there, and what is missing for the rest. Knows nothing of ComfyUI."""
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..models.faces import FILES as RECOGNITION_FILES
+from ..models.faces import LANDMARK_FILE
+from . import catalogue
+from .catalogue import Asset
+from .scan import AssetReport, is_clip_vit_l, is_sd15
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that the pack can use."""
+
+    module: str
+    distributions: tuple[str, ...]
+    """Names under which it is installed."""
+    purpose: str
+    install: str
+    """How to get it, in ComfyUI's Python."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be imported, as far as that shows without importing it."""
+        return find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str | None:
+        """Its version, where it tells."""
+        for name in self.distributions:
+            try:
+                return importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return None
+
+
+INSIGHTFACE = Package("insightface", ("insightface",), "finds faces with 68 landmarks; ArcFace", "pip install insightface")
+ONNXRUNTIME = Package(
+    "onnxruntime",
+    ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
+    "runs insightface's networks",
+    "pip install onnxruntime",
+)
+FACENET_PYTORCH = Package(
+    "facenet_pytorch",
+    ("facenet-pytorch",),
+    "MTCNN, which finds faces with 5 landmarks",
+    "pip install --no-deps facenet-pytorch",
+)
+OPEN_CLIP = Package("open_clip", ("open_clip_torch",), "CLIP score and prompt accuracy", "pip install open_clip_torch")
+PYTORCH3D = Package(
+    "pytorch3d", ("pytorch3d",), "another rasteriser in Render Head", "github.com/facebookresearch/pytorch3d, INSTALL.md"
+)
+KORNIA = Package("kornia", ("kornia",), "ComfyUI asks for it; the pack does without", "pip install kornia")
+PACKAGES = (INSIGHTFACE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP, PYTORCH3D, KORNIA)
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something that the pack does, and what it lacks here."""
+
+    name: str
+    missing: tuple[str, ...]
+    """Nothing, if it works; else what to get, each in a few words."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What is there."""
+
+    reports: Sequence[AssetReport]
+    checkpoints: Sequence[Path]
+    clip_visions: Sequence[Path]
+    has: Callable[[Package], bool] = lambda package: package.installed
+
+    def file(self, asset: Asset) -> bool:
+        """Whether a usable file of an asset is there."""
+        return any(report.usable for report in self.reports if report.asset is asset)
+
+    def in_pack(self, *patterns: str) -> bool:
+        """Whether an insightface pack with some file is there."""
+        packs = [one.path for report in self.reports if report.asset is catalogue.INSIGHTFACE for one in report.found]
+        return any(True for pack in packs for pattern in patterns for _ in pack.glob(pattern))
+
+
+def capabilities(stock: Stock) -> list[Capability]:
+    """Say what works, in the order in which a user comes across it."""
+
+    def file(asset: Asset) -> list[str]:
+        return [] if stock.file(asset) else [f"{asset.file} in models/{asset.folder}"]
+
+    def packages(*wanted: Package) -> list[str]:
+        return [f"the package {one.distributions[0]}" for one in wanted if not stock.has(one)]
+
+    insightface = packages(INSIGHTFACE, ONNXRUNTIME) + file(catalogue.INSIGHTFACE)
+    mtcnn = packages(FACENET_PYTORCH)
+    detector = [] if not insightface or not mtcnn else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]})"]
+    dense = insightface or ([] if stock.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
+    arcface = insightface or (
+        [] if stock.in_pack(*RECOGNITION_FILES) else ["a recognition network in the insightface pack, such as w600k_r50.onnx"]
+    )
+    flame = file(catalogue.FLAME)
+    drawn = flame + file(catalogue.FLAME_TEMPLATE)
+    deca = detector + file(catalogue.DECA) + flame
+
+    clip = any(is_clip_vit_l(path) for path in stock.clip_visions) or any(
+        path.suffix != ".safetensors" for path in stock.clip_visions
+    )
+    clip = [] if clip or stock.file(catalogue.OPEN_CLIP) else ["CLIP ViT-L/14 in models/clip_vision"]
+    base = any(path.suffix != ".safetensors" or is_sd15(path) for path in stock.checkpoints)
+    base = [] if base else ["a Stable Diffusion 1.x checkpoint in models/checkpoints"]
+    portrait = file(catalogue.CAPHUMAN) + file(catalogue.FACENET) + clip + base + detector
+
+    needs = {
+        "Portraits with the built-in head": portrait,
+        "Portraits with FLAME's head": portrait + drawn,
+        "Heads from 68 landmarks": dense,
+        "Heads from 5 landmarks": detector,
+        "Heads by DECA": deca,
+        "FLAME's heads fitted to landmarks": flame + file(catalogue.FLAME_LANDMARKS) + detector,
+        "FLAME's skin": drawn + file(catalogue.FLAME_TEXTURE),
+        "Painting all but the face white (parsing)": file(catalogue.PARSER),
+        "Drawing heads with PyTorch3D": packages(PYTORCH3D),
+        "Measuring ID similarity": file(catalogue.FACENET) + detector,
+        "Measuring ID similarity by ArcFace, too": arcface,
+        "Measuring landmark errors": detector,
+        "Measuring head precision by DECA": deca,
+        "Measuring CLIP score and prompt accuracy": file(catalogue.OPEN_CLIP) + packages(OPEN_CLIP),
+    }
+    return [Capability(name, tuple(dict.fromkeys(missing))) for name, missing in needs.items()]

@@ -1,0 +1,167 @@
+"""The files that the pack can use: where they belong, what they are for, and where they come from. Knows nothing of ComfyUI."""
+
+from dataclasses import dataclass
+
+from ..flame.io import flame_files
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file that the user brings."""
+
+    folder: str
+    """Name of the folder under ComfyUI's `models`, also in extra_model_paths.yaml."""
+    file: str
+    purpose: str
+    source: str
+    licence: str
+    md5: str | None = None
+    ending: str | None = None
+    """Of files to choose from, where it is none of ComfyUI's usual ones."""
+    sign: str | None = None
+    """Part of a tensor's name that tells this kind of checkpoint from others."""
+    address: str | None = None
+    """Of the file itself, for the frontend's list of missing models, where it lies at one that the list follows."""
+
+    def how_to_get(self) -> str:
+        """Say in a sentence what to do about it being missing."""
+        checksum = f", MD5 {self.md5}" if self.md5 else ""
+        return f"Get {self.file} ({self.purpose}) from {self.source} (licence {self.licence}{checksum})"
+
+
+CAPHUMAN = Asset(
+    "capface",
+    "caphuman.ckpt",
+    "the CapFace network",
+    "the page of github.com/VamosC/CapHuman",
+    "CC-BY-NC-4.0",
+    "6f0086112db9abc6ce4518a458d4d4b8",
+    sign="control_model.mask_predict.",
+    address="https://huggingface.co/VamosC/CapHuman/resolve/main/caphuman.ckpt",
+)
+FACENET = Asset(
+    "facenet",
+    "20180402-114759-vggface2.pt",
+    "FaceNet, the global identity",
+    "the releases of github.com/timesler/facenet-pytorch",
+    "MIT",
+    sign="conv2d_1a.conv.weight",
+)
+INSIGHTFACE = Asset(
+    "insightface",
+    "models/buffalo_l/*.onnx",
+    "face detection and landmarks",
+    "the releases of github.com/deepinsight/insightface",
+    "non-commercial research",
+)
+FLAME = Asset(
+    "flame",
+    flame_files.MODEL,
+    "FLAME 2020, the head that CapFace was trained with",
+    "flame.is.tue.mpg.de, after registration",
+    "non-commercial research",
+    flame_files.FLAME_2020_MD5,
+)
+FLAME_LANDMARKS = Asset(
+    "flame",
+    flame_files.LANDMARKS,
+    "FLAME's 68 landmarks",
+    "the folder data of github.com/yfeng95/DECA",
+    "non-commercial research",
+)
+FLAME_TEMPLATE = Asset(
+    "flame",
+    flame_files.TEMPLATE,
+    "where FLAME's skin lies on its mesh",
+    "the folder data of github.com/yfeng95/DECA",
+    "non-commercial research",
+)
+FLAME_TEXTURE = Asset(
+    "flame",
+    flame_files.TEXTURE,
+    "FLAME's skin",
+    "flame.is.tue.mpg.de (TextureSpace.zip), after registration",
+    "CC-BY-NC-SA-4.0",
+    "2a3982db7667c32d0dd13351aa6758f7",
+)
+DECA = Asset(
+    "deca",
+    "deca_model.tar",
+    "reading FLAME heads from photos",
+    "the link in fetch_data.sh of github.com/yfeng95/DECA",
+    "non-commercial research",
+    "b182e51c26e5a73b1f7a5c53cf8cc038",
+    ".tar",
+    sign="E_flame.",
+)
+PARSER = Asset(
+    "face_parsing",
+    "79999_iter.pth",
+    "finding the face's pixels in a portrait",
+    "the link in the README of github.com/zllrunning/face-parsing.PyTorch (parsing_bisenet.pth of github.com/xinntao/facexlib "
+    "does, too)",
+    "MIT",
+    "ff26a222ce48a618a1fa820b46223cae",
+    sign="cp.resnet.",
+)
+OPEN_CLIP = Asset(
+    "open_clip",
+    "open_clip_model.safetensors",
+    "CLIP ViT-L/14 by OpenAI in open_clip's layout: the local identity, and how well a portrait shows its prompt",
+    "huggingface.co/timm/vit_large_patch14_clip_224.openai",
+    "MIT",
+    sign="visual.conv1.weight",
+)
+ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
+"""The pack's own files."""
+STOCK = (
+    Asset(
+        "checkpoints",
+        "realisticVisionV60B1_v51VAE.safetensors",
+        "a base model; any other SD 1.5 checkpoint will do",
+        "civitai.com/models/4201",
+        "on that page",
+        address="https://civitai.com/api/download/models/130072",
+    ),
+    Asset(
+        "checkpoints",
+        "toonyou_beta6.safetensors",
+        "a base model that draws comics; any other SD 1.5 checkpoint will do",
+        "civitai.com/models/30240",
+        "on that page",
+        address="https://civitai.com/api/download/models/125771",
+    ),
+    Asset(
+        "clip_vision",
+        "clip-vit-large-patch14.safetensors",
+        "CLIP ViT-L/14, the local identity",
+        "huggingface.co/openai/clip-vit-large-patch14, where it is called model.safetensors",
+        "MIT",
+        address="https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
+    ),
+    Asset(
+        "controlnet",
+        "control_v11f1p_sd15_depth_fp16.safetensors",
+        "a depth ControlNet",
+        "huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
+        "on that page",
+        address="https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11f1p_sd15_depth_fp16.safetensors",
+    ),
+    Asset(
+        "controlnet",
+        "control_v11p_sd15_openpose_fp16.safetensors",
+        "an OpenPose ControlNet",
+        "huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
+        "on that page",
+        address="https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11p_sd15_openpose_fp16.safetensors",
+    ),
+    Asset(
+        "loras",
+        "add_detail.safetensors",
+        "a LoRA; any other for SD 1.5 will do",
+        "civitai.com/models/58390",
+        "on that page",
+        address="https://civitai.com/api/download/models/62833",
+    ),
+)
+"""Files of ComfyUI's own loaders that the pack's workflows name."""

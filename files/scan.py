@@ -1,0 +1,261 @@
+"""Looking for the files of the catalogue: which are there, what they are, which lie elsewhere. Knows nothing of ComfyUI."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BadFile, CapFaceError, MissingFile
+from ..flame.io import flame_files
+from ..models.faces import FILES as RECOGNITION_FILES
+from ..models.faces import LANDMARK_FILE, find_pack
+from . import catalogue
+from .catalogue import Asset
+from .checkpoint import describe, read_state_dict
+from .header import tensor_names, tensor_shapes
+
+PACKS = ("buffalo_l", "antelopev2")
+BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
+"""What is found under its own name alone; other files are chosen in a list."""
+NEIGHBOURS = ("checkpoints", "controlnet")
+"""Where a CapFace checkpoint lands by mistake, under any name."""
+CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
+BLOCK = 1 << 24
+LARGEST_OLD_PICKLE = 1_000_000_000
+"""Bytes; a pickle of the format before torch 1.6 is read as a whole to look into it."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """A ComfyUI's model folders."""
+
+    folders: dict[str, list[Path]]
+    """By kind, in the order in which they are searched."""
+    listed: dict[str, list[Path]]
+    """By kind, the files that ComfyUI lists for it."""
+    roots: list[Path]
+    """Where misplaced files are looked for: all model folders and what holds them."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that was found for an asset."""
+
+    path: Path
+    size: int
+    looks: str
+    """What it is, or what is wrong with it."""
+    good: bool
+    checksum: str = ""
+    """What its verification found, where it was asked for."""
+
+
+@dataclass(frozen=True)
+class AssetReport:
+    """What there is of one asset."""
+
+    asset: Asset
+    searched: list[Path]
+    found: list[Found]
+    elsewhere: list[str]
+    """What seems to be it and cannot be used where it lies, in sentences."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a file of the right kind is where it belongs."""
+        return any(one.good for one in self.found)
+
+
+def survey(
+    places: Places,
+    *,
+    verify: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    assets: Iterable[Asset] = catalogue.ASSETS,
+) -> list[AssetReport]:
+    """Look for all files.
+
+    Args:
+        places: Where.
+        verify: Whether to compute the checksum of each file that is found, which reads it as a whole.
+        progress: Called with the bytes read and their total while verifying; what it raises ends the survey.
+        assets: Of which to look for.
+    """
+    every = _files_below(places.roots)
+    reports = [_look_for(asset, places, every) for asset in assets]
+    if not verify:
+        return reports
+    total = sum(one.size for report in reports for one in report.found if one.path.is_file())
+    done, verified = 0, []
+    for report in reports:
+        found = []
+        for one in report.found:
+            if not one.path.is_file():
+                found.append(one)
+                continue
+            verdict = _verify(one.path, report.asset, lambda read, before=done: progress(before + read, total))
+            found.append(Found(one.path, one.size, one.looks, one.good, verdict))
+            done += one.size
+        verified.append(AssetReport(report.asset, report.searched, found, report.elsewhere))
+    return verified
+
+
+def is_clip_vit_l(path: Path) -> bool:
+    """Whether a file holds CLIP ViT-L/14's image tower for 224 pixels, in the layout of the host's CLIP_VISION."""
+    return tensor_shapes(path).get("vision_model.embeddings.position_embedding.weight") == [257, 1024]
+
+
+def is_sd15(path: Path) -> bool:
+    """Whether a file holds a denoiser of the Stable Diffusion 1.x family."""
+    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    return tensor_shapes(path).get(key) == [320, 768]
+
+
+# One asset
+
+
+def _look_for(asset: Asset, places: Places, every: list[Path]) -> AssetReport:
+    folders = places.folders.get(asset.folder, [])
+    if asset is catalogue.INSIGHTFACE:
+        return AssetReport(asset, folders, _packs(folders), [])
+    candidates = [path for path in places.listed.get(asset.folder, []) if _may_be(asset, path, folders)]
+    found = [_look_into(asset, path) for path in candidates]
+    if any(one.good for one in found):
+        return AssetReport(asset, folders, found, [])
+    return AssetReport(asset, folders, found, _elsewhere(asset, folders, places, every, set(candidates)))
+
+
+def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
+    """Whether a file in an asset's folder is meant as that asset: the folder's other assets have names of their own."""
+    if asset in BY_NAME:
+        return path.name == asset.file and path.parent in folders
+    others = {other.file for other in catalogue.ASSETS if other.folder == asset.folder}
+    return path.name not in others - {asset.file}
+
+
+def _look_into(asset: Asset, path: Path) -> Found:
+    size = path.stat().st_size
+    try:
+        return Found(path, size, _LOOKS.get(asset, _network)(path, asset), True)
+    except CapFaceError as error:
+        return Found(path, size, str(error), False)
+
+
+def _network(path: Path, asset: Asset) -> str:
+    """Look into a torch checkpoint."""
+    with path.open("rb") as file:
+        old = file.read(1) == b"\x80"
+    if old and path.stat().st_size > LARGEST_OLD_PICKLE:
+        state = None
+        right = (asset.sign or "").encode() in tensor_names(path)
+    else:
+        state = read_state_dict(path)
+        right = asset.sign is None or any(asset.sign in key for key in state)
+    if right:
+        return f"of the right kind, {len(state)} tensors" if state else "of the right kind, by its tensors' names"
+    what = describe(state) if state else "without the tensors that were expected"
+    raise BadFile(f"{path.name} is {what}, not {asset.purpose}.")
+
+
+def _flame(path: Path, asset: Asset) -> str:
+    if path.suffix == ".safetensors":
+        if "v_template" in tensor_shapes(path):
+            return "a converted head model"
+        raise BadFile(f"{path.name} is no head model that Convert Head Model has written.")
+    kind = flame_files.read_model(path)[1]
+    names = {"flame2020": "FLAME 2020", "flame2023": "FLAME 2023, whose expressions DECA does not know"}
+    return names.get(kind, "a FLAME model")
+
+
+def _landmarks(path: Path, asset: Asset) -> str:
+    return f"landmarks in {len(flame_files.read_landmarks(path))} tables"
+
+
+def _template(path: Path, asset: Asset) -> str:
+    lines = flame_files.contents(path).count(b"\nvt ")
+    if not lines:
+        raise BadFile(f"{path.name} is no mesh with texture coordinates. {asset.how_to_get()}.")
+    return f"a mesh with {lines} texture coordinates"
+
+
+def _texture(path: Path, asset: Asset) -> str:
+    flame_files.read_texture(path)
+    return "mean and components of the skin"
+
+
+_LOOKS = {
+    catalogue.FLAME: _flame,
+    catalogue.FLAME_LANDMARKS: _landmarks,
+    catalogue.FLAME_TEMPLATE: _template,
+    catalogue.FLAME_TEXTURE: _texture,
+}
+"""How files that are no torch checkpoints are looked into."""
+
+
+def _packs(folders: list[Path]) -> list[Found]:
+    """The insightface packs in the folders."""
+    found = []
+    for root in folders:
+        for name in PACKS:
+            try:
+                pack = find_pack(root, name)
+            except MissingFile:
+                continue
+            lacking = [] if (pack / LANDMARK_FILE).is_file() else [f"the 68 landmarks ({LANDMARK_FILE})"]
+            if not any(True for pattern in RECOGNITION_FILES for _ in pack.glob(pattern)):
+                lacking.append(f"recognition ({' or '.join(RECOGNITION_FILES[:2])})")
+            size = sum(file.stat().st_size for file in pack.glob("*.onnx"))
+            found.append(Found(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
+    return found
+
+
+# Usual mistakes
+
+
+def _elsewhere(asset: Asset, folders: list[Path], places: Places, every: list[Path], known: set[Path]) -> list[str]:
+    target = folders[0] if folders else Path(asset.folder)
+    stem = Path(asset.file).name.partition(".")[0].lower()
+    wanted = Path(asset.file).name.lower()
+    said = []
+    for path in every:
+        if path in known:
+            continue
+        name, inside = path.name.lower(), any(path.is_relative_to(folder) for folder in folders)
+        if name == wanted:
+            where = "a folder too deep" if inside else "another folder"
+            said.append(f"{path} lies in {where}: move it to {target}.")
+        elif inside and name.startswith(stem):
+            said.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
+    if asset.sign:
+        sign = asset.sign.removesuffix(".").encode()
+        neighbours = {path for kind in NEIGHBOURS for path in places.listed.get(kind, [])}
+        neighbours |= {path for path in every if path.parent in places.roots and path.suffix in CHECKPOINTS}
+        for path in sorted(neighbours - known):
+            if path.name.lower() != wanted and sign in tensor_names(path):
+                said.append(f"{path} looks like it, under another name and in another folder: move it to {target}.")
+    return said
+
+
+def _files_below(roots: list[Path]) -> list[Path]:
+    """All files below some folders, each once."""
+    files = {}
+    for root in roots:
+        for folder, _, names in os.walk(root):
+            files.update(dict.fromkeys(Path(folder) / name for name in names))
+    return sorted(files)
+
+
+def _verify(path: Path, asset: Asset, progress: Callable[[int], None]) -> str:
+    digest, read = hashlib.md5(usedforsecurity=False), 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            read += len(block)
+            progress(read)
+    got = digest.hexdigest()
+    if asset.md5 is None:
+        return f"MD5 {got} (none is known to compare with)"
+    if got == asset.md5:
+        return f"MD5 {got}, as published"
+    return f"MD5 {got}, published is {asset.md5}: another version, a converted file, or a broken download"

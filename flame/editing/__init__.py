@@ -1,0 +1,36 @@
+"""Changing heads: pose, place, expression, light, animation, transfer."""
+
+from .animation import EASINGS, animate_keys, follow, turntable
+from .cropping import crop_head
+from .edits import MODES, angles_of, change_face, edit_head, place_head, rotation_of, scale_shape, turn_head
+from .expressions import SLIDERS, express
+from .lighting import FROM_PHOTO, KEEP, LIGHTS, PRESETS, Lamp, Lighting, direction_of, relight
+from .transfers import GROUPS, transfer
+
+__all__ = [
+    "EASINGS",
+    "FROM_PHOTO",
+    "GROUPS",
+    "KEEP",
+    "LIGHTS",
+    "MODES",
+    "PRESETS",
+    "SLIDERS",
+    "Lamp",
+    "Lighting",
+    "angles_of",
+    "animate_keys",
+    "change_face",
+    "crop_head",
+    "direction_of",
+    "edit_head",
+    "express",
+    "follow",
+    "place_head",
+    "relight",
+    "rotation_of",
+    "scale_shape",
+    "transfer",
+    "turn_head",
+    "turntable",
+]

@@ -1,0 +1,292 @@
+"""Expression sliders that mean the same on every head model.
+
+Conventions: left and right are the person's (the person's left is on the picture's right, x > 0). A slider is a displacement of
+landmarks (numbers 0 to 67 of 300-W) and of a point on either cheek, from the average head at rest, seen from the front. Units
+are eye distances, the distance between the middles of both eyes' landmarks; lids move in shares of their own opening. Axes
+are out (away from the middle of the face), up and forwards. At 1 a slider shows the whole displacement.
+
+A head model's answer is solved once, by least squares over its expression basis and, for the open mouth, its jaw joint:
+`min_e sum_i w_i |D_i e - t_i|² / sigma² + |e|²` with the points' derivatives D and their displacements t, 0 for those that the
+slider leaves alone. No annotation of a model's components is needed.
+"""
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...errors import BadInput
+from ..model import CONTOUR, LANDMARKS, HeadModel, HeadParams
+
+CHEEKS = 2
+"""Points beside the landmarks: on the person's left cheek and on the right one."""
+LEFT_CHEEK = LANDMARKS
+
+# sigma, in eye distances. Followers may lag behind what they follow, and the contour slides over the skin.
+DEVIATION = 0.02
+FOLLOWER_WEIGHT = 0.15
+CONTOUR_WEIGHT = 0.3
+# The prior holds a slider back a little; so far may it be scaled up again to show the whole displacement.
+MOST_GAIN = 1.5
+# However little a model can do, no component goes further than so many standard deviations.
+MOST_DEVIATIONS = 4.0
+# The jaw is taken as straight over this opening, in radians; its coefficient is in standard deviations of so many radians.
+JAW_REFERENCE, JAW_DEVIATION = 0.3, 0.2
+
+# The landmark that each one is on the other side of the face.
+_MIRROR = {
+    **{i: 16 - i for i in range(17)},
+    **{i: 43 - i for i in range(17, 27)},
+    **{i: i for i in range(27, 31)},
+    **{i: 66 - i for i in range(31, 36)},
+    **{36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46},
+    **{45: 36, 44: 37, 43: 38, 42: 39, 47: 40, 46: 41},
+    **{i: 102 - i for i in range(48, 55)},
+    **{i: 114 - i for i in range(55, 60)},
+    **{i: 124 - i for i in range(60, 65)},
+    **{i: 132 - i for i in range(65, 68)},
+    LEFT_CHEEK: LEFT_CHEEK + 1,
+}
+# Lower lid, upper lid: pairs that meet when the person's left eye shuts.
+_LIDS = ((47, 43), (46, 44))
+
+Move = tuple[float, float, float]
+"""Out, up and forwards."""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A named displacement, drawn on the person's left."""
+
+    sides: str
+    """"left", "right" or "both": where it takes place."""
+    own: Mapping[int, Move] = field(default_factory=dict)
+    """Landmarks that show it, in eye distances."""
+    followers: Mapping[int, Move] = field(default_factory=dict)
+    """Landmarks that are drawn along more or less."""
+    lids: tuple[float, float] = (0.0, 0.0)
+    """How far the upper lid comes down and the lower lid up, in shares of the eye's opening."""
+    free: tuple[int, ...] = ()
+    """Landmarks that may go where they like."""
+    jaw: bool = False
+    """Whether the jaw joint takes part."""
+    least: float = -1.0
+    most: float = 1.5
+    """The range that makes sense; what is below 0 takes a head's own expression back."""
+    help: str = ""
+
+
+_SMILE = {
+    "own": {54: (0.08, 0.115, -0.045), 64: (0.075, 0.11, -0.04)},
+    "followers": {53: (0.05, 0.05, -0.02), 55: (0.05, 0.055, -0.02), 63: (0.04, 0.04, -0.01), 65: (0.04, 0.045, -0.01)},
+    "free": (LEFT_CHEEK, 46, 47, 52, 56),
+}
+_BROW_UP = {"own": {22: (0, 0.11, 0), 23: (0, 0.12, 0), 24: (0, 0.12, 0), 25: (0, 0.11, 0), 26: (0, 0.08, 0)}}
+_BROW_DOWN = {
+    "own": {22: (-0.03, -0.10, 0.02), 23: (-0.03, -0.11, 0.02), 24: (-0.02, -0.09, 0.01), 25: (0, -0.06, 0)},
+    "followers": {26: (0, -0.03, 0)},
+}
+_SNEER = {
+    "own": {35: (0.01, 0.045, 0.01), 34: (0.005, 0.025, 0.01), 52: (0, 0.065, 0.01), 63: (0, 0.06, 0.01)},
+    "followers": {53: (0, 0.04, 0.01), 51: (0, 0.02, 0), 62: (0, 0.02, 0), 22: (0, -0.01, 0.01)},
+    "free": (LEFT_CHEEK, 33),
+}
+
+SLIDERS: dict[str, Slider] = {
+    "smile_left": Slider("left", **_SMILE, help="Draws the mouth's corner up and out."),
+    "smile_right": Slider("right", **_SMILE, help="Draws the mouth's corner up and out."),
+    "frown": Slider(
+        "both",
+        own={54: (0.01, -0.10, -0.01), 64: (0.01, -0.095, -0.01), **dict.fromkeys((63, 65), (0, -0.04, 0))},
+        followers={53: (0, -0.03, 0), 55: (0, -0.05, 0)},
+        free=(LEFT_CHEEK,),
+        help="Draws the mouth's corners down.",
+    ),
+    "mouth_open": Slider(
+        "both",
+        own=dict.fromkeys((56, 57, 65, 66), (0, -0.40, -0.28)),
+        followers={55: (-0.02, -0.26, -0.18), **dict.fromkeys((54, 64), (-0.03, -0.12, -0.09)), 8: (0, -0.38, -0.42)},
+        free=(9, 10, 11, 12, 13, 14, LEFT_CHEEK),
+        jaw=True,
+        help="Opens the jaw.",
+    ),
+    "pucker": Slider(
+        "both",
+        own={
+            **{54: (-0.14, 0, 0.04), 64: (-0.12, 0, 0.04), 51: (0, 0.01, 0.07), 57: (0, -0.01, 0.07)},
+            **dict.fromkeys((62, 66), (0, 0, 0.06)),
+            **dict.fromkeys((63, 65), (-0.03, 0, 0.06)),
+        },
+        followers={**dict.fromkeys((53, 55), (-0.08, 0, 0.06)), **dict.fromkeys((52, 56), (-0.03, 0, 0.06))},
+        free=(LEFT_CHEEK,),
+        help="Purses the lips as for a kiss.",
+    ),
+    "brows_up_left": Slider("left", **_BROW_UP, help="Raises the brow."),
+    "brows_up_right": Slider("right", **_BROW_UP, help="Raises the brow."),
+    "brows_down": Slider("both", **_BROW_DOWN, free=(27,), help="Lowers both brows and draws them together."),
+    "eyes_closed_left": Slider("left", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
+    "eyes_closed_right": Slider("right", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
+    "squint_left": Slider("left", lids=(0.3, 0.15), most=1.0, help="Narrows the eye."),
+    "squint_right": Slider("right", lids=(0.3, 0.15), most=1.0, help="Narrows the eye."),
+    "sneer_left": Slider("left", **_SNEER, help="Raises the nostril and the upper lip."),
+    "sneer_right": Slider("right", **_SNEER, help="Raises the nostril and the upper lip."),
+    "cheeks": Slider(
+        "both", own={LEFT_CHEEK: (0.08, 0, 0.09)}, free=(10, 11, 12, 13, 53, 54, 55, 64), help="Puffs both cheeks."
+    ),
+}
+"""Every slider by its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """What each slider adds at 1, for one head model."""
+
+    expression: Tensor
+    """`[S, 50]`, in the order of SLIDERS."""
+    jaw: Tensor
+    """`[S, 3]` axis-angle, radians."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Where a slider wants the points of one head model."""
+
+    displacement: Tensor
+    """`[70, 3]` metres."""
+    weights: Tensor
+    """`[70]`"""
+    own: Tensor
+    """`[70]` bool, the points that show the slider."""
+
+
+_solved: "weakref.WeakKeyDictionary[HeadModel, Directions]" = weakref.WeakKeyDictionary()
+
+
+def express(model: HeadModel, head: HeadParams, amounts: Mapping[str, float | Tensor]) -> HeadParams:
+    """Add expressions to heads.
+
+    Args:
+        model: the head model, with landmarks.
+        head: B heads.
+        amounts: slider names and how much of each, one number or `[B]`; 1 is the whole displacement.
+
+    Returns:
+        The heads with other expression and jaw; the very same ones where every amount is 0.
+
+    Raises:
+        BadInput: there is no slider of a name, or the model has no landmarks.
+    """
+    unknown = sorted(set(amounts) - set(SLIDERS))
+    if unknown:
+        raise BadInput(f"Expected expressions among {', '.join(SLIDERS)}; got {', '.join(unknown)}.")
+    columns = [torch.as_tensor(amounts.get(name, 0.0), dtype=torch.float32, device=head.device) for name in SLIDERS]
+    if not any(column.any() for column in columns):
+        return head
+    if any(column.dim() > 1 or (column.dim() == 1 and len(column) != head.batch) for column in columns):
+        raise BadInput(f"Expected one number or {head.batch} for each expression, one a head.")
+    amount = torch.stack([column.expand(head.batch) for column in columns], dim=1)
+    directions = slider_directions(model)
+    return head.replace(
+        expression=head.expression + amount @ directions.expression.to(head.device),
+        jaw=head.jaw + amount @ directions.jaw.to(head.device),
+    )
+
+
+def slider_directions(model: HeadModel) -> Directions:
+    """What every slider adds to the parameters of a model's heads; solved at the first call for a model.
+
+    Raises:
+        BadInput: the model has no landmarks.
+    """
+    if model not in _solved:
+        _solved[model] = _solve(model.to("cpu"))
+    return _solved[model]
+
+
+def _solve(model: HeadModel) -> Directions:
+    rest, derivatives, jaw = _derivatives(model)
+    unit = eye_distance(rest) * DEVIATION
+    K = len(derivatives)
+    expression = torch.zeros(len(SLIDERS), HeadParams.neutral().expression.shape[1])
+    turns = torch.zeros(len(SLIDERS), 3)
+    for row, slider in enumerate(SLIDERS.values()):
+        target = slider_target(slider, rest)
+        columns = torch.cat([derivatives, jaw[None]]) if slider.jaw else derivatives
+        weight = (target.weights.sqrt() / unit)[:, None]
+        A = (columns * weight).flatten(1).T
+        t = (target.displacement * weight).flatten()
+        # (A^T A + I) e = A^T t
+        e = torch.linalg.solve(A.T @ A + torch.eye(A.shape[1], dtype=A.dtype), A.T @ t)
+        # e <- e |t|² / t·De over the points that show the slider
+        shown, wanted = (columns.flatten(1).T @ e).view(-1, 3)[target.own], target.displacement[target.own]
+        share = float((shown * wanted).sum() / wanted.square().sum())
+        e = e / min(max(share, 1 / MOST_GAIN), MOST_GAIN)
+        e = e * min(1.0, MOST_DEVIATIONS / max(float(e.abs().max()), 1e-12))
+        expression[row, :K] = e[:K].float()
+        if slider.jaw:
+            turns[row, 0] = float(e[K]) * JAW_DEVIATION
+    return Directions(expression, turns)
+
+
+def _derivatives(model: HeadModel) -> tuple[Tensor, Tensor, Tensor]:
+    """The points of the head at rest `[70, 3]`, their derivatives by expression `[K, 70, 3]` and by the jaw `[70, 3]`.
+
+    In double precision; K is at most the number of expression coefficients that a head has.
+    """
+    neutral = HeadParams.neutral()
+    K = min(model.n_expression, neutral.expression.shape[1])
+    basis = model.rig.basis[model.n_shape : model.n_shape + K]
+    opened = neutral.replace(jaw=torch.tensor([[JAW_REFERENCE, 0.0, 0.0]]))
+    at_rest, with_jaw = model.vertices(HeadParams.cat([neutral, opened])).double()
+    meshes = torch.cat([torch.stack([at_rest, with_jaw - at_rest]), basis.double()])
+    triangles, weights = model.landmark_places(torch.zeros(1))
+    corners, share = model.faces[triangles[0]], weights[0].double()
+    points = (meshes[:, corners] * share[None, :, :, None]).sum(2)
+    points = torch.cat([points, meshes[:, _cheeks(at_rest, points[0])]], dim=1)
+    return points[0], points[2:], points[1] * (JAW_DEVIATION / JAW_REFERENCE)
+
+
+def _cheeks(vertices: Tensor, landmarks: Tensor) -> Tensor:
+    """The vertices `[2]` midway between the mouth's corners and the jaw, on the person's left and right cheek."""
+    middles = torch.stack([landmarks[54] + landmarks[12], landmarks[48] + landmarks[4]]) / 2
+    return torch.cdist(middles, vertices).argmin(1)
+
+
+def eye_distance(landmarks: Tensor) -> float:
+    """The distance between both eyes of landmarks `[68 or more, 3]`, in their own unit."""
+    return float((landmarks[42:48].mean(0) - landmarks[36:42].mean(0)).norm())
+
+
+def slider_target(slider: Slider, rest: Tensor) -> Target:
+    """Where a slider wants the points of a head at rest.
+
+    Args:
+        slider: one of SLIDERS.
+        rest: `[70, 3]` landmarks and cheeks, metres.
+    """
+    unit = eye_distance(rest)
+    displacement = torch.zeros_like(rest)
+    weights = torch.ones(len(rest), dtype=rest.dtype)
+    weights[:CONTOUR] = CONTOUR_WEIGHT
+    own = torch.zeros(len(rest), dtype=torch.bool)
+    for left in (True, False) if slider.sides == "both" else (slider.sides == "left",):
+
+        def place(index: int, left: bool = left) -> int:
+            return index if left else _MIRROR[index]
+
+        axes = rest.new_tensor([unit if left else -unit, unit, unit])
+        for index in slider.free:
+            weights[place(index)] = 0
+        for moves, weight in ((slider.followers, FOLLOWER_WEIGHT), (slider.own, 1.0)):
+            for index, move in moves.items():
+                displacement[place(index)] = rest.new_tensor(move) * axes
+                weights[place(index)] = weight
+                own[place(index)] = weight == 1.0
+        if any(slider.lids):
+            for lower, upper in _LIDS:
+                opening = rest[place(upper)] - rest[place(lower)]
+                displacement[place(upper)], displacement[place(lower)] = -slider.lids[0] * opening, slider.lids[1] * opening
+                own[[place(upper), place(lower)]] = True
+    return Target(displacement, weights, own)

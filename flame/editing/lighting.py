@@ -1,0 +1,149 @@
+"""Light by lamps, by name, or from a photo.
+
+Conventions: degrees. A lamp at azimuth 0 and elevation 0 shines from the viewer; azimuth goes to the picture's right (90 is
+from the right, 180 from behind), elevation upwards. Colours are hexadecimal, red, green, blue. Light is what `light.py` calls
+so: nine coefficients a channel, in head space, and does not turn with the head. Shading multiplies the albedo as pixels are,
+without gamma.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import BadInput
+from ..fitting import light_from_photo
+from ..model import HeadModel, HeadParams, directional_light, frontal_light, shade
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """One distant lamp."""
+
+    azimuth: float = 0.0
+    elevation: float = 0.0
+    intensity: float = 1.0
+    """What a surface facing the lamp gets of it, whatever its softness."""
+    color: str = "#ffffff"
+    softness: float = 0.0
+    """0 is a point, 1 half the sky."""
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """Lamps over an even glow."""
+
+    lamps: tuple[Lamp, ...]
+    ambient: float = 0.0
+    ambient_color: str = "#ffffff"
+
+    def coefficients(self) -> Tensor:
+        """The light `[9, 3]`, as `HeadParams.light` holds it.
+
+        Raises:
+            BadInput: a colour or a number is out of range.
+        """
+        glow = directional_light(diffuse=0.0, ambient=_tinted(self.ambient, self.ambient_color))
+        return glow + sum(_lamp_light(lamp) for lamp in self.lamps)
+
+
+PRESETS: dict[str, Lighting] = {
+    "studio": Lighting((Lamp(35, 30, 0.62, softness=0.4), Lamp(-50, 5, 0.28, softness=0.7), Lamp(165, 40, 0.25)), 0.20),
+    "rim": Lighting((Lamp(125, 20, 1.4, "#fff4e6"), Lamp(-125, 20, 1.4, "#e6f0ff")), 0.22),
+    "Rembrandt": Lighting((Lamp(-50, 42, 0.95, "#fff1e0", 0.1),), 0.12),
+    "from below": Lighting((Lamp(0, -60, 0.95, softness=0.1),), 0.15),
+    "overcast": Lighting((Lamp(0, 70, 0.65, "#eef4ff", 1.0),), 0.50, "#f2f6ff"),
+    "sunset": Lighting((Lamp(65, 8, 1.0, "#ff9d52", 0.1), Lamp(-120, 20, 0.25, "#6f86d6", 0.8)), 0.30, "#8f97c9"),
+}
+"""Ready-made light by name."""
+
+NEUTRAL, KEEP, CUSTOM, FROM_PHOTO = "neutral", "keep", "custom", "from photo"
+LIGHTS = (KEEP, CUSTOM, FROM_PHOTO, NEUTRAL, *PRESETS)
+"""What `relight` knows."""
+
+
+def relight(
+    model: HeadModel,
+    head: HeadParams,
+    light: str = KEEP,
+    strength: float = 1.0,
+    custom: Lighting | None = None,
+    photo: Tensor | None = None,
+    seen: HeadParams | None = None,
+) -> HeadParams:
+    """Put heads into another light.
+
+    Args:
+        model: the head model.
+        head: B heads.
+        light: one of LIGHTS.
+        strength: multiplies the light, at least 0.
+        custom: the lamps for "custom".
+        photo: `[B or 1, 3, H, W]` in 0..1 for "from photo".
+        seen: the heads as they are in that photo; `head` itself where left out.
+
+    Returns:
+        The heads with another light. The very same ones for "keep" at strength 1.
+
+    Raises:
+        BadInput: there is no such light, or what it needs is missing.
+    """
+    if not 0 <= strength < math.inf:
+        raise BadInput(f"A light's strength is at least 0, got {strength}.")
+    if light == KEEP:
+        if strength == 1:
+            return head
+        new = head.light
+    elif light == CUSTOM and custom is not None:
+        new = custom.coefficients()
+    elif light == FROM_PHOTO and photo is not None:
+        new = light_from_photo(model, seen or head, photo)
+    elif light == NEUTRAL:
+        new = frontal_light()
+    elif light in PRESETS:
+        new = PRESETS[light].coefficients()
+    elif light in LIGHTS:
+        needed = "the photo that the head was fitted to" if light == FROM_PHOTO else "its lamps"
+        raise BadInput(f"The light '{light}' needs {needed}, got nothing; connect it, or choose another light.")
+    else:
+        raise BadInput(f"Expected a light among {', '.join(LIGHTS)}; got '{light}'.")
+    return head.replace(light=(new.to(head.light) * strength).expand_as(head.light).contiguous())
+
+
+def rgb_of(color: str) -> tuple[float, float, float]:
+    """A colour like "#ff9d52" or "#f95" as red, green and blue in 0..1.
+
+    Raises:
+        BadInput: it is none.
+    """
+    digits = color.strip().removeprefix("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    if len(digits) != 6 or any(digit not in "0123456789abcdefABCDEF" for digit in digits):
+        raise BadInput(f"Expected a colour like #ff9d52 (red, green, blue in hexadecimal), got '{color}'.")
+    red, green, blue = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue
+
+
+def _tinted(strength: float, color: str) -> tuple[float, float, float]:
+    if not 0 <= strength < math.inf:
+        raise BadInput(f"A lamp's strength is at least 0, got {strength}.")
+    red, green, blue = rgb_of(color)
+    return strength * red, strength * green, strength * blue
+
+
+def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    """The direction `[3]` in head space, of length 1, in which a lamp stands at angles in degrees."""
+    azimuth, elevation = math.radians(azimuth), math.radians(elevation)
+    # d = (sin phi cos theta, sin theta, cos phi cos theta)
+    flat = math.cos(elevation)
+    return math.sin(azimuth) * flat, math.sin(elevation), math.cos(azimuth) * flat
+
+
+def _lamp_light(lamp: Lamp) -> Tensor:
+    if not 0 <= lamp.softness <= 1:
+        raise BadInput(f"A lamp's softness lies in 0 to 1, got {lamp.softness}.")
+    direction = direction_of(lamp.azimuth, lamp.elevation)
+    spread = lamp.softness * math.pi / 2
+    facing = shade(torch.tensor(direction)[:, None], directional_light(direction, spread=spread))[0].item()
+    return directional_light(direction, _tinted(lamp.intensity / facing, lamp.color), spread=spread)

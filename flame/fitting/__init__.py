@@ -1,0 +1,22 @@
+"""Heads from landmarks, DECA codes and photos, and how far one head is from another."""
+
+from .deca_codes import DECA_KINDS, deca_heads
+from .landmark_fit import HeadFit, fit_landmarks, landmark_error
+from .light_estimation import light_from_photo, reduce_photo
+from .metrics import GROUPS, face_size, head_difference, head_rmse
+from .smoothing import smooth
+
+__all__ = [
+    "DECA_KINDS",
+    "GROUPS",
+    "HeadFit",
+    "deca_heads",
+    "face_size",
+    "fit_landmarks",
+    "head_difference",
+    "head_rmse",
+    "landmark_error",
+    "light_from_photo",
+    "reduce_photo",
+    "smooth",
+]

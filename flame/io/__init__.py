@@ -1,0 +1,6 @@
+"""Reading FLAME's files safely, and heads as JSON."""
+
+from .heads_json import heads_from_json, heads_to_json
+from .load import convert_flame, load_flame
+
+__all__ = ["convert_flame", "heads_from_json", "heads_to_json", "load_flame"]

@@ -1,0 +1,194 @@
+"""Heads as JSON that a person can read and edit.
+
+Conventions: angles in degrees, everything else as in `params.py`. Numbers are the shortest that give the same float32 back, so
+nothing is lost by saving. A list of coefficients may be cut off after the last one that is not 0. Keys that say what the file
+is about (`units`, `comment`) are not read.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import BadFile
+from ..model import SIZES, HeadParams
+
+FORMAT, VERSION = "capface.head", 1
+LARGEST = torch.finfo(torch.float32).max
+
+UNITS = {
+    "scale": "half the frame's short side per metre of head",
+    "position": "[right, down] from the frame's centre, in half its short side",
+    "rotation, neck, jaw, eyes": "degrees, [x, y, z] of axis times angle: x nods down, y turns to the viewer's right, "
+    "z tilts counter-clockwise; jaw x opens the mouth; eyes are two triples, the person's left eye first",
+    "shape, expression, texture": "standard deviations, one number per component; components left out at the end are 0",
+    "light": "[red, green, blue] of each spherical harmonic; x is right, y up, z towards the viewer",
+}
+HARMONICS = ("1", "x", "y", "z", "xy", "xz", "yz", "x²-y²", "3z²-1")
+ANGLES = ("rotation", "neck", "jaw")
+COEFFICIENTS = ("shape", "expression", "texture")
+FIELDS = ("scale", "position", *ANGLES, "eyes", *COEFFICIENTS, "light")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredHeads:
+    """What a file holds."""
+
+    params: HeadParams
+    kind: str | None
+    """The kind of head model that the heads were made with, where the file says so."""
+
+
+def heads_to_json(params: HeadParams, kind: str | None = None) -> str:
+    """Heads as the text of a JSON file, one line a field.
+
+    Args:
+        params: B heads.
+        kind: `HeadModel.kind` of the model that they belong to, if it is known.
+
+    Returns:
+        The text, UTF-8.
+    """
+    params = params.to("cpu")
+    about = {"format": FORMAT, "version": VERSION, "head_model": kind}
+    frames = ",\n".join(f"    {_lines(_frame_fields(params, frame), 4)}" for frame in range(params.batch))
+    top = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in about.items())
+    return f'{{\n{top}  "units": {_lines(UNITS, 2)},\n  "frames": [\n{frames}\n  ]\n}}\n'
+
+
+def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
+    """Heads from the text of a JSON file.
+
+    Args:
+        text: what `heads_to_json` gave, possibly edited, or the file's bytes.
+        source: the file's name, for messages.
+
+    Raises:
+        BadFile: no JSON, another kind or version of file, or a field that is missing, unknown, or not what it should be.
+    """
+    try:
+        data = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        where = str(error) if isinstance(error, ValueError) else "too many brackets"
+        raise BadFile(f"{source} is not readable as JSON ({where}). Mend it, or save the head anew.") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        got = f"the format {data['format']!r}" if isinstance(data, dict) and "format" in data else "a file without it"
+        raise BadFile(f'{source} is no head: expected "format": "{FORMAT}", got {got}. Choose a file made by Save Head.')
+    version = data.get("version")
+    if type(version) is not int or version != VERSION:
+        raise BadFile(
+            f"{source}: expected version {VERSION} of {FORMAT}, got {version!r}. A newer CapFace may have written it."
+        )
+    kind = data.get("head_model")
+    if kind is not None and not isinstance(kind, str):
+        raise BadFile(f"{source}: head_model: expected the name of a kind of head model or null, got {_kind_of(kind)}.")
+    frames = data.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise BadFile(f"{source}: frames: expected a list of at least one head, got {_kind_of(frames)}.")
+    rows = [_read_frame(frame, f"{source}: frames[{number}]") for number, frame in enumerate(frames)]
+    return StoredHeads(HeadParams(**{name: torch.stack([row[name] for row in rows]) for name in SIZES}), kind)
+
+
+def _lines(fields: dict, indent: int) -> str:
+    """A JSON object with one line a field."""
+    body = ",\n".join(
+        f'{" " * (indent + 2)}"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in fields.items()
+    )
+    return f"{{\n{body}\n{' ' * indent}}}"
+
+
+def _frame_fields(params: HeadParams, frame: int) -> dict:
+    values = {name: getattr(params, name)[frame].numpy() for name in SIZES}
+    fields = {"scale": _shortest(values["camera"][:1])[0], "position": _shortest(values["camera"][1:])}
+    fields |= {name: _degrees(values[name]) for name in ANGLES}
+    fields["eyes"] = [_degrees(values["eyes"][:3]), _degrees(values["eyes"][3:])]
+    for name in COEFFICIENTS:
+        used = np.flatnonzero(values[name])
+        fields[name] = _shortest(values[name][: used[-1] + 1 if len(used) else 0])
+    fields["light"] = {name: _shortest(row) for name, row in zip(HARMONICS, values["light"], strict=True)}
+    return fields
+
+
+def _shortest(values: np.ndarray) -> list[float]:
+    """The shortest decimals that are read as the same float32."""
+    return [float(str(value)) for value in values]
+
+
+def _degrees(radians: np.ndarray) -> list[float]:
+    """The shortest decimals in degrees that are read as the same float32 in radians."""
+    return [_degree(value) for value in radians]
+
+
+def _degree(radian: np.float32) -> float:
+    degrees = math.degrees(float(radian))
+    # Nine significant digits tell any two float32 apart.
+    candidates = (float(f"{degrees:.{digits}g}") for digits in range(1, 10))
+    return next(value for value in candidates if np.float32(math.radians(value)) == radian)
+
+
+def _read_frame(frame, where: str) -> dict[str, Tensor]:
+    if not isinstance(frame, dict):
+        raise BadFile(f"{where}: expected the fields of a head in curly brackets, got {_kind_of(frame)}.")
+    _check_names(frame, (*FIELDS, "comment"), FIELDS, where)
+    light = frame["light"]
+    if not isinstance(light, dict):
+        raise BadFile(f"{where}.light: expected the harmonics {', '.join(HARMONICS)}, got {_kind_of(light)}.")
+    _check_names(light, HARMONICS, HARMONICS, f"{where}.light")
+
+    camera = _numbers([frame["scale"]], 1, f"{where}.scale") + _numbers(frame["position"], 2, f"{where}.position")
+    if np.float32(camera[0]) <= 0:
+        raise BadFile(f"{where}.scale: expected a number above 0, got {camera[0]:g}.")
+    eyes = frame["eyes"]
+    if not isinstance(eyes, list) or len(eyes) != 2:
+        raise BadFile(f"{where}.eyes: expected two lists of 3 angles, got {_kind_of(eyes)}.")
+    angles = {name: _numbers(frame[name], 3, f"{where}.{name}") for name in ANGLES}
+    angles["eyes"] = [angle for eye, triple in enumerate(eyes) for angle in _numbers(triple, 3, f"{where}.eyes[{eye}]")]
+    rows = {name: [math.radians(angle) for angle in value] for name, value in angles.items()}
+    for name in COEFFICIENTS:
+        count = SIZES[name][0]
+        used = _numbers(frame[name], count, f"{where}.{name}", fewer=True)
+        rows[name] = used + [0.0] * (count - len(used))
+    rows["light"] = [_numbers(light[name], 3, f"{where}.light[{name}]") for name in HARMONICS]
+    return {name: torch.tensor(row, dtype=torch.float32) for name, row in (rows | {"camera": camera}).items()}
+
+
+def _check_names(got: dict, known: Iterable[str], needed: Iterable[str], where: str) -> None:
+    known, missing = list(known), [name for name in needed if name not in got]
+    for name in got:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+            raise BadFile(f"{where}: unknown field {name!r}; {hint}")
+    if missing:
+        raise BadFile(f"{where}: lacks {', '.join(missing)}. Put it back, or save the head anew.")
+
+
+def _numbers(values, count: int, where: str, fewer: bool = False) -> list[float]:
+    wanted = f"{'at most ' if fewer else ''}{count} number{'s' if count > 1 else ''}"
+    if not isinstance(values, list):
+        raise BadFile(f"{where}: expected a list of {wanted}, got {_kind_of(values)}.")
+    if len(values) > count or (len(values) < count and not fewer):
+        raise BadFile(f"{where}: expected {wanted}, got {len(values)}.")
+    for value in values:
+        if type(value) not in (int, float):
+            raise BadFile(f"{where}: expected {wanted}, got {_kind_of(value)} among them.")
+        if abs(value) > LARGEST:
+            raise BadFile(f"{where}: expected {wanted} of ordinary size, got one too large to compute with.")
+    return [float(value) for value in values]
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number that a head can have")
+
+
+def _kind_of(value) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    names = {type(None): "nothing", dict: "an object", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return names[type(value)]

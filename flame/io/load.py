@@ -1,0 +1,164 @@
+"""FLAME from its files, and the one safetensors file that can be made of them.
+
+Conventions: arrays bear the names of `HeadModel.from_arrays`; `published.py` says which of FLAME's components are read.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ...errors import BadFile, BadInput, MissingFile
+from ..model import SIZES, HeadModel
+from .flame_files import FLAME_2020_MD5, LANDMARKS, MODEL, TEMPLATE, TEXTURE, read_landmarks, read_model, read_texture, read_uvs
+
+log = logging.getLogger("capface")
+
+NAMES = {"flame2020": "FLAME 2020", "flame2023": "FLAME 2023", "flame": "FLAME"}
+"""What a model of each kind is called. "flame" is one of which the version is not known."""
+NEUTRAL_SKIN = (0.72, 0.56, 0.48)
+"""RGB of the whole head where there is no texture."""
+
+_FORMAT = "CapFace head"
+_REMARKS = {
+    "flame2023": "%s is FLAME 2023. Its template and expression basis are not those of FLAME 2020, with which CapFace and DECA "
+    "were trained: it can be fitted to landmarks, posed and lit, but DECA's codes mean other faces on it, and its expressions "
+    "are not what CapFace was trained with. Use generic_model.pkl of FLAME 2020 where they matter.",
+    "flame": f"%s is not the published file of FLAME 2020 (MD5 {FLAME_2020_MD5}): saved anew, of one sex, or of another year. "
+    "It is taken for FLAME 2020; if it is FLAME 2023, its expression basis is not what CapFace was trained with.",
+}
+
+
+def load_flame(
+    path: str | os.PathLike,
+    *,
+    landmarks: str | os.PathLike | None = None,
+    template: str | os.PathLike | None = None,
+    texture: str | os.PathLike | None = None,
+) -> HeadModel:
+    """FLAME, from its published files or from the safetensors file made of them. No code of the files is run.
+
+    Without landmarks the model can be posed and rendered, but not fitted to landmarks. Without a texture (of which the template
+    holds the UVs) the whole head has one colour, NEUTRAL_SKIN.
+
+    Args:
+        path: `generic_model.pkl` of FLAME 2020, or a safetensors file by `convert_flame`, which holds everything.
+        landmarks: `landmark_embedding.npy`; by default the one beside the model, if there is one.
+        template: `head_template.obj`; by default likewise.
+        texture: `FLAME_texture.npz`; by default likewise.
+
+    Returns:
+        A HeadModel of kind "flame2020", "flame2023" or "flame".
+
+    Raises:
+        MissingFile: a file that was named is not there, or the texture is there and the template is not.
+        BadFile: a file is something else, broken, or holds NaN; the message says what it looks like instead.
+    """
+    path = Path(path)
+    arrays, kind = _read(path, landmarks, template, texture)
+    if kind in _REMARKS:
+        log.warning(_REMARKS[kind], path.name)
+    return _build(path.name, arrays, kind)
+
+
+def convert_flame(
+    path: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    landmarks: str | os.PathLike | None = None,
+    template: str | os.PathLike | None = None,
+    texture: str | os.PathLike | None = None,
+) -> Path:
+    """Write what `load_flame` reads to one safetensors file, complete or not at all.
+
+    Args:
+        path: as for `load_flame`, as are landmarks, template and texture.
+        target: the new file; one of that name is replaced.
+        landmarks: see above.
+        template: see above.
+        texture: see above.
+
+    Returns:
+        The target.
+
+    Raises:
+        MissingFile, BadFile: as `load_flame`.
+    """
+    path, target = Path(path), Path(target)
+    arrays, kind = _read(path, landmarks, template, texture)
+    _build(path.name, arrays, kind)  # refuses what could not be loaded again
+    tensors = {name: torch.as_tensor(value).contiguous() for name, value in arrays.items()}
+    metadata = {"format": _FORMAT, "kind": kind, "source": path.name}
+    part = target.with_name(target.name + ".part")
+    try:
+        save_file(tensors, part, metadata=metadata)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _build(file: str, arrays: dict, kind: str) -> HeadModel:
+    try:
+        for name, value in arrays.items():
+            if "lmk" in name and not torch.isfinite(torch.as_tensor(value)).all():
+                raise BadInput(f"{name}: holds NaN or infinite numbers.")
+        return HeadModel.from_arrays(**arrays, n_shape=SIZES["shape"][0], name=NAMES[kind], kind=kind)
+    except (BadInput, TypeError) as error:
+        raise BadFile(f"{file} and the files beside it do not make a FLAME head: {error} Get them again.") from None
+
+
+def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, np.ndarray | torch.Tensor], str]:
+    """The arrays for `from_arrays`, and the kind of model."""
+    if _is_safetensors(path):
+        return _from_safetensors(path)
+    landmarks, template, texture = (
+        _companion(path, given, usual) for given, usual in ((landmarks, LANDMARKS), (template, TEMPLATE), (texture, TEXTURE))
+    )
+    arrays, kind = read_model(path)
+    if landmarks is not None:
+        arrays |= read_landmarks(landmarks)
+    if texture is None:
+        # All of the head takes its colour from the middle of a tiny texture.
+        arrays["uv"] = np.full((len(arrays["v_template"]), 2), 0.5, np.float32)
+        arrays["albedo_uv"] = np.array(NEUTRAL_SKIN, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
+        log.info("%s: without %s the head has one colour.", path.name, TEXTURE)
+    elif template is None:
+        raise MissingFile(f"{texture.name} needs the UVs of {TEMPLATE}, which is not in {path.parent}. Put it there.")
+    else:
+        arrays |= read_uvs(template, arrays["faces"]) | read_texture(texture)
+    return arrays, kind
+
+
+def _companion(path: Path, given, usual: str) -> Path | None:
+    if given is not None:
+        return Path(given)
+    beside = path.with_name(usual)
+    return beside if beside.is_file() else None
+
+
+def _is_safetensors(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def _from_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is no dict
+    except SafetensorError as error:
+        raise BadFile(f"{path.name} is a broken safetensors file ({error}). Convert the head model again.") from None
+    if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:
+        raise BadFile(
+            f"{path.name} is no head model: it holds {', '.join(sorted(arrays)[:4]) or 'nothing'}. Expected {MODEL} of "
+            "FLAME, or the safetensors file that Convert Head Model to safetensors makes of it."
+        )
+    return arrays, metadata["kind"]

@@ -1,0 +1,296 @@
+"""A parametric head model: arrays in, vertices, landmarks and skin out.
+
+Conventions: metres, x to the viewer's right, y up, z towards the viewer; 5 joints (root, neck, jaw, two eyes); faces counter-
+clockwise seen from outside; UVs in [0, 1] with v up (v = 1 is the texture's first row); textures `[3, h, w]` RGB in 0..1.
+Source: Li et al., "Learning a model of facial shape and expression from 4D scans" (2017).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import BadInput
+from .landmarks import LandmarkTable, check_table, contour_yaw, points_on_mesh
+from .params import HeadParams
+from .skinning import Rig
+
+JOINTS = 5
+Array = np.ndarray | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HeadModel:
+    """A head with FLAME's interface. Build it with `from_arrays`."""
+
+    rig: Rig
+    faces: Tensor
+    """`[F, 3]` int64"""
+    n_shape: int
+    """How many of the rig's coefficients are identity; the others are expression."""
+    table: LandmarkTable | None = None
+    full_landmarks: tuple[Tensor, Tensor] | None = None
+    """Triangles `[68]` and weights `[68, 3]` of landmarks that stay on the mesh, the contour too."""
+    uv: Tensor | None = None
+    """`[T, 2]`"""
+    uv_faces: Tensor | None = None
+    """`[F, 3]` int64 into `uv`"""
+    texture_mean: Tensor | None = None
+    """`[3, h, w]`"""
+    texture_basis: Tensor | None = None
+    """`[C, 3, h, w]`, offset of one standard deviation"""
+    name: str = "head"
+    kind: str = "custom"
+    shape_names: tuple[str, ...] = ()
+    expression_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        v_template: Array,
+        faces: Array,
+        shapedirs: Array,
+        J_regressor: Array,  # noqa: N803  FLAME's name
+        parents: Array | Sequence[int],
+        weights: Array,
+        posedirs: Array | None = None,
+        uv: Array | None = None,
+        uv_faces: Array | None = None,
+        static_lmk_faces_idx: Array | None = None,
+        static_lmk_bary_coords: Array | None = None,
+        dynamic_lmk_faces_idx: Array | None = None,
+        dynamic_lmk_bary_coords: Array | None = None,
+        full_lmk_faces_idx: Array | None = None,
+        full_lmk_bary_coords: Array | None = None,
+        n_shape: int = 100,
+        albedo_uv: Array | None = None,
+        texture_mean: Array | None = None,
+        texture_basis: Array | None = None,
+        name: str = "head",
+        kind: str = "custom",
+        shape_names: Sequence[str] = (),
+        expression_names: Sequence[str] = (),
+    ) -> "HeadModel":
+        """A head model from arrays under FLAME's names (numpy or torch, any precision).
+
+        Args:
+            v_template: `[V, 3]` metres.
+            faces: `[F, 3]`.
+            shapedirs: `[V, 3, n_shape + n_expression]`, one unit of each coefficient; identity first.
+            J_regressor: `[5, V]`, joints from vertices.
+            parents: `[5]`, -1 for the root.
+            weights: `[V, 5]` skinning weights.
+            posedirs: `[V, 3, 36]` pose corrections, or None.
+            uv: `[T, 2]`; needed to render.
+            uv_faces: `[F, 3]` into `uv`; None where UVs are indexed like vertices.
+            static_lmk_faces_idx: `[51]`, with static_lmk_bary_coords `[51, 3]`: landmarks 17 to 67.
+            static_lmk_bary_coords: see above.
+            dynamic_lmk_faces_idx: `[79, 17]`, with dynamic_lmk_bary_coords `[79, 17, 3]`: contour landmarks by yaw.
+            dynamic_lmk_bary_coords: see above.
+            full_lmk_faces_idx: `[68]`, with full_lmk_bary_coords `[68, 3]`: landmarks that do not move with yaw.
+            full_lmk_bary_coords: see above.
+            n_shape: how many of `shapedirs` are identity.
+            albedo_uv: `[3, h, w]` in 0..1, a fixed skin.
+            texture_mean: `[3, h, w]` in 0..1, the average skin; instead of albedo_uv.
+            texture_basis: `[C, 3, h, w]`, what a standard deviation of each texture coefficient adds.
+            name: what the model is called in messages.
+            kind: "flame2020", "flame2023", "flame" (of unknown version), "builtin" or "custom".
+            shape_names: names of the identity components, all or none.
+            expression_names: names of the expression components, all or none.
+
+        Raises:
+            BadInput: an array has the wrong shape, points outside the mesh, or lacks its counterpart.
+        """
+        template = _floats(v_template, "v_template", (None, 3))
+        V = template.shape[0]
+        directions = _floats(shapedirs, "shapedirs", (V, 3, None))
+        regressor = _floats(J_regressor, "J_regressor", (JOINTS, V))
+        skin = _floats(weights, "weights", (V, JOINTS))
+        mesh = _indices(faces, "faces", (None, 3), V)
+        tree = tuple(int(parent) for parent in parents)
+        if len(tree) != JOINTS or tree[0] >= 0 or any(not 0 <= p < j for j, p in enumerate(tree) if j):
+            raise BadInput(f"parents: expected {JOINTS} joints, -1 first and each after its parent, got {tree}.")
+        if not 0 <= n_shape <= directions.shape[2]:
+            raise BadInput(f"n_shape: expected at most the {directions.shape[2]} components of shapedirs, got {n_shape}.")
+        pose_basis = None
+        if posedirs is not None:
+            pose_basis = _floats(posedirs, "posedirs", (V, 3, 9 * (JOINTS - 1))).permute(2, 0, 1).contiguous()
+
+        basis = directions.permute(2, 0, 1).contiguous()
+        rig = Rig(template, basis, pose_basis, regressor @ template, regressor @ basis, skin, tree)
+
+        table = full = None
+        static = _pair("static_lmk", static_lmk_faces_idx, static_lmk_bary_coords)
+        contour = _pair("dynamic_lmk", dynamic_lmk_faces_idx, dynamic_lmk_bary_coords)
+        if (static is None) != (contour is None):
+            raise BadInput("Landmarks: expected both static_lmk_* and dynamic_lmk_* arrays, or neither, got one of them.")
+        if static is not None:
+            table = check_table(mesh.shape[0], static, contour)
+        if (pair := _pair("full_lmk", full_lmk_faces_idx, full_lmk_bary_coords)) is not None:
+            full = (
+                _indices(pair[0], "full_lmk_faces_idx", (68,), mesh.shape[0]),
+                _floats(pair[1], "full_lmk_bary_coords", (68, 3)),
+            )
+
+        if albedo_uv is not None and (texture_mean is not None or texture_basis is not None):
+            raise BadInput("Texture: expected albedo_uv, or texture_mean with texture_basis, got both.")
+        mean = albedo_uv if albedo_uv is not None else texture_mean
+        if texture_basis is not None and mean is None:
+            raise BadInput("Texture: texture_basis needs texture_mean.")
+        mean = None if mean is None else _floats(mean, "texture_mean or albedo_uv", (3, None, None))
+        skins = None if texture_basis is None else _floats(texture_basis, "texture_basis", (None, *mean.shape))
+
+        coordinates = triangles = None
+        if uv is not None:
+            coordinates = _floats(uv, "uv", (None if uv_faces is not None else V, 2))
+            triangles = mesh if uv_faces is None else _indices(uv_faces, "uv_faces", tuple(mesh.shape), len(coordinates))
+
+        for label, names, count in (
+            ("shape_names", shape_names, n_shape),
+            ("expression_names", expression_names, directions.shape[2] - n_shape),
+        ):
+            if len(names) not in (0, count):
+                raise BadInput(f"{label}: expected {count} names or none, got {len(names)}.")
+        return cls(
+            rig, mesh, n_shape, table, full, coordinates, triangles, mean, skins,
+            name, kind, tuple(shape_names), tuple(expression_names),
+        )  # fmt: skip
+
+    @property
+    def n_expression(self) -> int:
+        """How many expression components there are."""
+        return self.rig.basis.shape[0] - self.n_shape
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether it knows where its 68 landmarks are."""
+        return self.table is not None or self.full_landmarks is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.faces.device
+
+    def to(self, device: torch.device | str) -> "HeadModel":
+        """The same model on another device."""
+
+        def move(value):
+            if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+                return tuple(part.to(device) for part in value)
+            return value.to(device) if isinstance(value, Tensor | Rig | LandmarkTable) else value
+
+        return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
+
+    def coefficients(self, shape: Tensor, expression: Tensor) -> Tensor:
+        """Shape and expression as the rig wants them, `[B, n_shape + n_expression]`.
+
+        Coefficients that the model has no component for are left out; components without a coefficient stay at 0.
+        """
+        columns = []
+        for values, count in ((shape, self.n_shape), (expression, self.n_expression)):
+            used = values[:, :count]
+            columns.append(torch.nn.functional.pad(used, (0, count - used.shape[1])))
+        return torch.cat(columns, dim=1)
+
+    def vertices(self, params: HeadParams) -> Tensor:
+        """The mesh of each head, `[B, V, 3]` metres in head space: turned, but not yet seen by the camera."""
+        rotations = torch.cat([params.rotation, params.neck, params.jaw, params.eyes], dim=1).unflatten(1, (JOINTS, 3))
+        return self.rig.pose(self.coefficients(params.shape, params.expression), rotations)
+
+    def landmarks(self, params: HeadParams, vertices: Tensor | None = None) -> Tensor:
+        """The 68 landmarks as they are seen from the front: the contour follows the head's yaw.
+
+        A model without contour tables gives its 68 fixed landmarks.
+
+        Args:
+            params: the heads.
+            vertices: `[B, V, 3]`, what `vertices(params)` gave, where it is at hand.
+
+        Returns:
+            `[B, 68, 3]` metres in head space.
+
+        Raises:
+            BadInput: the model has no landmarks.
+        """
+        vertices = self.vertices(params) if vertices is None else vertices
+        degrees = contour_yaw(params.rotation, params.neck).round()
+        return points_on_mesh(vertices, self.faces, *self.landmark_places(degrees))
+
+    def landmark_places(self, degrees: Tensor) -> tuple[Tensor, Tensor]:
+        """Where on the mesh the 68 landmarks of heads of some yaw sit.
+
+        Args:
+            degrees: `[B]` whole numbers from -39 to 39.
+
+        Returns:
+            Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.
+
+        Raises:
+            BadInput: the model has no landmarks.
+        """
+        if self.table is not None:
+            return self.table.places(degrees)
+        triangles, weights = self._fixed()
+        return triangles.expand(len(degrees), -1), weights.expand(len(degrees), -1, -1)
+
+    def fixed_landmarks(self, vertices: Tensor) -> Tensor:
+        """The 68 landmarks that stay on the mesh whatever the yaw, `[B, 68, 3]`.
+
+        Raises:
+            BadInput: the model has none.
+        """
+        triangles, weights = self._fixed()
+        return points_on_mesh(vertices, self.faces, triangles.expand(len(vertices), -1), weights.expand(len(vertices), -1, -1))
+
+    def _fixed(self) -> tuple[Tensor, Tensor]:
+        if self.full_landmarks is None:
+            raise BadInput(f"The head model '{self.name}' has no such landmarks; load it with its landmark embedding.")
+        return self.full_landmarks
+
+    def albedo(self, params: HeadParams) -> Tensor:
+        """The skin of each head as a texture, `[B, 3, h, w]`, about 0..1, unclamped.
+
+        Raises:
+            BadInput: the model has no texture.
+        """
+        if self.texture_mean is None:
+            raise BadInput(f"The head model '{self.name}' has no texture; load it with one (FLAME: FLAME_texture.npz).")
+        if self.texture_basis is None:
+            return self.texture_mean.expand(params.batch, -1, -1, -1)
+        count = min(params.texture.shape[1], self.texture_basis.shape[0])
+        offset = params.texture[:, :count] @ self.texture_basis[:count].flatten(1)
+        return self.texture_mean + offset.view(params.batch, *self.texture_mean.shape)
+
+
+def _floats(array: Array, name: str, size: tuple[int | None, ...]) -> Tensor:
+    value = torch.as_tensor(array).detach().to(torch.float32)
+    _check_size(value, name, size)
+    # The extremes are NaN where anything is, and found much faster than isfinite of everything.
+    if value.numel() and not torch.isfinite(torch.stack(value.aminmax())).all():
+        raise BadInput(f"{name}: holds NaN or infinite numbers.")
+    return value.contiguous()
+
+
+def _indices(array: Array, name: str, size: tuple[int | None, ...], limit: int) -> Tensor:
+    if isinstance(array, np.ndarray):
+        array = array.astype(np.int64)  # torch knows no uint32, in which FLAME's faces come
+    value = torch.as_tensor(array).long()
+    _check_size(value, name, size)
+    if value.numel() and (value.min() < 0 or value.max() >= limit):
+        raise BadInput(f"{name}: expected numbers from 0 to {limit - 1}, got {value.min()} to {value.max()}.")
+    return value.contiguous()
+
+
+def _check_size(value: Tensor, name: str, size: tuple[int | None, ...]) -> None:
+    if value.dim() != len(size) or any(want not in (None, got) for want, got in zip(size, value.shape, strict=True)):
+        wanted = ", ".join("any" if want is None else str(want) for want in size)
+        raise BadInput(f"{name}: expected shape [{wanted}], got {list(value.shape)}.")
+
+
+def _pair(name: str, triangles: Array | None, weights: Array | None) -> tuple[Tensor, Tensor] | None:
+    if (triangles is None) != (weights is None):
+        raise BadInput(f"Landmarks: expected both {name}_faces_idx and {name}_bary_coords, got one of them.")
+    return None if triangles is None else (torch.as_tensor(triangles), torch.as_tensor(weights))

@@ -1,0 +1,166 @@
+"""A z-buffer rasteriser in plain torch.
+
+Conventions: vertices are in image NDC, x right over the width, y down over the height, each -1 to 1 from edge to edge; pixel
+(i, j) has its centre at `x = (2j + 1)/W - 1`, `y = (2i + 1)/H - 1`. Smaller z is nearer; both sides of a face are seen.
+Barycentrics are affine in the image: no perspective.
+
+A face covers the pixels whose centres lie between its left edge (included) and its right edge (excluded), from its top
+(included) to its bottom (excluded). Faces that share an edge compute it alike, so they neither overlap nor leave gaps.
+Work is proportional to the rows that faces touch and the pixels that they cover, never to faces × pixels.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...errors import BadInput
+
+# Covered pixels handled at once: bounds the working memory to about 100 MB.
+CHUNK = 2_000_000
+
+_EMPTY = torch.iinfo(torch.int64).max
+_FACE_BITS = 32
+_DEPTH_STEPS = 2**29
+
+
+class Fragments(NamedTuple):
+    """What each pixel sees."""
+
+    face: Tensor
+    """`[B, H, W]` int64, -1 where nothing is seen"""
+    barycentric: Tensor
+    """`[B, H, W, 3]` float32, sums to 1 on faces, 0 elsewhere"""
+
+
+def rasterize(vertices: Tensor, faces: Tensor, height: int, width: int) -> Fragments:
+    """The nearest face at each pixel, and where on it the pixel lies.
+
+    Args:
+        vertices: `[B, V, 3]` float32 image NDC. Faces with a NaN or infinite corner are not drawn.
+        faces: `[F, 3]` int64.
+        height: rows of the image.
+        width: columns of the image.
+
+    Returns:
+        Fragments. Equal depths go to the face with the smaller number, so the result does not depend on the device's order.
+
+    Raises:
+        BadInput: a shape or size is wrong.
+    """
+    if vertices.dim() != 3 or vertices.shape[-1] != 3 or faces.dim() != 2 or faces.shape[-1] != 3:
+        raise BadInput(f"Expected vertices [B, V, 3] and faces [F, 3], got {list(vertices.shape)}, {list(faces.shape)}.")
+    if height < 1 or width < 1:
+        raise BadInput(f"Expected an image of at least 1 × 1 pixels, got {height} × {width}.")
+    vertices = vertices.detach().float()
+    # Pixel coordinates in which pixel (i, j) has its centre at (x, y) = (j, i).
+    x = ((vertices[..., 0] + 1) * width - 1) / 2
+    y = ((vertices[..., 1] + 1) * height - 1) / 2
+    placed = torch.stack([x, y, vertices[..., 2]], dim=-1)
+
+    B, pixels = placed.shape[0], height * width
+    face = torch.full((B, pixels), -1, dtype=torch.int64, device=placed.device)
+    barycentric = placed.new_zeros(B, pixels, 3)
+    # One image at a time: the working memory is that of one, however many there are.
+    for image in range(B):
+        corners = placed[image][faces]
+        keys = torch.full((pixels,), _EMPTY, dtype=torch.int64, device=placed.device)
+        _draw(_spans(corners, height, width), keys)
+        covered = (keys != _EMPTY).nonzero().squeeze(1)
+        nearest = keys[covered] & (2**_FACE_BITS - 1)
+        face[image, covered] = nearest
+        barycentric[image, covered] = _barycentric(corners, nearest, covered, width)
+    return Fragments(face.view(B, height, width), barycentric.view(B, height, width, 3))
+
+
+class _Spans(NamedTuple):
+    """Runs of pixels within one row of one face."""
+
+    pixel: Tensor  # [N] the first pixel's index in the flat image
+    count: Tensor  # [N] how many pixels, above 0
+    key: Tensor  # [N] the first pixel's depth in the high bits, the face's number in the low ones
+    step: Tensor  # [N] what the key gains from pixel to pixel
+
+
+def _spans(corners: Tensor, height: int, width: int) -> _Spans:
+    """The spans of all faces, `corners` being `[F, 3, 3]` in pixels."""
+    finite = torch.isfinite(corners).flatten(1).all(1)
+    corners = corners.where(finite[:, None, None], 0)
+    order = corners[..., 1].argsort(dim=1, stable=True)
+    ordered = corners.gather(1, order[..., None].expand(-1, -1, 3))
+    first = ordered[:, 0, 1].ceil().clamp(0, height)
+    last = ordered[:, 2, 1].ceil().clamp(0, height)
+    rows = (last - first).clamp(min=0).long()
+
+    # One entry for each row of each face.
+    face = torch.repeat_interleave(rows)
+    offset = rows.cumsum(0) - rows
+    row = first[face].long() + (torch.arange(face.shape[0], device=face.device) - offset[face])
+    top, middle, bottom = ordered.flatten(1).index_select(0, face).view(-1, 3, 3).unbind(1)
+    upper = row < middle[:, 1]
+    long_x, long_z = _cross(top, bottom, row)
+    short_x, short_z = _cross(torch.where(upper[:, None], top, middle), torch.where(upper[:, None], middle, bottom), row)
+    swapped = short_x < long_x
+    left, right = torch.where(swapped, short_x, long_x), torch.where(swapped, long_x, short_x)
+    left_z, right_z = torch.where(swapped, short_z, long_z), torch.where(swapped, long_z, short_z)
+
+    start = left.ceil().clamp(0, width)
+    count = (right.ceil().clamp(0, width) - start).long()
+    kept = (count > 0).nonzero().squeeze(1)
+    face, row, start, count = face[kept], row[kept], start[kept], count[kept]
+    left, right, left_z, right_z = left[kept], right[kept], left_z[kept], right_z[kept]
+
+    # Depth becomes a whole number of steps between the nearest and the farthest corner. It is linear along the row, and
+    # spans of two pixels or more are wider than 1, so no slope that is used needs the clamp.
+    near, far = (corners[..., 2].min(), corners[..., 2].max()) if len(corners) else (0, 0)
+    unit = _DEPTH_STEPS / (torch.as_tensor(far - near).double().clamp(min=1e-30))
+    slope = (right_z - left_z).double() / (right - left).double().clamp(min=1e-12)
+    depth = left_z.double() + slope * (start - left).double()
+    depth = ((depth - near) * unit).clamp(0, _DEPTH_STEPS).long()
+    step = (slope * unit).clamp(-_DEPTH_STEPS, _DEPTH_STEPS).long()
+    return _Spans(
+        pixel=row * width + start.long(),
+        count=count,
+        key=(depth << _FACE_BITS) + face,
+        step=step << _FACE_BITS,
+    )
+
+
+def _cross(above: Tensor, below: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+    """Where edges from `above` to `below`, `[N, 3]`, meet rows: x and z, `[N]` each."""
+    share = ((row - above[:, 1]) / (below[:, 1] - above[:, 1])).clamp(0, 1)
+    point = above[:, ::2] + share[:, None] * (below[:, ::2] - above[:, ::2])
+    return point[:, 0], point[:, 1]
+
+
+def _draw(spans: _Spans, keys: Tensor) -> None:
+    """Lowers each pixel's key to the smallest that a span has for it."""
+    ends = spans.count.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = torch.arange(0, total + CHUNK, CHUNK, device=keys.device).clamp(max=total)
+    bounds = torch.searchsorted(ends, cuts, right=True).tolist()
+    bounds[-1] = len(ends)
+    for low, high in pairwise(bounds):
+        part = _Spans(*(column[low:high] for column in spans))
+        before = part.count.cumsum(0) - part.count
+        span = torch.repeat_interleave(part.count)
+        along = torch.arange(span.shape[0], device=keys.device) - before[span]
+        keys.scatter_reduce_(0, part.pixel[span] + along, part.key[span] + part.step[span] * along, "amin")
+
+
+def _barycentric(corners: Tensor, face: Tensor, pixel: Tensor, width: int) -> Tensor:
+    """Barycentrics `[N, 3]` of pixels on faces, clamped to the face."""
+    a, b, c = corners[..., :2].unbind(1)
+    # w_b = ((p - a) × (c - a)) / ((b - a) × (c - a)), w_c likewise with (b - a) × (p - a)
+    ab, ac = b - a, c - a
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    area = torch.where(area == 0, 1, area)[:, None]
+    slopes = torch.cat([a, ac.flip(1) / area, ab.flip(1) / area], dim=1)
+    ax, ay, acy, acx, aby, abx = slopes.index_select(0, face).unbind(1)
+    row = torch.div(pixel, width, rounding_mode="floor")
+    x, y = (pixel - row * width) - ax, row - ay
+    weight_b = x * acy - y * acx
+    weight_c = y * abx - x * aby
+    weights = torch.stack([1 - weight_b - weight_c, weight_b, weight_c], dim=1).clamp_(0, 1)
+    return weights / weights.sum(1, keepdim=True)

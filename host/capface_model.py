@@ -1,0 +1,116 @@
+"""The CapFace checkpoint in ComfyUI's memory management."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.ldm.modules.attention
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ..models.diffusion import CapFace, IdentityTokens, capface_tensors, load_capface
+from .memory import managed
+
+SUPPORTED_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+"""Types of the weights that the host may choose."""
+
+
+class _Networks(nn.Module):
+    """The network and its projections as one module, so that the host moves them together."""
+
+    def __init__(self, network: CapFace, tokens: IdentityTokens):
+        super().__init__()
+        self.network = network
+        self.tokens = tokens
+
+
+@dataclass(frozen=True, eq=False)
+class CapFaceModel:
+    """A loaded CapFace checkpoint in the host's memory management."""
+
+    patcher: comfy.model_patcher.ModelPatcher
+    compute_dtype: torch.dtype
+    name: str
+
+    def on(self, device: torch.device) -> "CapFaceModel":
+        """Return a copy on another device, with weights of its own; the host has unloaded this one before."""
+        networks = copy.deepcopy(self.patcher.model)
+        patcher = comfy.model_patcher.ModelPatcher(networks, device, mm.unet_offload_device())
+        return CapFaceModel(patcher, self.compute_dtype, self.name)
+
+    @property
+    def network(self) -> CapFace:
+        """The side network."""
+        return self.patcher.model.network
+
+    @property
+    def tokens(self) -> IdentityTokens:
+        """The projections of the identity features."""
+        return self.patcher.model.tokens
+
+
+def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) -> CapFaceModel:
+    """Load a CapFace checkpoint for the host.
+
+    Args:
+        path_or_state_dict: What `load_capface` takes.
+        name: The file's name, for messages.
+        dtype: Type of the weights; None lets the host choose as it does for a ControlNet.
+
+    Raises:
+        MissingFile, BadFile: as `load_capface`.
+    """
+    load_device = mm.get_torch_device()
+    offload_device = mm.unet_offload_device()
+    if dtype is None:
+        dtype = mm.unet_dtype(device=load_device, model_params=-1, supported_dtypes=SUPPORTED_DTYPES)
+    manual_cast_dtype = mm.unet_manual_cast(dtype, load_device, SUPPORTED_DTYPES)
+    network, tokens = load_capface(
+        path_or_state_dict,
+        device=offload_device,
+        dtype=dtype,
+        operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
+        attention=comfy.ldm.modules.attention.optimized_attention,
+    )
+    return as_model(network, tokens, name, manual_cast_dtype or dtype)
+
+
+def as_model(network: CapFace, tokens: IdentityTokens, name: str, compute_dtype: torch.dtype) -> CapFaceModel:
+    """Hand built networks over to the host.
+
+    Args:
+        network: The side network, on the device where it waits.
+        tokens: Its projections, likewise.
+        name: What messages call it.
+        compute_dtype: Type that it computes in.
+    """
+    patcher = managed(_Networks(network, tokens), mm.get_torch_device(), mm.unet_offload_device())
+    return CapFaceModel(patcher, compute_dtype, name)
+
+
+def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None) -> Path:
+    """Write CapFace's tensors of a checkpoint to a safetensors file, complete or not at all.
+
+    Args:
+        source: What `load_capface` takes.
+        target: The new file; one of that name is replaced.
+        dtype: Type to store; the source's own by default.
+
+    Returns:
+        The target.
+
+    Raises:
+        MissingFile, BadFile: as `load_capface`.
+    """
+    tensors = {k: v.to(dtype or v.dtype).contiguous() for k, v in capface_tensors(source).items()}
+    part = target.with_suffix(".part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt", "model": "capface", "source": source.name})
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target

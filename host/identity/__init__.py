@@ -1,0 +1,19 @@
+"""The CAPFACE_IDENTITY socket: its type, its arithmetic, its file."""
+
+from .identity import COMBINE, MINIATURE, RELEASED, Features, Identity, blend, combine, nobody, take_parts
+from .identity_file import ENDING, load_identity, save_identity
+
+__all__ = [
+    "COMBINE",
+    "ENDING",
+    "MINIATURE",
+    "RELEASED",
+    "Features",
+    "Identity",
+    "blend",
+    "combine",
+    "load_identity",
+    "nobody",
+    "save_identity",
+    "take_parts",
+]

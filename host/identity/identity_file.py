@@ -1,0 +1,89 @@
+"""Identities as files: safetensors with metadata that tells who made them and with which encoders."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ...errors import BadFile
+from ...files.checkpoint import describe, read_state_dict
+from .identity import MINIATURE, RELEASED, Identity
+
+ENDING = ".identity.safetensors"
+KIND = "capface identity"
+VERSION = 1
+"""Of the layout: tensors `global`, `local` and `strength`. Without `strength` or `references`, their defaults are read."""
+KNOWN = (RELEASED, MINIATURE)
+"""Features that a file may hold."""
+UNIT_LENGTH_TOLERANCE = 1e-3
+
+
+def save_identity(path: Path, identity: Identity) -> Path:
+    """Write an identity, complete or not at all; a file of that name is replaced.
+
+    Args:
+        path: The new file.
+        identity: Any rows, tokens and strengths.
+
+    Returns:
+        The path.
+    """
+    tensors = {"global": identity.global_, "local": identity.local, "strength": identity.strength}
+    metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace"}
+    metadata |= {part: getattr(identity.features, part) for part in ("global_encoder", "local_encoder")}
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file({k: t.float().cpu().contiguous() for k, t in tensors.items()}, part, metadata=metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def load_identity(path: Path) -> Identity:
+    """Read an identity, of this version or an older one.
+
+    Raises:
+        MissingFile: if there is no such file.
+        BadFile: if it is broken, something else, from a newer version, or from other encoders.
+    """
+    state, metadata = read_state_dict(path), _metadata(path)
+    if metadata.get("kind") != KIND:
+        raise BadFile(
+            f"{path.name} is {describe(state)}, no identity that CapFace saved. Embeddings of other tools cannot stand in: "
+            "ArcFace's vectors are 512 numbers too, but mean something else than FaceNet's. Read photos with Encode Identity."
+        )
+    version = metadata.get("version", "")
+    if not version.isdecimal() or int(version) > VERSION:
+        raise BadFile(
+            f"{path.name} was made by a newer CapFace (format {version or 'unknown'}); this one reads formats up to {VERSION}. "
+            "Update the pack."
+        )
+    encoders = [metadata.get(part, "an unnamed encoder") for part in ("global_encoder", "local_encoder")]
+    features = next((known for known in KNOWN if [known.global_encoder, known.local_encoder] == encoders), None)
+    if features is None:
+        raise BadFile(
+            f"{path.name} holds features of {' and '.join(encoders)}, CapFace was trained on those of "
+            f"{RELEASED.global_encoder} and {RELEASED.local_encoder}. Read the photos again with Encode Identity."
+        )
+    if not {"global", "local"} <= set(state):
+        raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
+    tensors = {k: t.float().clone() for k, t in state.items()}
+    references = int(metadata.get("references", 1))
+    identity = Identity(tensors["global"], tensors["local"], tensors.get("strength"), references, features)
+    lengths = identity.global_[identity.present].norm(dim=1)
+    if not torch.isfinite(identity.local).all() or ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
+        raise BadFile(
+            f"{path.name} was changed after saving: expected vectors of length 1 and finite tokens, got vectors of "
+            f"length {[round(n, 3) for n in lengths.tolist()]}. Read the photos again with Encode Identity."
+        )
+    return identity
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError:
+        return {}  # a torch pickle, which `read_state_dict` has read

@@ -1,0 +1,314 @@
+"""What a portrait turned out to be: whose face, which head, and whether it shows the prompt.
+
+Every part is measured as far as its inputs, files and packages are there. What cannot be measured is named with the reason;
+an image without a face has a row that says so, and the others go on.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+
+from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
+from ..flame.builtin import builtin_head
+from ..flame.fitting import DECA_KINDS, GROUPS, deca_heads, face_size, fit_landmarks, head_difference, head_rmse, landmark_error
+from ..flame.model import HeadModel, HeadParams
+from ..flame.render import overlay, render_head
+from ..models.clip import OpenClip, cosine, is_best, load_open_clip, prompt_scores
+from ..models.faces import ArcFace, FaceDetection
+from ..photos.portrait import cut
+from . import model_folders
+from .identity import Identity
+from .memory import managed
+from .reader import FaceReader, frame_points
+
+NO_CLIP = "none"
+ID, ARCFACE, LANDMARKS, TURN, POSITION, SIZE, CLIP, PROMPT = (
+    "ID similarity", "ArcFace", "landmarks %", "turn °", "position %", "size %", "CLIP score", "prompt"
+)  # fmt: skip
+COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dict.fromkeys(GROUPS, 4), CLIP: 4, PROMPT: 0}
+"""Headings of the table, and with how many decimals each is shown; the prompt is yes or no."""
+LEGEND = {
+    ID: "cosine of FaceNet's embeddings (the paper's ID similarity)",
+    ARCFACE: "cosine of ArcFace's embeddings",
+    LANDMARKS: "root mean square distance of the landmarks from the condition's, of the face's height",
+    TURN: "angle between the head fitted to the image and the condition's",
+    POSITION: "distance of the two heads, of the face's height",
+    SIZE: "difference of their sizes",
+    "shape": "shape, pose, expression, light: RMSE of DECA's numbers against the condition's, as in the paper",
+    CLIP: "cosine of image and prompt",
+    PROMPT: "whether the right prompt scores above the others (the paper's prompt accuracy)",
+}
+
+
+class _NotAsked(CapFaceError):
+    """A part whose inputs are not connected."""
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What the images are compared with; each part is optional."""
+
+    identity: Identity | None = None
+    photos: Tensor | None = None
+    """RGB `[R, 3, H, W]` in 0..1 of the person; their largest faces are taken."""
+    head: HeadParams | None = None
+    head_model: HeadModel | None = None
+    """What `head` belongs to."""
+    prompt: str = ""
+    other_prompts: tuple[str, ...] = ()
+    clip_file: str = NO_CLIP
+    """A file in models/open_clip."""
+    clip_activation: str = "auto"
+    """As for `load_open_clip`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Numbers of B images."""
+
+    columns: dict[str, Tensor]
+    """`[B]` by heading; NaN where an image shows no face."""
+    faceless: list[int]
+    """The images without a face."""
+    unmeasured: dict[str, str]
+    """What could not be measured, and why."""
+    notes: list[str]
+    picture: Tensor
+    """RGB `[B, 3, H, W]`, the fitted heads over the images."""
+
+    def mean(self, heading: str) -> float:
+        """The mean over the images that show a face; NaN for what was not measured."""
+        return self.columns[heading].nanmean().item() if heading in self.columns else math.nan
+
+    def table(self) -> str:
+        """Everything as text: one row an image, their mean, what the columns are, and what is missing."""
+        headings = [name for name in COLUMNS if name in self.columns]
+        rows = [["image", *headings]]
+        for i in range(len(self.picture)):
+            cells = [_cell(name, self.columns[name][i].item()) for name in headings]
+            rows.append([str(i + 1), *cells, *(["no face"] if i in self.faceless else [])])
+        if headings and len(self.picture) > 1:
+            rows.append(["mean", *(_cell(name, self.mean(name), mean=True) for name in headings)])
+        lines = aligned(rows)
+        lines += [""] + [f"{name}: {text}" for name, text in LEGEND.items() if name in self.columns] + self.notes
+        lines += [f"Not measured: {part}. {reason}" for part, reason in self.unmeasured.items()]
+        return "\n".join(lines).strip()
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Cells as lines with columns of one width each, to the right; rows may end early."""
+    columns = max(len(row) for row in rows)
+    widths = [max((len(row[i]) for row in rows if i < len(row)), default=0) for i in range(columns)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
+
+
+def _cell(heading: str, value: float, mean: bool = False) -> str:
+    if math.isnan(value):
+        return "-"
+    if heading == PROMPT:
+        return f"{value:.0%}" if mean else ("yes" if value else "no")
+    return f"{value:.{COLUMNS[heading]}f}"
+
+
+def measure(images: Tensor, reader: FaceReader, references: References, *, face: str = "largest", face_index: int = 0):
+    """Measure images.
+
+    Args:
+        images: RGB `[B, 3, H, W]` in 0..1.
+        reader: What reads faces.
+        references: What to compare with. One identity or head serves all images; fewer than images repeat, as in Apply
+            CapFace.
+        face: The order in which faces are counted, as for `choose_face`.
+        face_index: Which face in that order.
+
+    Returns:
+        The `Measurement`.
+    """
+    return _Measuring(images.cpu(), reader, references, face, face_index).run()
+
+
+@dataclass
+class _Measuring:
+    """One call of `measure`."""
+
+    images: Tensor
+    reader: FaceReader
+    references: References
+    face: str
+    face_index: int
+    notes: list[str] = field(default_factory=list)
+
+    def run(self) -> Measurement:
+        found, no_faces = [None] * len(self.images), None
+        try:
+            found = self.reader.faces_where_there_are(self.images, self.face, self.face_index)
+        except (NoFaceFound, MissingPackage, MissingFile, BadFile) as error:
+            no_faces = error
+        self.rows = [i for i, one in enumerate(found) if one is not None]
+        self.faces = [found[i] for i in self.rows]
+        self.seen = [self.images[i] for i in self.rows]
+        self.points = frame_points(self.faces, *self.images.shape[-2:]) if self.faces else None
+        self.fitted = self._fit() if self.faces else None
+
+        columns, unmeasured = {}, {}
+        of_faces = {
+            "ID similarity": self._facenet,
+            "ArcFace": self._arcface,
+            "landmark error": self._landmarks,
+            "shape, pose, expression and light": self._deca,
+        }
+        of_images = {"CLIP score": self._clip}
+        for name, part in (of_faces | of_images).items():
+            mm.throw_exception_if_processing_interrupted()
+            try:
+                if no_faces is not None and name in of_faces:
+                    raise no_faces
+                columns |= part()
+            except (_NotAsked, NoFaceFound, MissingPackage, MissingFile, BadFile) as error:
+                unmeasured[name] = str(error)
+        if PROMPT not in columns and CLIP in columns:
+            unmeasured["prompt accuracy"] = "Write other prompts, one a line, from which the right one has to stand out."
+        faceless = [i for i in range(len(self.images)) if i not in self.rows] if no_faces is None else []
+        if isinstance(no_faces, NoFaceFound):
+            faceless = list(range(len(self.images)))
+        return Measurement(columns, faceless, unmeasured, self.notes, self._picture())
+
+    # Faces
+
+    def _facenet(self) -> dict[str, Tensor]:
+        identity = self.references.identity
+        if self.references.photos is None and identity is None:
+            raise _NotAsked("Connect the identity, or a photo of the person as reference.")
+        if identity is not None:
+            # a row of nobody is like nobody
+            wanted = torch.where(identity.present[:, None], identity.global_, torch.nan)
+        else:
+            photos, faces = self._reference
+            wanted = self._embed(photos, faces)
+        return {ID: self._spread(cosine(self._embed(self.seen, self.faces), self._pair(wanted)))}
+
+    def _arcface(self) -> dict[str, Tensor]:
+        if self.references.photos is None:
+            raise _NotAsked("Connect a photo of the person as reference; an identity holds FaceNet's embedding alone.")
+        network = self._open_arcface()
+        photos, faces = self._reference
+        wanted, got = (
+            torch.stack([network.embed(image, face.points5) for image, face in zip(images, found, strict=True)])
+            for images, found in ((photos, faces), (self.seen, self.faces))
+        )
+        return {ARCFACE: self._spread(cosine(got, self._pair(wanted)))}
+
+    def _open_arcface(self) -> ArcFace:
+        root = model_folders.folder(model_folders.INSIGHTFACE)
+        try:
+            return ArcFace(root)
+        except MissingFile:
+            try:
+                return ArcFace(root, "antelopev2")
+            except MissingFile:
+                pass
+            raise
+
+    @cached_property
+    def _reference(self) -> tuple[Tensor, list[FaceDetection]]:
+        photos = self.references.photos.cpu()
+        try:
+            return photos, self.reader.faces(photos, "largest", 0)
+        except NoFaceFound as error:
+            raise NoFaceFound(f"The reference: {error}") from None
+
+    def _embed(self, images, faces: list[FaceDetection]) -> Tensor:
+        """FaceNet's embeddings of aligned faces, as Encode Identity reads them by default."""
+        return self.reader.embed(torch.stack([cut(image, one, True)[1] for image, one in zip(images, faces, strict=True)]))
+
+    # Heads
+
+    def _landmarks(self) -> dict[str, Tensor]:
+        model, wanted = self._condition()
+        if not model.has_landmarks:
+            raise _NotAsked(f"The head model '{model.name}' was loaded without landmarks.")
+        size = face_size(model, wanted)
+        difference = head_difference(model, wanted, self.fitted)
+        if self.points.shape[1] == 5:
+            self.notes.append("The detector gives five landmarks, no 68: turn and size are rough. insightface gives all.")
+        return {
+            LANDMARKS: self._spread(100 * landmark_error(model, wanted, self.points) / size),
+            TURN: self._spread(difference.rotation),
+            POSITION: self._spread(100 * difference.position),
+            SIZE: self._spread(100 * difference.size.abs()),
+        }
+
+    def _deca(self) -> dict[str, Tensor]:
+        model, wanted = self._condition()
+        if model.kind not in DECA_KINDS:
+            raise _NotAsked(f"DECA's numbers are those of FLAME 2020, the condition's those of '{model.name}'.")
+        code, crops = self.reader.deca(self.seen, self.faces)
+        errors = head_rmse(wanted, deca_heads(code, crops, *self.images.shape[-2:]))
+        return {group: self._spread(error) for group, error in errors.items()}
+
+    def _condition(self) -> tuple[HeadModel, HeadParams]:
+        """The head model and the wanted heads, one for each face."""
+        if self.references.head is None or self.references.head_model is None:
+            raise _NotAsked("Connect the head that was asked for, and the head model that it belongs to.")
+        return self.references.head_model.to("cpu"), self.references.head.to("cpu").expand(len(self.images))[self.rows]
+
+    def _fit(self) -> HeadParams | None:
+        model = self.references.head_model or builtin_head()
+        if not model.has_landmarks:
+            return None
+        heads = []
+        for point in self.points.split(1):
+            mm.throw_exception_if_processing_interrupted()
+            heads.append(fit_landmarks(model, point).params)
+        return HeadParams.cat(heads)
+
+    def _picture(self) -> Tensor:
+        picture = self.images.clone()
+        model = (self.references.head_model or builtin_head()).to("cpu")
+        if self.fitted is not None and model.uv is not None:
+            for i, row in enumerate(self.rows):
+                maps = render_head(model, self.fitted[i], *self.images.shape[-2:])
+                picture[row] = overlay(self.images[row : row + 1], maps)[0]
+        return picture
+
+    # Prompts
+
+    @torch.inference_mode()
+    def _clip(self) -> dict[str, Tensor]:
+        prompt = " ".join(self.references.prompt.split())
+        if not prompt:
+            raise _NotAsked("Write the prompt in words, without weights.")
+        if self.references.clip_file == NO_CLIP:
+            raise _NotAsked(f"Choose a CLIP file. {model_folders.OPEN_CLIP.how_to_get()}.")
+        path = model_folders.path_of(model_folders.OPEN_CLIP, self.references.clip_file)
+        offload_device = mm.text_encoder_offload_device()
+        clip: OpenClip = load_open_clip(path, self.references.clip_activation, device=offload_device)
+        patcher = managed(clip, mm.text_encoder_device(), offload_device)
+        mm.load_models_gpu([patcher])
+        texts = [prompt, *self.references.other_prompts]
+        seen = torch.cat([clip.images(one[None].to(patcher.load_device)) for one in self.images])
+        scores = prompt_scores(seen.cpu(), clip.texts(texts).cpu())
+        self.notes.append(f"CLIP is {clip.name}, from {path.name}.")
+        columns = {CLIP: scores[:, 0]}
+        return columns | {PROMPT: is_best(scores).float()} if len(texts) > 1 else columns
+
+    # Rows
+
+    def _pair(self, wanted: Tensor) -> Tensor:
+        """The row for each face: one row serves them all, fewer rows than images repeat."""
+        return wanted[torch.tensor(self.rows) % len(wanted)]
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """Values of the faces as values of the images."""
+        column = torch.full((len(self.images),), torch.nan)
+        column[self.rows] = values.cpu()
+        return column
+
+
+def other_prompts(text: str) -> tuple[str, ...]:
+    """Prompts from a text with one a line; blank lines are left out."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

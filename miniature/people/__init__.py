@@ -1,0 +1,14 @@
+"""Synthetic people: the built-in head with hair, brows, beard, glasses and clothes, drawn in front of a background.
+
+They stand in for photos where nobody's may be used: to train and to judge the miniature, and to try the pack without a file.
+"""
+
+from .backdrops import backdrop
+from .drawing import draw_people, draw_surfaces
+from .g_buffers import Surfaces
+from .person import BACKGROUNDS, LIGHTS, SHIRTS, Person, Setting, light_named
+
+__all__ = [
+    "BACKGROUNDS", "LIGHTS", "SHIRTS", "Person", "Setting", "Surfaces",
+    "backdrop", "draw_people", "draw_surfaces", "light_named",
+]  # fmt: skip

@@ -1,0 +1,179 @@
+"""CLIP with both its towers, image and text, from a file of open_clip's layout.
+
+The architecture is read from the tensors' shapes; open_clip's own list of architectures then tells what shapes do not (the
+number of heads). Nothing is downloaded. The one thing that no tensor shows is the activation: OpenAI's weights and a few others
+were trained with QuickGELU, x · sigmoid(1.702 x).
+
+Source: Radford et al., *Learning Transferable Visual Models From Natural Language Supervision* (ICML 2021).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from ...errors import BadFile, BadInput, MissingPackage
+from ...files.checkpoint import describe, read_state_dict
+from ...files.strict import fill, refuse_onnx
+from ..faces import install
+
+ACTIVATIONS = ("auto", "GELU", "QuickGELU")
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+SOURCE = "open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_224.openai, or another CLIP by open_clip"
+HEAD_WIDTH = 64  # of OpenAI's own models
+QUICK_NAMES = ("openai", "quickgelu", "dfn", "metaclip")  # names of weights that were trained with QuickGELU
+PLAIN_VISION = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
+PLAIN_TEXT = {"context_length", "vocab_size", "width", "heads", "layers"}
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # stored beside the weights by some files
+
+
+class OpenClip(torch.nn.Module):
+    """Images and texts to unit vectors in one space.
+
+    Attributes:
+        name: What it is, in a few words.
+        image_size: Side of the images that its image tower takes, in pixels.
+    """
+
+    def __init__(self, network, tokenizer, image_size, name):
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.name = name
+
+    def images(self, images):
+        """Embeddings of images.
+
+        Args:
+            images: Shape [B,3,H,W], RGB in 0..1; their middle square is seen.
+
+        Returns:
+            Shape [B,N], each of length 1.
+
+        Raises:
+            BadInput: For any other shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise BadInput(f"Expected RGB images [B,3,H,W], got {list(images.shape)}.")
+        scale = self.image_size / min(images.shape[-2:])
+        size = [max(round(side * scale), self.image_size) for side in images.shape[-2:]]
+        x = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = ((side - self.image_size) // 2 for side in size)
+        x = x[..., top : top + self.image_size, left : left + self.image_size]
+        mean, deviation = (x.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+        return self.network.encode_image((x - mean) / deviation, normalize=True)
+
+    def texts(self, texts):
+        """Embeddings of texts.
+
+        Args:
+            texts: P strings; what is longer than the text tower's context is cut.
+
+        Returns:
+            Shape [P,N], each of length 1.
+        """
+        tokens = self.tokenizer(list(texts)).to(self.network.positional_embedding.device)
+        return self.network.encode_text(tokens, normalize=True)
+
+
+def load_open_clip(path, activation="auto", *, device=None):
+    """Read a CLIP that open_clip knows how to run.
+
+    Args:
+        path: A torch pickle or safetensors file with `visual.*` and the text tower's tensors.
+        activation: "GELU", "QuickGELU", or "auto": what `open_clip_config.json` beside the file says, else QuickGELU where the
+            file's or its folder's name tells of weights that were trained with it.
+        device: Where the parameters shall live; the CPU by default.
+
+    Returns:
+        An `OpenClip` in float32, in evaluation mode and without gradients.
+
+    Raises:
+        MissingFile: When there is no such file.
+        MissingPackage: When open_clip is not installed.
+        BadFile: When it is broken or something else.
+        BadInput: For another activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise BadInput(f"The activation is one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+    path = Path(path)
+    refuse_onnx(path, kind="CLIP", source=SOURCE)
+    state = {k: v for k, v in read_state_dict(path).items() if k not in NO_WEIGHTS}
+    if "visual.conv1.weight" not in state or "token_embedding.weight" not in state:
+        raise BadFile(f"{path.name} is {describe(state)}, not a CLIP of images and texts by open_clip. Expected {SOURCE}.")
+    try:
+        import open_clip
+    except ImportError as error:
+        raise MissingPackage(install("open_clip_torch") + f" ({error})") from None
+    vision, text, embedding = _configuration(state, path.name)
+    name = _architecture(open_clip, vision, text, embedding)
+    quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
+    with torch.device("meta"):
+        network = open_clip.CLIP(embedding, vision_cfg=vision, text_cfg=text, quick_gelu=quick)
+    network = fill(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
+    # The one buffer that no file holds: a word sees those before it.
+    mask = torch.full((text["context_length"],) * 2, -torch.inf, device=device).triu(1)
+    network.register_buffer("attn_mask", mask, persistent=False)
+    tokenizer = open_clip.SimpleTokenizer(context_length=text["context_length"])
+    return OpenClip(network, tokenizer, vision["image_size"], f"{name} with {'QuickGELU' if quick else 'GELU'}").eval()
+
+
+def _configuration(state, file):
+    """Image tower, text tower (as open_clip names their sizes) and width of the embedding."""
+    try:
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        vision = {
+            "image_size": patch * round((len(state["visual.positional_embedding"]) - 1) ** 0.5),
+            "layers": _layers(state, "visual.transformer.resblocks."),
+            "width": width,
+            "head_width": HEAD_WIDTH,
+            "patch_size": patch,
+        }
+        vocabulary, width = state["token_embedding.weight"].shape
+        text = {
+            "context_length": len(state["positional_embedding"]),
+            "vocab_size": vocabulary,
+            "width": width,
+            "heads": max(width // HEAD_WIDTH, 1),
+            "layers": _layers(state, "transformer.resblocks."),
+        }
+        return vision, text, state["text_projection"].shape[1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise BadFile(
+            f"{file} is an incomplete CLIP, or one without a plain vision transformer ({error!r}). Expected {SOURCE}."
+        ) from None
+
+
+def _layers(state, prefix):
+    return len({key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)})
+
+
+def _architecture(open_clip, vision, text, embedding):
+    """Complete the towers' sizes, in place, by open_clip's list; returns the architecture's name there."""
+    for name in open_clip.list_models():
+        known = open_clip.get_model_config(name)
+        seen, said = known.get("vision_cfg", {}), known.get("text_cfg", {})
+        if not (set(seen) <= PLAIN_VISION and set(said) <= PLAIN_TEXT):
+            continue
+        shapes = known["embed_dim"] == embedding
+        shapes &= all(seen.get(key) == vision[key] for key in ("image_size", "layers", "width", "patch_size"))
+        shapes &= all(said.get(key) == text[key] for key in ("context_length", "vocab_size", "width", "layers"))
+        if shapes:
+            vision.update(seen)
+            text.update(said)
+            return name.removesuffix("-quickgelu")
+    return f"a CLIP with {vision['layers']} layers of {vision['width']}"
+
+
+def _trained_with_quick_gelu(path):
+    config = path.with_name("open_clip_config.json")
+    if config.is_file():
+        try:
+            return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadFile(f"{config} is no open_clip configuration ({error!r}). Download it again, or remove it.") from None
+    names = f"{path.parent.name}/{path.name}".lower()
+    return any(name in names for name in QUICK_NAMES)

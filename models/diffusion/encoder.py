@@ -1,0 +1,111 @@
+"""The encoder of an SD1.x denoiser: what the denoiser itself and CapFace, which begins as its copy, have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import BadFile
+from . import layers
+
+
+class EncoderConfig(Protocol):
+    """The numbers that an encoder is built from."""
+
+    channel_mult: tuple[int, ...]
+    """Channels of each level, in units of `model_channels`."""
+    num_res_blocks: int
+    """Residual blocks of each level."""
+    attention_downsamplings: tuple[int, ...]
+    """Downsampling factors (1 is latent size) of the levels that have transformers."""
+    model_channels: int
+    """Channels at latent size; a multiple of 32, the number of groups of every GroupNorm."""
+    context_width: int
+    """Width of the tokens that cross-attention reads."""
+    num_heads: int
+    """Attention heads; every level's channels are a multiple of them."""
+    in_channels: int
+    """Channels of the latents."""
+
+
+def read_encoder(shapes: Mapping[str, Sequence[int]], kind: str) -> dict:
+    """Read the fields of an `EncoderConfig` from parameter shapes, all but the heads, which no shape tells.
+
+    Args:
+        shapes: `{key: shape}`, keys as in `Encoder`; others are ignored.
+        kind: What is being read, for messages.
+
+    Raises:
+        BadFile: if a tensor of the encoder is missing, or its levels differ in depth.
+    """
+    count = len({key.split(".")[1] for key in shapes if key.startswith("input_blocks.")})
+    try:
+        model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
+        context_width = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
+        channels, blocks, attention, downsampling = [], [0], [], 1
+        for i in range(1, count):
+            if f"input_blocks.{i}.0.op.weight" in shapes:
+                downsampling *= 2
+                blocks.append(0)
+                continue
+            blocks[-1] += 1
+            if len(channels) < len(blocks):
+                channels.append(shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] // model_channels)
+            if f"input_blocks.{i}.1.norm.weight" in shapes and downsampling not in attention:
+                attention.append(downsampling)
+    except KeyError as missing:
+        raise BadFile(f"Not a complete {kind}: the tensor {missing} is missing.") from None
+    if len(set(blocks)) != 1:
+        raise BadFile(f"Expected the same number of residual blocks on every level, got {blocks}.")
+    return {
+        "channel_mult": tuple(channels),
+        "num_res_blocks": blocks[0],
+        "attention_downsamplings": tuple(attention),
+        "model_channels": model_channels,
+        "context_width": context_width,
+        "in_channels": in_channels,
+    }
+
+
+class Encoder(nn.Module):
+    """Timestep embedding, input blocks and middle block; a base class that says nothing about what becomes of them."""
+
+    def __init__(self, config: EncoderConfig, *, device=None, dtype=None, operations=nn, attention=layers.attention):
+        super().__init__()
+        kw = {"device": device, "dtype": dtype, "operations": operations}
+        conv = {"device": device, "dtype": dtype}
+        self.config = config
+        base, embedding = config.model_channels, 4 * config.model_channels
+
+        def transformer(channels):
+            return layers.SpatialTransformer(channels, config.context_width, config.num_heads, attention=attention, **kw)
+
+        self.time_embed = nn.Sequential(
+            operations.Linear(base, embedding, **conv), nn.SiLU(), operations.Linear(embedding, embedding, **conv)
+        )
+        self.input_blocks = nn.ModuleList([layers.Block(operations.Conv2d(config.in_channels, base, 3, padding=1, **conv))])
+        self.widths = [base]
+        """Channels of each input block's output."""
+        channels, downsampling = base, 1
+        for level, mult in enumerate(config.channel_mult):
+            if level > 0:
+                self.input_blocks.append(layers.Block(layers.Downsample(channels, **kw)))
+                self.widths.append(channels)
+                downsampling *= 2
+            for _ in range(config.num_res_blocks):
+                block = [layers.ResBlock(channels, mult * base, embedding, **kw)]
+                channels = mult * base
+                if downsampling in config.attention_downsamplings:
+                    block.append(transformer(channels))
+                self.input_blocks.append(layers.Block(*block))
+                self.widths.append(channels)
+        self.middle_block = layers.Block(
+            layers.ResBlock(channels, channels, embedding, **kw),
+            transformer(channels),
+            layers.ResBlock(channels, channels, embedding, **kw),
+        )
+
+    def embed_timesteps(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+        """`timesteps [B]`, 0..999, fractions allowed -> `[B, 4 · model_channels]`."""
+        return self.time_embed(layers.timestep_embedding(timesteps, self.config.model_channels).to(dtype))

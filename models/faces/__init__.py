@@ -1,0 +1,58 @@
+"""Networks that look at faces: detection, FaceNet, ArcFace, DECA, parsing, and the crops that they take."""
+
+from .arcface import FILES, ArcFace
+from .crops import (
+    ALIGNED_SIZE,
+    deca_crop,
+    deca_square,
+    deca_square_from_box,
+    deca_transform,
+    facenet_face,
+    ffhq_crop,
+    move_box,
+    transform_points,
+)
+from .deca import DecaCode, DecaEncoder, load_deca, split_code
+from .detection import (
+    LANDMARK_FILE,
+    FaceDetection,
+    InsightFaceDetector,
+    MtcnnDetector,
+    choose_face,
+    find_pack,
+    install,
+    open_detector,
+)
+from .facenet import FaceNet, load_facenet
+from .parsing import FACE, keep_face, load_parser
+
+__all__ = [
+    "ALIGNED_SIZE",
+    "FACE",
+    "FILES",
+    "LANDMARK_FILE",
+    "ArcFace",
+    "DecaCode",
+    "DecaEncoder",
+    "FaceDetection",
+    "FaceNet",
+    "InsightFaceDetector",
+    "MtcnnDetector",
+    "choose_face",
+    "deca_crop",
+    "deca_square",
+    "deca_square_from_box",
+    "deca_transform",
+    "facenet_face",
+    "ffhq_crop",
+    "find_pack",
+    "install",
+    "keep_face",
+    "load_deca",
+    "load_facenet",
+    "load_parser",
+    "move_box",
+    "open_detector",
+    "split_code",
+    "transform_points",
+]

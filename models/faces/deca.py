@@ -1,0 +1,185 @@
+"""DECA's coarse encoder: one face crop to the parameters of a head, its camera and its light.
+
+Crops are RGB in 0..1 without mean or standard deviation, 224 × 224, cut as `crops.deca_crop` does.
+
+Source: Feng et al., *Learning an Animatable Detailed 3D Face Model from In-the-Wild Images* (SIGGRAPH 2021), coarse branch; the
+trunk is ResNet-50 (He et al., CVPR 2016, table 1).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import BadFile, BadInput
+from ...files.checkpoint import describe, read_state_dict
+from ...files.strict import fill, refuse_onnx
+from .batchnorm import FrozenBatchNorm
+
+CROP_SIZE = 224
+CODE_SPLIT = {"shape": 100, "texture": 50, "expression": 50, "rotation": 3, "jaw": 3, "camera": 3, "light": 27}
+CODE_SIZE = sum(CODE_SPLIT.values())
+STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks and stride of ResNet-50's four stages
+EXPANSION = 4
+PREFIX = "E_flame."
+SOURCE = "deca_model.tar, which DECA's fetch_data.sh downloads (github.com/yfeng95/DECA, non-commercial)"
+
+
+class Bottleneck(torch.nn.Module):
+    """ResNet's 1×1, 3×3, 1×1 block; the 3×3 carries the stride."""
+
+    def __init__(self, inputs, width, stride, *, device, dtype, operations):
+        super().__init__()
+        outputs = EXPANSION * width
+
+        def conv(*shape, **kwargs):
+            return operations.Conv2d(*shape, bias=False, device=device, dtype=dtype, **kwargs)
+
+        self.conv1 = conv(inputs, width, 1)
+        self.bn1 = FrozenBatchNorm(width, device=device)
+        self.conv2 = conv(width, width, 3, stride=stride, padding=1)
+        self.bn2 = FrozenBatchNorm(width, device=device)
+        self.conv3 = conv(width, outputs, 1)
+        self.bn3 = FrozenBatchNorm(outputs, device=device)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = torch.nn.Sequential(
+                conv(inputs, outputs, 1, stride=stride), FrozenBatchNorm(outputs, device=device)
+            )
+
+    def forward(self, x):
+        """[B,inputs,H,W] to [B, 4 width, H/stride, W/stride]."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet50(torch.nn.Module):
+    """ResNet-50 without its classifier: [B,3,H,W] to [B,2048]."""
+
+    def __init__(self, *, device, dtype, operations):
+        super().__init__()
+        build = {"device": device, "dtype": dtype, "operations": operations}
+        self.conv1 = operations.Conv2d(3, 64, 7, stride=2, padding=3, bias=False, device=device, dtype=dtype)
+        self.bn1 = FrozenBatchNorm(64, device=device)
+        inputs = 64
+        for i, (width, blocks, stride) in enumerate(STAGES, start=1):
+            first, inputs = Bottleneck(inputs, width, stride, **build), EXPANSION * width
+            rest = (Bottleneck(inputs, width, 1, **build) for _ in range(blocks - 1))
+            setattr(self, f"layer{i}", torch.nn.Sequential(first, *rest))
+
+    def forward(self, x):
+        """Features averaged over the image."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean(dim=(2, 3))
+
+
+class DecaEncoder(torch.nn.Module):
+    """DECA's `E_flame`: ResNet-50, then two linear layers.
+
+    Args:
+        device: Where the parameters are made.
+        dtype: Of the convolutions and linear layers; batch norms stay in float32.
+        operations: A namespace with `Conv2d` and `Linear`, such as `torch.nn` or a host's casting layers.
+    """
+
+    def __init__(self, *, device=None, dtype=None, operations=torch.nn):
+        super().__init__()
+        self.encoder = ResNet50(device=device, dtype=dtype, operations=operations)
+        self.layers = torch.nn.Sequential(
+            operations.Linear(EXPANSION * STAGES[-1][0], 1024, device=device, dtype=dtype),
+            torch.nn.ReLU(),
+            operations.Linear(1024, CODE_SIZE, device=device, dtype=dtype),
+        )
+
+    def forward(self, crops):
+        """Codes of face crops; `split_code` names their parts.
+
+        Args:
+            crops: Shape [B,3,224,224], RGB in 0..1.
+
+        Returns:
+            Shape [B,236].
+
+        Raises:
+            BadInput: For any other shape.
+        """
+        if crops.ndim != 4 or tuple(crops.shape[1:]) != (3, CROP_SIZE, CROP_SIZE):
+            raise BadInput(
+                f"DECA needs crops of shape [B,3,{CROP_SIZE},{CROP_SIZE}], got {list(crops.shape)}. "
+                "Cut them from the photo with deca_crop."
+            )
+        return self.layers(self.encoder(crops))
+
+
+@dataclass(frozen=True, eq=False)
+class DecaCode:
+    """DECA's parameters of B heads, in FLAME's bases (the first 100 shape and 50 expression components).
+
+    Attributes:
+        shape: [B,100].
+        texture: [B,50].
+        expression: [B,50].
+        rotation: [B,3], of the root, axis-angle in radians.
+        jaw: [B,3], axis-angle in radians.
+        camera: [B,3]: scale s and translation, crop NDC = s · (x + tx, y + ty), then y negated.
+        light: [B,9,3], spherical-harmonic coefficients by colour.
+    """
+
+    shape: Tensor
+    texture: Tensor
+    expression: Tensor
+    rotation: Tensor
+    jaw: Tensor
+    camera: Tensor
+    light: Tensor
+
+
+def split_code(code):
+    """Name the parts of an encoder's output.
+
+    Args:
+        code: Shape [B,236].
+
+    Returns:
+        A `DecaCode` of views.
+
+    Raises:
+        BadInput: For any other shape.
+    """
+    if code.ndim != 2 or code.shape[1] != CODE_SIZE:
+        raise BadInput(f"A DECA code has shape [B,{CODE_SIZE}], got {list(code.shape)}. Pass the encoder's output as it is.")
+    parts = dict(zip(CODE_SPLIT, code.split(list(CODE_SPLIT.values()), dim=1), strict=True))
+    parts["light"] = parts["light"].unflatten(1, (9, 3))
+    return DecaCode(**parts)
+
+
+def load_deca(path, *, device=None, dtype=None, operations=torch.nn):
+    """Read the coarse encoder from DECA's checkpoint; the detail encoder and decoder beside it are not touched.
+
+    Args:
+        path: `deca_model.tar`, or a safetensors file with its `E_flame.*`.
+        device: Where the parameters shall live; the CPU by default.
+        dtype: As for `DecaEncoder`; float32 by default, whatever the file holds.
+        operations: As for `DecaEncoder`.
+
+    Returns:
+        A `DecaEncoder` in evaluation mode and without gradients.
+
+    Raises:
+        MissingFile: When there is no such file.
+        BadFile: When it is broken or something else.
+    """
+    path = Path(path)
+    refuse_onnx(path, kind="DECA", source=SOURCE)
+    state = read_state_dict(path)
+    wanted = {key.removeprefix(PREFIX): tensor for key, tensor in state.items() if key.startswith(PREFIX)}
+    if not wanted:
+        raise BadFile(f"{path.name} is {describe(state)}, without DECA's {PREFIX}*. Expected {SOURCE}.")
+    network = DecaEncoder(device="meta", dtype=dtype, operations=operations)
+    like = DecaEncoder(device="meta", dtype=dtype)
+    return fill(network, wanted, file=path.name, kind="DECA's encoder", source=SOURCE, device=device, like=like)

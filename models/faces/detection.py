@@ -1,0 +1,350 @@
+"""Finding faces in a photo, and choosing among them.
+
+Both detectors are optional packages with weights of their own; neither ever downloads anything. Points are (x, y) in pixels
+of the image that was given, as in `crops`. "Left" is always the image's left, which is the person's right.
+"""
+
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFound
+
+SMALLEST_FACE = 20  # pixels; a smaller face carries no identity
+MTCNN_SURE = 0.9  # what MTCNN finds below this score is more often a hand or a pattern than a face
+ORDERS = ("largest", "left to right", "center")
+INSIGHTFACE_SOURCE = "github.com/deepinsight/insightface, releases (weights for non-commercial research only)"
+DETECTOR_FILES = ("det_*.onnx", "scrfd_*.onnx")  # det_10g.onnx in buffalo_l, scrfd_10g_bnkps.onnx in antelopev2
+LANDMARK_FILE = "1k3d68.onnx"
+
+log = logging.getLogger("capface")
+
+
+@dataclass(frozen=True, eq=False)
+class FaceDetection:
+    """One face, float32 on the CPU.
+
+    Attributes:
+        box: [4], left, top, right, bottom in pixels; may leave the image.
+        score: The detector's confidence in 0..1.
+        points5: [5,2], left eye, right eye, nose, left and right mouth corner.
+        points68: [68,2], the usual 68 landmarks (contour from the left ear to the right one first), or None.
+    """
+
+    box: Tensor
+    score: float
+    points5: Tensor
+    points68: Tensor | None = None
+
+    @property
+    def area(self):
+        """Of the box, in square pixels."""
+        width, height = (self.box[2:] - self.box[:2]).tolist()
+        return max(width, 0.0) * max(height, 0.0)
+
+    @property
+    def centre(self):
+        """Of the box: [2], pixels."""
+        return (self.box[:2] + self.box[2:]) / 2
+
+
+def choose_face(faces, which="largest", index=0, *, image_size=None):
+    """One of the faces found.
+
+    Args:
+        faces: A list of `FaceDetection`.
+        which: The order to count in: "largest" first, "left to right", or "center", nearest to the image's centre first.
+        index: Which one in that order, from 0.
+        image_size: (height, width) of the image, for "center".
+
+    Returns:
+        The `FaceDetection`.
+
+    Raises:
+        NoFaceFound: When there are no faces, or not that many.
+        BadInput: For another order, a negative index, or "center" without `image_size`.
+    """
+    if which not in ORDERS:
+        raise BadInput(f"Faces are counted by {', '.join(ORDERS)}, got {which!r}.")
+    if index < 0:
+        raise BadInput(f"Faces are counted from 0, got {index}.")
+    if not faces:
+        raise NoFaceFound(
+            "There is no face in the image. Use one that shows a face from the front or side, at least 20 pixels wide."
+        )
+    if index >= len(faces):
+        raise NoFaceFound(f"There is no face number {index}: the image shows {len(faces)}, counted from 0. Lower the index.")
+    if which == "largest":
+        order = sorted(faces, key=lambda face: -face.area)
+    elif which == "left to right":
+        order = sorted(faces, key=lambda face: face.centre[0].item())
+    else:
+        if image_size is None:
+            raise BadInput('Counting faces from the "center" needs the image\'s (height, width).')
+        height, width = image_size
+        middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
+        order = sorted(faces, key=lambda face: (face.centre - middle).norm().item())
+    return order[index]
+
+
+class MtcnnDetector:
+    """MTCNN from facenet-pytorch, whose package holds the weights: what the released CapHuman code finds faces with.
+
+    Doubtful faces (score under 0.9) are given only where there is no sure one.
+
+    Args:
+        device: Where it runs; the CPU by default.
+        longest_side: Larger images are scaled down to it before detection, which bounds time and memory.
+
+    Raises:
+        MissingPackage: When facenet-pytorch is not installed.
+    """
+
+    def __init__(self, device=None, longest_side=1600):
+        try:
+            from facenet_pytorch import MTCNN
+        except ImportError as error:
+            raise MissingPackage(install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
+        self.device = torch.device(device or "cpu")
+        self.longest_side = longest_side
+        self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device).eval()
+
+    def detect(self, image):
+        """Find the faces of one image.
+
+        Args:
+            image: Shape [3,H,W], RGB in 0..1.
+
+        Returns:
+            A list of `FaceDetection`, largest first, without `points68`.
+
+        Raises:
+            BadInput: For another shape.
+        """
+        _check(image)
+        height, width = image.shape[1:]
+        pixels = image.to(self.device, torch.float32)
+        scale = min(1.0, self.longest_side / max(height, width))
+        if scale < 1:
+            size = round(height * scale), round(width * scale)
+            pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+        if min(pixels.shape[1:]) < SMALLEST_FACE:
+            return []
+        pixels = (pixels * 255).round().clamp(0, 255).permute(1, 2, 0)
+        boxes, scores, points = self.network.detect(pixels, landmarks=True)
+        if boxes is None:
+            return []
+        ratio = torch.tensor([width / pixels.shape[1], height / pixels.shape[0]])
+        faces = [
+            FaceDetection(_tensor(box) * ratio.repeat(2), float(score), _tensor(five) * ratio)
+            for box, score, five in zip(boxes, scores, points, strict=True)
+        ]
+        return _largest_first([face for face in faces if face.score >= MTCNN_SURE] or faces)
+
+
+class InsightFaceDetector:
+    """SCRFD and, where its file is there, the 68 landmarks of an insightface model pack.
+
+    Only these two networks of the pack are opened. A face that the detector's usual grid of 640 misses, because it fills the
+    image or is lost in it, is looked for on smaller grids and then on a larger one.
+
+    Args:
+        root: The folder that holds `models/<name>/*.onnx` (ComfyUI's `models/insightface`).
+        name: The pack, such as "buffalo_l" or "antelopev2".
+        providers: onnxruntime's execution providers; insightface chooses by default.
+
+    Raises:
+        MissingPackage: When insightface (or its onnxruntime) is not installed.
+        MissingFile: When the pack's files are not there.
+        BadFile: When one of them cannot be read.
+    """
+
+    GRIDS = (640, 320, 192)
+    LARGE_GRID = 1280
+
+    def __init__(self, root, name="buffalo_l", *, providers=None):
+        folder = find_pack(root, name)
+        try:
+            from insightface.model_zoo import get_model
+        except ImportError as error:
+            raise MissingPackage(install("insightface onnxruntime") + f" ({error})") from None
+        detector, landmarks = _pack_files(folder)
+        self.folder = folder
+        self.detector = open_network(get_model, detector, "detection", providers)
+        if not self.detector.use_kps:
+            raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE_SOURCE}.")
+        self.landmarks = None
+        if landmarks is None:
+            log.warning("%s has no %s: faces come without the 68 landmarks.", folder, LANDMARK_FILE)
+        else:
+            self.landmarks = open_network(get_model, landmarks, "landmark_3d_68", providers)
+
+    def detect(self, image):
+        """Find the faces of one image.
+
+        Args:
+            image: Shape [3,H,W], RGB in 0..1.
+
+        Returns:
+            A list of `FaceDetection`, largest first.
+
+        Raises:
+            BadInput: For another shape.
+        """
+        _check(image)
+        if min(image.shape[1:]) < SMALLEST_FACE:
+            return []
+        from insightface.app.common import Face
+
+        pixels = bgr_pixels(image)
+        found, points = self._search(pixels)
+        faces = []
+        for row, five in zip(found, points, strict=True):
+            points68 = None
+            if self.landmarks is not None:
+                points68 = _tensor(self.landmarks.get(pixels, Face(bbox=row[:4], kps=five, det_score=row[4]))[:, :2])
+            faces.append(FaceDetection(_tensor(row[:4]), float(row[4]), _tensor(five), points68))
+        return _largest_first(faces)
+
+    def _search(self, pixels):
+        """The rows [N,5] and points [N,5,2] of the first grid that finds a face."""
+        fixed = getattr(self.detector, "static_input_size", None)
+        grids = [fixed] if fixed else [(side, side) for side in self.GRIDS]
+        if not fixed and max(pixels.shape[:2]) > self.GRIDS[0]:
+            grids.append((self.LARGE_GRID, self.LARGE_GRID))
+        # a grid cell must not swallow the image's short side
+        shortest = min(pixels.shape[:2]) / max(pixels.shape[:2])
+        for grid in grids:
+            if min(grid) * shortest >= 1:
+                found, points = self.detector.detect(pixels, input_size=grid)
+                if len(found):
+                    return found, points
+        return [], []
+
+
+def find_pack(root, name):
+    """The folder of an insightface pack.
+
+    An archive unpacked into a folder of its own name (`antelopev2/antelopev2`) or next to `models` is found as well.
+
+    Args:
+        root: The folder that holds `models/<name>`.
+        name: The pack's name.
+
+    Returns:
+        The folder that holds its detector.
+
+    Raises:
+        MissingFile: When none does: says where was looked, what is missing and where it comes from.
+    """
+    root = Path(root)
+    usual = root / "models" / name
+    folders = (usual, usual / name, root / name, root / name / name)
+    for folder in folders:
+        if _pack_files(folder)[0] is not None:
+            if folder != usual:
+                log.warning("insightface's %s lies in %s; its usual place is %s.", name, folder, usual)
+            return folder
+    lying = sorted(path.name for folder in folders if folder.is_dir() for path in folder.iterdir())
+    there = f" That folder holds {', '.join(lying[:6])}." if lying else ""
+    raise MissingFile(
+        f"insightface's {name} is not in {usual}: expected a detector ({' or '.join(DETECTOR_FILES)}) and the landmarks "
+        f"({LANDMARK_FILE}).{there} Unpack {name}.zip from {INSIGHTFACE_SOURCE} into that folder; "
+        "nothing is downloaded by itself."
+    )
+
+
+def detector_problems(root, name="buffalo_l"):
+    """Which detectors can be used here.
+
+    Args:
+        root: As for `InsightFaceDetector`.
+        name: As for `InsightFaceDetector`.
+
+    Returns:
+        For "insightface" and "mtcnn", None when it can be used, else what is missing, in a sentence.
+    """
+    problems = {"insightface": None, "mtcnn": None}
+    if find_spec("insightface") is None:
+        problems["insightface"] = install("insightface onnxruntime")
+    else:
+        try:
+            find_pack(root, name)
+        except MissingFile as error:
+            problems["insightface"] = str(error)
+    if find_spec("facenet_pytorch") is None:
+        problems["mtcnn"] = install("facenet-pytorch", "--no-deps ")
+    return problems
+
+
+def open_detector(name, root):
+    """The detector of a name.
+
+    Args:
+        name: "insightface" (its pack buffalo_l, else antelopev2), "mtcnn", or "auto", the first of them that can be used.
+        root: As for `InsightFaceDetector`.
+
+    Raises:
+        MissingPackage: When the package is not installed; for "auto", when no detector can be used, saying what each lacks.
+        MissingFile, BadFile: As `InsightFaceDetector`.
+    """
+    if name == "auto":
+        problems = detector_problems(root)
+        name = next((n for n, problem in problems.items() if problem is None), None)
+        if name is None:
+            raise MissingPackage("No face detector is there. " + " Or: ".join(problems.values()))
+    if name == "insightface":
+        try:
+            return InsightFaceDetector(root)
+        except MissingFile:
+            return InsightFaceDetector(root, "antelopev2")
+    return MtcnnDetector()
+
+
+def _pack_files(folder):
+    """Detector and landmark network of a folder, None for what is not there."""
+    found = sorted(path for pattern in DETECTOR_FILES for path in folder.glob(pattern))
+    landmarks = folder / LANDMARK_FILE
+    return (found[0] if found else None), (landmarks if landmarks.is_file() else None)
+
+
+def open_network(get_model, path, task, providers):
+    """One network of a pack, checked for being what its name says."""
+    try:
+        model = get_model(str(path), providers=providers)
+    except Exception as error:  # onnxruntime and protobuf each raise their own for a broken file
+        raise BadFile(
+            f"{path} cannot be read as an ONNX network ({error}). Download it again: {INSIGHTFACE_SOURCE}."
+        ) from error
+    got = getattr(model, "taskname", None)
+    if got != task:
+        raise BadFile(f"{path} does {got or 'nothing that insightface knows'}, expected {task}. Source: {INSIGHTFACE_SOURCE}.")
+    return model
+
+
+def bgr_pixels(image):
+    """An image [3,H,W], RGB in 0..1, as OpenCV reads it and insightface takes it: [H,W,3], BGR, 8 bits."""
+    return (image.detach().cpu().float() * 255).round().clamp(0, 255).byte().flip(0).permute(1, 2, 0).contiguous().numpy()
+
+
+def install(packages, options=""):
+    """What to do about packages that are not installed, in a sentence."""
+    return f"{packages.split()[0]} is not installed. In ComfyUI's Python, run: pip install {options}{packages}"
+
+
+def _check(image):
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise BadInput(f"A detector takes one RGB image of shape [3,H,W], got {list(image.shape)}. Pass the images one by one.")
+
+
+def _tensor(values):
+    return torch.as_tensor(values.astype("float32"))
+
+
+def _largest_first(faces):
+    return sorted(faces, key=lambda face: -face.area)

@@ -1,0 +1,175 @@
+"""FaceNet: one face to a 512-long identity vector.
+
+The network is Inception-ResNet-v1 with the layer names of the published VGGFace2 weights. Faces are RGB, 160 × 160,
+standardised as `(x - 127.5) / 128` with x in 0..255 (`crops.facenet_face`). The vectors have length 1, so that a dot product
+is the cosine that the paper reports as identity similarity.
+
+Source: Szegedy et al., *Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning* (AAAI 2017),
+figures 10 to 14; Schroff et al., *FaceNet* (CVPR 2015), for the unit vector.
+"""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from ...errors import BadFile, BadInput
+from ...files.checkpoint import describe, read_state_dict
+from ...files.strict import fill, refuse_onnx
+from .batchnorm import ConvUnit, FrozenBatchNorm
+
+FACE_SIZE = 160
+BATCH_NORM_EPS = 1e-3
+VGGFACE2_PEOPLE = 8631  # rows of the classifier that the wanted file carries beside the network
+SOURCE = "20180402-114759-vggface2.pt from the releases of github.com/timesler/facenet-pytorch"
+
+# A branch is a list of convolutions (channels, kernel height × width, stride). Stride 1 keeps the size, stride 2 is unpadded.
+POINT, SQUARE = (1, 1), (3, 3)
+BLOCK35 = ([(32, POINT, 1)], [(32, POINT, 1), (32, SQUARE, 1)], [(32, POINT, 1), (32, SQUARE, 1), (32, SQUARE, 1)])
+BLOCK17 = ([(128, POINT, 1)], [(128, POINT, 1), (128, (1, 7), 1), (128, (7, 1), 1)])
+BLOCK8 = ([(192, POINT, 1)], [(192, POINT, 1), (192, (1, 3), 1), (192, (3, 1), 1)])
+REDUCTION_A = ([(384, SQUARE, 2)], [(192, POINT, 1), (192, SQUARE, 1), (256, SQUARE, 2)])
+REDUCTION_B = (
+    [(256, POINT, 1), (384, SQUARE, 2)],
+    [(256, POINT, 1), (256, SQUARE, 2)],
+    [(256, POINT, 1), (256, SQUARE, 1), (256, SQUARE, 2)],
+)
+
+
+def build_branch(inputs, convolutions, **build):
+    """One branch as a module; a single convolution is not wrapped, as the weights' names want it."""
+    units = []
+    for outputs, kernel, stride in convolutions:
+        padding = (kernel[0] // 2, kernel[1] // 2) if stride == 1 else 0
+        units.append(ConvUnit(inputs, outputs, kernel, stride, padding, eps=BATCH_NORM_EPS, **build))
+        inputs = outputs
+    return units[0] if len(units) == 1 else torch.nn.Sequential(*units)
+
+
+class Branches(torch.nn.Module):
+    """Parallel branches `branch0`, `branch1`, … over one input, concatenated by `join`."""
+
+    def __init__(self, inputs, branches, **build):
+        super().__init__()
+        self.count = len(branches)
+        self.width = sum(branch[-1][0] for branch in branches)
+        for i, branch in enumerate(branches):
+            setattr(self, f"branch{i}", build_branch(inputs, branch, **build))
+
+    def join(self, x):
+        """All branches' outputs, one after another along the channels."""
+        return torch.cat([getattr(self, f"branch{i}")(x) for i in range(self.count)], dim=1)
+
+
+class ResidualBlock(Branches):
+    """`x + scale · project(join(x))`, then ReLU unless it is the last of the network."""
+
+    def __init__(self, channels, branches, scale, *, activate=True, device, dtype, operations):
+        super().__init__(channels, branches, device=device, dtype=dtype, operations=operations)
+        self.conv2d = operations.Conv2d(self.width, channels, 1, device=device, dtype=dtype)
+        self.scale = scale
+        self.activate = activate
+
+    def forward(self, x):
+        """[B,channels,H,W] to the same."""
+        x = x + self.scale * self.conv2d(self.join(x))
+        return F.relu(x) if self.activate else x
+
+
+class Reduction(Branches):
+    """Halves the grid: the branches beside a max pool of the input."""
+
+    def forward(self, x):
+        """[B,C,H,W] to [B, C + width, (H - 1) // 2, (W - 1) // 2]."""
+        return torch.cat([self.join(x), F.max_pool2d(x, 3, 2)], dim=1)
+
+
+class FaceNet(torch.nn.Module):
+    """Inception-ResNet-v1 with a unit vector at its end.
+
+    Args:
+        device: Where the parameters are made.
+        dtype: Of the convolutions and the linear layer; batch norms stay in float32.
+        operations: A namespace with `Conv2d` and `Linear`, such as `torch.nn` or a host's casting layers.
+    """
+
+    def __init__(self, *, device=None, dtype=None, operations=torch.nn):
+        super().__init__()
+        build = {"device": device, "dtype": dtype, "operations": operations}
+        stem = build | {"eps": BATCH_NORM_EPS}
+        self.conv2d_1a = ConvUnit(3, 32, 3, 2, 0, **stem)
+        self.conv2d_2a = ConvUnit(32, 32, 3, 1, 0, **stem)
+        self.conv2d_2b = ConvUnit(32, 64, 3, 1, 1, **stem)
+        self.conv2d_3b = ConvUnit(64, 80, 1, 1, 0, **stem)
+        self.conv2d_4a = ConvUnit(80, 192, 3, 1, 0, **stem)
+        self.conv2d_4b = ConvUnit(192, 256, 3, 2, 0, **stem)
+        self.repeat_1 = torch.nn.Sequential(*(ResidualBlock(256, BLOCK35, 0.17, **build) for _ in range(5)))
+        self.mixed_6a = Reduction(256, REDUCTION_A, **build)
+        self.repeat_2 = torch.nn.Sequential(*(ResidualBlock(896, BLOCK17, 0.10, **build) for _ in range(10)))
+        self.mixed_7a = Reduction(896, REDUCTION_B, **build)
+        self.repeat_3 = torch.nn.Sequential(*(ResidualBlock(1792, BLOCK8, 0.20, **build) for _ in range(5)))
+        self.block8 = ResidualBlock(1792, BLOCK8, 1.0, activate=False, **build)
+        self.last_linear = operations.Linear(1792, 512, bias=False, device=device, dtype=dtype)
+        self.last_bn = FrozenBatchNorm(512, eps=BATCH_NORM_EPS, device=device)
+
+    def forward(self, faces):
+        """Identity vectors of standardised faces.
+
+        Args:
+            faces: Shape [B,3,160,160], RGB, `(x - 127.5) / 128`.
+
+        Returns:
+            Shape [B,512], each of length 1, in the dtype of `faces`.
+
+        Raises:
+            BadInput: For any other shape.
+        """
+        if faces.ndim != 4 or tuple(faces.shape[1:]) != (3, FACE_SIZE, FACE_SIZE):
+            raise BadInput(
+                f"FaceNet needs faces of shape [B,3,{FACE_SIZE},{FACE_SIZE}], got {list(faces.shape)}. "
+                "Cut them from the photo with facenet_face."
+            )
+        x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(faces)))
+        x = self.conv2d_3b(F.max_pool2d(x, 3, 2))
+        x = self.conv2d_4b(self.conv2d_4a(x))
+        x = self.mixed_6a(self.repeat_1(x))
+        x = self.mixed_7a(self.repeat_2(x))
+        x = self.block8(self.repeat_3(x))
+        x = self.last_bn(self.last_linear(x.mean(dim=(2, 3))))
+        return F.normalize(x, dim=1)
+
+
+def load_facenet(path, *, device=None, dtype=None, operations=torch.nn):
+    """Read FaceNet's published VGGFace2 weights.
+
+    Args:
+        path: `20180402-114759-vggface2.pt`, or a safetensors file with the same keys; the classifier `logits.*` is ignored.
+        device: Where the parameters shall live; the CPU by default.
+        dtype: As for `FaceNet`; float32 by default, whatever the file holds.
+        operations: As for `FaceNet`.
+
+    Returns:
+        A `FaceNet` in evaluation mode and without gradients.
+
+    Raises:
+        MissingFile: When there is no such file.
+        BadFile: When it is broken, another network, or FaceNet trained on other people.
+    """
+    path = Path(path)
+    refuse_onnx(path, kind="FaceNet", source=SOURCE)
+    state = read_state_dict(path)
+    if "conv2d_1a.conv.weight" not in state:
+        raise BadFile(
+            f"{path.name} is {describe(state)}, not FaceNet (ArcFace's vectors are 512 long too and no replacement). "
+            f"Expected {SOURCE}."
+        )
+    classifier = state.pop("logits.weight", None)
+    state.pop("logits.bias", None)
+    if classifier is not None and len(classifier) != VGGFACE2_PEOPLE:
+        raise BadFile(
+            f"{path.name} is FaceNet trained to tell {len(classifier):,} people apart, not VGGFace2's {VGGFACE2_PEOPLE:,}: "
+            f"its vectors mean nothing to CapFace. Expected {SOURCE}."
+        )
+    network = FaceNet(device="meta", dtype=dtype, operations=operations)
+    like = FaceNet(device="meta", dtype=dtype)
+    return fill(network, state, file=path.name, kind="FaceNet", source=SOURCE, device=device, like=like)

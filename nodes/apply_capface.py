@@ -1,0 +1,137 @@
+"""Apply CapFace: identity and head into the sampler's conditioning."""
+
+from comfy_api.latest import io
+
+from ..host.control import EDGES, OVERLAPS, HeadControl, apply_capface
+from ..host.images import from_mask
+from .sockets import CAPFACE, HEAD_CONDITION, IDENTITY, by_hand, schema
+
+
+class ApplyCapFace(io.ComfyNode):
+    """positive, negative, CAPFACE, condition, identity -> positive, negative."""
+
+    @classmethod
+    def define_schema(cls):
+        """Describe the node."""
+        return schema(
+            "CapFaceApply",
+            "Apply CapFace",
+            description="Adds a person and a head to positive and negative conditioning, beside any other ControlNet. "
+            "Chain one node per person.",
+            search_aliases=["caphuman", "controlnet", "face"],
+            inputs=[
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                CAPFACE.Input("capface"),
+                HEAD_CONDITION.Input("condition", tooltip="The head: position, pose, expression and light."),
+                IDENTITY.Input("identity", optional=True, tooltip="The person. Without one, the head alone is controlled."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="Scale of all residuals; 0 is no control."
+                ),
+                io.Float.Input(
+                    "tau",
+                    default=1000.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    tooltip="ID dropout \N{GREEK SMALL LETTER TAU}: the identity acts at timesteps up to "
+                    "\N{GREEK SMALL LETTER TAU}. 1000 keeps it throughout, 0 never uses it; "
+                    "lower values follow the head more closely and resemble the person less.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Share of the schedule after which CapFace begins to act.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Share of the schedule after which it no longer acts.",
+                ),
+                by_hand(io.Mask, "mask", tooltip="Where the person may act at all, stretched over the frame."),
+                io.Combo.Input(
+                    "mask_edge",
+                    options=list(EDGES),
+                    default="hard",
+                    optional=True,
+                    tooltip="Edge of the head's own mask. hard: 0 or 1, as in the paper. soft: as the network predicts it.",
+                ),
+                io.Combo.Input(
+                    "overlap",
+                    options=list(OVERLAPS),
+                    default="add",
+                    optional=True,
+                    tooltip="Where this head overlaps those of people applied before it. add: all act, as in the paper. "
+                    "nearest: the larger head in the frame is taken to be in front, and acts alone.",
+                ),
+                by_hand(
+                    CAPFACE,
+                    "head_control",
+                    tooltip="Post-hoc head control \N{GREEK SMALL LETTER PI}\N{STAR OPERATOR}: a CapFace trained without "
+                    "identity, or the same one. It acts without identity and beyond the mask, scaled by "
+                    "\N{GREEK SMALL LETTER ALPHA}.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.5,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="\N{GREEK SMALL LETTER ALPHA} of the post-hoc head control: more follows the head more closely and "
+                    "costs a little likeness.",
+                ),
+                io.Float.Input(
+                    "head_control_until",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Share of the schedule, from its start, in which the post-hoc head control acts.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive,
+        negative,
+        capface,
+        condition,
+        strength,
+        tau,
+        start_percent,
+        end_percent,
+        identity=None,
+        mask=None,
+        mask_edge="hard",
+        overlap="add",
+        head_control=None,
+        alpha=0.5,
+        head_control_until=1.0,
+    ) -> io.NodeOutput:
+        """Attach the control."""
+        return io.NodeOutput(
+            *apply_capface(
+                (positive, negative),
+                capface,
+                condition,
+                identity,
+                strength=strength,
+                tau=tau,
+                window=(start_percent, end_percent),
+                mask=None if mask is None else from_mask(mask),
+                edge=mask_edge,
+                overlap=overlap,
+                head_control=None if head_control is None else HeadControl(head_control, alpha, head_control_until),
+            )
+        )

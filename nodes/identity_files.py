@@ -1,0 +1,80 @@
+"""Keeping identities: as safetensors files."""
+
+from comfy_api.latest import io, ui
+
+from ..errors import CapFaceError
+from ..host import user_files
+from ..host.identity import ENDING, load_identity, save_identity
+from .sockets import IDENTITY, schema
+
+
+class SaveIdentity(io.ComfyNode):
+    """CAPFACE_IDENTITY -> a file in the output folder."""
+
+    @classmethod
+    def define_schema(cls):
+        """Describe the node."""
+        return schema(
+            "CapFaceSaveIdentity",
+            "Save Identity",
+            description="Writes an identity to a safetensors file in the output folder: features, not photos. It can be loaded "
+            "again without the photos, the reader or CLIP, and used with any CapFace checkpoint.",
+            search_aliases=["export face", "face model"],
+            inputs=[
+                IDENTITY.Input("identity"),
+                io.String.Input(
+                    "filename_prefix",
+                    default="capface/person",
+                    tooltip="Name within the output folder; a number is added. %year%, %month% and the like are filled in.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, identity, filename_prefix):
+        """Write the file."""
+        path = save_identity(user_files.numbered_file(filename_prefix, ENDING), identity)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
+
+
+class LoadIdentity(io.ComfyNode):
+    """A file -> CAPFACE_IDENTITY."""
+
+    @classmethod
+    def define_schema(cls):
+        """Describe the node."""
+        return schema(
+            "CapFaceLoadIdentity",
+            "Load Identity",
+            description="Reads an identity from a file made by Save Identity.",
+            search_aliases=["import face", "face model"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=user_files.choices(ENDING),
+                    tooltip="From the input folder, or from the output folder where [output] stands after the name.",
+                ),
+            ],
+            outputs=[IDENTITY.Output(display_name="identity")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        """Let files be loaded that came after the list was made."""
+        try:
+            user_files.find(file, ENDING)
+        except CapFaceError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        """Load again when the file was replaced."""
+        return user_files.fingerprint(file, ENDING)
+
+    @classmethod
+    def execute(cls, file):
+        """Read the file."""
+        return io.NodeOutput(load_identity(user_files.find(file, ENDING)))

@@ -1,0 +1,72 @@
+"""Rendering: heads as condition maps."""
+
+import logging
+
+from comfy_api.latest import io, ui
+
+from ..flame.render import BACKENDS, BUILT_IN, HeadCondition, landmark_picture, landmark_pixels, normal_colors, render_head
+from ..host.images import to_image, to_mask
+from .sockets import HEAD, HEAD_CONDITION, HEAD_MODEL, schema
+
+
+class RenderHead(io.ComfyNode):
+    """HEAD, HEAD_MODEL -> HEAD_CONDITION, and its maps as pictures."""
+
+    @classmethod
+    def define_schema(cls):
+        """Describe the node."""
+        return schema(
+            "CapFaceRenderHead",
+            "Render Head",
+            description="Makes the head condition for Apply CapFace, and shows its maps. The condition is drawn anew at "
+            "whatever size the latent has; width and height are those of the pictures alone.",
+            search_aliases=["flame", "normal", "landmarks"],
+            inputs=[
+                HEAD.Input("head"),
+                HEAD_MODEL.Input("head_model"),
+                io.Int.Input("width", default=512, min=16, max=8192, step=8, tooltip="Width of the pictures, in pixels."),
+                io.Int.Input("height", default=512, min=16, max=8192, step=8, tooltip="Height of the pictures, in pixels."),
+                io.Combo.Input(
+                    "backend",
+                    options=list(BACKENDS),
+                    default=BUILT_IN,
+                    optional=True,
+                    tooltip="What draws, the condition too. pytorch3d is the released code's and needs that package.",
+                ),
+            ],
+            outputs=[
+                HEAD_CONDITION.Output(display_name="condition"),
+                io.Image.Output(display_name="normal", tooltip="Surface normals as colours."),
+                io.Image.Output(display_name="albedo", tooltip="The skin's colour without light."),
+                io.Image.Output(display_name="lambertian", tooltip="The head in its light."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the head is."),
+                io.Image.Output(display_name="landmarks", tooltip="68 landmarks as white dots on black."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, head, head_model, width, height, backend=BUILT_IN):
+        """Draw the maps."""
+        maps = render_head(head_model, head, height, width, backend)
+        _warn_of_empty_frames(maps.alpha)
+        landmarks = landmark_picture(landmark_pixels(head_model, head, height, width), height, width)
+        lambertian = to_image(maps.lambertian)
+        return io.NodeOutput(
+            HeadCondition(head_model, head, backend),
+            to_image(normal_colors(maps)),
+            to_image(maps.albedo),
+            lambertian,
+            to_mask(maps.alpha),
+            to_image(landmarks),
+            ui=ui.PreviewImage(lambertian, cls=cls),
+        )
+
+
+def _warn_of_empty_frames(alpha):
+    empty = (alpha.flatten(1).amax(1) == 0).nonzero().flatten().tolist()
+    if empty:
+        logging.getLogger("capface").warning(
+            "Render Head: head %s of %d lies outside the frame; its maps are empty and control nothing.",
+            ", ".join(str(frame + 1) for frame in empty), len(alpha),
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""A photo becomes a face, an aligned portrait, identity features and a head. Knows nothing of ComfyUI."""

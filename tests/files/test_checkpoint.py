@@ -1,0 +1,223 @@
+import os
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from capface.errors import BadFile, MissingFile
+from capface.files.checkpoint import describe, read_state_dict
+from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
+from capface.models.diffusion.capface_checkpoint import capface_tensors, load_capface
+from capface.tests.conftest import ROOT
+
+CONFIG = CapFaceConfig((1, 2), 1, (1,), model_channels=32, context_width=48)
+
+
+def capface_state():
+    torch.manual_seed(1)
+    state = {f"control_model.{k}": v for k, v in CapFace(CONFIG).state_dict().items()}
+    return state | IdentityTokens(1024, 512, 48).state_dict()
+
+
+BESIDE = {
+    "model.diffusion_model.input_blocks.0.0.weight": torch.ones(32, 4, 3, 3),
+    "first_stage_model.decoder.conv_in.weight": torch.ones(8, 4, 3, 3),
+    "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+}
+
+
+def save(path, state):
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+class LightningCallback:
+    """A class that unpickling would have to import."""
+
+
+LAYOUTS = {
+    "bare.ckpt": lambda s: s,
+    "wrapped.ckpt": lambda s: {"state_dict": s, "epoch": 3, "optimizer_states": [{"state": {0: torch.ones(2)}}]},
+    "all-in-one.ckpt": lambda s: {"state_dict": BESIDE | s, "global_step": 10},
+    "ordered.pth": lambda s: OrderedDict(BESIDE | s),
+    "lightning.ckpt": lambda s: {"state_dict": BESIDE | s, "callbacks": {LightningCallback: LightningCallback()}},
+    "plain.safetensors": lambda s: s,
+    "all-in-one.safetensors": lambda s: BESIDE | s,
+    "named wrong.safetensors.ckpt": lambda s: s,
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_of_the_released_file_loads(tmp_path, name):
+    state = capface_state()
+    path = save(tmp_path / name, LAYOUTS[name](state))
+    network, tokens = load_capface(path)
+    assert network.config == CONFIG
+    loaded = {f"control_model.{k}": v for k, v in network.state_dict().items()} | tokens.state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[k], state[k]) for k in state)
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    assert capface_tensors(path).keys() == state.keys()
+
+
+def test_the_old_pickle_format_loads(tmp_path):
+    torch.save(capface_state(), tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    assert load_capface(tmp_path / "old.ckpt")[0].config == CONFIG
+
+
+def test_a_state_dict_loads_with_another_type():
+    network, tokens = load_capface(capface_state(), dtype=torch.bfloat16)
+    assert {p.dtype for m in (network, tokens) for p in m.parameters()} == {torch.bfloat16}
+
+
+def sd(width):
+    return {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.ones(8, width)}
+
+
+OTHERS = {
+    "a ControlNet": {k: v for k, v in capface_state().items() if "mask_predict" not in k and "linear" not in k},
+    "a LoRA": {"lora_unet_down_blocks_0.lora_up.weight": torch.ones(2, 2)},
+    "a Stable Diffusion 1.x checkpoint": sd(768) | {"first_stage_model.decoder.up.0.weight": torch.ones(1)},
+    "a Stable Diffusion 2.x checkpoint": sd(1024),
+    "an SDXL model": sd(2048),
+    "a FaceNet checkpoint": {"conv2d_1a.conv.weight": torch.ones(1), "last_linear.weight": torch.ones(1)},
+    "a CLIP vision model": {"vision_model.encoder.layers.0.layer_norm1.weight": torch.ones(1)},
+    "a file without tensors": {},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_file_is_named_for_what_it_looks_like(tmp_path, kind):
+    path = save(tmp_path / "caphuman.ckpt", OTHERS[kind])
+    with pytest.raises(BadFile) as error:
+        load_capface(path)
+    assert f"caphuman.ckpt is {kind}" in str(error.value)
+    assert "Expected a CapFace checkpoint: the released caphuman.ckpt" in str(error.value)
+    assert describe(OTHERS[kind]).startswith(kind)
+
+
+def broken(tmp_path, suffix, cut):
+    whole = save(tmp_path / f"whole{suffix}", capface_state())
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(whole.read_bytes()[:cut])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize("cut", [0, 40, 30_000, -5])
+def test_a_truncated_file_is_named(tmp_path, suffix, cut):
+    with pytest.raises(BadFile, match=r"truncated|empty|broken"):
+        load_capface(broken(tmp_path, suffix, cut))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
+        (b"\n  <html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
+        (b"GGUF\x03\x00\x00\x00", "is no checkpoint"),
+    ],
+)
+def test_a_download_gone_wrong_is_named(tmp_path, content, message):
+    path = tmp_path / "caphuman.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match=message):
+        load_capface(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(MissingFile, match=r"caphuman\.ckpt"):
+        load_capface(tmp_path / "caphuman.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("control_model.input_blocks.1.0.in_layers.2.weight"), "in_layers.2.weight is missing"),
+        (lambda s: s.update({"control_model.extra.weight": torch.ones(1)}), "extra.weight does not belong"),
+        (
+            lambda s: s.update({"control_model.mask_predict.0.weight": torch.ones(2, 32, 3, 3)}),
+            r"mask_predict.0.weight has shape \[2, 32, 3, 3\]",
+        ),
+        (lambda s: s.pop("id_linear.weight"), "incomplete"),
+        (lambda s: s.pop("img_linear.bias"), "img_linear.bias is missing"),
+        (lambda s: s.pop("control_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"), "is missing"),
+    ],
+)
+def test_loading_is_strict(change, message):
+    state = capface_state()
+    change(state)
+    with pytest.raises(BadFile, match=message):
+        load_capface(state)
+
+
+class Hostile:
+    """Unpickling it with Python's own unpickler would run a command."""
+
+    def __init__(self, call, argument):
+        self.call, self.argument = call, argument
+
+    def __reduce__(self):
+        return self.call, (self.argument,)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("call", ["os.system", "builtins.exec"])
+def test_a_pickle_runs_no_code(tmp_path, call, legacy):
+    trace = tmp_path / "trace"
+    command = {"os.system": f"touch '{trace}'", "builtins.exec": f"open({str(trace)!r}, 'w').close()"}[call]
+    function = {"os.system": os.system, "builtins.exec": exec}[call]
+    path = tmp_path / "hostile.ckpt"
+    state = {"state_dict": capface_state(), "callbacks": Hostile(function, command)}
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(BadFile, match="never run"):
+        load_capface(path)
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(state["callbacks"]))  # the guard can fail: the same object does run elsewhere
+    assert trace.exists()
+
+
+def test_nested_dictionaries_are_joined_with_dots(tmp_path):
+    path = save(tmp_path / "deca_model.tar", {"E_flame": {"layers.0.bias": torch.ones(3)}, "step": 7})
+    assert list(read_state_dict(path)) == ["E_flame.layers.0.bias"]
+
+
+MEASURE = """
+import importlib.util, re, sys
+import torch
+spec = importlib.util.spec_from_file_location("capface", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
+sys.modules["capface"] = importlib.util.module_from_spec(spec)
+from capface.models.checkpoint import load_capface
+import safetensors, torch.serialization
+def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+load_capface(sys.argv[3])  # first use of every import and allocator
+before = peak()
+network, tokens = load_capface(sys.argv[2])
+total = sum(float(p.sum()) for m in (network, tokens) for p in m.parameters())  # uses every parameter
+own = sum(p.numel() * p.element_size() for m in (network, tokens) for p in m.parameters())
+print(before, peak(), own)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_an_all_in_one_file_costs_only_capfaces_own_memory(tmp_path, suffix):
+    config = CapFaceConfig((1, 2), 1, (1,), model_channels=160)
+    state = {f"control_model.{k}": v for k, v in CapFace(config).state_dict().items()} | IdentityTokens().state_dict()
+    beside = {f"model.diffusion_model.{i}": torch.ones(25_000_000) for i in range(4)}
+    whole = save(tmp_path / f"whole{suffix}", beside | state)
+    warm_up = save(tmp_path / f"small{suffix}", capface_state())
+    command = [sys.executable, "-c", MEASURE, str(ROOT), str(whole), str(warm_up)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    before, peak, own = map(int, out.split())
+    assert own > 50e6
+    assert peak - before < 1.3 * own, f"{(peak - before) / own:.2f} times CapFace's own tensors"

@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+
+from capface.errors import BadInput
+from capface.flame import HeadParams, render_head
+from capface.flame.builtin import builtin_head
+from capface.flame.editing.placement import head_centre, move_centre, turn
+from capface.flame.model.rotation import axis_angle_to_matrix
+from capface.tests.flame.heads import golden_model, random_heads
+
+
+@pytest.fixture(scope="module")
+def model():
+    return builtin_head()
+
+
+def test_turning_keeps_the_centre_where_it_is(model):
+    heads = random_heads(4)
+    turned = turn(model, heads, torch.tensor([[0.0, 1.2, 0], [0.7, 0, 0], [0, 0, -2.5], [0.4, math.pi, 0.3]]))
+    torch.testing.assert_close(head_centre(model, turned), head_centre(model, heads), atol=1e-5, rtol=0)
+    assert torch.equal(turned.camera[:, 0], heads.camera[:, 0])
+
+
+def test_a_turn_is_about_the_viewers_axes(model):
+    heads = random_heads(2, scale=0.5)
+    turned = turn(model, heads, torch.tensor([[0.0, 0.5, 0.0]]).expand(2, -1))
+    yaw = axis_angle_to_matrix(torch.tensor([0.0, 0.5, 0.0]))
+    torch.testing.assert_close(
+        axis_angle_to_matrix(turned.rotation), yaw @ axis_angle_to_matrix(heads.rotation), atol=1e-5, rtol=0
+    )
+
+
+def test_turning_back_gives_the_head_back():
+    model, heads = golden_model(), random_heads(3)
+    there = torch.randn(3, 3)
+    back = turn(model, turn(model, heads, there), -there)
+    torch.testing.assert_close(back.rotation, heads.rotation, atol=1e-5, rtol=0)
+    torch.testing.assert_close(back.camera, heads.camera, atol=1e-5, rtol=0)
+
+
+def test_the_picture_turns_about_its_middle(model):
+    # Turned upside down about the viewer's axis, the picture of the head is turned by 180° about its centre.
+    head = move_centre(model, HeadParams.neutral(), torch.zeros(1, 2))
+    upright, turned = (
+        render_head(model, h, 64, 64).alpha[0, 0] for h in (head, turn(model, head, torch.tensor([[0.0, 0, math.pi]])))
+    )
+    assert (upright.flip(0, 1) != turned).float().mean() < 0.02
+
+
+def test_the_face_at_work_does_not_move_the_centre(model):
+    head = HeadParams.neutral()
+    busy = head.replace(
+        expression=torch.ones(1, 50), jaw=torch.tensor([[0.4, 0.0, 0.0]]), eyes=0.3 * torch.ones(1, 6), light=2 * head.light
+    )
+    torch.testing.assert_close(head_centre(model, busy), head_centre(model, head))
+
+
+def test_the_centre_is_the_middle_between_the_ears(model):
+    head = move_centre(model, HeadParams.neutral(), torch.zeros(1, 2))
+    columns = render_head(model, head, 64, 64).alpha[0, 0].any(0).nonzero()
+    assert abs((columns.min() + columns.max() + 1).item() / 2 - 32) <= 1
+
+
+def test_the_wrong_number_of_turns_is_refused(model):
+    with pytest.raises(BadInput, match=r"\[2, 3\].*2 heads.*\[1, 3\]"):
+        turn(model, HeadParams.neutral(2), torch.zeros(1, 3))

@@ -1,0 +1,127 @@
+"""What the shipped miniature has learned, on a few dozen portraits of people kept from its training.
+
+Margins are wide: they tell a method that works from one that does not, not one seed from another. `python tasks.py miniature
+--tables 128` prints the figures themselves.
+"""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from capface.miniature.networks import HELD_OUT, load_miniature
+from capface.miniature.people import BACKGROUNDS, SHIRTS, Setting, light_named
+from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
+from capface.training.miniature.tables import Trial
+from capface.training.miniature.train_evaluator import Facts
+
+PEOPLE, RECIPE = 24, Recipe(steps=12)
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    return load_miniature()
+
+
+@pytest.fixture(scope="module")
+def trial():
+    return Trial.of(range(HELD_OUT + 500, HELD_OUT + 500 + PEOPLE))
+
+
+@pytest.fixture(scope="module")
+def portraits(miniature, trial):
+    """Makes a portrait of each person, once: `portraits(light=…, prompt=…, swapped=…, **recipe)` in -1..1."""
+
+    @functools.cache
+    def make(light=None, setting=None, swapped=False, **recipe):
+        heads = trial.heads if light is None else trial.heads.replace(light=light_named(light).expand(PEOPLE, -1, -1))
+        prompts = trial.prompts if setting is None else [", ".join(setting.words())] * PEOPLE
+        references = trial.references[trial.whose(swapped)]
+        made = make_portraits(miniature, head_hint(heads), prompts, references, replace(RECIPE, **recipe))
+        return made * 2 - 1
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def likeness(miniature, portraits):
+    """Mean cosine of portraits to pictures, by the judge, which took no part in making them."""
+
+    def measure(pictures, others):
+        return F.cosine_similarity(miniature.judge(pictures)[0], miniature.judge(others)[0]).mean().item()
+
+    return measure
+
+
+def errors(miniature, trial, pictures):
+    """Means of the judge's errors about the heads that were asked for."""
+    told = Facts.told(miniature.judge(pictures)[1])
+    truth = Facts.of(trial.heads, [scene.setting for scene in trial.targets])
+    return {name: value.mean().item() for name, value in told.errors(truth).items()}
+
+
+def test_the_judge_tells_people_apart_whom_it_never_saw(likeness, trial):
+    same = likeness(trial.truth * 2 - 1, trial.references)
+    other = likeness(trial.truth * 2 - 1, trial.references[trial.swapped])
+    print(f"same person {same:.2f}, another {other:.2f}")
+    assert same > 0.6
+    assert abs(other) < 0.2
+
+
+def test_identity_follows_the_reference_and_not_whose_head_it_is(likeness, trial, portraits):
+    made, nobody = portraits(swapped=True), portraits(parts=(0.0, 0.0))
+    reference, donor = likeness(made, trial.references[trial.swapped]), likeness(made, trial.references)
+    without = likeness(nobody, trial.references)
+    print(f"reference {reference:.2f}, donor {donor:.2f}, without identity {without:.2f}")
+    assert reference > donor + 0.3
+    assert reference > without + 0.3
+
+
+def test_position_and_rotation_follow_the_head(miniature, trial, portraits):
+    ours, without = (errors(miniature, trial, portraits(strength=s)) for s in (1.0, 0.0))
+    print(ours, without)
+    assert ours["pose"] < 0.7 * without["pose"]
+    assert ours["position"] < 0.5 * without["position"]
+
+
+def test_light_follows_the_light(miniature, portraits):
+    left, right = (Facts.told(miniature.judge(portraits(light=name))[1]).light for name in ("left", "right"))
+    wanted = (light_named("right") - light_named("left")).mean(-1)
+    share = ((right - left) @ wanted) / wanted.square().sum()
+    print(f"share of the difference in light: {share.mean():.2f}, least {share.min():.2f}")
+    assert share.mean() > 0.5
+    assert (share > 0).float().mean() > 0.9
+
+
+def test_likeness_rises_with_tau(likeness, trial, portraits):
+    found = [likeness(portraits(tau=tau), trial.references) for tau in (0.0, 300.0, 600.0, 1000.0)]
+    print([f"{f:.2f}" for f in found])
+    assert found == sorted(found)
+    assert found[-1] > found[0] + 0.3
+
+
+def test_alpha_helps_the_head(miniature, trial, portraits):
+    without, more = (errors(miniature, trial, portraits(alpha=a)) for a in (0.0, 0.5))
+    print(without, more)
+    assert more["pose"] < without["pose"]
+    assert more["light"] < without["light"]
+    without, more = (errors(miniature, trial, portraits(strength=0.25, alpha=a)) for a in (0.0, 0.5))
+    print(without, more)
+    assert all(more[name] < 0.9 * without[name] for name in ("pose", "position", "light"))
+
+
+def test_another_prompt_changes_the_background_and_not_the_person(miniature, likeness, trial, portraits):
+    settings = Setting("red", "beach"), Setting("white", "night city")
+    pictures = [portraits(setting=setting) for setting in settings]
+    for setting, made in zip(settings, pictures, strict=True):
+        told = Facts.told(miniature.judge(made)[1])
+        right = told.background.argmax(1) == BACKGROUNDS.index(setting.background)
+        assert right.float().mean() > 0.9
+        assert (told.shirt.argmax(1) == list(SHIRTS).index(setting.shirt)).float().mean() > 0.6
+    assert likeness(*pictures) > likeness(pictures[0], pictures[1][trial.swapped]) + 0.4
+
+
+def test_nothing_reaches_a_portrait_when_strength_is_nothing(trial, portraits):
+    assert torch.equal(portraits(strength=0.0), portraits(strength=0.0, swapped=True))

@@ -1,0 +1,173 @@
+"""Fourth stage: CapFace by equation 7, on the frozen base, with a reference of the same person in another picture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...flame.builtin import builtin_head
+from ...flame.editing import angles_of, rotation_of
+from ...flame.model import HeadParams, sh_basis
+from ...flame.render import landmark_pixels, render_head
+from ...miniature.recognizer import Recognizer
+from ..batch import TrainingBatch
+from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
+from ..schedule import NoiseSchedule
+from .portrait_sampler import fewer_tokens, landmark_dots, posed_tokens
+from .scenes import SIZE, SceneSet
+from .stage import run_stage
+from .train_autoencoder import pictures_of
+from .train_denoiser import WEIGHTING, Base, Prompts
+from .train_recognizer import read_people
+
+BATCH = 24
+HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
+SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
+
+
+def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of pictures in a set."""
+    normal = torch.from_numpy(scenes.normal[rows]).permute(0, 3, 1, 2).contiguous().float() / 127
+    albedo = torch.from_numpy(scenes.albedo[rows]).permute(0, 3, 1, 2).contiguous().float() / 255
+    light = torch.from_numpy(scenes.light[rows])
+    basis = sh_basis(normal.transpose(0, 1).flatten(1)).view(9, *normal.shape[:1], *normal.shape[2:])
+    shading = torch.einsum("bkc,kbhw->bchw", light, basis)
+    head = (normal != 0).any(1, keepdim=True).float()
+    return torch.cat([normal, albedo, albedo * shading * head], dim=1), head
+
+
+def landmarks_of(scenes: SceneSet) -> Tensor:
+    """The 68 landmarks of a set's heads in pixels, `[N, 68, 2]`."""
+    heads = scenes.heads
+    parts = [heads[i : i + 256] for i in range(0, len(scenes), 256)]
+    return torch.cat([landmark_pixels(builtin_head(), part, SIZE, SIZE) for part in parts])
+
+
+def inexact_hints(heads: HeadParams, degrees: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of heads turned by chance.
+
+    Args:
+        heads: The heads.
+        degrees: Standard deviation of what is added to yaw, pitch and roll.
+        generator: Of the turns.
+    """
+    angles = angles_of(heads.rotation) + degrees * torch.randn(heads.batch, 3, generator=generator)
+    maps = render_head(builtin_head(), heads.replace(rotation=rotation_of(angles)), SIZE, SIZE)
+    return maps.hint(), maps.alpha
+
+
+Hints = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Hints and masks of rows of a set."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a CapFace is trained with; the defaults make the one that is shipped, others the ablations of the tables."""
+
+    identity: str = "both"
+    """What it is given of the person, out of `objective.IDENTITY` (table 2)."""
+    local_tokens: int = 16
+    """As in `Recipe` (table 3)."""
+    landmarks: bool = False
+    """Whether it is given dots at the landmarks in place of head maps (table 4)."""
+    own_reference: bool = False
+    """Whether the reference is the picture itself, as in the released script (table 5)."""
+    posed: bool = False
+    """Whether tokens tell how the reference holds its head, `posed_tokens` (table 5)."""
+    inexact: float = 0.0
+    """By how many degrees heads are off, as fits to photos are, see `inexact_hints` (table 5)."""
+
+
+def choose_hints(scenes: SceneSet, conditions: Conditions) -> Hints:
+    """What CapFace is given of heads: their maps, dots at their landmarks, or maps of heads that are off."""
+    if conditions.landmarks:
+        points = landmarks_of(scenes)
+        return lambda rows, _: (landmark_dots(points[rows]), hints_of(scenes, rows.numpy())[1])
+    if conditions.inexact:
+        return lambda rows, generator: inexact_hints(scenes.heads[rows], conditions.inexact, generator)
+    return lambda rows, _: hints_of(scenes, rows.numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """What CapFace is trained on, in memory but for the head maps."""
+
+    scenes: SceneSet
+    latents: Tensor
+    """`[N, 4, 16, 16]`"""
+    prompts: Prompts
+    embeddings: Tensor
+    """`[N, 128]`"""
+    tokens: Tensor
+    """`[N, 16, 96]`"""
+
+    @classmethod
+    def read(cls, scenes: SceneSet, latents: Tensor, prompts: Prompts, recognizer: Recognizer) -> "People":
+        """Read who is in every picture."""
+        rows = np.array_split(np.arange(len(latents)), max(len(latents) // 256, 1))
+        features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
+        return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
+
+    def batch(self, base: Base, hints: Hints, own_reference: bool, generator: torch.Generator) -> TrainingBatch:
+        """Draw pictures, each with its reference: another picture of the same person, or itself."""
+        views = int(self.scenes.views.max()) + 1
+        rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
+        other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
+        reference = rows if own_reference else rows - rows % views + other
+        hint, mask = hints(rows, generator)
+        with torch.no_grad():
+            context = base.words(self.prompts(rows, generator))
+            null = base.words(torch.zeros(1, context.shape[1], dtype=torch.int64))
+        global_ = self.embeddings[reference][:, None]
+        return TrainingBatch(self.latents[rows], context, null, hint, mask, self.tokens[reference], global_)
+
+
+def choose_tokens(people: People, conditions: Conditions) -> Tensor:
+    """The local tokens that CapFace is given of every picture, `[N, 16 or fewer, 96]`."""
+    tokens = fewer_tokens(people.tokens, conditions.local_tokens)
+    return posed_tokens(tokens, angles_of(people.scenes.heads.rotation)) if conditions.posed else tokens
+
+
+def train_capface(
+    people: People,
+    base: Base,
+    folder: Path,
+    name: str,
+    conditions: Conditions = Conditions(),
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    start: TrainedCapFace | None = None,
+) -> TrainedCapFace:
+    """Train a CapFace.
+
+    Args:
+        people: The data.
+        base: eps_theta and its text encoder; frozen.
+        folder: Where the state is kept.
+        name: Of the stage.
+        conditions: What it is given.
+        steps: How many.
+        rate: Highest learning rate.
+        seed: Of weights and draws.
+        start: A trained network to go on from; by default it starts from the base's encoder.
+    """
+    torch.manual_seed(seed)
+    base.requires_grad_(False)
+    trained = TrainedCapFace.from_denoiser(
+        base.denoiser, local_width=people.tokens.shape[-1], global_width=people.embeddings.shape[-1], hint_widths=HINT_WIDTHS
+    )
+    if start is not None:
+        trained.load_state_dict(start.state_dict())
+    objective = CapFaceObjective(base.denoiser, trained, NoiseSchedule(), replace(SETTINGS, identity=conditions.identity))
+    people = replace(people, tokens=choose_tokens(people, conditions))
+    hints = choose_hints(people.scenes, conditions)
+
+    def make(generator: torch.Generator) -> TrainingBatch:
+        return people.batch(base, hints, conditions.own_reference, generator)
+
+    return run_stage(name, objective, make, folder, steps=steps, rate=rate, seed=seed)

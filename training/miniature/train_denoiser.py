@@ -1,0 +1,141 @@
+"""Third stage: the base model eps_theta, which knows people in words alone; then it is frozen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...miniature.autoencoder import Autoencoder
+from ...miniature.people import (
+    BACKGROUNDS,
+    BEARDS,
+    EYE_COLOURS,
+    GLASSES,
+    HAIR_COLOURS,
+    HAIR_STYLES,
+    LIGHTS,
+    LIP_COLOURS,
+    SHIRTS,
+    SKIN_TONES,
+)
+from ...miniature.text_encoder import WordEncoder
+from ...models.diffusion import Denoiser, DenoiserConfig
+from ..schedule import TIMESTEPS, NoiseSchedule
+from .scenes import Scene, SceneSet, sample_scene
+from .stage import Tensors, run_stage
+from .train_autoencoder import pictures_of
+
+BATCH = 32
+CONFIG = DenoiserConfig(
+    channel_mult=(1, 1, 1),
+    num_res_blocks=2,
+    attention_downsamplings=(2, 4),
+    model_channels=64,
+    context_width=96,
+    in_channels=8,
+    out_channels=8,
+)
+WEIGHTING = "inverse_alpha"
+"""Where everything, position and light included, is learned from nothing, high noise has to count."""
+TEXT_DROPOUT = 0.1
+_OTHERS = ("lit", "from", "skin", "hair", "thick", "thin", "brows", "lips", "glasses", "shirt", "freckles", "full")
+
+
+def vocabulary() -> list[str]:
+    """Every word that a synthetic person or setting can be described by."""
+    tables = (BACKGROUNDS, BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, LIGHTS, LIP_COLOURS, SHIRTS)
+    names = [name for table in tables for name in table] + [name for name, _ in SKIN_TONES]
+    return sorted({word for name in names for word in name.split()} - {"none"} | {"eyes", "beard", *_OTHERS})
+
+
+def prompt_of(scene: Scene, random: np.random.Generator) -> str:
+    """A prompt that tells some of what a scene shows, as people write prompts: often nothing of the person."""
+    person = [] if random.random() < 0.5 else [word for word in scene.person.words() if random.random() < 0.7]
+    setting = [word for word in scene.setting.words() if random.random() < 0.9]
+    light = [f"lit from {scene.light}"] if scene.light and random.random() < 0.7 else []
+    return ", ".join(person + setting + light)
+
+
+class Prompts:
+    """Prompts of a set's pictures, several for each, as tokens."""
+
+    VARIANTS = 4
+
+    def __init__(self, scenes: SceneSet):
+        """Write them all."""
+        encoder = WordEncoder(vocabulary())
+        texts = []
+        for person, view in zip(scenes.people.tolist(), scenes.views.tolist(), strict=True):
+            random = np.random.Generator(np.random.PCG64([person, view, 0x7E47]))
+            scene = sample_scene(person, view)
+            texts += [prompt_of(scene, random) for _ in range(self.VARIANTS)]
+        self.tokens = encoder.tokenize(texts).view(-1, self.VARIANTS, encoder.places.num_embeddings)
+
+    def __call__(self, rows: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Tokens `[B, 32]` of one prompt for each picture."""
+        return self.tokens[rows, torch.randint(self.VARIANTS, (len(rows),), generator=generator)]
+
+
+@torch.inference_mode()
+def latents_of(scenes: SceneSet, autoencoder: Autoencoder) -> Tensor:
+    """Latents of all pictures of a set, `[N, 8, 16, 16]`."""
+    rows = np.arange(len(scenes))
+    return torch.cat([autoencoder.encode(pictures_of(scenes, part)) for part in np.array_split(rows, max(len(rows) // 64, 1))])
+
+
+class Base(nn.Module):
+    """The denoiser with its text encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.denoiser = Denoiser(CONFIG)
+        self.words = WordEncoder(vocabulary(), CONFIG.context_width)
+
+
+class _Denoising(nn.Module):
+    """|eps_theta(z_t, t, c) - eps|², weighted by WEIGHTING."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained = Base()
+        self.schedule = NoiseSchedule()
+
+    def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
+        latents = batch["latents"]
+        timesteps = torch.randint(TIMESTEPS, (len(latents),), generator=generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        predicted = self.trained.denoiser(noisy, timesteps, self.trained.words(batch["tokens"]))
+        errors = F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3))
+        loss = (errors * self.schedule.weights(WEIGHTING, timesteps)).mean()
+        return {"loss": loss, "noise": errors.mean(), "timesteps": timesteps, "errors": errors.detach()}
+
+
+def train_denoiser(
+    prompts: Prompts, latents: Tensor, folder: Path, name: str, *, steps: int, seed: int, start: Base | None = None
+) -> Base:
+    """Train the base model on latents and prompts, the prompt left out for one in ten, for guidance.
+
+    Args:
+        prompts: Of the pictures.
+        latents: `[N, 8, 16, 16]`
+        folder: Where the state is kept.
+        name: Of the stage.
+        steps: How many.
+        seed: Of weights and draws.
+        start: A trained one to go on from.
+    """
+    torch.manual_seed(seed)
+    objective = _Denoising()
+    if start is not None:
+        objective.trained.load_state_dict(start.state_dict())
+
+    def make(generator: torch.Generator) -> Tensors:
+        rows = torch.randint(len(latents), (BATCH,), generator=generator)
+        kept = torch.rand(BATCH, 1, generator=generator) >= TEXT_DROPOUT
+        return Tensors({"latents": latents[rows], "tokens": prompts(rows, generator) * kept})
+
+    return run_stage(name, objective, make, folder, steps=steps, rate=1e-3, seed=seed)
