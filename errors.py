@@ -23,3 +23,13 @@ class MissingPackage(CapFaceError):
 
 class NoFaceFound(CapFaceError):
     """A photo in which no usable face was found."""
+
+
+def how_to_install(packages: str, options: str = "") -> str:
+    """Say in a sentence that a package is missing and how to install it.
+
+    Args:
+        packages: For pip, separated by spaces; the first one is named.
+        options: For pip, such as "--no-deps ".
+    """
+    return f"{packages.split()[0]} is not installed. In ComfyUI's Python, run: pip install {options}{packages}"

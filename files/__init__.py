@@ -1,1 +1,1 @@
-"""What files the pack can use, what a file on disk is, reading it safely and writing it atomically. Knows nothing of ComfyUI."""
+"""The files that the pack uses: which they are, what a file on disk is, safe reading, atomic writing. No ComfyUI."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..models.faces import FILES as RECOGNITION_FILES
-from ..models.faces import LANDMARK_FILE
 from . import catalogue
 from .catalogue import Asset
+from .insightface_packs import LANDMARK_FILE, RECOGNITION_FILES
 from .scan import AssetReport, is_clip_vit_l, is_sd15
 
 

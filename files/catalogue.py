@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..flame.io import flame_files
+FLAME_2020_MD5 = "cfc3b95159b2a8981ebc347170202ba5"
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,29 @@ INSIGHTFACE = Asset(
 )
 FLAME = Asset(
     "flame",
-    flame_files.MODEL,
+    "generic_model.pkl",
     "FLAME 2020, the head that CapFace was trained with",
     "flame.is.tue.mpg.de, after registration",
     "non-commercial research",
-    flame_files.FLAME_2020_MD5,
+    FLAME_2020_MD5,
 )
 FLAME_LANDMARKS = Asset(
     "flame",
-    flame_files.LANDMARKS,
+    "landmark_embedding.npy",
     "FLAME's 68 landmarks",
     "the folder data of github.com/yfeng95/DECA",
     "non-commercial research",
 )
 FLAME_TEMPLATE = Asset(
     "flame",
-    flame_files.TEMPLATE,
+    "head_template.obj",
     "where FLAME's skin lies on its mesh",
     "the folder data of github.com/yfeng95/DECA",
     "non-commercial research",
 )
 FLAME_TEXTURE = Asset(
     "flame",
-    flame_files.TEXTURE,
+    "FLAME_texture.npz",
     "FLAME's skin",
     "flame.is.tue.mpg.de (TextureSpace.zip), after registration",
     "CC-BY-NC-SA-4.0",

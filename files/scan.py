@@ -2,20 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadFile, CapFaceError, MissingFile
-from ..flame.io import flame_files
-from ..models.faces import FILES as RECOGNITION_FILES
-from ..models.faces import LANDMARK_FILE, find_pack
 from . import catalogue
 from .catalogue import Asset
 from .checkpoint import describe, read_state_dict
 from .header import tensor_names, tensor_shapes
+from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
-PACKS = ("buffalo_l", "antelopev2")
 BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
 """What is found under its own name alone; other files are chosen in a list."""
 NEIGHBOURS = ("checkpoints", "controlnet")
@@ -24,6 +21,10 @@ CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
 BLOCK = 1 << 24
 LARGEST_OLD_PICKLE = 1_000_000_000
 """Bytes; a pickle of the format before torch 1.6 is read as a whole to look into it."""
+
+
+Inspector = Callable[[Path, Asset], str]
+"""Says what a file is, in a few words, or raises a BadFile that says what it is instead."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class AssetReport:
         return any(one.good for one in self.found)
 
 
-def survey(
+def scan(
     places: Places,
     *,
+    inspectors: Mapping[Asset, Inspector] | None = None,
     verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     assets: Iterable[Asset] = catalogue.ASSETS,
@@ -78,12 +80,13 @@ def survey(
 
     Args:
         places: Where.
+        inspectors: How files that are not torch checkpoints are looked into, by asset.
         verify: Whether to compute the checksum of each file that is found, which reads it as a whole.
-        progress: Called with the bytes read and their total while verifying; what it raises ends the survey.
+        progress: Called with the bytes read and their total while verifying; what it raises ends the scan.
         assets: Of which to look for.
     """
     every = _files_below(places.roots)
-    reports = [_look_for(asset, places, every) for asset in assets]
+    reports = [_look_for(asset, places, every, inspectors or {}) for asset in assets]
     if not verify:
         return reports
     total = sum(one.size for report in reports for one in report.found if one.path.is_file())
@@ -115,12 +118,12 @@ def is_sd15(path: Path) -> bool:
 # One asset
 
 
-def _look_for(asset: Asset, places: Places, every: list[Path]) -> AssetReport:
+def _look_for(asset: Asset, places: Places, every: list[Path], inspectors: Mapping[Asset, Inspector]) -> AssetReport:
     folders = places.folders.get(asset.folder, [])
     if asset is catalogue.INSIGHTFACE:
         return AssetReport(asset, folders, _packs(folders), [])
     candidates = [path for path in places.listed.get(asset.folder, []) if _may_be(asset, path, folders)]
-    found = [_look_into(asset, path) for path in candidates]
+    found = [_look_into(asset, path, inspectors.get(asset, _network)) for path in candidates]
     if any(one.good for one in found):
         return AssetReport(asset, folders, found, [])
     return AssetReport(asset, folders, found, _elsewhere(asset, folders, places, every, set(candidates)))
@@ -134,10 +137,10 @@ def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
     return path.name not in others - {asset.file}
 
 
-def _look_into(asset: Asset, path: Path) -> Found:
+def _look_into(asset: Asset, path: Path, inspect: Inspector) -> Found:
     size = path.stat().st_size
     try:
-        return Found(path, size, _LOOKS.get(asset, _network)(path, asset), True)
+        return Found(path, size, inspect(path, asset), True)
     except CapFaceError as error:
         return Found(path, size, str(error), False)
 
@@ -156,41 +159,6 @@ def _network(path: Path, asset: Asset) -> str:
         return f"of the right kind, {len(state)} tensors" if state else "of the right kind, by its tensors' names"
     what = describe(state) if state else "without the tensors that were expected"
     raise BadFile(f"{path.name} is {what}, not {asset.purpose}.")
-
-
-def _flame(path: Path, asset: Asset) -> str:
-    if path.suffix == ".safetensors":
-        if "v_template" in tensor_shapes(path):
-            return "a converted head model"
-        raise BadFile(f"{path.name} is no head model that Convert Head Model has written.")
-    kind = flame_files.read_model(path)[1]
-    names = {"flame2020": "FLAME 2020", "flame2023": "FLAME 2023, whose expressions DECA does not know"}
-    return names.get(kind, "a FLAME model")
-
-
-def _landmarks(path: Path, asset: Asset) -> str:
-    return f"landmarks in {len(flame_files.read_landmarks(path))} tables"
-
-
-def _template(path: Path, asset: Asset) -> str:
-    lines = flame_files.contents(path).count(b"\nvt ")
-    if not lines:
-        raise BadFile(f"{path.name} is no mesh with texture coordinates. {asset.how_to_get()}.")
-    return f"a mesh with {lines} texture coordinates"
-
-
-def _texture(path: Path, asset: Asset) -> str:
-    flame_files.read_texture(path)
-    return "mean and components of the skin"
-
-
-_LOOKS = {
-    catalogue.FLAME: _flame,
-    catalogue.FLAME_LANDMARKS: _landmarks,
-    catalogue.FLAME_TEMPLATE: _template,
-    catalogue.FLAME_TEXTURE: _texture,
-}
-"""How files that are no torch checkpoints are looked into."""
 
 
 def _packs(folders: list[Path]) -> list[Found]:

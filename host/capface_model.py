@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..files.atomic import write_atomically
 from ..models.diffusion import CapFace, IdentityTokens, capface_tensors, load_capface
 from .memory import managed
 
@@ -107,10 +108,6 @@ def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = N
         MissingFile, BadFile: as `load_capface`.
     """
     tensors = {k: v.to(dtype or v.dtype).contiguous() for k, v in capface_tensors(source).items()}
-    part = target.with_suffix(".part")
-    try:
-        save_file(tensors, part, metadata={"format": "pt", "model": "capface", "source": source.name})
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    metadata = {"format": "pt", "model": "capface", "source": source.name}
+    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata))
     return target

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput, CapFaceError, MissingFile
+from ..files import catalogue
 from ..flame.fitting import DECA_KINDS, deca_heads, fit_landmarks, landmark_error, smooth
 from ..flame.model import HeadModel, HeadParams, half_side
 from ..flame.render import overlay, render_head
@@ -79,11 +80,11 @@ def _deca_problem(model: HeadModel, reader: FaceReader) -> CapFaceError | None:
     if model.kind not in DECA_KINDS:
         return BadInput(
             f"DECA reads heads in the components of FLAME 2020, which mean nothing on the head model '{model.name}'. "
-            f'Choose the method "{LANDMARKS}", or {model_folders.FLAME.file} of FLAME 2020 in Load Head Model.'
+            f'Choose the method "{LANDMARKS}", or {catalogue.FLAME.file} of FLAME 2020 in Load Head Model.'
         )
     if not reader.has_deca:
         try:
-            model_folders.path_of(model_folders.DECA, reader.deca_file)
+            model_folders.path_of(catalogue.DECA, reader.deca_file)
         except MissingFile as error:
             return error
     return None
@@ -94,7 +95,8 @@ def _landmark_problem(model: HeadModel) -> CapFaceError | None:
         return None
     return BadInput(
         f"The head model '{model.name}' was loaded without landmarks, so it cannot be fitted to them. "
-        f"{model_folders.FLAME_LANDMARKS.how_to_get()}, put it into models/{model_folders.FLAME_LANDMARKS.folder} and load the model again."
+        f"{catalogue.FLAME_LANDMARKS.how_to_get()}, put it into "
+        f"models/{catalogue.FLAME_LANDMARKS.folder} and load the model again."
     )
 
 

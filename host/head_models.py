@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from ..files import catalogue
 from ..flame.builtin import builtin_head
 from ..flame.io import convert_flame, load_flame
 from ..flame.model import HeadModel
@@ -12,16 +13,16 @@ log = logging.getLogger("capface")
 
 BUILT_IN = "built-in"
 _BESIDE = {
-    "landmarks": model_folders.FLAME_LANDMARKS,
-    "template": model_folders.FLAME_TEMPLATE,
-    "texture": model_folders.FLAME_TEXTURE,
+    "landmarks": catalogue.FLAME_LANDMARKS,
+    "template": catalogue.FLAME_TEMPLATE,
+    "texture": catalogue.FLAME_TEXTURE,
 }
 """The files that belong to FLAME's, by `load_flame`'s names for them."""
 
 
 def choices() -> list[str]:
     """List the head models to choose from."""
-    return [BUILT_IN, *model_folders.choices(model_folders.FLAME)]
+    return [BUILT_IN, *model_folders.choices(catalogue.FLAME)]
 
 
 def load_head(name: str) -> HeadModel:
@@ -36,12 +37,12 @@ def load_head(name: str) -> HeadModel:
     """
     if name == BUILT_IN:
         return builtin_head()
-    path = model_folders.path_of(model_folders.FLAME, name)
+    path = model_folders.path_of(catalogue.FLAME, name)
     model = load_flame(path, **_files_beside(path))
     if not model.has_landmarks:
-        log.warning("%s cannot be fitted to landmarks. %s.", model.name, model_folders.FLAME_LANDMARKS.how_to_get())
+        log.warning("%s cannot be fitted to landmarks. %s.", model.name, catalogue.FLAME_LANDMARKS.how_to_get())
     if model.texture_basis is None:
-        log.warning("%s has one colour all over. %s.", model.name, model_folders.FLAME_TEXTURE.how_to_get())
+        log.warning("%s has one colour all over. %s.", model.name, catalogue.FLAME_TEXTURE.how_to_get())
     return model
 
 
@@ -60,8 +61,8 @@ def convert_head(name: str, filename: str, overwrite: bool) -> Path:
         MissingFile, BadFile: as `load_head`.
         BadInput: the file name is none, or taken.
     """
-    path = model_folders.path_of(model_folders.FLAME, name)
-    return convert_flame(path, model_folders.new_file(model_folders.FLAME, filename, overwrite), **_files_beside(path))
+    path = model_folders.path_of(catalogue.FLAME, name)
+    return convert_flame(path, model_folders.new_file(catalogue.FLAME, filename, overwrite), **_files_beside(path))
 
 
 def fingerprint(name: str) -> str:
@@ -70,7 +71,7 @@ def fingerprint(name: str) -> str:
         return name
     return " ".join(
         model_folders.fingerprint(asset, file)
-        for asset, file in ((model_folders.FLAME, name), *((a, None) for a in _BESIDE.values()))
+        for asset, file in ((catalogue.FLAME, name), *((a, None) for a in _BESIDE.values()))
     )
 
 
@@ -83,5 +84,5 @@ def _files_beside(path: Path) -> dict[str, Path]:
         beside = path.with_name(asset.file)
         files[name] = beside if beside.is_file() else model_folders.found(asset)
     if files["texture"] is not None and files["template"] is None:
-        model_folders.path_of(model_folders.FLAME_TEMPLATE)  # says where to get it
+        model_folders.path_of(catalogue.FLAME_TEMPLATE)  # says where to get it
     return {name: file for name, file in files.items() if file is not None}

@@ -10,8 +10,9 @@ import folder_paths
 import torch
 
 from ..files.capabilities import Stock
-from ..files.scan import Places, survey
+from ..files.scan import Places, scan
 from ..files.scan_report import report, size_text
+from ..flame.io.inspection import INSPECTORS
 from . import model_folders
 from .capface_model import SUPPORTED_DTYPES
 
@@ -33,7 +34,7 @@ def check(verify: bool = False) -> str:
             bar.append(comfy.utils.ProgressBar(total))
         bar[0].update_absolute(done)
 
-    found = survey(places(), verify=verify, progress=progress)
+    found = scan(places(), inspectors=INSPECTORS, verify=verify, progress=progress)
     return report(machine(), Stock(found, _listed("checkpoints"), _listed("clip_vision")))
 
 

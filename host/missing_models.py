@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import folder_paths
 
+from ..files import catalogue
 from . import head_models, model_folders
 
 EVENT = "capface.missing"
@@ -70,17 +71,17 @@ def _of_node(id: str, node: dict, facenet: bool) -> Iterator[Missing]:
     """What one node asks for."""
     kind, values = _class(node), node.get("inputs", {})
 
-    def own(name: str, asset: model_folders.Asset) -> Iterator[Missing]:
+    def own(name: str, asset: catalogue.Asset) -> Iterator[Missing]:
         file = values.get(name)
         if isinstance(file, str) and model_folders.found(asset, file) is None:
             yield _missing(id, name, file, asset)
 
     if kind in ("CapFaceLoad", "CapFaceConvert"):
-        yield from own("checkpoint", model_folders.CAPHUMAN)
+        yield from own("checkpoint", catalogue.CAPHUMAN)
     elif kind == READER and facenet:
-        yield from own("facenet", model_folders.FACENET)
+        yield from own("facenet", catalogue.FACENET)
     elif kind in ("CapFaceLoadHeadModel", "CapFaceConvertHead") and values.get("model") != head_models.BUILT_IN:
-        yield from own("model", model_folders.FLAME)
+        yield from own("model", catalogue.FLAME)
     elif kind in ("LoadImage", "LoadImageMask"):
         image = values.get("image")
         if isinstance(image, str) and not folder_paths.exists_annotated_filepath(image):
@@ -90,14 +91,14 @@ def _of_node(id: str, node: dict, facenet: bool) -> Iterator[Missing]:
     for (loader, name), folder in LOADERS.items():
         file = values.get(name)
         if kind == loader and isinstance(file, str) and file not in folder_paths.get_filename_list(folder):
-            known = next((asset for asset in model_folders.STOCK if (asset.folder, asset.file) == (folder, file)), None)
+            known = next((asset for asset in catalogue.STOCK if (asset.folder, asset.file) == (folder, file)), None)
             yield _missing(id, name, file, known or folder)
 
 
-def _missing(id: str, name: str, file: str, what: model_folders.Asset | str) -> Missing:
+def _missing(id: str, name: str, file: str, what: catalogue.Asset | str) -> Missing:
     """Describe a file by what is known of it, which may be its folder alone."""
-    searched = tuple(folder_paths.get_folder_paths(what.folder if isinstance(what, model_folders.Asset) else what))
-    if isinstance(what, model_folders.Asset):
+    searched = tuple(folder_paths.get_folder_paths(what.folder if isinstance(what, catalogue.Asset) else what))
+    if isinstance(what, catalogue.Asset):
         known = {key: getattr(what, key) for key in ("purpose", "source", "licence", "md5")}
         return Missing(id, name, file, searched, model_folders.missing_text(what, file), **known)
     text = f"{file} is not in {' or '.join(searched)}. Put it there and press R to refresh the lists, or choose another file."

@@ -6,37 +6,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import BadInput, MissingFile
-from ..files.catalogue import (
-    ASSETS,
-    CAPHUMAN,
-    DECA,
-    FACENET,
-    FLAME,
-    FLAME_LANDMARKS,
-    FLAME_TEMPLATE,
-    FLAME_TEXTURE,
-    INSIGHTFACE,
-    OPEN_CLIP,
-    PARSER,
-    STOCK,
-    Asset,
-)
-
-__all__ = [
-    "ASSETS",
-    "CAPHUMAN",
-    "DECA",
-    "FACENET",
-    "FLAME",
-    "FLAME_LANDMARKS",
-    "FLAME_TEMPLATE",
-    "FLAME_TEXTURE",
-    "INSIGHTFACE",
-    "OPEN_CLIP",
-    "PARSER",
-    "STOCK",
-    "Asset",
-]
+from ..files.catalogue import ASSETS, Asset
 
 
 def register_folders():

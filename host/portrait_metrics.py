@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
+from ..files import catalogue
 from ..flame.builtin import builtin_head
 from ..flame.fitting import DECA_KINDS, GROUPS, deca_heads, face_size, fit_landmarks, head_difference, head_rmse, landmark_error
 from ..flame.model import HeadModel, HeadParams
@@ -203,7 +204,7 @@ class _Measuring:
         return {ARCFACE: self._spread(cosine(got, self._pair(wanted)))}
 
     def _open_arcface(self) -> ArcFace:
-        root = model_folders.folder(model_folders.INSIGHTFACE)
+        root = model_folders.folder(catalogue.INSIGHTFACE)
         try:
             return ArcFace(root)
         except MissingFile:
@@ -283,8 +284,8 @@ class _Measuring:
         if not prompt:
             raise _NotAsked("Write the prompt in words, without weights.")
         if self.references.clip_file == NO_CLIP:
-            raise _NotAsked(f"Choose a CLIP file. {model_folders.OPEN_CLIP.how_to_get()}.")
-        path = model_folders.path_of(model_folders.OPEN_CLIP, self.references.clip_file)
+            raise _NotAsked(f"Choose a CLIP file. {catalogue.OPEN_CLIP.how_to_get()}.")
+        path = model_folders.path_of(catalogue.OPEN_CLIP, self.references.clip_file)
         offload_device = mm.text_encoder_offload_device()
         clip: OpenClip = load_open_clip(path, self.references.clip_activation, device=offload_device)
         patcher = managed(clip, mm.text_encoder_device(), offload_device)

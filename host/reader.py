@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NoFaceFound
+from ..files import catalogue
 from ..flame.model import detected_to_frame
 from ..models.faces import (
     DecaCode,
@@ -34,8 +35,8 @@ from .memory import managed
 DETECTORS = ("auto", "insightface", "mtcnn")
 DECA_BATCH = 16
 WITHOUT_PARSER = (
-    f"There is no face parser: CLIP reads the whole portrait, background and clothes too. {model_folders.PARSER.how_to_get()} and put "
-    f"it into models/{model_folders.PARSER.folder}, or set parse to off."
+    f"There is no face parser: CLIP reads the whole portrait, background and clothes too. "
+    f"{catalogue.PARSER.how_to_get()} and put it into models/{catalogue.PARSER.folder}, or set parse to off."
 )
 
 log = logging.getLogger("capface")
@@ -49,9 +50,9 @@ class FaceReader:
     """One of `DETECTORS`."""
     facenet_file: str
     """A file in models/facenet."""
-    deca_file: str = model_folders.DECA.file
+    deca_file: str = catalogue.DECA.file
     """A file in models/deca."""
-    parser_file: str = model_folders.PARSER.file
+    parser_file: str = catalogue.PARSER.file
     """A file in models/face_parsing."""
     open_clip_file: str | None = None
     """A file in models/open_clip, or None."""
@@ -65,24 +66,24 @@ class FaceReader:
 
     @cached_property
     def _detector(self) -> InsightFaceDetector | MtcnnDetector:
-        return open_detector(self.detector_name, model_folders.folder(model_folders.INSIGHTFACE))
+        return open_detector(self.detector_name, model_folders.folder(catalogue.INSIGHTFACE))
 
     @cached_property
     def _facenet(self) -> comfy.model_patcher.ModelPatcher:
-        return _patcher(load_facenet, model_folders.path_of(model_folders.FACENET, self.facenet_file))
+        return _patcher(load_facenet, model_folders.path_of(catalogue.FACENET, self.facenet_file))
 
     @cached_property
     def _deca(self) -> comfy.model_patcher.ModelPatcher:
-        return _patcher(load_deca, model_folders.path_of(model_folders.DECA, self.deca_file))
+        return _patcher(load_deca, model_folders.path_of(catalogue.DECA, self.deca_file))
 
     @cached_property
     def _parser(self) -> comfy.model_patcher.ModelPatcher:
-        return _patcher(load_parser, model_folders.path_of(model_folders.PARSER, self.parser_file))
+        return _patcher(load_parser, model_folders.path_of(catalogue.PARSER, self.parser_file))
 
     @cached_property
     def can_parse(self) -> bool:
         """Whether the face parser's file is there; the log says so, once, if it is not."""
-        there = model_folders.found(model_folders.PARSER, self.parser_file) is not None
+        there = model_folders.found(catalogue.PARSER, self.parser_file) is not None
         if not there:
             log.warning(WITHOUT_PARSER)
         return there
@@ -90,12 +91,12 @@ class FaceReader:
     @cached_property
     def clip_vision(self):
         """The host's CLIP_VISION made of the open_clip file, or None where no file was chosen."""
-        return self.open_clip_file and load_open_clip(model_folders.path_of(model_folders.OPEN_CLIP, self.open_clip_file))
+        return self.open_clip_file and load_open_clip(model_folders.path_of(catalogue.OPEN_CLIP, self.open_clip_file))
 
     @property
     def has_deca(self) -> bool:
         """Whether DECA's file is there."""
-        return model_folders.found(model_folders.DECA, self.deca_file) is not None
+        return model_folders.found(catalogue.DECA, self.deca_file) is not None
 
     def faces(self, images: Tensor, which: str, index: int) -> list[FaceDetection]:
         """Find one face in each image.

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import BadFile
+from ..files.atomic import write_atomically
 from ..models.diffusion import CapFace, Denoiser, DenoiserConfig, IdentityTokens, load_capface
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .evaluator import Judge
@@ -50,7 +51,8 @@ class Miniature:
         for name in ("denoiser", "recognizer", "words", "autoencoder", "judge"):
             state |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
         state = {k: v.detach().half().contiguous() for k, v in state.items()}
-        save_file(state, path, {**about, "vocabulary": json.dumps(self.words.vocabulary)})
+        metadata = {**about, "vocabulary": json.dumps(self.words.vocabulary)}
+        write_atomically(path, lambda partial: save_file(state, partial, metadata))
 
 
 def load_miniature(path: Path = PATH) -> Miniature:

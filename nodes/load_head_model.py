@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..files import catalogue
 from ..host import head_models, model_folders
 from .sockets import HEAD_MODEL, schema
 
@@ -58,7 +59,7 @@ class ConvertHeadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=model_folders.choices(model_folders.FLAME),
+                    options=model_folders.choices(catalogue.FLAME),
                     tooltip="FLAME's file, such as generic_model.pkl.",
                 ),
                 io.String.Input("filename", default="flame.safetensors", tooltip="Name of the new file, in models/flame."),

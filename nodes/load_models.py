@@ -3,6 +3,7 @@
 import torch
 from comfy_api.latest import io
 
+from ..files import catalogue
 from ..host import capface_model, missing_models, model_folders, reader
 from .sockets import CAPFACE, READER, schema
 
@@ -24,7 +25,7 @@ class LoadCapFace(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=model_folders.choices(model_folders.CAPHUMAN),
+                    options=model_folders.choices(catalogue.CAPHUMAN),
                     tooltip="A file in models/capface. Base model, VAE and text encoder in the same file are left alone.",
                 ),
                 io.Combo.Input(
@@ -40,19 +41,19 @@ class LoadCapFace(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint):
         """Refuse what is not there before anything runs."""
-        return model_folders.found(model_folders.CAPHUMAN, checkpoint) is not None or model_folders.missing_text(
-            model_folders.CAPHUMAN, checkpoint
+        return model_folders.found(catalogue.CAPHUMAN, checkpoint) is not None or model_folders.missing_text(
+            catalogue.CAPHUMAN, checkpoint
         )
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint, dtype):
         """Load again when the file was replaced."""
-        return model_folders.fingerprint(model_folders.CAPHUMAN, checkpoint), dtype
+        return model_folders.fingerprint(catalogue.CAPHUMAN, checkpoint), dtype
 
     @classmethod
     def execute(cls, checkpoint, dtype):
         """Load the file."""
-        path = model_folders.path_of(model_folders.CAPHUMAN, checkpoint)
+        path = model_folders.path_of(catalogue.CAPHUMAN, checkpoint)
         return io.NodeOutput(capface_model.load_model(path, checkpoint, DTYPES[dtype]))
 
 
@@ -68,9 +69,7 @@ class ConvertCapFace(io.ComfyNode):
             description="Writes what CapFace needs of a checkpoint to a safetensors file in the same folder, once.",
             is_output_node=True,
             inputs=[
-                io.Combo.Input(
-                    "checkpoint", options=model_folders.choices(model_folders.CAPHUMAN), tooltip="The file to convert."
-                ),
+                io.Combo.Input("checkpoint", options=model_folders.choices(catalogue.CAPHUMAN), tooltip="The file to convert."),
                 io.Combo.Input(
                     "dtype",
                     options=["as it is", "float32", "float16", "bfloat16"],
@@ -91,9 +90,9 @@ class ConvertCapFace(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint, dtype, filename, overwrite):
         """Write the file."""
-        path = model_folders.path_of(model_folders.CAPHUMAN, checkpoint)
+        path = model_folders.path_of(catalogue.CAPHUMAN, checkpoint)
         target = capface_model.convert_checkpoint(
-            path, model_folders.new_file(model_folders.CAPHUMAN, filename, overwrite), DTYPES.get(dtype)
+            path, model_folders.new_file(catalogue.CAPHUMAN, filename, overwrite), DTYPES.get(dtype)
         )
         return io.NodeOutput(str(target))
 
@@ -119,12 +118,12 @@ class LoadFaceReader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "facenet",
-                    options=model_folders.choices(model_folders.FACENET),
+                    options=model_folders.choices(catalogue.FACENET),
                     tooltip="FaceNet trained on VGGFace2, in models/facenet: the global identity.",
                 ),
                 io.Combo.Input(
                     "deca",
-                    options=[AUTO, *model_folders.choices(model_folders.DECA)],
+                    options=[AUTO, *model_folders.choices(catalogue.DECA)],
                     default=AUTO,
                     optional=True,
                     tooltip="DECA, in models/deca: reads FLAME heads from photos, for Fit Head. "
@@ -132,7 +131,7 @@ class LoadFaceReader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "parser",
-                    options=[AUTO, *model_folders.choices(model_folders.PARSER)],
+                    options=[AUTO, *model_folders.choices(catalogue.PARSER)],
                     default=AUTO,
                     optional=True,
                     tooltip="Face parser, in models/face_parsing: all but the face is painted white before CLIP reads it. "
@@ -141,7 +140,7 @@ class LoadFaceReader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "open_clip",
-                    options=[NONE, *model_folders.files(model_folders.OPEN_CLIP)],
+                    options=[NONE, *model_folders.files(catalogue.OPEN_CLIP)],
                     default=NONE,
                     optional=True,
                     tooltip="CLIP ViT-L/14 by OpenAI in open_clip's layout, in models/open_clip, for those who have that file: "
@@ -155,31 +154,31 @@ class LoadFaceReader(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, facenet):
         """Refuse a FaceNet that is not there, where an identity will be read with it; heads do without."""
-        if model_folders.found(model_folders.FACENET, facenet):
+        if model_folders.found(catalogue.FACENET, facenet):
             return True
-        spared = facenet in model_folders.choices(model_folders.FACENET) and missing_models.spared(
+        spared = facenet in model_folders.choices(catalogue.FACENET) and missing_models.spared(
             getattr(cls.hidden, "unique_id", None)
         )
-        return spared or model_folders.missing_text(model_folders.FACENET, facenet)
+        return spared or model_folders.missing_text(catalogue.FACENET, facenet)
 
     @classmethod
     def fingerprint_inputs(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
         """Load again when a file was replaced."""
         files = {
-            model_folders.FACENET: facenet,
-            model_folders.DECA: deca,
-            model_folders.PARSER: parser,
-            model_folders.OPEN_CLIP: open_clip,
+            catalogue.FACENET: facenet,
+            catalogue.DECA: deca,
+            catalogue.PARSER: parser,
+            catalogue.OPEN_CLIP: open_clip,
         }
         return detector, *(model_folders.fingerprint(asset, _file(asset, name)) for asset, name in files.items())
 
     @classmethod
     def execute(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
         """Make the reader; nothing is loaded before it is needed."""
-        deca, parser = _file(model_folders.DECA, deca), _file(model_folders.PARSER, parser)
+        deca, parser = _file(catalogue.DECA, deca), _file(catalogue.PARSER, parser)
         return io.NodeOutput(reader.FaceReader(detector, facenet, deca, parser, None if open_clip == NONE else open_clip))
 
 
-def _file(asset: model_folders.Asset, name: str) -> str:
+def _file(asset: catalogue.Asset, name: str) -> str:
     """The file of a name, so that a workflow need not know what an optional file is called here."""
     return model_folders.choices(asset)[0] if name == AUTO else name

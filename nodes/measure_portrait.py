@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from ..files import catalogue
 from ..host import model_folders, portrait_metrics
 from ..host.images import from_image, to_image
 from ..models.clip import ACTIVATIONS
@@ -49,7 +50,7 @@ class MeasurePortrait(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "clip",
-                    options=[portrait_metrics.NO_CLIP, *model_folders.files(model_folders.OPEN_CLIP)],
+                    options=[portrait_metrics.NO_CLIP, *model_folders.files(catalogue.OPEN_CLIP)],
                     default=portrait_metrics.NO_CLIP,
                     optional=True,
                     tooltip="A CLIP of open_clip's layout in models/open_clip; needs the package open_clip_torch.",
@@ -79,7 +80,7 @@ class MeasurePortrait(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, clip=portrait_metrics.NO_CLIP, **_):
         """Measure again when the file was replaced."""
-        return clip if clip == portrait_metrics.NO_CLIP else model_folders.fingerprint(model_folders.OPEN_CLIP, clip)
+        return clip if clip == portrait_metrics.NO_CLIP else model_folders.fingerprint(catalogue.OPEN_CLIP, clip)
 
     @classmethod
     def execute(

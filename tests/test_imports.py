@@ -9,9 +9,14 @@ import pytest
 
 from capface.tests.conftest import ROOT
 
-LAYERS = {"": {"nodes"}, "nodes": {"nodes", "host", "flame", "models"}, "host": {"host", "flame", "models"}}
-LAYERS |= {"flame": {"flame"}, "models": {"models"}, "training": {"training", "models", "flame"}}
-"""Which parts of the pack each part may import; `errors` is everybody's."""
+ORDER = ("nodes", "host", "training", "photos", "miniature", "models", "flame", "files")
+"""The rooms from the top down: each may import itself and what stands behind it, but for the exceptions below."""
+APART = {("host", "training"), ("nodes", "training"), ("models", "flame"), ("photos", "miniature")}
+"""Pairs of which neither imports the other."""
+LAYERS = {"": {"nodes"}} | {
+    part: {other for other in ORDER[ORDER.index(part) :] if not {(part, other), (other, part)} & APART} for part in ORDER
+}
+"""Which parts of the pack each part may import; `errors` and `shapes` are open to all."""
 HOST = {
     "comfy",
     "comfy_api",
@@ -49,9 +54,9 @@ def complaints(source, place):
     part = place[0] if place else ""
     found = []
     for module, relative, at_load in imports(source, place):
-        if relative and module not in LAYERS[part] | {"errors"}:
+        if relative and module not in LAYERS[part] | {"errors", "shapes"}:
             found.append(f"{part or 'the top'} imports {module}")
-        if not relative and module in {"flame", "models", "host", "capface"}:
+        if not relative and module in {*ORDER, "capface"} - HOST:
             found.append(f"absolute import of {module}")
         if not relative and module in HOST and part not in ("nodes", "host"):
             found.append(f"{part or 'the top'} knows ComfyUI: {module}")

@@ -38,14 +38,14 @@ def alone():
     import torch
 
     from capface.files.capabilities import Stock
-    from capface.files.scan import Places, survey
+    from capface.files.scan import Places, scan
     from capface.files.scan_report import report
 
     machine = [
         f"CapFace without a ComfyUI, Python {platform.python_version()} on {sys.platform}, torch {torch.__version__}",
         "Name a ComfyUI with --comfyui PATH to have its folders searched.",
     ]
-    return report(machine, Stock(survey(Places({}, {}, [])), [], []))
+    return report(machine, Stock(scan(Places({}, {}, [])), [], []))
 
 
 def main():

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from ..files.atomic import write_atomically
 from .objective import TrainedCapFace
-from .state import write_whole
 
 
 def write_capface(path: Path, trained: TrainedCapFace, *, dtype: torch.dtype | None = None, about: dict[str, str]) -> None:
@@ -20,4 +20,4 @@ def write_capface(path: Path, trained: TrainedCapFace, *, dtype: torch.dtype | N
     """
     tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in trained.checkpoint().items()}
     content = save(tensors, metadata={"format": "pt", "model": "capface", **about})
-    write_whole(path, lambda part: part.write_bytes(content))
+    write_atomically(path, lambda part: part.write_bytes(content))

@@ -14,13 +14,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from ..errors import CapFaceError, MissingFile
+from ..files.atomic import remove_partial_files
 from .photo_files import BY_FOLDER, IDENTITIES
 from .plan import Settings, describe, make_plan
 from .progress import Progress
 from .report import as_table, make_report
 from .rules import Rules
 from .samples import Batch, Networks
-from .shards import DATASET, clear_parts, read_index, write_json, write_shard
+from .shards import DATASET, read_index, write_json, write_shard
 from .workers import read_by
 
 REPORT, TABLE = "report.json", "report.md"
@@ -58,7 +59,7 @@ def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, de
     """
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    clear_parts(out)
+    remove_partial_files(out)
     about, notes = describe(settings)
     plan = make_plan(photos, out, settings, about)
     shards = [plan[i : i + settings.per_shard] for i in range(0, len(plan), settings.per_shard)]

@@ -16,16 +16,15 @@ all.
 import hashlib
 import io
 import json
-import os
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import BadFile, MissingFile
+from ..files.atomic import write_atomically
 
 FORMAT, VERSION = "capface.training-set", 1
 DATASET = "dataset.json"
-PART = ".part"
 _CHUNK = 1 << 20
 
 
@@ -70,23 +69,23 @@ def write_shard(folder: Path, number: int, samples: list[Sample], about: dict) -
     path = folder / shard_name(number)
     index = {"samples": [], **about}
     if samples:
-        part = path.with_name(path.name + PART)
-        with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                for ending, content in sample.members.items():
-                    member = tarfile.TarInfo(f"{sample.key}.{ending}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-            file.flush()
-            os.fsync(file.fileno())
-        with tarfile.open(part) as tar:
+        write_atomically(path, lambda partial: _write_tar(partial, samples))
+        with tarfile.open(path) as tar:
             places = {member.name: (member.offset_data, member.size) for member in tar}
         for sample in samples:
             members = {ending: places[f"{sample.key}.{ending}"] for ending in sample.members}
             index["samples"].append(asdict(Place(sample.key, sample.identity, sample.source, members)))
-        index |= {"shard": path.name, "bytes": part.stat().st_size, "sha256": digest(part)}
-        part.replace(path)
+        index |= {"shard": path.name, "bytes": path.stat().st_size, "sha256": digest(path)}
     write_json(index_path(folder, number), index, indent=None)
+
+
+def _write_tar(path: Path, samples: list[Sample]) -> None:
+    with tarfile.open(path, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            for ending, content in sample.members.items():
+                member = tarfile.TarInfo(f"{sample.key}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
 
 def index_path(folder: Path, number: int) -> Path:
@@ -130,13 +129,9 @@ def digest(path: Path) -> str:
 
 
 def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
-    """Write a JSON file, whole or not at all."""
-    part = path.with_name(path.name + PART)
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=indent)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    """Write a JSON file, complete or not at all."""
+    text = json.dumps(content, ensure_ascii=False, indent=indent)
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict:
@@ -152,9 +147,3 @@ def read_json(path: Path) -> dict:
         raise MissingFile(f"There is no file {path}.") from None
     except ValueError as error:
         raise BadFile(f"{path} is no readable JSON ({error}). Remove it, and prepare the training set again.") from None
-
-
-def clear_parts(folder: Path) -> None:
-    """Remove what a killed run left half written."""
-    for part in folder.glob(f"*{PART}"):
-        part.unlink()

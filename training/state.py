@@ -1,32 +1,19 @@
 """What a run must remember to go on as if it had never stopped: files that are whole or not there."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ..errors import BadInput
+from ..files.atomic import write_atomically
 
 KEPT = 2
 """States that are kept; the older one serves if the newer one's disk fails."""
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file beside `path`, and put it into its place once it is on the disk."""
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def save_state(folder: Path, state: dict) -> None:
     """Write `state`, which has its `step`, and remove states that are no longer kept."""
-    write_whole(folder / f"state-{state['step']:08d}.pt", lambda part: torch.save(state, part))
+    write_atomically(folder / f"state-{state['step']:08d}.pt", lambda part: torch.save(state, part))
     for old in sorted(folder.glob("state-*.pt"))[:-KEPT]:
         old.unlink()
 

@@ -1,7 +1,7 @@
 """The 68 landmarks of the built-in head, found on its mesh.
 
-Conventions: iBUG order (see `flame/model/landmarks.py`). A landmark is a triangle and barycentric weights. The contour is where the
-cheek's outline is seen: for each degree of yaw, the points of each row that reach farthest to the side, down to the border
+Conventions: iBUG order (see `flame/model/landmarks.py`). A landmark is a triangle and barycentric weights. The contour is where
+the cheek's outline is seen: for each degree of yaw, the points of each row that reach farthest to the side, down to the border
 of the jaw, and along that to the chin; nine evenly spaced points of it on either side.
 """
 

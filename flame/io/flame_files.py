@@ -14,17 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import BadFile, MissingFile
+from ...files.catalogue import FLAME, FLAME_2020_MD5, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE
 from ..model import SIZES
 from .safe_pickle import sole_object, to_array, unpickle
 
-MODEL = "generic_model.pkl"
-LANDMARKS = "landmark_embedding.npy"
-TEMPLATE = "head_template.obj"
-TEXTURE = "FLAME_texture.npz"
+MODEL_FILE, LANDMARKS_FILE = FLAME.file, FLAME_LANDMARKS.file
+TEMPLATE_FILE, TEXTURE_FILE = FLAME_TEMPLATE.file, FLAME_TEXTURE.file
 
-# The published files: FLAME 2020's by its MD5, FLAME 2023's (with and without jaw, Open) by how their SHA-256 begin.
-# FLAME 2023 Open says so by a key of its own as well, however it was saved.
-FLAME_2020_MD5 = "cfc3b95159b2a8981ebc347170202ba5"
+# FLAME 2020 is known by its MD5 in the catalogue, FLAME 2023 (with and without jaw, Open) by how the SHA-256 begins.
+# FLAME 2023 Open also has a key of its own, however it was saved.
 FLAME_2023_SHA256 = ("8fb1af0d", "b291fcd1", "e75a0990")
 FLAME_2023_KEY = "supr_expression_metadata"
 
@@ -76,7 +74,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
         MissingFile, BadFile: it is not there, or something else.
     """
     file, data = path.name, contents(path)
-    wanted = f"Expected {MODEL} of FLAME 2020 (MD5 {FLAME_2020_MD5}) from flame.is.tue.mpg.de"
+    wanted = f"Expected {MODEL_FILE} of FLAME 2020 (MD5 {FLAME_2020_MD5}) from flame.is.tue.mpg.de"
     if data[:4] == b"PK\x03\x04":
         what = "a torch checkpoint or an archive: unpack it if it is FLAME's"
         raise BadFile(f"{file} is a zip file ({what}). {wanted}.")
@@ -141,7 +139,7 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     Raises:
         MissingFile, BadFile: it is not there, or something else.
     """
-    wanted = f"Expected {LANDMARKS}, which comes with DECA (github.com/yfeng95/DECA, data)"
+    wanted = f"Expected {LANDMARKS_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
     data = contents(path)
     try:
         stream = io.BytesIO(data)
@@ -181,7 +179,7 @@ def read_uvs(path: Path, faces: np.ndarray) -> dict[str, np.ndarray]:
     Raises:
         MissingFile, BadFile: it is not there, something else, or of another mesh.
     """
-    wanted = f"Expected {TEMPLATE}, which comes with DECA (github.com/yfeng95/DECA, data)"
+    wanted = f"Expected {TEMPLATE_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
     uv, corners = [], []
     try:
         for line in contents(path).decode("ascii").splitlines():
@@ -228,7 +226,7 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
     Raises:
         MissingFile, BadFile: it is not there, or something else.
     """
-    wanted = f"Expected {TEXTURE} (mean and tex_dir) from flame.is.tue.mpg.de"
+    wanted = f"Expected {TEXTURE_FILE} (mean and tex_dir) from flame.is.tue.mpg.de"
     if not path.is_file():
         raise MissingFile(f"There is no file {path}.")
     try:

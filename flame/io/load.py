@@ -13,8 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ...errors import BadFile, BadInput, MissingFile
+from ...files.atomic import write_atomically
 from ..model import SIZES, HeadModel
-from .flame_files import FLAME_2020_MD5, LANDMARKS, MODEL, TEMPLATE, TEXTURE, read_landmarks, read_model, read_texture, read_uvs
+from .flame_files import (
+    FLAME_2020_MD5,
+    LANDMARKS_FILE,
+    MODEL_FILE,
+    TEMPLATE_FILE,
+    TEXTURE_FILE,
+    read_landmarks,
+    read_model,
+    read_texture,
+    read_uvs,
+)
 
 log = logging.getLogger("capface")
 
@@ -93,12 +104,7 @@ def convert_flame(
     _build(path.name, arrays, kind)  # refuses what could not be loaded again
     tensors = {name: torch.as_tensor(value).contiguous() for name, value in arrays.items()}
     metadata = {"format": _FORMAT, "kind": kind, "source": path.name}
-    part = target.with_name(target.name + ".part")
-    try:
-        save_file(tensors, part, metadata=metadata)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata))
     return target
 
 
@@ -117,7 +123,8 @@ def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, np.ndarra
     if _is_safetensors(path):
         return _from_safetensors(path)
     landmarks, template, texture = (
-        _companion(path, given, usual) for given, usual in ((landmarks, LANDMARKS), (template, TEMPLATE), (texture, TEXTURE))
+        _companion(path, given, usual)
+        for given, usual in ((landmarks, LANDMARKS_FILE), (template, TEMPLATE_FILE), (texture, TEXTURE_FILE))
     )
     arrays, kind = read_model(path)
     if landmarks is not None:
@@ -126,9 +133,9 @@ def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, np.ndarra
         # All of the head takes its colour from the middle of a tiny texture.
         arrays["uv"] = np.full((len(arrays["v_template"]), 2), 0.5, np.float32)
         arrays["albedo_uv"] = np.array(NEUTRAL_SKIN, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
-        log.info("%s: without %s the head has one colour.", path.name, TEXTURE)
+        log.info("%s: without %s the head has one colour.", path.name, TEXTURE_FILE)
     elif template is None:
-        raise MissingFile(f"{texture.name} needs the UVs of {TEMPLATE}, which is not in {path.parent}. Put it there.")
+        raise MissingFile(f"{texture.name} needs the UVs of {TEMPLATE_FILE}, which is not in {path.parent}. Put it there.")
     else:
         arrays |= read_uvs(template, arrays["faces"]) | read_texture(texture)
     return arrays, kind
@@ -158,7 +165,7 @@ def _from_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         raise BadFile(f"{path.name} is a broken safetensors file ({error}). Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:
         raise BadFile(
-            f"{path.name} is no head model: it holds {', '.join(sorted(arrays)[:4]) or 'nothing'}. Expected {MODEL} of "
+            f"{path.name} is no head model: it holds {', '.join(sorted(arrays)[:4]) or 'nothing'}. Expected {MODEL_FILE} of "
             "FLAME, or the safetensors file that Convert Head Model to safetensors makes of it."
         )
     return arrays, metadata["kind"]

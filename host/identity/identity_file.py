@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ...errors import BadFile
+from ...files.atomic import write_atomically
 from ...files.checkpoint import describe, read_state_dict
 from .identity import MINIATURE, RELEASED, Identity
 
@@ -32,12 +33,8 @@ def save_identity(path: Path, identity: Identity) -> Path:
     tensors = {"global": identity.global_, "local": identity.local, "strength": identity.strength}
     metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace"}
     metadata |= {part: getattr(identity.features, part) for part in ("global_encoder", "local_encoder")}
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file({k: t.float().cpu().contiguous() for k, t in tensors.items()}, part, metadata=metadata)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    tensors = {k: t.float().cpu().contiguous() for k, t in tensors.items()}
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
     return path
 
 

@@ -6,9 +6,38 @@ They stand in for photos where nobody's may be used: to train and to judge the m
 from .backdrops import backdrop
 from .drawing import draw_people, draw_surfaces
 from .g_buffers import Surfaces
-from .person import BACKGROUNDS, LIGHTS, SHIRTS, Person, Setting, light_named
+from .person import (
+    BACKGROUNDS,
+    BEARDS,
+    EYE_COLOURS,
+    GLASSES,
+    HAIR_COLOURS,
+    HAIR_STYLES,
+    LIGHTS,
+    LIP_COLOURS,
+    SHIRTS,
+    SKIN_TONES,
+    Person,
+    Setting,
+    light_named,
+)
 
 __all__ = [
-    "BACKGROUNDS", "LIGHTS", "SHIRTS", "Person", "Setting", "Surfaces",
-    "backdrop", "draw_people", "draw_surfaces", "light_named",
-]  # fmt: skip
+    "BACKGROUNDS",
+    "BEARDS",
+    "EYE_COLOURS",
+    "GLASSES",
+    "HAIR_COLOURS",
+    "HAIR_STYLES",
+    "LIGHTS",
+    "LIP_COLOURS",
+    "SHIRTS",
+    "SKIN_TONES",
+    "Person",
+    "Setting",
+    "Surfaces",
+    "backdrop",
+    "draw_people",
+    "draw_surfaces",
+    "light_named",
+]

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import BadFile, BadInput, MissingPackage
+from ...errors import BadFile, BadInput, MissingPackage, how_to_install
 from ...files.checkpoint import describe, read_state_dict
 from ...files.strict import fill, refuse_onnx
-from ..faces import install
 from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
 
 VIT_L = (257, 1024)
@@ -121,7 +120,7 @@ def load_clip_tokens(path, *, device=None) -> ClipTokens:
     try:
         from open_clip.transformer import QuickGELU, VisionTransformer
     except ImportError as error:
-        raise MissingPackage(install("open_clip_torch") + f" ({error})") from None
+        raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
     width, _, patch, _ = patches.shape
     side = patch * round((len(positions) - 1) ** 0.5)
     mlp = state.get(f"{BLOCK}0.mlp.c_fc.weight", patches)

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from ...errors import BadFile, BadInput, MissingPackage
+from ...errors import BadFile, BadInput, MissingPackage, how_to_install
 from ...files.checkpoint import describe, read_state_dict
 from ...files.strict import fill, refuse_onnx
-from ..faces import install
 
 ACTIVATIONS = ("auto", "GELU", "QuickGELU")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -107,7 +106,7 @@ def load_open_clip(path, activation="auto", *, device=None):
     try:
         import open_clip
     except ImportError as error:
-        raise MissingPackage(install("open_clip_torch") + f" ({error})") from None
+        raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
     vision, text, embedding = _configuration(state, path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))

@@ -1,6 +1,6 @@
 """Networks that look at faces: detection, FaceNet, ArcFace, DECA, parsing, and the crops that they take."""
 
-from .arcface import FILES, ArcFace
+from .arcface import ArcFace
 from .crops import (
     ALIGNED_SIZE,
     deca_crop,
@@ -14,13 +14,10 @@ from .crops import (
 )
 from .deca import DecaCode, DecaEncoder, load_deca, split_code
 from .detection import (
-    LANDMARK_FILE,
     FaceDetection,
     InsightFaceDetector,
     MtcnnDetector,
     choose_face,
-    find_pack,
-    install,
     open_detector,
 )
 from .facenet import FaceNet, load_facenet
@@ -29,8 +26,6 @@ from .parsing import FACE, keep_face, load_parser
 __all__ = [
     "ALIGNED_SIZE",
     "FACE",
-    "FILES",
-    "LANDMARK_FILE",
     "ArcFace",
     "DecaCode",
     "DecaEncoder",
@@ -45,8 +40,6 @@ __all__ = [
     "deca_transform",
     "facenet_face",
     "ffhq_crop",
-    "find_pack",
-    "install",
     "keep_face",
     "load_deca",
     "load_facenet",

@@ -8,10 +8,9 @@ Source: Deng et al., *ArcFace: Additive Angular Margin Loss for Deep Face Recogn
 import torch
 from torch.nn import functional as F
 
-from ...errors import MissingFile, MissingPackage
-from .detection import INSIGHTFACE_SOURCE, bgr_pixels, find_pack, install, open_network
-
-FILES = ("w600k_*.onnx", "glintr100.onnx", "arcface_*.onnx")  # of buffalo_l, of antelopev2, and of older packs
+from ...errors import MissingFile, MissingPackage, how_to_install
+from ...files.insightface_packs import INSIGHTFACE_SOURCE, RECOGNITION_FILES, find_pack
+from .detection import bgr_pixels, open_network
 
 
 class ArcFace:
@@ -30,16 +29,17 @@ class ArcFace:
 
     def __init__(self, root, name="buffalo_l", *, providers=None):
         folder = find_pack(root, name)
-        found = sorted(path for pattern in FILES for path in folder.glob(pattern))
+        found = sorted(path for pattern in RECOGNITION_FILES for path in folder.glob(pattern))
         if not found:
             raise MissingFile(
-                f"{folder} has no recognition network ({' or '.join(FILES[:2])}). Unpack {name}.zip from {INSIGHTFACE_SOURCE} "
+                f"{folder} has no recognition network ({' or '.join(RECOGNITION_FILES[:2])}). Unpack {name}.zip from "
+                f"{INSIGHTFACE_SOURCE} "
                 "into that folder; nothing is downloaded by itself."
             )
         try:
             from insightface.model_zoo import get_model
         except ImportError as error:
-            raise MissingPackage(install("insightface onnxruntime") + f" ({error})") from None
+            raise MissingPackage(how_to_install("insightface onnxruntime") + f" ({error})") from None
         self.network = open_network(get_model, found[0], "recognition", providers)
 
     def embed(self, image, points5):

@@ -7,20 +7,17 @@ of the image that was given, as in `crops`. "Left" is always the image's left, w
 import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFound
+from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFound, how_to_install
+from ...files.insightface_packs import INSIGHTFACE_SOURCE, LANDMARK_FILE, find_pack, pack_files
 
 SMALLEST_FACE = 20  # pixels; a smaller face carries no identity
 MTCNN_SURE = 0.9  # what MTCNN finds below this score is more often a hand or a pattern than a face
 ORDERS = ("largest", "left to right", "center")
-INSIGHTFACE_SOURCE = "github.com/deepinsight/insightface, releases (weights for non-commercial research only)"
-DETECTOR_FILES = ("det_*.onnx", "scrfd_*.onnx")  # det_10g.onnx in buffalo_l, scrfd_10g_bnkps.onnx in antelopev2
-LANDMARK_FILE = "1k3d68.onnx"
 
 log = logging.getLogger("capface")
 
@@ -109,7 +106,7 @@ class MtcnnDetector:
         try:
             from facenet_pytorch import MTCNN
         except ImportError as error:
-            raise MissingPackage(install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
+            raise MissingPackage(how_to_install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
         self.device = torch.device(device or "cpu")
         self.longest_side = longest_side
         self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device).eval()
@@ -172,8 +169,8 @@ class InsightFaceDetector:
         try:
             from insightface.model_zoo import get_model
         except ImportError as error:
-            raise MissingPackage(install("insightface onnxruntime") + f" ({error})") from None
-        detector, landmarks = _pack_files(folder)
+            raise MissingPackage(how_to_install("insightface onnxruntime") + f" ({error})") from None
+        detector, landmarks = pack_files(folder)
         self.folder = folder
         self.detector = open_network(get_model, detector, "detection", providers)
         if not self.detector.use_kps:
@@ -227,38 +224,6 @@ class InsightFaceDetector:
         return [], []
 
 
-def find_pack(root, name):
-    """The folder of an insightface pack.
-
-    An archive unpacked into a folder of its own name (`antelopev2/antelopev2`) or next to `models` is found as well.
-
-    Args:
-        root: The folder that holds `models/<name>`.
-        name: The pack's name.
-
-    Returns:
-        The folder that holds its detector.
-
-    Raises:
-        MissingFile: When none does: says where was looked, what is missing and where it comes from.
-    """
-    root = Path(root)
-    usual = root / "models" / name
-    folders = (usual, usual / name, root / name, root / name / name)
-    for folder in folders:
-        if _pack_files(folder)[0] is not None:
-            if folder != usual:
-                log.warning("insightface's %s lies in %s; its usual place is %s.", name, folder, usual)
-            return folder
-    lying = sorted(path.name for folder in folders if folder.is_dir() for path in folder.iterdir())
-    there = f" That folder holds {', '.join(lying[:6])}." if lying else ""
-    raise MissingFile(
-        f"insightface's {name} is not in {usual}: expected a detector ({' or '.join(DETECTOR_FILES)}) and the landmarks "
-        f"({LANDMARK_FILE}).{there} Unpack {name}.zip from {INSIGHTFACE_SOURCE} into that folder; "
-        "nothing is downloaded by itself."
-    )
-
-
 def detector_problems(root, name="buffalo_l"):
     """Which detectors can be used here.
 
@@ -271,14 +236,14 @@ def detector_problems(root, name="buffalo_l"):
     """
     problems = {"insightface": None, "mtcnn": None}
     if find_spec("insightface") is None:
-        problems["insightface"] = install("insightface onnxruntime")
+        problems["insightface"] = how_to_install("insightface onnxruntime")
     else:
         try:
             find_pack(root, name)
         except MissingFile as error:
             problems["insightface"] = str(error)
     if find_spec("facenet_pytorch") is None:
-        problems["mtcnn"] = install("facenet-pytorch", "--no-deps ")
+        problems["mtcnn"] = how_to_install("facenet-pytorch", "--no-deps ")
     return problems
 
 
@@ -306,13 +271,6 @@ def open_detector(name, root):
     return MtcnnDetector()
 
 
-def _pack_files(folder):
-    """Detector and landmark network of a folder, None for what is not there."""
-    found = sorted(path for pattern in DETECTOR_FILES for path in folder.glob(pattern))
-    landmarks = folder / LANDMARK_FILE
-    return (found[0] if found else None), (landmarks if landmarks.is_file() else None)
-
-
 def open_network(get_model, path, task, providers):
     """One network of a pack, checked for being what its name says."""
     try:
@@ -330,11 +288,6 @@ def open_network(get_model, path, task, providers):
 def bgr_pixels(image):
     """An image [3,H,W], RGB in 0..1, as OpenCV reads it and insightface takes it: [H,W,3], BGR, 8 bits."""
     return (image.detach().cpu().float() * 255).round().clamp(0, 255).byte().flip(0).permute(1, 2, 0).contiguous().numpy()
-
-
-def install(packages, options=""):
-    """What to do about packages that are not installed, in a sentence."""
-    return f"{packages.split()[0]} is not installed. In ComfyUI's Python, run: pip install {options}{packages}"
 
 
 def _check(image):

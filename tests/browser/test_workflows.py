@@ -45,7 +45,7 @@ return {
   said: [...document.querySelectorAll('.p-dialog, [role=dialog], .comfy-modal, TOAST')]
     .filter(e => e.checkVisibility()).map(e => e.innerText),
 }""".replace("TOAST", TOAST)
-"""What the frontend has against a workflow. It also marks loaders whose model is not there, which test_missing_models.py tests."""
+"""What the frontend has against a workflow. Loaders that it marks for a missing model are left to test_missing_models.py."""
 CUT_OFF = """const below = new Map();
   for (const { pos } of app.graph.nodes.filter(n => NOTES.includes(n.type))) {
     app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [80 - pos[0], 120 - pos[1]]; app.canvas.setDirty(true, true);

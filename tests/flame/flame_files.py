@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import torch
 
-from capface.flame.io.flame_files import FLAME_2023_KEY, LANDMARKS, MODEL, TEMPLATE, TEXTURE
+from capface.flame.io.flame_files import FLAME_2023_KEY, LANDMARKS_FILE, MODEL_FILE, TEMPLATE_FILE, TEXTURE_FILE
 from capface.tests.flame.heads import forward_numbers
 
 SIDE = 512
@@ -120,13 +120,13 @@ def write_texture(path, components=52, order="C"):
 def write_flame(folder, *, content=None, landmarks=True, skin=False):
     """FLAME's files in a folder; returns the model's path."""
     numbers = forward_numbers()
-    (folder / MODEL).write_bytes(python2_pickle(model_content() if content is None else content))
+    (folder / MODEL_FILE).write_bytes(python2_pickle(model_content() if content is None else content))
     if landmarks:
-        np.save(folder / LANDMARKS, landmark_content(), allow_pickle=True)
+        np.save(folder / LANDMARKS_FILE, landmark_content(), allow_pickle=True)
     if skin:
-        write_template(folder / TEMPLATE, numbers["faces"], numbers["uv"])
-        write_texture(folder / TEXTURE)
-    return folder / MODEL
+        write_template(folder / TEMPLATE_FILE, numbers["faces"], numbers["uv"])
+        write_texture(folder / TEXTURE_FILE)
+    return folder / MODEL_FILE
 
 
 def flame_2023_content():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
 from capface.flame import HeadParams, load_flame, render_head
-from capface.flame.io.flame_files import LANDMARKS, MODEL, TEMPLATE, TEXTURE, read_texture
+from capface.flame.io.flame_files import LANDMARKS_FILE, MODEL_FILE, TEMPLATE_FILE, TEXTURE_FILE, read_texture
 from capface.flame.io.load import NEUTRAL_SKIN, convert_flame
 from capface.tests.flame import flame_files
 from capface.tests.flame.heads import forward_numbers, golden_heads, golden_model
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flame(folder):
-    return load_flame(folder / MODEL)
+    return load_flame(folder / MODEL_FILE)
 
 
 def test_the_published_layout_gives_the_published_codes_numbers(flame):
@@ -44,7 +44,7 @@ def test_the_published_layout_gives_the_published_codes_numbers(flame):
 def test_reading_needs_neither_chumpy_nor_scipy(folder, monkeypatch):
     for name in ("chumpy", "scipy", "scipy.sparse"):
         monkeypatch.setitem(sys.modules, name, None)  # importing it fails
-    load_flame(folder / MODEL)
+    load_flame(folder / MODEL_FILE)
 
 
 def test_uvs_follow_the_models_faces(flame):
@@ -55,8 +55,8 @@ def test_uvs_follow_the_models_faces(flame):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_the_texture_is_half_size_rgb_and_its_first_components(tmp_path, order):
-    mean, basis = flame_files.write_texture(tmp_path / TEXTURE, order=order)
-    read = read_texture(tmp_path / TEXTURE)
+    mean, basis = flame_files.write_texture(tmp_path / TEXTURE_FILE, order=order)
+    read = read_texture(tmp_path / TEXTURE_FILE)
     expected = mean[::2, ::2, ::-1].astype(np.float32).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(read["texture_mean"], expected, atol=1e-7)
     expected = basis[::2, ::2, ::-1, :50].astype(np.float32).transpose(3, 2, 0, 1) / 255
@@ -74,15 +74,15 @@ def test_without_a_texture_the_head_has_one_colour(tmp_path):
 
 
 def test_a_texture_without_the_template_names_the_template(folder, tmp_path):
-    (tmp_path / MODEL).write_bytes((folder / MODEL).read_bytes())
+    (tmp_path / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes())
     with pytest.raises(MissingFile, match=r"head_template\.obj"):
-        load_flame(tmp_path / MODEL, texture=folder / TEXTURE)
-    model = load_flame(tmp_path / MODEL, texture=folder / TEXTURE, template=folder / TEMPLATE)
+        load_flame(tmp_path / MODEL_FILE, texture=folder / TEXTURE_FILE)
+    model = load_flame(tmp_path / MODEL_FILE, texture=folder / TEXTURE_FILE, template=folder / TEMPLATE_FILE)
     assert model.texture_basis.shape == (50, 3, 256, 256) and model.table is None
 
 
 def test_one_safetensors_file_gives_the_same_head(folder, flame, tmp_path):
-    target = convert_flame(folder / MODEL, tmp_path / "flame.safetensors")
+    target = convert_flame(folder / MODEL_FILE, tmp_path / "flame.safetensors")
     again = load_flame(target)
     heads = golden_heads()
     assert torch.equal(again.vertices(heads), flame.vertices(heads))
@@ -105,8 +105,8 @@ def test_a_full_size_safetensors_file_loads_in_half_a_second(folder, tmp_path):
         "weights": np.full((5023, 5), 0.2),
     }
     flame_files.write_flame(tmp_path, content=flame_files.model_content(full))
-    flame_files.write_template(tmp_path / TEMPLATE, full["faces"], rng.random((5118, 2)))
-    target = convert_flame(tmp_path / MODEL, tmp_path / "flame.safetensors", texture=folder / TEXTURE)
+    flame_files.write_template(tmp_path / TEMPLATE_FILE, full["faces"], rng.random((5118, 2)))
+    target = convert_flame(tmp_path / MODEL_FILE, tmp_path / "flame.safetensors", texture=folder / TEXTURE_FILE)
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -120,9 +120,9 @@ def test_a_full_size_safetensors_file_loads_in_half_a_second(folder, tmp_path):
 def test_flame_2020_is_known_by_its_checksum(folder, monkeypatch, caplog):
     from hashlib import md5
 
-    monkeypatch.setattr("capface.flame.io.flame_files.FLAME_2020_MD5", md5((folder / MODEL).read_bytes()).hexdigest())
+    monkeypatch.setattr("capface.flame.io.flame_files.FLAME_2020_MD5", md5((folder / MODEL_FILE).read_bytes()).hexdigest())
     with caplog.at_level(logging.WARNING, "capface"):
-        assert load_flame(folder / MODEL).kind == "flame2020"
+        assert load_flame(folder / MODEL_FILE).kind == "flame2020"
     assert not caplog.messages
 
 
@@ -145,7 +145,7 @@ def test_flame_2023_is_told_apart_and_what_it_means_is_said(tmp_path, caplog, na
 
 def test_a_file_of_neither_version_is_taken_for_2020_with_a_warning(folder, caplog):
     with caplog.at_level(logging.WARNING, "capface"):
-        assert load_flame(folder / MODEL).kind == "flame"
+        assert load_flame(folder / MODEL_FILE).kind == "flame"
     assert "not the published file of FLAME 2020" in caplog.text
 
 
@@ -219,9 +219,9 @@ def test_code_in_the_landmarks_is_not_run_either(folder, tmp_path):
         ({"static_lmk_faces_idx": Runs(os.mkdir, str(marker))}, "never run"),
         ({"dynamic_lmk_faces_idx": tensor}, "dynamic_lmk_faces_idx"),
     ):
-        np.save(tmp_path / LANDMARKS, {**content, **changes}, allow_pickle=True)
+        np.save(tmp_path / LANDMARKS_FILE, {**content, **changes}, allow_pickle=True)
         with pytest.raises(BadFile, match=words):
-            load_flame(folder / MODEL, landmarks=tmp_path / LANDMARKS)
+            load_flame(folder / MODEL_FILE, landmarks=tmp_path / LANDMARKS_FILE)
         assert not marker.exists()
 
 
@@ -229,7 +229,7 @@ def test_setting_the_state_of_a_class_changes_nothing_for_the_next_file(folder, 
     (tmp_path / "state.pkl").write_bytes(b"\x80\x02cnumpy\nndarray\n}X\x03\x00\x00\x00fooK\x01sb.")
     with pytest.raises(BadFile):
         load_flame(tmp_path / "state.pkl")
-    load_flame(folder / MODEL)
+    load_flame(folder / MODEL_FILE)
 
 
 # Other files
@@ -270,10 +270,10 @@ def test_another_file_is_named_for_what_it_is(tmp_path, write, words):
 
 def test_a_missing_file_is_named(folder, tmp_path):
     with pytest.raises(MissingFile, match=r"generic_model\.pkl"):
-        load_flame(tmp_path / MODEL)
-    for name, file in (("landmarks", LANDMARKS), ("texture", TEXTURE)):
+        load_flame(tmp_path / MODEL_FILE)
+    for name, file in (("landmarks", LANDMARKS_FILE), ("texture", TEXTURE_FILE)):
         with pytest.raises(MissingFile, match=file):
-            load_flame(folder / MODEL, **{name: tmp_path / file})
+            load_flame(folder / MODEL_FILE, **{name: tmp_path / file})
 
 
 def test_other_landmark_files_are_refused(folder, tmp_path):
@@ -285,29 +285,29 @@ def test_other_landmark_files_are_refused(folder, tmp_path):
         ),
         ({**flame_files.landmark_content(), "static_lmk_faces_idx": np.full(51, 9975)}, "1280 faces"),
     ):
-        np.save(tmp_path / LANDMARKS, content, allow_pickle=True)
+        np.save(tmp_path / LANDMARKS_FILE, content, allow_pickle=True)
         with pytest.raises(BadFile, match=words):
-            load_flame(folder / MODEL, landmarks=tmp_path / LANDMARKS)
-    for data in (b"no array", (folder / LANDMARKS).read_bytes()[:300]):
-        (tmp_path / LANDMARKS).write_bytes(data)
+            load_flame(folder / MODEL_FILE, landmarks=tmp_path / LANDMARKS_FILE)
+    for data in (b"no array", (folder / LANDMARKS_FILE).read_bytes()[:300]):
+        (tmp_path / LANDMARKS_FILE).write_bytes(data)
         with pytest.raises(BadFile, match="cannot be read as landmarks"):
-            load_flame(folder / MODEL, landmarks=tmp_path / LANDMARKS)
+            load_flame(folder / MODEL_FILE, landmarks=tmp_path / LANDMARKS_FILE)
 
 
 def test_other_templates_are_refused(folder, tmp_path):
     numbers = forward_numbers()
-    flame_files.write_template(tmp_path / TEMPLATE, numbers["faces"][:-2], numbers["uv"])
+    flame_files.write_template(tmp_path / TEMPLATE_FILE, numbers["faces"][:-2], numbers["uv"])
     with pytest.raises(BadFile, match="2 of the model's 1280 faces"):
-        load_flame(folder / MODEL, template=tmp_path / TEMPLATE)
+        load_flame(folder / MODEL_FILE, template=tmp_path / TEMPLATE_FILE)
     for text in ("v 0 0 0\nf 1 2 3\n", "f a/b c/d e/f\n", "", "f 1/1 2/2 3/3 4/4\n"):
-        (tmp_path / TEMPLATE).write_text("# a mesh\n" + text)
+        (tmp_path / TEMPLATE_FILE).write_text("# a mesh\n" + text)
         with pytest.raises(BadFile, match="no OBJ file of triangles"):
-            load_flame(folder / MODEL, template=tmp_path / TEMPLATE)
+            load_flame(folder / MODEL_FILE, template=tmp_path / TEMPLATE_FILE)
 
 
 def test_other_textures_are_refused(tmp_path):
-    flame_files.write_texture(tmp_path / TEXTURE)
-    whole = (tmp_path / TEXTURE).read_bytes()
+    flame_files.write_texture(tmp_path / TEXTURE_FILE)
+    whole = (tmp_path / TEXTURE_FILE).read_bytes()
     small = {"mean": np.zeros((64, 64, 3)), "tex_dir": np.zeros((64, 64, 3, 60))}
     for write, words in (
         (lambda path: path.write_bytes(whole[: 10**6]), "broken"),
@@ -315,16 +315,16 @@ def test_other_textures_are_refused(tmp_path):
         (lambda path: np.savez(path, **small), r"\[32, 32, 3\]"),
         (lambda path: np.savez(path, mean=np.zeros(3), tex_dir=np.zeros(3)), r"mean has shape \[3\]"),
     ):
-        write(tmp_path / TEXTURE)
+        write(tmp_path / TEXTURE_FILE)
         with pytest.raises(BadFile, match=words):
-            read_texture(tmp_path / TEXTURE)
+            read_texture(tmp_path / TEXTURE_FILE)
 
 
 def test_other_safetensors_files_are_refused(folder, tmp_path):
     save_file({"lora_up.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(BadFile, match=r"no head model: it holds lora_up\.weight"):
         load_flame(tmp_path / "a.safetensors")
-    whole = convert_flame(folder / MODEL, tmp_path / "b.safetensors")
+    whole = convert_flame(folder / MODEL_FILE, tmp_path / "b.safetensors")
     tensors = load_file(whole)
     tensors["shapedirs"][0, 0, 0] = float("nan")
     metadata = {"format": "CapFace head", "kind": "flame2020"}
@@ -345,8 +345,8 @@ def test_a_texture_of_its_own_model_equals_the_golden_albedo(folder, tmp_path):
     """The golden texture, doubled to FLAME's size and in its colours' order, renders as the golden model does."""
     golden = golden_model()
     mean = golden.texture_mean.repeat_interleave(8, 1).repeat_interleave(8, 2).flip(0).permute(1, 2, 0).numpy() * 255
-    np.savez(tmp_path / TEXTURE, mean=mean.astype(np.float32), tex_dir=np.zeros((512, 512, 3, 50), np.int8))
-    model = load_flame(folder / MODEL, texture=tmp_path / TEXTURE)
+    np.savez(tmp_path / TEXTURE_FILE, mean=mean.astype(np.float32), tex_dir=np.zeros((512, 512, 3, 50), np.int8))
+    model = load_flame(folder / MODEL_FILE, texture=tmp_path / TEXTURE_FILE)
     ours = render_head(model, golden_heads()[0], 48, 48).albedo
     theirs = render_head(golden, golden_heads()[0], 48, 48).albedo
     assert (ours - theirs).abs().mean() < 0.02

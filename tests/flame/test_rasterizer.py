@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from capface.errors import BadInput
+from capface.flame import rasterize as draw
 from capface.flame.model.camera import frame_to_ndc
-from capface.flame.render import rasterizer as draw
 from capface.flame.render.rasterizer import CHUNK
 from capface.tests.flame.heads import sphere
 

@@ -42,8 +42,9 @@ def nodes(in_host):
     """The node classes of this part of the pack, in a host."""
     from capface.nodes import combine_heads, head_files, render_head
 
-    return {cls.__name__: cls for cls in (combine_heads.TransferHead, combine_heads.AnimateHead, head_files.SaveHead, head_files.LoadHead,
-                                          render_head.RenderHead)}  # fmt: skip
+    both = (combine_heads.TransferHead, combine_heads.AnimateHead)
+    files = (head_files.SaveHead, head_files.LoadHead)
+    return {cls.__name__: cls for cls in (*both, *files, render_head.RenderHead)}
 
 
 @pytest.fixture(scope="module")

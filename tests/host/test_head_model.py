@@ -7,7 +7,7 @@ import torch
 
 from capface.errors import BadFile, BadInput, MissingFile
 from capface.flame import HeadParams, render_head
-from capface.flame.io.flame_files import LANDMARKS, MODEL, TEMPLATE, TEXTURE
+from capface.flame.io.flame_files import LANDMARKS_FILE, MODEL_FILE, TEMPLATE_FILE, TEXTURE_FILE
 from capface.tests.flame import flame_files
 from capface.tests.flame.heads import forward_numbers, golden_heads
 
@@ -26,7 +26,7 @@ def folder(in_host, tmp_path, written):
 
     model_folders.register_folders()
     in_host.folder_paths.add_model_folder_path("flame", str(tmp_path), is_default=True)
-    for name in (MODEL, LANDMARKS, TEMPLATE, TEXTURE):
+    for name in (MODEL_FILE, LANDMARKS_FILE, TEMPLATE_FILE, TEXTURE_FILE):
         (tmp_path / name).symlink_to(written / name)
     yield tmp_path
     in_host.folder_paths.folder_names_and_paths["flame"][0].remove(str(tmp_path))
@@ -47,8 +47,8 @@ def test_models_are_offered_and_not_the_files_beside_them(folder):
     from capface.nodes.load_head_model import ConvertHeadModel, LoadHeadModel
 
     assert offered(LoadHeadModel)[0] == "built-in"
-    assert MODEL in offered(LoadHeadModel) and MODEL in offered(ConvertHeadModel)
-    assert not {LANDMARKS, TEMPLATE, TEXTURE} & set(offered(LoadHeadModel))
+    assert MODEL_FILE in offered(LoadHeadModel) and MODEL_FILE in offered(ConvertHeadModel)
+    assert not {LANDMARKS_FILE, TEMPLATE_FILE, TEXTURE_FILE} & set(offered(LoadHeadModel))
 
 
 def test_without_flame_its_file_is_offered_so_that_choosing_it_says_what_to_do(in_host):
@@ -56,10 +56,10 @@ def test_without_flame_its_file_is_offered_so_that_choosing_it_says_what_to_do(i
     from capface.nodes.load_head_model import LoadHeadModel
 
     model_folders.register_folders()
-    assert offered(LoadHeadModel) == ["built-in", MODEL]
+    assert offered(LoadHeadModel) == ["built-in", MODEL_FILE]
     with pytest.raises(MissingFile) as error:
-        load(MODEL)
-    for part in (MODEL, "models/flame", "flame.is.tue.mpg.de", "non-commercial", "cfc3b95159b2a8981ebc347170202ba5"):
+        load(MODEL_FILE)
+    for part in (MODEL_FILE, "models/flame", "flame.is.tue.mpg.de", "non-commercial", "cfc3b95159b2a8981ebc347170202ba5"):
         assert part in str(error.value)
 
 
@@ -68,7 +68,7 @@ def test_the_built_in_head_needs_no_file(in_host):
 
 
 def test_flame_loads_with_what_lies_beside_it(folder):
-    model = load(MODEL)
+    model = load(MODEL_FILE)
     assert model.texture_basis.shape == (50, 3, 256, 256)
     expected = torch.from_numpy(forward_numbers()["out_landmarks2d"])
     torch.testing.assert_close(model.landmarks(golden_heads()), expected, atol=1e-5, rtol=1e-4)
@@ -77,16 +77,16 @@ def test_flame_loads_with_what_lies_beside_it(folder):
 def test_files_in_another_model_folder_are_found(folder, in_host, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     in_host.folder_paths.add_model_folder_path("flame", str(other))
-    (folder / LANDMARKS).rename(other / LANDMARKS)
-    assert load(MODEL).has_landmarks
+    (folder / LANDMARKS_FILE).rename(other / LANDMARKS_FILE)
+    assert load(MODEL_FILE).has_landmarks
     in_host.folder_paths.folder_names_and_paths["flame"][0].remove(str(other))
 
 
 def test_what_is_missing_is_said_with_its_source(folder, caplog):
-    (folder / LANDMARKS).unlink()
-    (folder / TEXTURE).unlink()
+    (folder / LANDMARKS_FILE).unlink()
+    (folder / TEXTURE_FILE).unlink()
     with caplog.at_level(logging.WARNING, "capface"):
-        model = load(MODEL)
+        model = load(MODEL_FILE)
     assert not model.has_landmarks
     assert "landmark_embedding.npy" in caplog.text and "yfeng95/DECA" in caplog.text
     assert "FLAME_texture.npz" in caplog.text and "2a3982db7667c32d0dd13351aa6758f7" in caplog.text
@@ -94,27 +94,27 @@ def test_what_is_missing_is_said_with_its_source(folder, caplog):
 
 
 def test_a_texture_without_the_template_is_an_error_with_the_templates_source(folder):
-    (folder / TEMPLATE).unlink()
+    (folder / TEMPLATE_FILE).unlink()
     with pytest.raises(MissingFile, match=r"head_template\.obj is not in .*yfeng95/DECA"):
-        load(MODEL)
+        load(MODEL_FILE)
 
 
 def test_a_replaced_file_beside_the_model_is_loaded_again(folder):
     from capface.nodes.load_head_model import LoadHeadModel
 
-    before = LoadHeadModel.fingerprint_inputs(MODEL)
-    assert LoadHeadModel.fingerprint_inputs(MODEL) == before
-    (folder / LANDMARKS).unlink()
-    assert LoadHeadModel.fingerprint_inputs(MODEL) != before
+    before = LoadHeadModel.fingerprint_inputs(MODEL_FILE)
+    assert LoadHeadModel.fingerprint_inputs(MODEL_FILE) == before
+    (folder / LANDMARKS_FILE).unlink()
+    assert LoadHeadModel.fingerprint_inputs(MODEL_FILE) != before
 
 
 def test_the_converted_file_stands_for_all_of_them(folder):
     from capface.nodes.load_head_model import ConvertHeadModel
 
-    before = load(MODEL)
-    (path,) = ConvertHeadModel.execute(MODEL, "flame", False).result
+    before = load(MODEL_FILE)
+    (path,) = ConvertHeadModel.execute(MODEL_FILE, "flame", False).result
     assert path == str(folder / "flame.safetensors")
-    for name in (MODEL, LANDMARKS, TEMPLATE, TEXTURE):
+    for name in (MODEL_FILE, LANDMARKS_FILE, TEMPLATE_FILE, TEXTURE_FILE):
         (folder / name).unlink()
     model, heads = load("flame.safetensors"), golden_heads()
     assert torch.equal(model.landmarks(heads), before.landmarks(heads))

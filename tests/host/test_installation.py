@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 
 from capface.files import catalogue
 from capface.files.capabilities import PACKAGES, Stock, capabilities
-from capface.files.scan import PACKS, Places, survey
+from capface.files.insightface_packs import PACKS
+from capface.files.scan import Places, scan
 from capface.files.scan_report import report
+from capface.flame.io.inspection import INSPECTORS
 from capface.tests.files.test_checkpoint import BESIDE, capface_state
 from capface.tools.comfy import PACK
 
@@ -40,7 +42,7 @@ def places(models):
 
 
 def look(models, asset, **options):
-    (found,) = survey(places(models), assets=[asset], **options)
+    (found,) = scan(places(models), inspectors=INSPECTORS, assets=[asset], **options)
     return found
 
 
@@ -49,7 +51,7 @@ def text(*reports):
 
 
 def test_every_file_of_the_catalogue_is_in_the_report(models):
-    shown = text(*survey(places(models)))
+    shown = text(*scan(places(models), inspectors=INSPECTORS))
     for asset in catalogue.ASSETS:
         (line,) = (line for line in shown.splitlines() if line.startswith(f"  no   {asset.folder}/{asset.file}: "))
         assert line.endswith(asset.purpose)

@@ -14,7 +14,7 @@ from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import render_head
 from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import draw_people
-from capface.training.miniature import make, tables
+from capface.training.miniature import make, tables, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
 from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
 from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told

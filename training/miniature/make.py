@@ -1,7 +1,7 @@
 """Trains the miniature from nothing: `python tasks.py miniature --processes 2`.
 
-Draws the pictures, trains every stage and writes miniature/miniature.safetensors. What is done is kept in the folder, and the same
-command goes on from there. Seeds are fixed: the same command on the same machine gives the same file.
+Draws the pictures, trains every stage and writes miniature/miniature.safetensors. What is done is kept in the folder, and
+the same command goes on from there. Seeds are fixed: the same command on the same machine gives the same file.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from ...files.atomic import write_atomically
 from ...miniature.networks import HELD_OUT, PATH, Miniature, load_miniature
-from ..state import write_whole
 from .scenes import SceneSet, processes
 from .tables import ABLATIONS, print_pose_told, print_tables
 from .train_autoencoder import train_autoencoder
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
         "minutes": f"{clock.minutes():.0f}",
     }
     if state.is_main_process:
-        write_whole(options.out, lambda part: miniature.save(part, about))
+        write_atomically(options.out, lambda part: miniature.save(part, about))
         clock.write()
         atexit.unregister(clock.write)  # what follows is not part of making it
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB", flush=True)

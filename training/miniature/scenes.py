@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...files.atomic import write_atomically
 from ...flame.builtin import EXPRESSION_NAMES, builtin_head
 from ...flame.editing import rotation_of
 from ...flame.model import HeadParams, directional_light
 from ...flame.render import render_head
 from ...miniature.people import LIGHTS, SHIRTS, Person, Setting, Surfaces, backdrop, draw_surfaces, light_named
 from ..progress import Progress
-from ..state import write_whole
 
 SIZE = 128
 """Side of the pictures and the head maps, in pixels."""
@@ -166,7 +166,7 @@ class SceneSet:
                 for array, part in zip(self._arrays, parts, strict=True):
                     array[at:end] = part
                 at = end
-                write_whole(drawn, lambda part, at=at: part.write_text(str(at)))
+                write_atomically(drawn, lambda part, at=at: part.write_text(str(at)))
                 progress.at(at)
 
     def __len__(self):

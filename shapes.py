@@ -1,0 +1,25 @@
+"""Tensor types with shapes for signatures: `Float[Tensor, "B 3 H W"]`.
+
+The tests check them while they run (jaxtyping and beartype, see `tests/conftest.py`). Without jaxtyping, which users do not need,
+each is the plain type. Axis names: B batch, C channels, H and W height and width, V vertices, F faces, N anything counted.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Num
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, Num
+    except ImportError:
+
+        class _Plain:
+            """Gives the type that is subscripted, without its shape."""
+
+            def __class_getitem__(cls, item):
+                return item[0]
+
+        Bool = Float = Int = Num = _Plain
+
+__all__ = ["Bool", "Float", "Int", "Num"]
+"""Int is for all integer types, Num for integers and floats."""
