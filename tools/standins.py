@@ -254,7 +254,7 @@ STAND_INS = {
 
 def kept_folder() -> Path:
     """The folder in which stand-ins are kept between runs; named after the code that makes them, older ones are removed."""
-    networks = [PACK / "models" / f"{name}.py" for name in ("capface", "denoiser", "encoder", "layers")]
+    networks = [PACK / "models" / "diffusion" / f"{name}.py" for name in ("capface", "denoiser", "encoder", "layers")]
     sources = (Path(__file__), *networks, _FACENET_SHAPES, _PARSER_SHAPES)
     folder = PACK / "output" / "stand-ins" / hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     for old in folder.parent.glob("*"):
