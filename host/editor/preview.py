@@ -59,11 +59,11 @@ class Given:
             heads: B heads.
             photos: `[B or 1, 3, H, W]` in 0..1.
         """
-        kept = [] if photos is None else [_keep(photo, head_models.light) for photo in photos[:MOST_PHOTOS].split(1)]
+        kept = [] if photos is None else [_keep(photo, heads.light) for photo in photos[:MOST_PHOTOS].split(1)]
         if photos is not None and len(photos) == 1:
-            kept *= head_models.batch
-        kept += [(None, None)] * head_models.batch
-        return tuple(cls(model, heads[i], *kept[i]) for i in range(min(head_models.batch, MOST_HEADS)))
+            kept *= heads.batch
+        kept += [(None, None)] * heads.batch
+        return tuple(cls(model, heads[i], *kept[i]) for i in range(min(heads.batch, MOST_HEADS)))
 
     @cached_property
     def photo_light(self) -> Tensor:
