@@ -1,7 +1,7 @@
-"""The miniature in ComfyUI: its networks as MODEL, CLIP, VAE, CAPFACE and CAPFACE_READER, so that every node works with it."""
+"""The miniature in ComfyUI: its networks as MODEL, CLIP, VAE, CAPFACE and CAPFACE_READER, for use with every node."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import NoReturn
 
 import comfy.latent_formats
 import comfy.model_base
@@ -13,43 +13,42 @@ import comfy.supported_models
 import torch
 from torch import Tensor
 
-from ..errors import BadInput
+from ..errors import BadInput, NoFaceFound
 from ..miniature.networks import Miniature
 from ..miniature.recognizer import Recognizer
-from ..models.faces import FaceDetection, choose_face
+from ..photos.encoding import PANEL, EncodedPhotos, EncodeOptions, side_by_side
 from .capface_model import CapFaceModel, as_model
-from .identity import MINIATURE, Features
+from .clip_vision import ClipVision
+from .identity import MINIATURE
 from .memory import managed
 
 NAME = "the miniature"
-WHOLE_PICTURE = ((0.375, 0.472), (0.625, 0.472), (0.5, 0.6), (0.4, 0.75), (0.6, 0.75))
-"""Eyes, nose and mouth corners for which FFHQ's alignment gives the picture as it is, in shares of its sides."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """What takes the places of a checkpoint, a CapFace file and a Face Reader."""
+    """The replacements of a checkpoint, a CapFace file and a face analyzer."""
 
     model: comfy.model_patcher.ModelPatcher
-    clip: "WordClip"
+    clip: "MiniatureClip"
     vae: comfy.sd.VAE
     capface: CapFaceModel
-    reader: "MiniatureReader"
+    reader: "MiniatureEncoder"
 
 
-def hand_over(miniature: Miniature) -> Loaded:
-    """Give the networks to the host, which then moves them as it moves its own."""
+def register_miniature(miniature: Miniature) -> Loaded:
+    """Register the networks with ComfyUI, which then moves them between devices like its own."""
     return Loaded(
         _base(miniature),
-        WordClip(miniature),
+        MiniatureClip(miniature),
         _autoencoder(miniature),
         as_model(miniature.capface, miniature.tokens, NAME, torch.float32),
-        MiniatureReader(miniature.recognizer),
+        MiniatureEncoder(miniature.recognizer),
     )
 
 
 class _Latents(comfy.latent_formats.LatentFormat):
-    """The autoencoder's own, of unit variance already."""
+    """The autoencoder's latents, which already have unit variance."""
 
     scale_factor = 1.0
 
@@ -71,7 +70,7 @@ def _base(miniature: Miniature) -> comfy.model_patcher.ModelPatcher:
 
 
 def _autoencoder(miniature: Miniature) -> comfy.sd.VAE:
-    """The host's VAE around the autoencoder: built around its smallest network of that kind, which is then replaced."""
+    """Wrap the autoencoder in ComfyUI's VAE, which is built around a small network of its own that is then replaced."""
     size = {"double_z": True, "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1],
             "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}  # fmt: skip
     params = {"ddconfig": size, "embed_dim": 4}
@@ -83,67 +82,97 @@ def _autoencoder(miniature: Miniature) -> comfy.sd.VAE:
     return vae
 
 
-class WordClip:
-    """What Clip Text Encode needs of a CLIP, by the miniature's words. It has no weights to patch: LoRAs do not fit it."""
+class MiniatureClip:
+    """The part of a CLIP that CLIP Text Encode needs, by the miniature's text encoder. LoRAs cannot patch it."""
 
     def __init__(self, miniature: Miniature):
         self.words = miniature.words
 
     def tokenize(self, text: str, **_) -> Tensor:
-        """Numbers `[1, 32]` of the words that it knows."""
+        """Return the indices `[1, 32]` of the known words in a text."""
         return self.words.tokenize([text])
 
     @torch.inference_mode()
     def encode_from_tokens_scheduled(self, tokens: Tensor, *_, **__) -> list:
-        """ComfyUI's conditioning of one prompt."""
+        """Return ComfyUI's conditioning of one prompt."""
         return [[self.words(tokens).clone(), {}]]
 
-    def clone(self):
-        """Refuse what would patch it.
+    def clone(self) -> NoReturn:
+        """Refuse patches.
 
         Raises:
-            BadInput: always.
+            BadInput: Always.
         """
         raise BadInput("The miniature's text encoder takes no LoRA or other patch: connect Load Miniature's clip directly.")
 
 
-class MiniatureReader:
-    """A Face Reader whose every picture is a portrait: the recogniser looks at all of it, and nothing is searched for."""
+class MiniatureEncoder:
+    """The `IdentityEncoder` of the miniature: the whole picture is the portrait, and its recognizer encodes all of it.
 
-    features: ClassVar[Features] = MINIATURE
-    without_parser: ClassVar[str] = ""
-    can_parse: ClassVar[bool] = False
-    has_deca: ClassVar[bool] = False
-    locates: ClassVar[bool] = False
+    It is the value of the CAPFACE_READER socket that Load Miniature gives.
+    """
+
+    features = MINIATURE
 
     def __init__(self, recognizer: Recognizer):
-        offload = mm.text_encoder_offload_device()
-        self._patcher = managed(recognizer, mm.text_encoder_device(), offload)
+        """Register the recognizer with ComfyUI."""
+        self._patcher = managed(recognizer, mm.text_encoder_device(), mm.text_encoder_offload_device())
 
-    @property
-    def clip_vision(self) -> "MiniatureReader":
-        """Itself: it gives the local tokens as well."""
+    def encoder(self, clip_vision: ClipVision | None) -> "MiniatureEncoder":
+        """Return this encoder.
+
+        Raises:
+            BadInput: A CLIP_VISION is connected.
+        """
+        if clip_vision is not None:
+            raise BadInput(
+                "The miniature's reader makes its own local tokens, so it cannot use the connected CLIP_VISION. Leave "
+                "clip_vision unconnected, or connect Load Face Reader to encode photos for a CapFace checkpoint."
+            )
         return self
 
-    def faces(self, images: Tensor, which: str, index: int) -> list[FaceDetection]:
-        """One face that is the whole picture, for each of `[B, 3, H, W]`."""
-        height, width = images.shape[-2:]
-        size = torch.tensor([float(width), float(height)])
-        face = FaceDetection(torch.cat([torch.zeros(2), size]), 1.0, torch.tensor(WHOLE_PICTURE) * size)
-        return [choose_face([face], which, index, image_size=(height, width))] * len(images)
+    def encode(self, images: Tensor, options: EncodeOptions) -> EncodedPhotos:
+        """Encode pictures of synthetic people.
 
-    faces_where_there_are = faces
+        Args:
+            images: RGB `[B, 3, H, W]` in 0..1.
+            options: `face_index` must be 0, unless pictures without a face pass through, and `parse` must not be "on". The
+                order of faces, alignment and painting have no effect.
 
-    def embed(self, faces: Tensor) -> Tensor:
-        """Embeddings `[B, 128]` on the CPU of faces `[B, 3, H, W]` as FaceNet takes them."""
-        return self._read(faces * (128 / 127.5))[0]
-
-    def encode_image(self, images: Tensor) -> dict[str, Tensor]:
-        """As ComfyUI's CLIP_VISION does: images `[B, H, W, 3]` in 0..1 to tokens `[B, 16, 96]`."""
-        return {"last_hidden_state": self._read(images.movedim(-1, 1) * 2 - 1)[1]}
+        Raises:
+            NoFaceFound: Another face than the first one is asked for.
+            BadInput: `options.parse` is "on".
+        """
+        if options.parse == "on":
+            raise BadInput("The miniature has no face parser: set parse to auto or off.")
+        found = options.face_index == 0
+        if not found and options.on_no_face != "passthrough":
+            raise NoFaceFound(
+                "The miniature's reader takes every picture for a portrait of one face: there is no face number "
+                f"{options.face_index}. Set face_index to 0."
+            )
+        batch, _, height, width = images.shape
+        images = images.cpu()
+        if found:
+            global_, local = self._recognize(images * 2 - 1)
+            preview = torch.stack([side_by_side(image, image, image) for image in images])
+        else:
+            global_ = torch.zeros(batch, self.features.global_width)
+            local = torch.zeros(batch, self.features.local_tokens, self.features.local_width)
+            preview = torch.ones(batch, 3, PANEL, 3 * PANEL)
+        return EncodedPhotos(
+            global_,
+            local,
+            torch.full((batch,), found),
+            preview,
+            scores=[float(found)] * batch,
+            areas=[float(height * width) * found] * batch,
+            notes=[],
+        )
 
     @torch.inference_mode()
-    def _read(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def _recognize(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the recognizer on `[B, 3, H, W]` in -1..1: embeddings `[B, 128]` and tokens `[B, 16, 96]` on the CPU."""
         mm.load_models_gpu([self._patcher])
-        embedding, tokens = self._patcher.model(pictures.to(self._patcher.load_device))
-        return embedding.float().cpu().clone(), tokens.float().cpu().clone()
+        embeddings, tokens = self._patcher.model(pictures.to(self._patcher.load_device))
+        return embeddings.float().cpu().clone(), tokens.float().cpu().clone()

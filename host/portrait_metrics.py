@@ -1,11 +1,12 @@
-"""What a portrait turned out to be: whose face, which head, and whether it shows the prompt.
+"""Evaluation of portraits: whose face they show, which head, and whether they follow the prompt.
 
-Every part is measured as far as its inputs, files and packages are there. What cannot be measured is named with the reason;
-an image without a face has a row that says so, and the others go on.
+Each part is measured if its inputs, files and packages are available; otherwise the reason is given. An image without a face
+gets a row that says so, and the other images are still measured.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import comfy.model_management as mm
@@ -15,23 +16,25 @@ from torch import Tensor
 from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
 from ..files import catalogue
 from ..flame.builtin import builtin_head
-from ..flame.fitting import DECA_KINDS, GROUPS, deca_heads, face_size, fit_landmarks, head_difference, head_rmse, landmark_error
+from ..flame.fitting import DECA_KINDS, GROUPS, face_size, head_difference, head_rmse, landmark_error
 from ..flame.model import HeadModel, HeadParams
 from ..flame.render import overlay, render_head
 from ..models.clip import OpenClip, cosine, is_best, load_open_clip, prompt_scores
 from ..models.faces import ArcFace, FaceDetection
-from ..photos.portrait import cut
+from ..photos.analysis import FaceAnalyzer, frame_points
+from ..photos.encoding import EncodeOptions
+from ..photos.heads import fit_points, heads_from_codes
 from . import model_folders
+from .encode import EncoderProvider
 from .identity import Identity
 from .memory import managed
-from .reader import FaceReader, frame_points
 
 NO_CLIP = "none"
 ID, ARCFACE, LANDMARKS, TURN, POSITION, SIZE, CLIP, PROMPT = (
     "ID similarity", "ArcFace", "landmarks %", "turn °", "position %", "size %", "CLIP score", "prompt"
 )  # fmt: skip
 COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dict.fromkeys(GROUPS, 4), CLIP: 4, PROMPT: 0}
-"""Headings of the table, and with how many decimals each is shown; the prompt is yes or no."""
+"""Headings of the table, and the number of decimals of each; the prompt is shown as yes or no."""
 LEGEND = {
     ID: "cosine of FaceNet's embeddings (the paper's ID similarity)",
     ARCFACE: "cosine of ArcFace's embeddings",
@@ -39,26 +42,26 @@ LEGEND = {
     TURN: "angle between the head fitted to the image and the condition's",
     POSITION: "distance of the two heads, of the face's height",
     SIZE: "difference of their sizes",
-    "shape": "shape, pose, expression, light: RMSE of DECA's numbers against the condition's, as in the paper",
+    "shape": "shape, pose, expression, light: RMSE of DECA's values against the condition's, as in the paper",
     CLIP: "cosine of image and prompt",
     PROMPT: "whether the right prompt scores above the others (the paper's prompt accuracy)",
 }
 
 
 class _NotAsked(CapFaceError):
-    """A part whose inputs are not connected."""
+    """A part whose inputs are not connected, or do not apply."""
 
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """What the images are compared with; each part is optional."""
+    """The identity, head and prompt that the images are compared with; each is optional."""
 
     identity: Identity | None = None
     photos: Tensor | None = None
-    """RGB `[R, 3, H, W]` in 0..1 of the person; their largest faces are taken."""
+    """RGB `[R, 3, H, W]` in 0..1 of the person; the largest face of each is used."""
     head: HeadParams | None = None
     head_model: HeadModel | None = None
-    """What `head` belongs to."""
+    """The model of `head`."""
     prompt: str = ""
     other_prompts: tuple[str, ...] = ()
     clip_file: str = NO_CLIP
@@ -69,24 +72,24 @@ class References:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Numbers of B images."""
+    """The results for B images."""
 
     columns: dict[str, Tensor]
-    """`[B]` by heading; NaN where an image shows no face."""
+    """Values `[B]` by heading; NaN where an image shows no face."""
     faceless: list[int]
-    """The images without a face."""
+    """Indices of the images without a face."""
     unmeasured: dict[str, str]
-    """What could not be measured, and why."""
+    """The parts that could not be measured, with the reasons."""
     notes: list[str]
     picture: Tensor
-    """RGB `[B, 3, H, W]`, the fitted heads over the images."""
+    """RGB `[B, 3, H, W]` in 0..1: the fitted heads over the images."""
 
     def mean(self, heading: str) -> float:
-        """The mean over the images that show a face; NaN for what was not measured."""
+        """Return the mean over the images that show a face; NaN if it was not measured."""
         return self.columns[heading].nanmean().item() if heading in self.columns else math.nan
 
     def table(self) -> str:
-        """Everything as text: one row an image, their mean, what the columns are, and what is missing."""
+        """Return the results as text: one row per image, their mean, a legend, and the parts that were not measured."""
         headings = [name for name in COLUMNS if name in self.columns]
         rows = [["image", *headings]]
         for i in range(len(self.picture)):
@@ -101,7 +104,7 @@ class Measurement:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Cells as lines with columns of one width each, to the right; rows may end early."""
+    """Format cells as lines with right-aligned columns; rows may end early."""
     columns = max(len(row) for row in rows)
     widths = [max((len(row[i]) for row in rows if i < len(row)), default=0) for i in range(columns)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
@@ -115,48 +118,52 @@ def _cell(heading: str, value: float, mean: bool = False) -> str:
     return f"{value:.{COLUMNS[heading]}f}"
 
 
-def measure(images: Tensor, reader: FaceReader, references: References, *, face: str = "largest", face_index: int = 0):
+def measure(
+    images: Tensor, reader: EncoderProvider, references: References, *, face: str = "largest", face_index: int = 0
+) -> Measurement:
     """Measure images.
 
     Args:
         images: RGB `[B, 3, H, W]` in 0..1.
-        reader: What reads faces.
-        references: What to compare with. One identity or head serves all images; fewer than images repeat, as in Apply
-            CapFace.
+        reader: The value of the CAPFACE_READER socket.
+        references: The identity, head and prompt to compare with. One identity or head serves all images; if there are fewer
+            than images, they repeat, as in Apply CapFace.
         face: The order in which faces are counted, as for `choose_face`.
         face_index: Which face in that order.
 
     Returns:
-        The `Measurement`.
+        The measurement.
     """
     return _Measuring(images.cpu(), reader, references, face, face_index).run()
 
 
-@dataclass
 class _Measuring:
     """One call of `measure`."""
 
-    images: Tensor
-    reader: FaceReader
-    references: References
-    face: str
-    face_index: int
-    notes: list[str] = field(default_factory=list)
+    def __init__(self, images: Tensor, reader: EncoderProvider, references: References, face: str, face_index: int):
+        """Find the faces, and fit a head to each."""
+        self.images, self.reader, self.references = images, reader, references
+        self.analyzer = reader if isinstance(reader, FaceAnalyzer) else None
+        self.notes: list[str] = []
+        self.no_faces: Exception | None = None
+        self.rows = list(range(len(images)))  # of the images with a face; all of them if the whole picture is the portrait
+        self.faces: list[FaceDetection] = []
+        if self.analyzer is not None:
+            found: Sequence[FaceDetection | None] = [None] * len(images)
+            try:
+                found = self.analyzer.find_faces_or_none(images, face, face_index)
+            except (NoFaceFound, MissingPackage, MissingFile, BadFile) as error:
+                self.no_faces = error
+            self.rows = [i for i, one in enumerate(found) if one is not None]
+            self.faces = [one for one in found if one is not None]
+        self.shown = [images[i] for i in self.rows]
+        self.points = frame_points(self.faces, *images.shape[-2:]) if self.faces else None
+        self.fitted = self._fit()
 
     def run(self) -> Measurement:
-        found, no_faces = [None] * len(self.images), None
-        try:
-            found = self.reader.faces_where_there_are(self.images, self.face, self.face_index)
-        except (NoFaceFound, MissingPackage, MissingFile, BadFile) as error:
-            no_faces = error
-        self.rows = [i for i, one in enumerate(found) if one is not None]
-        self.faces = [found[i] for i in self.rows]
-        self.seen = [self.images[i] for i in self.rows]
-        self.points = frame_points(self.faces, *self.images.shape[-2:]) if self.faces else None
-        self.fitted = self._fit() if self.faces else None
-
+        """Measure all parts."""
         columns, unmeasured = {}, {}
-        of_faces = {
+        of_faces: dict[str, Callable[[], dict[str, Tensor]]] = {
             "ID similarity": self._facenet,
             "ArcFace": self._arcface,
             "landmark error": self._landmarks,
@@ -166,40 +173,39 @@ class _Measuring:
         for name, part in (of_faces | of_images).items():
             mm.throw_exception_if_processing_interrupted()
             try:
-                if no_faces is not None and name in of_faces:
-                    raise no_faces
+                if self.no_faces is not None and name in of_faces:
+                    raise self.no_faces
                 columns |= part()
             except (_NotAsked, NoFaceFound, MissingPackage, MissingFile, BadFile) as error:
                 unmeasured[name] = str(error)
         if PROMPT not in columns and CLIP in columns:
             unmeasured["prompt accuracy"] = "Write other prompts, one a line, from which the right one has to stand out."
-        faceless = [i for i in range(len(self.images)) if i not in self.rows] if no_faces is None else []
-        if isinstance(no_faces, NoFaceFound):
-            faceless = list(range(len(self.images)))
+        faceless = [i for i in range(len(self.images)) if i not in self.rows]
+        if self.no_faces is not None and not isinstance(self.no_faces, NoFaceFound):
+            faceless = []  # nothing is known of faces
         return Measurement(columns, faceless, unmeasured, self.notes, self._picture())
 
     # Faces
 
     def _facenet(self) -> dict[str, Tensor]:
-        identity = self.references.identity
-        if self.references.photos is None and identity is None:
-            raise _NotAsked("Connect the identity, or a photo of the person as reference.")
+        identity, photos = self.references.identity, self.references.photos
         if identity is not None:
-            # a row of nobody is like nobody
+            # a null identity resembles nobody
             wanted = torch.where(identity.present[:, None], identity.global_, torch.nan)
+        elif photos is None:
+            raise _NotAsked("Connect the identity, or a photo of the person as reference.")
         else:
-            photos, faces = self._reference
-            wanted = self._embed(photos, faces)
-        return {ID: self._spread(cosine(self._embed(self.seen, self.faces), self._pair(wanted)))}
+            wanted = self._embed(photos.cpu(), self._reference if self.analyzer else [])
+        return {ID: self._spread(cosine(self._embed(self.shown, self.faces), self._pair(wanted)))}
 
     def _arcface(self) -> dict[str, Tensor]:
         if self.references.photos is None:
             raise _NotAsked("Connect a photo of the person as reference; an identity holds FaceNet's embedding alone.")
+        self._need_faces()
         network = self._open_arcface()
-        photos, faces = self._reference
         wanted, got = (
             torch.stack([network.embed(image, face.points5) for image, face in zip(images, found, strict=True)])
-            for images, found in ((photos, faces), (self.seen, self.faces))
+            for images, found in ((self.references.photos.cpu(), self._reference), (self.shown, self.faces))
         )
         return {ARCFACE: self._spread(cosine(got, self._pair(wanted)))}
 
@@ -215,27 +221,35 @@ class _Measuring:
             raise
 
     @cached_property
-    def _reference(self) -> tuple[Tensor, list[FaceDetection]]:
-        photos = self.references.photos.cpu()
+    def _reference(self) -> list[FaceDetection]:
+        """The largest face in each reference photo."""
         try:
-            return photos, self.reader.faces(photos, "largest", 0)
+            return self._need_faces().find_faces(self.references.photos.cpu())
         except NoFaceFound as error:
             raise NoFaceFound(f"The reference: {error}") from None
 
-    def _embed(self, images, faces: list[FaceDetection]) -> Tensor:
-        """FaceNet's embeddings of aligned faces, as Encode Identity reads them by default."""
-        return self.reader.embed(torch.stack([cut(image, one, True)[1] for image, one in zip(images, faces, strict=True)]))
+    def _embed(self, images: Sequence[Tensor] | Tensor, faces: list[FaceDetection]) -> Tensor:
+        """Return the global features of photos, as Encode Identity gives them by default."""
+        if self.analyzer is None:
+            return self.reader.encoder(None).encode(torch.stack(list(images)), EncodeOptions()).global_
+        return self.analyzer.embed_aligned(images, faces)
+
+    def _need_faces(self) -> FaceAnalyzer:
+        if self.analyzer is None:
+            raise _NotAsked("The miniature's reader takes every picture for a portrait and finds no face in it.")
+        return self.analyzer
 
     # Heads
 
     def _landmarks(self) -> dict[str, Tensor]:
         model, wanted = self._condition()
-        if not model.has_landmarks:
+        self._need_faces()
+        if self.points is None or self.fitted is None:
             raise _NotAsked(f"The head model '{model.name}' was loaded without landmarks.")
         size = face_size(model, wanted)
         difference = head_difference(model, wanted, self.fitted)
         if self.points.shape[1] == 5:
-            self.notes.append("The detector gives five landmarks, no 68: turn and size are rough. insightface gives all.")
+            self.notes.append("The detector gives 5 landmarks instead of 68: turn and size are rough. insightface gives all.")
         return {
             LANDMARKS: self._spread(100 * landmark_error(model, wanted, self.points) / size),
             TURN: self._spread(difference.rotation),
@@ -246,26 +260,23 @@ class _Measuring:
     def _deca(self) -> dict[str, Tensor]:
         model, wanted = self._condition()
         if model.kind not in DECA_KINDS:
-            raise _NotAsked(f"DECA's numbers are those of FLAME 2020, the condition's those of '{model.name}'.")
-        code, crops = self.reader.deca(self.seen, self.faces)
-        errors = head_rmse(wanted, deca_heads(code, crops, *self.images.shape[-2:]))
+            raise _NotAsked(f"DECA's values are those of FLAME 2020, the condition's those of '{model.name}'.")
+        codes, crops = self._need_faces().deca_codes(self.shown, self.faces)
+        errors = head_rmse(wanted, heads_from_codes(codes, crops, *self.images.shape[-2:]))
         return {group: self._spread(error) for group, error in errors.items()}
 
     def _condition(self) -> tuple[HeadModel, HeadParams]:
-        """The head model and the wanted heads, one for each face."""
+        """Return the head model and the wanted heads, one for each face."""
         if self.references.head is None or self.references.head_model is None:
             raise _NotAsked("Connect the head that was asked for, and the head model that it belongs to.")
         return self.references.head_model.to("cpu"), self.references.head.to("cpu").expand(len(self.images))[self.rows]
 
     def _fit(self) -> HeadParams | None:
+        """Fit a head to each face, if there are faces and the head model has landmarks."""
         model = self.references.head_model or builtin_head()
-        if not model.has_landmarks:
+        if self.points is None or not model.has_landmarks:
             return None
-        heads = []
-        for point in self.points.split(1):
-            mm.throw_exception_if_processing_interrupted()
-            heads.append(fit_landmarks(model, point).params)
-        return HeadParams.cat(heads)
+        return fit_points(model, self.points, progress=lambda *_: mm.throw_exception_if_processing_interrupted())
 
     def _picture(self) -> Tensor:
         picture = self.images.clone()
@@ -300,16 +311,16 @@ class _Measuring:
     # Rows
 
     def _pair(self, wanted: Tensor) -> Tensor:
-        """The row for each face: one row serves them all, fewer rows than images repeat."""
+        """Return the row for each face: one row serves all faces, and fewer rows than images repeat."""
         return wanted[torch.tensor(self.rows) % len(wanted)]
 
     def _spread(self, values: Tensor) -> Tensor:
-        """Values of the faces as values of the images."""
+        """Spread values of the faces over the images, with NaN for images without a face."""
         column = torch.full((len(self.images),), torch.nan)
         column[self.rows] = values.cpu()
         return column
 
 
 def other_prompts(text: str) -> tuple[str, ...]:
-    """Prompts from a text with one a line; blank lines are left out."""
+    """Split a text into prompts, one per line; blank lines are left out."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())

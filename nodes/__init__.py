@@ -25,7 +25,7 @@ class CapFaceExtension(ComfyExtension):
         from .identity_files import LoadIdentity, SaveIdentity
         from .load_head_model import ConvertHeadModel, LoadHeadModel
         from .load_miniature import LoadMiniature, SyntheticPerson
-        from .load_models import ConvertCapFace, LoadCapFace, LoadFaceReader
+        from .load_models import ConvertCapFace, LoadCapFace, LoadFaceAnalyzer
         from .measure_portrait import MeasurePortrait
         from .render_head import RenderHead
 
@@ -34,7 +34,7 @@ class CapFaceExtension(ComfyExtension):
         return [
             LoadCapFace,
             ConvertCapFace,
-            LoadFaceReader,
+            LoadFaceAnalyzer,
             LoadHeadModel,
             ConvertHeadModel,
             EncodeIdentity,

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io, ui
 
-from ..host.encode import ON_NO_FACE, PARSE, encode_identity, find_references
+from ..host.encode import encode_identity
 from ..host.identity import COMBINE
-from ..host.identity import combine as combine_rows
 from ..host.images import from_image, to_image
+from ..photos.encoding import ON_NO_FACE, PARSE, EncodeOptions
 from .sockets import IDENTITY, READER, schema, which_face
 
 
@@ -92,10 +92,8 @@ class EncodeIdentity(io.ComfyNode):
         keep_ears=False,
     ):
         """Encode the photos."""
-        images, faces = find_references(reader, from_image(image), face, face_index, on_no_face)
-        paint = {"parse": parse, "hair": keep_hair, "ears": keep_ears}
-        reading = encode_identity(reader, images, faces, clip_vision, align=align, **paint)
-        identity = combine_rows(reading.identity, combine, reading.scores, reading.areas)
-        preview = to_image(reading.preview)
-        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText("\n".join(reading.notes)).as_dict()}
+        options = EncodeOptions(face, face_index, on_no_face, align, parse, keep_hair, keep_ears)
+        identity, encoded = encode_identity(reader, from_image(image), clip_vision, options, combine)
+        preview = to_image(encoded.preview)
+        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText("\n".join(encoded.notes)).as_dict()}
         return io.NodeOutput(identity, preview, ui=shown)

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io, ui
 
-from ..host.fitting import METHODS, ON_NO_FACE, fit_heads, fit_preview
+from ..host.fitting import fit_heads
 from ..host.images import from_image, to_image
+from ..photos.heads import METHODS, ON_NO_FACE
 from .sockets import HEAD, HEAD_MODEL, READER, schema, which_face
 
 
@@ -65,8 +66,7 @@ class FitHead(io.ComfyNode):
     @classmethod
     def execute(cls, image, reader, head_model, **settings):
         """Fit one head to each photo."""
-        images = from_image(image)
-        fitted = fit_heads(images, reader, head_model, **settings)
-        preview = to_image(fit_preview(images, fitted, head_model))
+        fitted, overlaid = fit_heads(from_image(image), reader, head_model, **settings)
+        preview = to_image(overlaid)
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (fitted.summary(),)}
         return io.NodeOutput(fitted.params, preview, fitted.error, ui=shown)

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..flame.builtin import builtin_head
 from ..host.images import to_image
-from ..host.miniature_models import hand_over
+from ..host.miniature_models import register_miniature
 from ..miniature.networks import HELD_OUT, PICTURE, load_miniature
 from ..miniature.people import BACKGROUNDS, LIGHTS, SHIRTS, Person, Setting, draw_people
 from .sockets import CAPFACE, HEAD, HEAD_MODEL, READER, schema
@@ -39,7 +39,7 @@ class LoadMiniature(io.ComfyNode):
     @classmethod
     def execute(cls):
         """Load the miniature."""
-        loaded = hand_over(load_miniature())
+        loaded = register_miniature(load_miniature())
         return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.capface, loaded.reader, builtin_head())
 
 

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..files import catalogue
-from ..host import capface_model, missing_models, model_folders, reader
+from ..host import capface_model, face_analyzer, missing_models, model_folders
 from .sockets import CAPFACE, READER, schema
 
 NONE, AUTO = "none", "auto"
@@ -97,7 +97,7 @@ class ConvertCapFace(io.ComfyNode):
         return io.NodeOutput(str(target))
 
 
-class LoadFaceReader(io.ComfyNode):
+class LoadFaceAnalyzer(io.ComfyNode):
     """Detector, FaceNet, DECA, face parser and CLIP -> CAPFACE_READER."""
 
     @classmethod
@@ -111,7 +111,7 @@ class LoadFaceReader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "detector",
-                    options=list(reader.DETECTORS),
+                    options=list(face_analyzer.DETECTORS),
                     default="auto",
                     tooltip="insightface (68 landmarks, files in models/insightface) or MTCNN (5 landmarks, from the package "
                     "facenet-pytorch). auto takes the first that is there.",
@@ -174,9 +174,10 @@ class LoadFaceReader(io.ComfyNode):
 
     @classmethod
     def execute(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
-        """Make the reader; nothing is loaded before it is needed."""
+        """Make the face analyzer; networks are loaded when they are first needed."""
         deca, parser = _file(catalogue.DECA, deca), _file(catalogue.PARSER, parser)
-        return io.NodeOutput(reader.FaceReader(detector, facenet, deca, parser, None if open_clip == NONE else open_clip))
+        clip = None if open_clip == NONE else open_clip
+        return io.NodeOutput(face_analyzer.open_face_analyzer(detector, facenet, deca, parser, clip))
 
 
 def _file(asset: catalogue.Asset, name: str) -> str:

@@ -9,7 +9,7 @@ CAPFACE = io.Custom("CAPFACE")
 IDENTITY = io.Custom("CAPFACE_IDENTITY")
 """host.identity.identity.Identity"""
 READER = io.Custom("CAPFACE_READER")
-"""host.reader.FaceReader"""
+"""host.encode.EncoderProvider: host.face_analyzer.HostFaceAnalyzer or host.miniature_models.MiniatureEncoder"""
 HEAD_MODEL = io.Custom("HEAD_MODEL")
 """flame.model.head.HeadModel"""
 HEAD = io.Custom("HEAD")

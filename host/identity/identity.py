@@ -9,31 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput
+from ...photos.encoding import RELEASED, Features
 
 GRID = 16
 """CLIP ViT-L/14 at 224 pixels sees 16 × 16 patches; its first token, CLS, sees them all."""
 COMBINE = ("each", "mean", "median", "weighted", "best")
 
 
-@dataclass(frozen=True)
-class Features:
-    """What a person is read by, and how large that is: a CapFace understands those that it was trained with."""
-
-    global_encoder: str
-    local_encoder: str
-    global_width: int
-    local_tokens: int
-    local_width: int
-
-    def __str__(self):
-        return (
-            f"[B, {self.global_width}] ({self.global_encoder}) and "
-            f"[B, {self.local_tokens}, {self.local_width}] ({self.local_encoder})"
-        )
-
-
-RELEASED = Features("FaceNet InceptionResnetV1 VGGFace2", "CLIP ViT-L/14 OpenAI", 512, GRID * GRID + 1, 1024)
-"""What the released checkpoint was trained with: CLIP's last hidden state before its last layer norm."""
 MINIATURE = Features("the miniature's recognizer", "the miniature's recognizer", 128, 16, 96)
 """What the miniature was trained with."""
 

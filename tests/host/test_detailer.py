@@ -45,12 +45,12 @@ def sampled(nodes, loaded, condition, identity, latent, denoise):
 @pytest.fixture(scope="module")
 def passes(in_host):
     """Pictures `[N, H, W, 3]` before and after, and what was asked for."""
-    from capface.host.miniature_models import hand_over
+    from capface.host.miniature_models import register_miniature
     from capface.nodes.crop_head import CropHead
     from capface.nodes.encode_identity import EncodeIdentity
 
     nodes, miniature = in_host.nodes, load_miniature()
-    loaded, model = hand_over(miniature), builtin_head()
+    loaded, model = register_miniature(miniature), builtin_head()
     people = [Person.sample(HELD_OUT + 700 + i) for i in range(PEOPLE)]
     photos = draw_people(
         people, HeadParams.cat([who.head() for who in people]), [Setting("blue", "white studio")] * PEOPLE, PICTURE

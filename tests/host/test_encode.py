@@ -47,9 +47,9 @@ def group():
 @pytest.fixture(scope="module")
 def reader():
     """Real detector, stand-in networks."""
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
-    return LoadFaceReader.execute("mtcnn", FACENET).result[0]
+    return LoadFaceAnalyzer.execute("mtcnn", FACENET).result[0]
 
 
 class Clip:
@@ -66,11 +66,12 @@ class Clip:
 
 
 def read(reader, images, clip=None, **options):
-    """Reading and faces of images [B,3,H,W]."""
-    from capface.host.encode import encode_identity, find_references
+    """Encoded photos, and faces, of images `[B, 3, H, W]`."""
+    from capface.photos.encoding import EncodeOptions, find_photos
 
-    images, faces = find_references(reader, images, "largest", 0, options.pop("on_no_face", "error"))
-    return encode_identity(reader, images, faces, clip or Clip(), **options), faces
+    options = EncodeOptions(**options)
+    images, faces = find_photos(reader, images, options)
+    return reader.encoder(clip or Clip()).encode_faces(images, faces, options), faces
 
 
 def panels(preview):
@@ -106,14 +107,15 @@ def moved(face, transform):
 
 def read_at(reader, image, face, **options):
     """Panels of the preview of one image [3,H,W] whose face is known."""
-    from capface.host.encode import encode_identity
+    from capface.photos.encoding import EncodeOptions
 
-    return panels(encode_identity(reader, image[None], [face], Clip(), parse="off", **options).preview)
+    options = EncodeOptions(parse="off", **options)
+    return panels(reader.encoder(Clip()).encode_faces(image[None], [face], options).preview)
 
 
 @pytest.mark.parametrize("degrees", [-75, 20])
 def test_a_tilted_face_is_read_as_an_upright_one(photo, reader, degrees):
-    (face,) = reader.faces(photo[None], "largest", 0)
+    (face,) = reader.find_faces(photo[None], "largest", 0)
     upright = read_at(reader, photo, face)
     image, transform = tilted(photo, degrees)
     for aligned, not_aligned, wanted in zip(
@@ -129,7 +131,7 @@ def test_a_tilted_face_is_read_as_an_upright_one(photo, reader, degrees):
 @pytest.mark.parametrize(("rows", "columns"), [((100, 512), (0, 512)), ((0, 512), (200, 512)), ((0, 140), (0, 240))])
 def test_a_face_at_the_border_is_padded_and_not_squashed(photo, reader, rows, columns):
     """What is left of a photo that is cut through the face lies in its portrait where the whole photo's portrait has it."""
-    (face,) = reader.faces(photo[None], "largest", 0)
+    (face,) = reader.find_faces(photo[None], "largest", 0)
     whole = read_at(reader, photo, face)[0][0]
     cut = photo[:, slice(*rows), slice(*columns)]
     shift = torch.eye(3)
@@ -142,15 +144,15 @@ def test_a_face_at_the_border_is_padded_and_not_squashed(photo, reader, rows, co
     assert (portrait - whole)[:, shown].abs().max() < 1e-3
 
 
-def test_a_small_face_is_read_and_its_size_told(photo, reader, caplog):
+def test_a_small_face_is_encoded_and_its_size_reported(photo, reader, caplog):
     from capface.nodes.encode_identity import EncodeIdentity
 
     small = F.interpolate(photo[None], (224, 224), mode="bilinear", antialias=True)
     with caplog.at_level(logging.WARNING, "capface"):
-        reading, (face,) = read(reader, small, parse="off")
+        encoded, (face,) = read(reader, small, parse="off")
     width, height = (face.box[2:] - face.box[:2]).tolist()
     assert width < 64
-    (note,) = reading.notes
+    (note,) = encoded.notes
     assert note == caplog.messages[0]
     assert f"image 1 has {width:.0f} × {height:.0f} pixels" in note
     large, _ = read(reader, photo[None], parse="off")
@@ -162,9 +164,9 @@ def test_a_small_face_is_read_and_its_size_told(photo, reader, caplog):
 def test_without_alignment_the_whole_photo_is_read_as_the_released_script_does(photo, reader):
     clip = Clip()
     wide = photo[:, :400]
-    reading, (face,) = read(reader, wide[None], clip, parse="off", align=False)
+    encoded, (face,) = read(reader, wide[None], clip, parse="off", align=False)
     assert torch.equal(clip.seen[0], wide)
-    assert torch.equal(reading.identity.global_, reader.embed(facenet_face(wide, face.box)[None]))
+    assert torch.equal(encoded.global_, reader.embed(facenet_face(wide, face.box)[None]))
 
 
 # Parsing
@@ -190,20 +192,20 @@ def half_face(reader, monkeypatch):
 )
 def test_clip_sees_the_face_on_white_and_facenet_the_portrait(photo, reader, half_face, options, kept):
     clip = Clip()
-    reading, _ = read(reader, photo[None], clip, parse="on", **options)
-    portrait, painted, _ = panels(reading.preview)
+    encoded, _ = read(reader, photo[None], clip, parse="on", **options)
+    portrait, painted, _ = panels(encoded.preview)
     assert torch.equal(painted[0], clip.seen[0])
     assert torch.equal(painted[..., :256, :], portrait[..., :256, :])
     for i in range(4):
         quarter = (..., slice(256, 512), slice(i * 128, i * 128 + 128))
         assert torch.equal(painted[quarter], portrait[quarter] if i in kept else torch.ones(1, 3, 256, 128))
-    assert torch.equal(reading.identity.global_, read(reader, photo[None], parse="off")[0].identity.global_)
+    assert torch.equal(encoded.global_, read(reader, photo[None], parse="off")[0].global_)
 
 
 def test_the_parsers_file_is_read(photo, reader):
     """The stand-in's labels decide, pixel by pixel."""
-    reading, _ = read(reader, photo[None], parse="auto")
-    portrait, painted, _ = panels(reading.preview)
+    encoded, _ = read(reader, photo[None], parse="auto")
+    portrait, painted, _ = panels(encoded.preview)
     white = (painted == 1).all(1) & (portrait < 1).any(1)
     labels = reader.parse(portrait)
     assert torch.equal(white, ~torch.isin(labels, torch.tensor([1, 2, 3, 4, 5, 6, 10, 11, 12, 13])) & (portrait < 1).any(1))
@@ -211,18 +213,18 @@ def test_the_parsers_file_is_read(photo, reader):
 
 
 def test_without_the_parser_the_log_says_so_once(photo, caplog):
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
-    (reader,) = LoadFaceReader.execute("mtcnn", FACENET, parser="missing.pth").result
+    (reader,) = LoadFaceAnalyzer.execute("mtcnn", FACENET, parser="missing.pth").result
     clip = Clip()
     with caplog.at_level(logging.WARNING, "capface"):
         for _ in range(2):
-            reading, _ = read(reader, photo[None], clip)
-            assert reading.notes == caplog.messages
+            encoded, _ = read(reader, photo[None], clip)
+            assert encoded.notes == caplog.messages
     (message,) = caplog.messages
     for part in ("79999_iter.pth", "models/face_parsing", "zllrunning/face-parsing", "ff26a222ce48a618a1fa820b46223cae"):
         assert part in message
-    assert torch.equal(clip.seen[0], panels(reading.preview)[0][0])
+    assert torch.equal(clip.seen[0], panels(encoded.preview)[0][0])
     assert read(reader, photo[None], parse="off")[0].notes == []
     with pytest.raises(MissingFile) as error:
         read(reader, photo[None], parse="on")
@@ -375,35 +377,36 @@ def open_clip_folder(in_host, tmp_path):
 @torch.no_grad()
 def test_the_readers_open_clip_file_stands_in_for_clip_vision(open_clip_folder, photo):
     from capface.host.encode import encode_identity
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
+    from capface.photos.encoding import EncodeOptions
 
     path = open_clip_file(open_clip_folder / "open_clip_model.safetensors")
-    (reader,) = LoadFaceReader.execute("mtcnn", FACENET, open_clip=path.name).result
-    state = reader.clip_vision.get_sd()
+    (reader,) = LoadFaceAnalyzer.execute("mtcnn", FACENET, open_clip=path.name).result
+    state = reader.networks.clip_vision.get_sd()
     weight = fill("transformer.resblocks.0.attn.in_proj_weight", (3072, 1024)).half()
     for i, name in enumerate("qkv"):
         loaded = state[f"vision_model.encoder.layers.0.self_attn.{name}_proj.weight"]
         assert torch.equal(loaded.half().cpu(), weight[i * 1024 : (i + 1) * 1024])
-    reading, _ = read(reader, photo[None], parse="off")
-    assert torch.equal(reading.identity.local[0, :, 3:], torch.zeros(257, 1021))  # what is connected goes before the file
-    reader.__dict__["clip_vision"] = Clip()
-    encode_identity(reader, photo[None], reader.faces(photo[None], "largest", 0), parse="off")
-    assert len(reader.clip_vision.seen) == 1
+    encoded, _ = read(reader, photo[None], parse="off")
+    assert torch.equal(encoded.local[0, :, 3:], torch.zeros(257, 1021))  # a connected CLIP_VISION comes before the file
+    reader.networks.__dict__["clip_vision"] = Clip()
+    encode_identity(reader, photo[None], None, EncodeOptions(parse="off"))
+    assert len(reader.networks.clip_vision.seen) == 1
 
 
 def test_any_parser_in_the_folder_is_taken_where_none_is_named(in_host, monkeypatch):
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
     monkeypatch.setattr(in_host.folder_paths, "get_filename_list", lambda folder: ["parsing_bisenet.pth"])
-    (reader,) = LoadFaceReader.execute("mtcnn", FACENET).result
-    assert reader.parser_file == "parsing_bisenet.pth"
+    (reader,) = LoadFaceAnalyzer.execute("mtcnn", FACENET).result
+    assert reader.networks.parser_file == "parsing_bisenet.pth"
 
 
 def test_without_any_clip_both_ways_are_named(photo, reader):
     from capface.host.encode import encode_identity
 
     with pytest.raises(BadInput, match=r"clip_vision.*open_clip file in Load Face Reader"):
-        encode_identity(reader, photo[None], [None])
+        encode_identity(reader, photo[None])
 
 
 @pytest.mark.parametrize(

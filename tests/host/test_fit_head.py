@@ -86,12 +86,12 @@ def detection(points, dense=True):
 
 
 def reader_of(faces):
-    """A reader that finds these faces: for each photo a list of detections."""
-    from capface.host.reader import FaceReader
+    """A face analyzer that finds these faces: for each photo a list of detections."""
+    from capface.host.face_analyzer import open_face_analyzer
 
-    reader = FaceReader("auto", "nothing.pt")
-    reader.__dict__["_detector"] = Detector(faces)
-    return reader
+    analyzer = open_face_analyzer("auto", "nothing.pt")
+    analyzer.networks.__dict__["detector"] = Detector(faces)
+    return analyzer
 
 
 def known_heads(yaws=(-40.0, 0.0, 55.0)):
@@ -114,19 +114,21 @@ def seen(model, heads, dense=True, height=HEIGHT, width=WIDTH):
 def fit(images, reader, model, **settings):
     from capface.host.fitting import fit_heads
 
-    return fit_heads(images, reader, model, **settings)
+    return fit_heads(images, reader, model, **settings)[0]
 
 
 # Which method
 
 
-class Files:
-    """A reader as far as the choice of the method asks."""
+def analyzer_with(deca):
+    """A face analyzer whose DECA file exists or not."""
+    from capface.host.face_analyzer import FolderNetworks, HostFaceAnalyzer
 
-    deca_file = "deca_model.tar"
+    class Networks(FolderNetworks):
+        def deca_problem(self):
+            return None if deca else super().deca_problem()
 
-    def __init__(self, has_deca):
-        self.has_deca = has_deca
+    return HostFaceAnalyzer(Networks("auto", "nothing.pt", "deca_model.tar"))
 
 
 @pytest.mark.parametrize(
@@ -151,17 +153,17 @@ class Files:
     ],
 )
 def test_the_method_follows_from_what_is_there(method, kind, landmarks, deca, expected):
-    from capface.host.fitting import METHODS, choose_method
+    from capface.photos.heads import METHODS, choose_method
 
     none = dict.fromkeys(
         f"{part}_lmk_{what}" for part in ("static", "dynamic", "full") for what in ("faces_idx", "bary_coords")
     )
     model = golden_model(kind=kind, name="a head", **({} if landmarks else none))
     if expected in METHODS:
-        assert choose_method(method, model, Files(deca)) == expected
+        assert choose_method(method, model, analyzer_with(deca)) == expected
     else:
         with pytest.raises((BadInput, MissingFile), match=expected):
-            choose_method(method, model, Files(deca))
+            choose_method(method, model, analyzer_with(deca))
 
 
 # DECA
@@ -272,7 +274,7 @@ def test_a_photo_without_a_face_is_an_error_by_default():
 
 
 def test_skip_leaves_photos_without_a_face_out():
-    from capface.host.fitting import fit_preview
+    from capface.photos.heads import fit_preview
 
     images, reader, model = with_gaps()
     fitted = fit(images, reader, model, on_no_face="skip")
@@ -325,7 +327,7 @@ def test_one_of_forty_faces_is_chosen():
 
 
 def test_a_huge_photo_gets_a_preview_of_bearable_size():
-    from capface.host.fitting import fit_preview
+    from capface.photos.heads import fit_preview
 
     model, heads = builtin_head(), known_heads((30.0,))
     images = torch.full((1, 3, 4000, 6000), 0.0)
@@ -344,9 +346,9 @@ def photo():
 @pytest.fixture(scope="module")
 def mtcnn():
     pytest.importorskip("facenet_pytorch", reason="MTCNN comes with facenet-pytorch")
-    from capface.host.reader import FaceReader
+    from capface.host.face_analyzer import open_face_analyzer
 
-    return FaceReader("mtcnn", "nothing.pt")
+    return open_face_analyzer("mtcnn", "nothing.pt")
 
 
 def run_node(image, reader, model=None, **settings):

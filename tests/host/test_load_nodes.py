@@ -92,12 +92,12 @@ def test_converting_overwrites_nothing_and_leaves_no_part_of_a_file(folder):
 
 
 def test_auto_takes_the_parser_that_is_there_and_names_the_published_one_where_none_is(in_host, tmp_path, monkeypatch):
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
     _, endings = in_host.folder_paths.folder_names_and_paths["face_parsing"]
     monkeypatch.setitem(in_host.folder_paths.folder_names_and_paths, "face_parsing", ([str(tmp_path)], endings))
-    (reader,) = LoadFaceReader.execute("auto", "facenet.pt").result
-    assert reader.parser_file == "79999_iter.pth"
+    (reader,) = LoadFaceAnalyzer.execute("auto", "facenet.pt").result
+    assert reader.networks.parser_file == "79999_iter.pth"
     (tmp_path / "parsing_bisenet.pth").touch()
-    (reader,) = LoadFaceReader.execute("auto", "facenet.pt").result
-    assert reader.parser_file == "parsing_bisenet.pth"
+    (reader,) = LoadFaceAnalyzer.execute("auto", "facenet.pt").result
+    assert reader.networks.parser_file == "parsing_bisenet.pth"

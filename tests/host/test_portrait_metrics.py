@@ -38,18 +38,18 @@ def other():
 @pytest.fixture(scope="module")
 def reader(in_host):
     from capface.host.model_folders import register_folders
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
     register_folders()
-    return LoadFaceReader.execute("mtcnn", "20180402-114759-vggface2.pt").result[0]
+    return LoadFaceAnalyzer.execute("mtcnn", "20180402-114759-vggface2.pt").result[0]
 
 
 @pytest.fixture(scope="module")
 def head(photo, reader):
     """The built-in head, and the photo's head in it."""
     from capface.flame.builtin import builtin_head
-    from capface.host.fitting import fit_heads
     from capface.host.images import from_image
+    from capface.photos.heads import fit_heads
 
     return {"head_model": builtin_head(), "head": fit_heads(from_image(photo), reader, builtin_head()).params}
 
@@ -103,7 +103,7 @@ def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader
     from capface.photos.portrait import cut
 
     images = from_image(photo)
-    crop = cut(images[0], reader.faces(images, "largest", 0)[0], True)[1]
+    crop = cut(images[0], reader.find_faces(images, "largest", 0)[0], True)[1]
     identity = Identity(reader.embed(crop[None]), torch.zeros(1, RELEASED.local_tokens, RELEASED.local_width))
     for image in (photo, other):
         assert run(image, reader, identity=identity)[2] == pytest.approx(run(image, reader, reference=photo)[2], abs=1e-6)
@@ -155,15 +155,15 @@ def test_what_is_not_asked_for_is_named_and_not_a_number(photo, reader):
 
 
 def test_what_cannot_be_measured_says_why(photo, reader, head, in_host):
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
     table = run(photo, reader, reference=photo, prompt="a face", clip="nobody.pt", **head)[0]
-    assert "DECA's numbers are those of FLAME 2020" in table
+    assert "DECA's values are those of FLAME 2020" in table
     assert "nobody.pt is not in" in table
     assert "buffalo_l is not in" in table
     table = run(photo, reader, reference=torch.zeros_like(photo))[0]
     assert "Not measured: ID similarity. The reference: Image 1 of 1: There is no face" in table
-    (reader,) = LoadFaceReader.execute("mtcnn", "missing.pt").result
+    (reader,) = LoadFaceAnalyzer.execute("mtcnn", "missing.pt").result
     assert "Not measured: ID similarity. missing.pt is not in" in run(photo, reader, reference=photo)[0]
 
 
@@ -172,13 +172,13 @@ def test_deca_measures_against_a_flame_condition(photo, reader, head, monkeypatc
     import dataclasses
 
     from capface.flame import HeadParams
-    from capface.host.reader import FaceReader
-    from capface.models.faces.deca import CODE_SIZE, split_code
+    from capface.models.faces.deca import CODE_SIZE
+    from capface.photos.analysis import FaceAnalyzer
 
     code = torch.zeros(1, CODE_SIZE)
     code[:, CODE_SIZE - 30] = 5  # the camera's scale, before the light
     crops = torch.diag(torch.tensor([0.5, 0.5, 1.0]))[None]
-    monkeypatch.setattr(FaceReader, "deca", lambda self, images, faces: (split_code(code), crops))
+    monkeypatch.setattr(FaceAnalyzer, "deca_codes", lambda self, images, faces: (code, crops))
     flame = dataclasses.replace(head["head_model"], kind="flame2020")
     wanted = HeadParams.neutral().replace(light=torch.zeros(1, 9, 3), shape=torch.full((1, 100), 0.25))
     table = run(photo, reader, head=wanted, head_model=flame)[0]

@@ -42,10 +42,10 @@ def sample(photo, standins):
 @pytest.fixture(scope="module")
 def reader(in_host):
     from capface.host.model_folders import register_folders
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
     register_folders()
-    return LoadFaceReader.execute("mtcnn", FILES["facenet"].split("/")[1], parser=FILES["parser"].split("/")[1]).result[0]
+    return LoadFaceAnalyzer.execute("mtcnn", FILES["facenet"].split("/")[1], parser=FILES["parser"].split("/")[1]).result[0]
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def test_the_head_is_fit_heads_in_the_portraits_frame(photo, sample, reader):
     image, model = load_photo(photo), builtin_head()
     inputs = {"image": image.movedim(0, -1)[None], "reader": reader, "head_model": model, "face": "largest", "face_index": 0}
     head = FitHead.execute(**inputs).result[0]
-    transform = align(image, reader.faces(image[None], "largest", 0)[0])[2]
+    transform = align(image, reader.find_faces(image[None], "largest", 0)[0])[2]
     wanted = transform_points(transform, landmark_pixels(model, head, *image.shape[-2:])[0] - 0.5)
     ours = heads_from_json(json.dumps(json.loads(sample.members["json"])["head"]), "head").params
     found = landmark_pixels(model, ours, 512, 512)[0] - 0.5

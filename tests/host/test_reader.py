@@ -26,10 +26,10 @@ def group():
 @pytest.fixture(scope="module")
 def reader(in_host):
     from capface.host.model_folders import register_folders
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
     register_folders()
-    return LoadFaceReader.execute("auto", "20180402-114759-vggface2.pt").result[0]
+    return LoadFaceAnalyzer.execute("auto", "20180402-114759-vggface2.pt").result[0]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,10 @@ def clip_vision(in_host):
 def encode(image, reader, clip_vision, face="largest", face_index=0, align=True):
     from capface.host.encode import encode_identity
     from capface.host.images import from_image
+    from capface.photos.encoding import EncodeOptions
 
-    images = from_image(image)
-    reading = encode_identity(reader, images, reader.faces(images, face, face_index), clip_vision, align=align)
-    return reading.identity, reading.preview
+    identity, encoded = encode_identity(reader, from_image(image), clip_vision, EncodeOptions(face, face_index, align=align))
+    return identity, encoded.preview
 
 
 def test_a_photo_becomes_an_identity_and_shows_what_was_read(photo, reader, clip_vision):
@@ -62,7 +62,7 @@ def test_alignment_brings_the_face_into_the_middle(photo, reader, clip_vision):
     from capface.host.images import to_image
 
     _, preview = encode(photo, reader, clip_vision)
-    (face,) = reader.faces(preview[:, :, :, :512], "largest", 0)
+    (face,) = reader.find_faces(preview[:, :, :, :512], "largest", 0)
     assert (face.centre - 256).abs().max() < 60
     assert face.box[2] - face.box[0] > 180
     off, whole = encode(photo, reader, clip_vision, align=False)
@@ -82,13 +82,13 @@ def test_faces_are_chosen_by_size_or_place(group, reader):
     from capface.host.images import from_image
 
     images = from_image(group)
-    people = [reader.faces(images, "left to right", i)[0] for i in range(6)]
+    people = [reader.find_faces(images, "left to right", i)[0] for i in range(6)]
     centres = [face.centre[0].item() for face in people]
     assert centres == sorted(centres)
-    (largest,) = reader.faces(images, "largest", 0)
+    (largest,) = reader.find_faces(images, "largest", 0)
     assert largest.area == max(face.area for face in people)
     with pytest.raises(NoFaceFound, match="Image 1 of 1"):
-        reader.faces(images, "largest", 40)
+        reader.find_faces(images, "largest", 40)
 
 
 def test_the_image_without_a_face_is_named(photo, reader):
@@ -96,7 +96,7 @@ def test_the_image_without_a_face_is_named(photo, reader):
 
     images = from_image(torch.cat([photo, torch.full_like(photo, 0.5)]))
     with pytest.raises(NoFaceFound, match="Image 2 of 2: There is no face"):
-        reader.faces(images, "largest", 0)
+        reader.find_faces(images, "largest", 0)
 
 
 def test_rgba_and_grey_images_are_read(photo, reader):
@@ -105,7 +105,7 @@ def test_rgba_and_grey_images_are_read(photo, reader):
     rgba = torch.cat([photo, torch.ones_like(photo[..., :1])], dim=-1)
     grey = photo.mean(dim=-1, keepdim=True)
     for image in (rgba, grey):
-        assert len(reader.faces(from_image(image), "largest", 0)) == 1
+        assert len(reader.find_faces(from_image(image), "largest", 0)) == 1
     with pytest.raises(BadInput, match=r"\[B, H, W, 3\]"):
         from_image(photo[0])
 
@@ -117,10 +117,10 @@ def test_the_head_lies_over_the_photographed_one(photo, reader):
     from capface.flame.model.camera import frame_to_pixels
     from capface.flame.render.maps import render_head
     from capface.host.images import from_image
-    from capface.host.reader import frame_points
+    from capface.photos.analysis import frame_points
 
     images = from_image(photo)
-    faces = reader.faces(images, "largest", 0)
+    faces = reader.find_faces(images, "largest", 0)
     points = frame_points(faces, 512, 512)
     assert torch.allclose(frame_to_pixels(points, 512, 512)[0], faces[0].points5 + 0.5, atol=1e-3)
     fit = fit_landmarks(builtin_head(), points)
@@ -144,8 +144,8 @@ def test_another_clip_is_refused_in_words(photo, in_host):
 
 
 def test_a_missing_facenet_is_asked_for_only_when_it_is_needed(photo, clip_vision, in_host):
-    from capface.nodes.load_models import LoadFaceReader
+    from capface.nodes.load_models import LoadFaceAnalyzer
 
-    (reader,) = LoadFaceReader.execute("mtcnn", "missing.pt").result
+    (reader,) = LoadFaceAnalyzer.execute("mtcnn", "missing.pt").result
     with pytest.raises(MissingFile, match=r"missing\.pt is not in .*facenet.*timesler"):
         encode(photo, reader, clip_vision)

@@ -1,0 +1,164 @@
+"""The face analyzer of Load Face Reader: files in ComfyUI's model folders, in ComfyUI's memory management."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+from torch import Tensor, nn
+
+from ..errors import BadInput, CapFaceError, MissingFile
+from ..files import catalogue
+from ..models.faces import (
+    FaceDetection,
+    InsightFaceDetector,
+    MtcnnDetector,
+    load_deca,
+    load_facenet,
+    load_parser,
+    open_detector,
+)
+from ..photos.analysis import FaceAnalyzer
+from ..photos.encoding import WITHOUT_PARSER, PhotoEncoder
+from . import model_folders
+from .clip_vision import ClipVision, clip_tokens, load_open_clip
+from .memory import managed
+
+DETECTORS = ("auto", "insightface", "mtcnn")
+
+log = logging.getLogger("capface")
+
+
+@dataclass(frozen=True, eq=False)
+class FolderNetworks:
+    """Detector, FaceNet, DECA, face parser and CLIP from the model folders. Each is loaded when it is first needed."""
+
+    detector_name: str
+    """One of `DETECTORS`."""
+    facenet_file: str
+    """A file in models/facenet."""
+    deca_file: str = catalogue.DECA.file
+    """A file in models/deca."""
+    parser_file: str = catalogue.PARSER.file
+    """A file in models/face_parsing."""
+    open_clip_file: str | None = None
+    """A file in models/open_clip, or None."""
+
+    @cached_property
+    def detector(self) -> InsightFaceDetector | MtcnnDetector:
+        """The face detector."""
+        return open_detector(self.detector_name, model_folders.folder(catalogue.INSIGHTFACE))
+
+    @cached_property
+    def _facenet(self) -> comfy.model_patcher.ModelPatcher:
+        return _patcher(load_facenet, model_folders.path_of(catalogue.FACENET, self.facenet_file))
+
+    @cached_property
+    def _deca(self) -> comfy.model_patcher.ModelPatcher:
+        return _patcher(load_deca, model_folders.path_of(catalogue.DECA, self.deca_file))
+
+    @cached_property
+    def _parser(self) -> comfy.model_patcher.ModelPatcher:
+        return _patcher(load_parser, model_folders.path_of(catalogue.PARSER, self.parser_file))
+
+    @cached_property
+    def clip_vision(self) -> comfy.clip_vision.ClipVisionModel | None:
+        """The open_clip file as a CLIP_VISION, or None if no file was chosen."""
+        if not self.open_clip_file:
+            return None
+        return load_open_clip(model_folders.path_of(catalogue.OPEN_CLIP, self.open_clip_file))
+
+    @cached_property
+    def has_parser(self) -> bool:
+        """Whether the face parser's file exists. If it does not, the log says so once."""
+        found = model_folders.found(catalogue.PARSER, self.parser_file) is not None
+        if not found:
+            log.warning(WITHOUT_PARSER)
+        return found
+
+    def deca_problem(self) -> CapFaceError | None:
+        """Return an error if DECA's file is missing."""
+        try:
+            model_folders.path_of(catalogue.DECA, self.deca_file)
+        except MissingFile as error:
+            return error
+        return None
+
+    def detect(self, image: Tensor) -> list[FaceDetection]:
+        """Find all faces in an RGB image `[3, H, W]` in 0..1 on the CPU."""
+        return self.detector.detect(image)
+
+    def facenet(self, faces: Tensor) -> Tensor:
+        """Embed faces `[B, 3, 160, 160]` as `[B, 512]`."""
+        return _loaded(self._facenet)(faces.to(self._facenet.load_device))
+
+    def parser(self, portraits: Tensor) -> Tensor:
+        """Label the pixels of RGB portraits `[B, 3, H, W]` in 0..1: int64 `[B, H, W]`."""
+        return _loaded(self._parser).parse(portraits.to(self._parser.load_device))
+
+    def deca(self, crops: Tensor) -> Tensor:
+        """Encode RGB crops `[B, 3, 224, 224]` in 0..1 as `[B, 236]`."""
+        return _loaded(self._deca)(crops.to(self._deca.load_device))
+
+
+def _patcher(load: Callable[..., nn.Module], path: Path) -> comfy.model_patcher.ModelPatcher:
+    """Load a small network, which ComfyUI then moves as it moves its text encoders."""
+    offload_device = mm.text_encoder_offload_device()
+    network = load(path, device=offload_device, operations=comfy.ops.manual_cast)
+    return managed(network, mm.text_encoder_device(), offload_device)
+
+
+def _loaded(patcher: comfy.model_patcher.ModelPatcher) -> nn.Module:
+    """Return the network, on the device where it computes."""
+    mm.load_models_gpu([patcher])
+    return patcher.model
+
+
+@dataclass(frozen=True, eq=False)
+class HostFaceAnalyzer(FaceAnalyzer):
+    """The value of the CAPFACE_READER socket that Load Face Reader gives."""
+
+    networks: FolderNetworks
+    checkpoint: Callable[[], None] = mm.throw_exception_if_processing_interrupted
+
+    def encoder(self, clip_vision: ClipVision | None) -> PhotoEncoder:
+        """Return the identity encoder.
+
+        Args:
+            clip_vision: The connected CLIP_VISION; the open_clip file is used without it.
+
+        Raises:
+            BadInput: There is neither.
+            MissingFile: The open_clip file is missing.
+        """
+        clip = clip_vision or self.networks.clip_vision
+        if clip is None:
+            raise BadInput(
+                "The local identity is read by CLIP ViT-L/14: connect Load CLIP Vision to clip_vision, or choose an open_clip "
+                "file in Load Face Reader."
+            )
+        return PhotoEncoder(self, lambda portraits: clip_tokens(clip, portraits))
+
+
+def open_face_analyzer(
+    detector: str,
+    facenet: str,
+    deca: str = catalogue.DECA.file,
+    parser: str = catalogue.PARSER.file,
+    open_clip: str | None = None,
+) -> HostFaceAnalyzer:
+    """Make a face analyzer of files in the model folders; nothing is loaded yet.
+
+    Args:
+        detector: One of `DETECTORS`.
+        facenet: A file in models/facenet.
+        deca: A file in models/deca.
+        parser: A file in models/face_parsing.
+        open_clip: A file in models/open_clip, or None.
+    """
+    return HostFaceAnalyzer(FolderNetworks(detector, facenet, deca, parser, open_clip))
