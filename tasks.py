@@ -187,6 +187,8 @@ def environment(hosts, reuse=None):
     # ComfyUI up to 0.3.64 serves this folder of the templates package, which later versions of the package lack.
     if (templates := site_packages(executable(folder)) / "comfyui_workflow_templates").is_dir():
         (templates / "templates").mkdir(exist_ok=True)
+        if not (index := templates / "templates" / "index.json").exists():
+            index.write_text("[]", encoding="utf-8")
     return executable(folder)
 
 

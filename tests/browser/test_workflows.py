@@ -181,9 +181,9 @@ def test_it_uses_comfyui_this_pack_and_what_it_needs(loaded):
 
 
 @pytest.mark.parametrize("name", NEEDY)
-def test_without_the_pack_that_it_needs_the_canvas_says_so(page, name):
+def test_without_the_pack_that_it_needs_the_canvas_says_so(browser, process, name):
     """The host names the missing nodes, the first note the pack; the rest is there."""
-    workflow = read(name)
+    page, workflow = CanvasPage(browser.session(), process.url), read(name)  # frontends list missing nodes once in a tab
     assert set(load(page, "needy", workflow)["missing"]) == NODES[NEEDS[name]]
     details = page.page.get_by_text("View details", exact=True)
     if details.count():  # where models are missing as well, the list opens from a message that counts both
