@@ -8,13 +8,16 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from capface.errors import CapFaceError
 from capface.flame.builtin import builtin_head
-from capface.flame.fitting.landmark_fit import fit_landmarks
-from capface.flame.model.camera import pixels_to_frame
+from capface.flame.fitting import landmark_error
+from capface.flame.model import half_side
 from capface.miniature.networks import load_miniature
-from capface.models.faces.detection import MtcnnDetector, choose_face
+from capface.models.faces import MtcnnDetector, choose_face
+from capface.photos.analysis import frame_points
+from capface.photos.heads import fit_points
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
 from capface.tools.miniature_sheet import SHOTS, people_sheet, portraits_in_comfyui, portraits_in_plain_torch
@@ -24,13 +27,18 @@ STAND_IN_SIZE, STAND_IN_STEPS = 256, 8
 START = time.monotonic()
 
 
-def say(text):
+def say(text: str) -> None:
     """Print one line with the seconds since the start."""
     print(f"[{time.monotonic() - START:5.1f} s] {text}", flush=True)
 
 
-def make_sheet(photo, path):
-    """Find the face, fit the head, write the sheet."""
+def make_sheet(photo: Tensor, path: Path) -> None:
+    """Fit the built-in head to the face in a photo, and write a contact sheet of the head.
+
+    Args:
+        photo: RGB `[3, H, W]` in 0..1.
+        path: The new image file.
+    """
     height, width = photo.shape[1:]
     say(f"looking for the face in the photo ({width} × {height})")
     face = choose_face(MtcnnDetector().detect(photo))
@@ -38,17 +46,21 @@ def make_sheet(photo, path):
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
     model = builtin_head()
     say("fitting the built-in head to it")
-    points = face.points5 if face.points68 is None else face.points68
-    # a detector's integers are pixel centres, the frame's are pixel edges
-    fit = fit_landmarks(model, pixels_to_frame(points[None] + 0.5, height, width))
-    say(f"fitted to {len(points)} points, {fit.error.item() * min(height, width) / 2:.1f} pixels off on average")
-    say("drawing the head at several poses")
+    points = frame_points([face], height, width)
+    head = fit_points(model, points)
+    error = landmark_error(model, head, points).item() * half_side(height, width)
+    say(f"fitted to {points.shape[1]} points, {error:.1f} pixels off on average")
+    say("rendering the head in several poses")
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(photo, model, fit.params).save(path)
+    contact_sheet(photo, model, head).save(path)
 
 
-def choose_weights(comfyui):
-    """Real weights where there are some, else stand-ins; returns them, and the folders in which ComfyUI shall look."""
+def choose_weights(comfyui: Path) -> tuple[dict[str, weights.Weights], dict[str, list[Path]]]:
+    """Choose real weights if they exist, else stand-ins.
+
+    Returns:
+        The weights by their place, and the folders by kind in which ComfyUI looks for files.
+    """
     say("weights:")
     chosen = weights.choose(comfyui / "models", say=say)
     folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
@@ -56,8 +68,18 @@ def choose_weights(comfyui):
     return chosen, folders
 
 
-def make_portrait(photo, chosen, client, out):
-    """Queue the portrait workflow, save the image; returns its path."""
+def make_portrait(photo: Tensor, chosen: dict[str, weights.Weights], client: ComfyClient, out: Path) -> Path:
+    """Queue the portrait workflow and save its image.
+
+    Args:
+        photo: RGB `[3, H, W]` in 0..1.
+        chosen: The weights, from `choose_weights`.
+        client: A client of a running ComfyUI.
+        out: The folder of the image.
+
+    Returns:
+        The image file.
+    """
     prompt = json.loads((PACK / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
     weights.use(prompt, chosen)
     nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
@@ -67,7 +89,7 @@ def make_portrait(photo, chosen, client, out):
         nodes["KSampler"]["steps"] = STAND_IN_STEPS
         say("with stand-ins the image shows that the whole chain runs, not a person; it is kept small and short")
 
-    def progress(kind, data):
+    def progress(kind: str, data: dict) -> None:
         if kind == "executing" and data.get("node"):
             say(f"  {prompt[data['node']]['class_type']}")
         elif kind == "progress" and prompt[data["node"]]["class_type"] == "KSampler":
@@ -83,8 +105,8 @@ def make_portrait(photo, chosen, client, out):
     return path
 
 
-def main():
-    """Run the demo; returns the exit status."""
+def main() -> int:
+    """Run the demo, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photo", nargs="?")
     parser.add_argument("--out", type=Path, required=True)

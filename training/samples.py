@@ -1,17 +1,19 @@
-"""From photos to samples: face, portrait, head, light, labels and features, or why a photo was left out.
+"""Training samples from photos: face, portrait, head, light, labels and features, or the reason why a photo was rejected.
 
-What is read of a portrait is what the nodes Encode Identity and Fit Head read of a photo: the same detectors, crops, networks
-and fit. The head is fitted to the portrait, in whose frame it will be drawn.
+Faces are analyzed, encoded and fitted by the same code as in the nodes Encode Identity and Fit Head (`photos`). The head is
+fitted to the portrait, because it is rendered in the portrait's frame.
 """
 
 import io
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,39 +22,33 @@ from torch import Tensor
 
 from ..errors import BadFile, BadInput
 from ..flame.builtin import builtin_head
-from ..flame.fitting import DECA_KINDS, deca_heads, face_size, fit_landmarks, landmark_error, light_from_photo
+from ..flame.fitting import face_size, landmark_error, light_from_photo
 from ..flame.io import heads_to_json, load_flame
-from ..flame.model import HeadModel, HeadParams, detected_to_frame
+from ..flame.model import HeadModel, HeadParams
 from ..models.clip import load_clip_tokens
-from ..models.faces import (
-    ALIGNED_SIZE,
-    FaceDetection,
-    facenet_face,
-    keep_face,
-    load_deca,
-    load_facenet,
-    load_parser,
-    open_detector,
-    split_code,
-)
-from ..photos.portrait import align, deca_face
+from ..models.faces import ALIGNED_SIZE, FaceDetection, load_deca, load_facenet, load_parser, open_detector
+from ..photos.analysis import FaceAnalyzer, PlainNetworks, frame_points
+from ..photos.encoding import PhotoEncoder
+from ..photos.heads import deca_refusal, fit_points, heads_from_codes
+from ..photos.portrait import align
 from .photo_files import Photo, caption_of
 from .rules import Rejected, Rules
 from .shards import Sample
 
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Files of what reads faces; a path each."""
+    """Paths of the network files."""
 
     facenet: str
     clip: str
     parser: str | None = None
     deca: str | None = None
     head: str | None = None
-    """FLAME; the built-in head where there is none."""
+    """FLAME; None for the built-in head."""
     detector: str = "auto"
     """As for `open_detector`."""
     insightface: str = "insightface"
@@ -61,7 +57,7 @@ class Networks:
 
 @dataclass
 class Found:
-    """What is known of a photo so far."""
+    """The results for one photo so far."""
 
     number: int
     photo: Photo
@@ -75,16 +71,16 @@ class Found:
 
 @dataclass
 class Batch:
-    """What was made of some photos."""
+    """The samples of some photos, and the photos that were rejected."""
 
     samples: list[Sample] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
-    """Source, reason and detail of each."""
+    """Source, reason and detail of each rejected photo."""
     stages: dict[str, list[float]] = field(default_factory=dict)
-    """Name of each stage: how many photos came to it, and how many seconds of a core they took."""
+    """By name of the stage: the number of its photos, and the CPU seconds that they took."""
 
     def add(self, other: "Batch") -> None:
-        """Put another one's behind."""
+        """Append another batch."""
         self.samples += other.samples
         self.rejected += other.rejected
         for name, (count, seconds) in other.stages.items():
@@ -93,7 +89,7 @@ class Batch:
 
     @contextmanager
     def timed(self, stage: str, photos: int = 1) -> Iterator[None]:
-        """Count what happens as a stage's, in seconds of a core: those that this process works, not those that it waits."""
+        """Count the CPU seconds of this process within the context as those of a stage; waiting does not count."""
         start = time.process_time()
         try:
             yield
@@ -101,71 +97,76 @@ class Batch:
             self.add(Batch(stages={stage: [photos, time.process_time() - start]}))
 
 
-class Reader:
-    """Reads photos by networks that are loaded once.
+class SampleMaker:
+    """Makes samples of photos by networks that are loaded once.
 
     Args:
-        folder: Of the photos.
-        networks: What they are read by.
-        rules: Which of them are left out.
-        caption: Of photos without a text file.
-        device: Where the networks run.
+        folder: The folder of the photos.
+        networks: The network files.
+        rules: The limits beyond which a photo is rejected.
+        caption: The caption of photos without a text file.
+        device: The device of the networks.
 
     Raises:
         MissingFile, MissingPackage, BadFile: A network cannot be loaded.
-        BadInput: DECA with a head that its codes mean nothing on, or a head that neither DECA nor landmarks can be read into.
+        BadInput: The head model does not fit DECA, or there is neither DECA nor landmarks to fit it to.
     """
 
     def __init__(self, folder: Path, networks: Networks, rules: Rules, caption: str, device: str = "cpu"):
-        self.folder, self.rules, self.caption, self.device = folder, rules, caption, torch.device(device)
+        self.folder, self.rules, self.caption = folder, rules, caption
         self.model = load_head(networks.head)
-        if networks.deca and self.model.kind not in DECA_KINDS:
+        if networks.deca:
+            refusal = deca_refusal(self.model, "Give --head generic_model.pkl of FLAME 2020, or leave --deca out.")
+            if refusal is not None:
+                raise refusal
+        elif not self.model.has_landmarks:
             raise BadInput(
-                f"DECA reads heads in the components of FLAME 2020, which mean nothing on the head model '{self.model.name}'. "
-                "Give --head generic_model.pkl of FLAME 2020, or leave --deca out."
-            )
-        if not (networks.deca or self.model.has_landmarks):
-            raise BadInput(
-                f"The head model '{self.model.name}' was loaded without landmarks and there is no DECA: put "
+                f"The head model '{self.model.name}' was loaded without landmarks and DECA was not given: put "
                 "landmark_embedding.npy beside it, or give --deca."
             )
-        self.detector = open_detector(networks.detector, networks.insightface)
-        self.facenet = load_facenet(networks.facenet, device=self.device)
-        self.clip = load_clip_tokens(networks.clip, device=self.device)
-        self.parser = load_parser(networks.parser, device=self.device) if networks.parser else None
-        self.deca = load_deca(networks.deca, device=self.device) if networks.deca else None
+        on = torch.device(device)
+        self.analyzer = FaceAnalyzer(
+            PlainNetworks(
+                open_detector(networks.detector, networks.insightface),
+                load_facenet(networks.facenet, device=on),
+                load_parser(networks.parser, device=on) if networks.parser else None,
+                load_deca(networks.deca, device=on) if networks.deca else None,
+                on,
+            )
+        )
+        clip = load_clip_tokens(networks.clip, device=on)
+        self.encoder = PhotoEncoder(self.analyzer, lambda portraits: clip(torch.stack(portraits).to(on)).float().cpu())
 
     @torch.inference_mode()
     def read(self, photos: list[tuple[int, Photo]]) -> Batch:
-        """Make samples of photos, each with its number."""
+        """Make samples of numbered photos."""
         batch = Batch()
         found = self._each(batch, photos, lambda item: self._find(batch, *item), lambda item: item[1])
-        if self.deca and found:
+        if found and self.analyzer.networks.deca_problem() is None:
             with batch.timed("DECA", len(found)):
-                crops, transforms = zip(*(deca_face(one.portrait, one.face) for one in found), strict=True)
-                codes = self.deca(self._on_device(crops)).float().cpu().split(1)
-            seen = list(zip(found, codes, transforms, strict=True))
-            found = self._each(batch, seen, lambda each: self._start_head(*each), lambda each: each[0].photo)
+                codes, crops = self.analyzer.deca_codes([one.portrait for one in found], [one.face for one in found])
+            encoded = list(zip(found, codes.split(1), crops.split(1), strict=True))
+            found = self._each(batch, encoded, lambda each: self._start_head(*each), lambda each: each[0].photo)
         found = self._each(batch, found, lambda one: self._fit(batch, one), lambda one: one.photo)
-        if self.parser and found:
+        if found and self.analyzer.networks.has_parser:
             with batch.timed("parse", len(found)):
-                labels = self.parser.parse(self._on_device([one.portrait for one in found])).cpu()
+                labels = self.analyzer.parse(torch.stack([one.portrait for one in found]))
             for one, found_labels in zip(found, labels, strict=True):
                 one.labels = found_labels
             found = self._each(batch, found, self._check_labels, lambda one: one.photo)
         if found:
-            with batch.timed("FaceNet", len(found)):
-                faces = [facenet_face(one.portrait, one.face.box) for one in found]
-                embeddings = self.facenet(self._on_device(faces)).float().cpu()
-            with batch.timed("CLIP", len(found)):
-                tokens = self.clip(self._on_device([painted(one) for one in found])).half().cpu()
+            portraits, faces, labels = zip(*((one.portrait, one.face, one.labels) for one in found), strict=True)
+            features = self.encoder.encode_portraits(portraits, faces, labels, stage=batch.timed)
             with batch.timed("write", len(found)):
-                batch.samples = [self._sample(*each) for each in zip(found, embeddings, tokens, strict=True)]
+                rows = zip(found, features.global_, features.local.half(), strict=True)
+                batch.samples = [self._sample(*each) for each in rows]
         batch.rejected.sort(key=lambda one: one["source"])
         return batch
 
-    def _each(self, batch: Batch, items: list, do: Callable, photo_of: Callable) -> list:
-        """Do something with each, and keep what is not rejected."""
+    def _each(
+        self, batch: Batch, items: list[Item], do: Callable[[Item], Found], photo_of: Callable[[Item], Photo]
+    ) -> list[Found]:
+        """Process each item, and return the results of those that are not rejected."""
         kept = []
         for item in items:
             try:
@@ -186,7 +187,7 @@ class Reader:
         with batch.timed("decode"):
             image = load_photo(path)
         with batch.timed("detect"):
-            face = self.rules.choose(self.detector.detect(image))
+            face = self.rules.choose(self.analyzer.detect(image))
         with batch.timed("align"):
             portrait, moved, transform = align(image, face)
             outside = self.rules.check_frame(transform, *image.shape[-2:])
@@ -198,25 +199,24 @@ class Reader:
         }
         return Found(number, photo, caption, portrait, moved, about)
 
-    def _start_head(self, one: Found, code: Tensor, transform: Tensor) -> Found:
-        """The head by DECA's code `[1, 236]` of the crop that the transform leads to."""
+    def _start_head(self, one: Found, code: Tensor, crop: Tensor) -> Found:
+        """Set the head by DECA's code `[1, 236]`; `crop` `[1, 3, 3]` maps portrait pixels to crop pixels."""
         try:
-            one.head = deca_heads(split_code(code), transform[None], ALIGNED_SIZE, ALIGNED_SIZE)
-        except BadFile as error:  # one odd photo shall not end a long run; if it is the file, all photos say so
+            one.head = heads_from_codes(code, crop, ALIGNED_SIZE, ALIGNED_SIZE)
+        except BadFile as error:  # one odd photo must not end a long run; if the file is wrong, every photo is rejected
             raise Rejected("bad fit", str(error)) from None
         return one
 
     def _fit(self, batch: Batch, one: Found) -> Found:
-        """The head by landmarks, from DECA's on where there is one, and what light it is in where DECA did not say."""
-        by_deca, error = one.head is not None, torch.nan
+        """Fit the head to landmarks, starting from DECA's head if there is one; estimate the light if DECA did not."""
+        by_deca, error = one.head is not None, math.nan
         if self.model.has_landmarks:
             with batch.timed("fit"):
-                points = one.face.points5 if one.face.points68 is None else one.face.points68
-                points = detected_to_frame(points[None], ALIGNED_SIZE, ALIGNED_SIZE)
-                one.head = fit_landmarks(self.model, points, start=one.head).params
+                points = frame_points([one.face], ALIGNED_SIZE, ALIGNED_SIZE)
+                one.head = fit_points(self.model, points, one.head)
                 error = (landmark_error(self.model, one.head, points) / face_size(self.model, one.head)).item()
         one.about["turn"] = round(self.rules.check_head(one.head, error), 2)
-        one.about["fit_error"] = None if error != error else round(error, 5)
+        one.about["fit_error"] = None if math.isnan(error) else round(error, 5)
         if not by_deca:
             with batch.timed("light"):
                 try:
@@ -244,24 +244,21 @@ class Reader:
             members["parsing.png"] = encode(one.labels.byte(), format="PNG")
         return Sample(f"{one.number:08d}", one.photo.identity, one.photo.source, members)
 
-    def _on_device(self, images) -> Tensor:
-        return torch.stack(list(images)).to(self.device)
-
 
 def load_head(path: str | None) -> HeadModel:
-    """FLAME of a file, or the built-in head where there is none."""
+    """Load FLAME from a file, or the built-in head if there is none."""
     return load_flame(path) if path else builtin_head()
 
 
 def load_photo(path: Path) -> Tensor:
-    """A photo as it is looked at, float32 `[3, H, W]` in 0..1.
+    """Load a photo upright, as viewers show it: RGB float32 `[3, H, W]` in 0..1.
 
     Raises:
-        Rejected: It cannot be read.
+        Rejected: The file cannot be read.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no reason to speak
+            warnings.simplefilter("ignore")  # odd metadata does not matter here
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
@@ -270,20 +267,15 @@ def load_photo(path: Path) -> Tensor:
     return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
 
 
-def painted(one: Found) -> Tensor:
-    """What CLIP sees: the face on white, or the whole portrait where nothing tells what is face."""
-    return one.portrait if one.labels is None else keep_face(one.portrait[None], one.labels[None])[0]
-
-
-def encode(pixels: Tensor, **options) -> bytes:
-    """Pixels uint8 `[H, W]` or `[H, W, 3]` as a picture file."""
+def encode(pixels: Tensor, **options: Any) -> bytes:
+    """Encode pixels uint8 `[H, W]` or `[H, W, 3]` as an image file."""
     file = io.BytesIO()
     Image.fromarray(pixels.contiguous().numpy()).save(file, **options)
     return file.getvalue()
 
 
 def array_bytes(array: Tensor) -> bytes:
-    """An array as an npy file."""
+    """Encode an array as an npy file."""
     file = io.BytesIO()
     np.save(file, array.contiguous().numpy(), allow_pickle=False)
     return file.getvalue()

@@ -11,7 +11,7 @@ from multiprocessing import connection, get_context, parent_process
 import torch
 
 from .photo_files import Photo
-from .samples import Batch, Reader
+from .samples import Batch, SampleMaker
 
 WINDOW = 3
 """Batches for each worker that are under way or waiting to be written."""
@@ -24,10 +24,10 @@ def read_by(workers: int, settings: tuple) -> Iterator[Callable[[list[Task]], It
 
     Args:
         workers: How many processes; 0 for this one alone.
-        settings: What `Reader` takes.
+        settings: What `SampleMaker` takes.
     """
     if not workers:
-        reader = Reader(*settings)
+        reader = SampleMaker(*settings)
         yield lambda tasks: map(reader.read, tasks)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (settings,)) as pool:
@@ -48,7 +48,7 @@ def read_by(workers: int, settings: tuple) -> Iterator[Callable[[list[Task]], It
             raise
 
 
-_reader: Reader | None = None
+_reader: SampleMaker | None = None
 """Of a worker process."""
 
 
@@ -57,7 +57,7 @@ def _begin(settings: tuple) -> None:
     global _reader
     threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
     torch.set_num_threads(1)
-    _reader = Reader(*settings)
+    _reader = SampleMaker(*settings)
 
 
 def _end_with(sentinel) -> None:

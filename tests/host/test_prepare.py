@@ -15,7 +15,7 @@ from capface.models.faces.crops import transform_points
 from capface.photos.portrait import align
 from capface.training.photo_files import find_photos
 from capface.training.rules import Rules
-from capface.training.samples import Networks, Reader, load_photo
+from capface.training.samples import Networks, SampleMaker, load_photo
 
 pytest.importorskip("facenet_pytorch", reason="MTCNN, which finds the faces, comes with facenet-pytorch")
 pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
@@ -35,7 +35,7 @@ def photo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sample(photo, standins):
     networks = Networks(**{name: str(standins / file) for name, file in FILES.items()}, detector="mtcnn")
-    reader = Reader(photo.parent, networks, Rules(min_side=100, min_face=0.0), "a face")
+    reader = SampleMaker(photo.parent, networks, Rules(min_side=100, min_face=0.0), "a face")
     return reader.read(list(enumerate(find_photos(photo.parent)))).samples[0]
 
 

@@ -35,6 +35,7 @@ from capface.models.faces.deca import CODE_SIZE, load_deca, split_code
 from capface.models.faces.detection import FaceDetection
 from capface.models.faces.facenet import load_facenet
 from capface.models.faces.parsing import keep_face, load_parser
+from capface.photos.analysis import PlainNetworks
 from capface.photos.portrait import align, deca_face
 from capface.tests.conftest import ROOT
 from capface.tests.synthetic import state_dict
@@ -45,7 +46,7 @@ from capface.training.photo_files import find_photos
 from capface.training.prepare import main, prepare
 from capface.training.report import as_table, make_report
 from capface.training.rules import REASONS, Rejected, Rules, outside_share, turned_away
-from capface.training.samples import Reader, array_bytes, load_photo
+from capface.training.samples import SampleMaker, array_bytes, load_photo
 from capface.training.shards import Sample, digest, read_index, read_json, read_member, write_shard
 
 
@@ -71,7 +72,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader(folder, networks):
-    return Reader(folder, networks, RULES, "a photo of a person")
+    return SampleMaker(folder, networks, RULES, "a photo of a person")
 
 
 def shards(out):
@@ -120,7 +121,7 @@ def test_features_are_those_of_the_networks_alone(out, folder, networks, reader)
     for index in (read_json(path) for path in sorted(out.glob("0*.json"))):
         for sample in index["samples"]:
             image = load_photo(folder / sample["source"])
-            portrait, face, _ = align(image, reader.detector.detect(image)[0])
+            portrait, face, _ = align(image, reader.analyzer.detect(image)[0])
             files = {ending: read_member(out, index["shard"], place) for ending, place in sample["members"].items()}
             stored = np.array(Image.open(io.BytesIO(files["jpg"])))
             assert np.abs(stored - portrait.mul(255).movedim(0, -1).numpy()).mean() < 1.5
@@ -140,7 +141,7 @@ def test_heads_lie_over_the_faces_they_were_fitted_to(out, folder, reader):
             about = json.loads(read_member(out, index["shard"], sample["members"]["json"]))
             head = heads_from_json(json.dumps(about["head"]), "head").params
             image = load_photo(folder / sample["source"])
-            _, face, _ = align(image, reader.detector.detect(image)[0])
+            _, face, _ = align(image, reader.analyzer.detect(image)[0])
             found = landmark_pixels(builtin_head(), head, 512, 512)[0] - 0.5
             eyes = torch.stack([found[36:42].mean(0), found[42:48].mean(0)])
             apart = (face.points5[1] - face.points5[0]).norm()
@@ -166,7 +167,7 @@ def test_a_drawn_head_is_found_again_with_its_expression_and_light(reader, tmp_p
     box = torch.cat([points.amin(0), points.amax(0)])
     face = FaceDetection(box, 1.0, five_point_weights() @ points, points)
     monkeypatch.setattr(reader, "folder", tmp_path)
-    monkeypatch.setattr(reader.detector, "detect", lambda image: [face])
+    monkeypatch.setattr(reader.analyzer.networks.detector, "detect", lambda image: [face])
     sample = reader.read(list(enumerate(find_photos(tmp_path)))).samples[0]
     about = json.loads(sample.members["json"])
     assert about["landmarks"] == 68
@@ -273,14 +274,14 @@ def test_captions_that_are_no_text_and_equal_files_are_left_out(reader, tmp_path
 
 def test_what_no_head_can_be_read_from_is_left_out_alone(reader, folder, monkeypatch):
     """Landmarks on one point, which no detector should give, in the first of two photos."""
-    detect, seen = reader.detector.detect, []
+    detect, seen = reader.analyzer.networks.detector.detect, []
 
     def odd(image):
         seen.append(image)
         faces = detect(image)
         return faces if len(seen) > 1 else [replace(faces[0], points5=torch.full((5, 2), 50.0))]
 
-    monkeypatch.setattr(reader.detector, "detect", odd)
+    monkeypatch.setattr(reader.analyzer.networks.detector, "detect", odd)
     batch = reader.read(list(enumerate(find_photos(folder)[:2])))
     assert [(one["source"], one["reason"]) for one in batch.rejected] == [("anna/1.png", "bad fit")]
     assert "no face landmarks" in batch.rejected[0]["detail"]
@@ -449,7 +450,7 @@ def test_files_are_found_in_a_models_folder(folder, networks, tmp_path, capsys):
 
 def test_deca_with_the_built_in_head_is_refused(folder, networks):
     with pytest.raises(BadInput, match=r"mean nothing on the head model.*--head generic_model.pkl"):
-        Reader(folder, replace(networks, deca="deca_model.tar"), RULES, "x")
+        SampleMaker(folder, replace(networks, deca="deca_model.tar"), RULES, "x")
 
 
 def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, tmp_path, monkeypatch):
@@ -464,7 +465,7 @@ def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, t
     heads, stages = {}, {}
     for model in (face, replace(face, table=None, full_landmarks=None)):
         monkeypatch.setattr("capface.training.samples.load_head", lambda path, model=model: model)
-        reader = Reader(folder, replace(networks, deca=str(tmp_path / "deca_model.tar"), parser=None), rules, "x")
+        reader = SampleMaker(folder, replace(networks, deca=str(tmp_path / "deca_model.tar"), parser=None), rules, "x")
         batch = reader.read([(0, photo)])
         about = json.loads(batch.samples[0].members["json"])
         heads[model.has_landmarks] = heads_from_json(json.dumps(about["head"]), "head").params
@@ -474,11 +475,11 @@ def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, t
     assert stages[True] - stages[False] == {"fit"}
     assert "light" not in stages[True]
     with monkeypatch.context() as patched:
-        patched.setattr(reader, "deca", lambda crops: torch.full((len(crops), CODE_SIZE), -1.0))
+        patched.setattr(PlainNetworks, "deca", lambda self, crops: torch.full((len(crops), CODE_SIZE), -1.0))
         (left_out,) = reader.read([(0, photo)]).rejected
     assert left_out["reason"] == "bad fit" and "scales above 0" in left_out["detail"]
     image = load_photo(folder / photo.source)
-    portrait, found, _ = align(image, reader.detector.detect(image)[0])
+    portrait, found, _ = align(image, reader.analyzer.detect(image)[0])
     crop, transform = deca_face(portrait, found)
     with torch.inference_mode():
         code = split_code(load_deca(tmp_path / "deca_model.tar")(crop[None]))
