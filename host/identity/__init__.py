@@ -1,6 +1,6 @@
 """The CAPFACE_IDENTITY socket: its type, its arithmetic, its file."""
 
-from .identity import COMBINE, MINIATURE, RELEASED, Features, Identity, blend, combine, nobody, take_parts
+from .identity import COMBINE, MINIATURE, RELEASED, Features, Identity, blend, combine, null_identity, take_parts
 from .identity_file import ENDING, load_identity, save_identity
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "blend",
     "combine",
     "load_identity",
-    "nobody",
+    "null_identity",
     "save_identity",
     "take_parts",
 ]

@@ -1,4 +1,4 @@
-"""Who a person is, as CapFace reads it, and the arithmetic on it: averaging, blending, taking parts."""
+"""A person's identity features, and arithmetic on them: averaging, blending, taking parts."""
 
 import math
 from collections.abc import Sequence
@@ -12,32 +12,33 @@ from ...errors import BadInput
 from ...photos.encoding import RELEASED, Features
 
 GRID = 16
-"""CLIP ViT-L/14 at 224 pixels sees 16 × 16 patches; its first token, CLS, sees them all."""
+"""Side of the patch grid of CLIP ViT-L/14 at 224 pixels. Its first token, CLS, belongs to all patches."""
 COMBINE = ("each", "mean", "median", "weighted", "best")
-
-
+"""The ways of combining photos, see `combine`."""
 MINIATURE = Features("the miniature's recognizer", "the miniature's recognizer", 128, 16, 96)
-"""What the miniature was trained with."""
+"""The features that the miniature was trained with."""
 
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """Who: raw features, so that they can be saved, averaged and reused with any checkpoint. One row a person or frame."""
+    """Raw identity features, which can be saved, averaged and reused with any checkpoint. One row per person or frame.
+
+    A row whose strengths are both 0 is a null identity: only the head is controlled there.
+    """
 
     global_: Tensor
     """Embeddings float32 `[B, G]`, L2-normalised; FaceNet's are `[B, 512]`."""
     local: Tensor
-    """Tokens float32 `[B, N, L]`; CLIP ViT-L/14's, before the last layer norm, are `[B, 257, 1024]`. Or the first n of
-    `token_order()`."""
+    """Tokens float32 `[B, N, L]`, all of them or the first N of `token_order()`; CLIP ViT-L/14's, before the last layer norm,
+    are `[B, 257, 1024]`."""
     strength: Tensor | None = None
-    """Scales of the global and of the local tokens after their projection, float32 `[B, 2]`; ones by default. A row of zeros is
-    No identity."""
+    """Scales of the global and of the local tokens after their projection, float32 `[B, 2]`; ones by default."""
     references: int = 1
-    """How many photos each row was read from."""
+    """Number of photos behind each row."""
     features: Features = RELEASED
-    """What they were read by."""
+    """The encoders of the features."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.strength is None:
             object.__setattr__(self, "strength", torch.ones(len(self.global_), 2))
         shapes = [list(t.shape) for t in (self.global_, self.local, self.strength)]
@@ -50,12 +51,12 @@ class Identity:
                 f"got {shapes[0]}, {shapes[1]} and {shapes[2]}: other embeddings mean nothing to CapFace."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.global_)
 
     @property
     def present(self) -> Tensor:
-        """Which rows are somebody: bool `[B]`."""
+        """Which rows are not null identities: bool `[B]`."""
         return self.strength.any(dim=1)
 
     def token_strengths(self) -> Tensor:
@@ -63,57 +64,59 @@ class Identity:
         image = self.strength[:, 1:].expand(-1, self.local.shape[1])
         return torch.cat([image, self.strength[:, :1]], dim=1)[..., None]
 
-    def __getitem__(self, rows) -> "Identity":
+    def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Identity":
+        """Return some of the rows."""
         return replace(self, global_=self.global_[rows], local=self.local[rows], strength=self.strength[rows])
 
 
-def nobody(batch: int, features: Features = RELEASED) -> Identity:
-    """Return no identity for a number of rows: the head alone is controlled there."""
+def null_identity(batch: int, features: Features = RELEASED) -> Identity:
+    """Return null identities, `batch` rows: only the head is controlled there."""
     local = torch.zeros(batch, features.local_tokens, features.local_width)
     return Identity(torch.zeros(batch, features.global_width), local, torch.zeros(batch, 2), 0, features)
 
 
 def blend(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
-    """Mix identities: x = sum w_i x_i / sum w_i for tokens and strengths; FaceNet's vector is brought back to length 1.
+    """Mix identities: x = sum w_i x_i / sum w_i for tokens and strengths; FaceNet's vector is normalised to length 1.
 
-    Rows of nobody take no part; where nobody takes part, the row stays nobody's.
+    Null identities are left out; a row of null identities only stays a null identity.
 
     Args:
-        identities: K of one or B rows; one row serves all.
-        weights: K numbers from 0.
+        identities: K identities of 1 or B rows; a single row is repeated.
+        weights: K numbers of at least 0.
 
     Returns:
         B rows.
 
     Raises:
-        BadInput: numbers of rows, tokens or weights that do not fit together, a negative weight, or none above 0.
+        BadInput: The numbers of rows, tokens or weights do not match, a weight is negative, or no weight is above 0.
     """
     if len(weights) != len(identities) or not identities or min(weights) < 0 or sum(weights) == 0:
         raise BadInput(
-            f"Expected one weight from 0 for each of {len(identities)} identities, at least one above 0, got {list(weights)}."
+            f"Expected one weight of at least 0 for each of {len(identities)} identities, not all 0, got {list(weights)}."
         )
     batch = max(len(i) for i in identities)
     if any(len(i) not in (1, batch) for i in identities):
         raise BadInput(
-            f"Expected identities of one row, or all of as many rows, got {[len(i) for i in identities]}. "
-            'Combine each to one row first (Encode Identity, "combine").'
+            f"Expected identities with one row each or with equal numbers of rows, got {[len(i) for i in identities]}. "
+            'Combine each of them to one row first (Encode Identity, "combine").'
         )
     if len({i.features for i in identities}) > 1:
         raise BadInput(
-            "Expected identities read by the same networks, got "
+            "Expected identities that were encoded by the same networks, got "
             + ", ".join(sorted({f"{i.features.global_encoder} and {i.features.local_encoder}" for i in identities}))
-            + ". Read all photos with one Face Reader."
+            + ". Encode all photos with the same Face Reader."
         )
     if len({i.local.shape[1] for i in identities}) > 1:
         raise BadInput(
-            f"Expected identities with as many local tokens, got {[i.local.shape[1] for i in identities]}. "
+            f"Expected identities with equal numbers of local tokens, got {[i.local.shape[1] for i in identities]}. "
             "Put Identity Parts after Blend Identities."
         )
-    share = torch.stack([w * i.present.float().expand(batch) for w, i in zip(weights, identities, strict=True)])
-    share = share / share.sum(0).clamp_min(torch.finfo(share.dtype).tiny)
+    fractions = torch.stack([w * i.present.float().expand(batch) for w, i in zip(weights, identities, strict=True)])
+    fractions = fractions / fractions.sum(0).clamp_min(torch.finfo(fractions.dtype).tiny)
 
-    def mean(features):
-        return sum(w.view(-1, *[1] * (x.ndim - 1)) * x for w, x in zip(share, features, strict=True))
+    def mean(values: list[Tensor]) -> Tensor:
+        terms = [w.view(-1, *[1] * (x.ndim - 1)) * x for w, x in zip(fractions, values, strict=True)]
+        return sum(terms[1:], start=terms[0])
 
     return Identity(
         F.normalize(mean([i.global_ for i in identities]), dim=1),
@@ -125,29 +128,29 @@ def blend(identities: Sequence[Identity], weights: Sequence[float]) -> Identity:
 
 
 def combine(identity: Identity, how: str, scores: Sequence[float], areas: Sequence[float]) -> Identity:
-    """Make one identity of several photos of one person. Rows of nobody take no part.
+    """Combine several photos of one person to one identity. Null identities are left out.
 
     Args:
         identity: B rows.
-        how: "each" keeps the rows; "mean"; "median", of each number for itself, which a single bad photo does not move;
-            "weighted", the mean by the detector's scores; "best", the largest face, which has the most detail (scores hardly
-            differ among good photos).
-        scores: The detector's, B.
-        areas: Of the faces in their photos, B.
+        how: One of `COMBINE`. "each" keeps the rows; "mean"; "median" is taken of each value separately, so that a single bad
+            photo does not move it; "weighted" is the mean weighted by the detection scores; "best" is the largest face, which
+            has the most detail (scores hardly differ among good photos).
+        scores: B detection scores.
+        areas: B areas of the faces in their photos.
 
     Returns:
-        One row, or B of them for "each". FaceNet's vector has length 1 again.
+        One row, or B rows for "each". FaceNet's vectors have length 1.
 
     Raises:
-        BadInput: for another `how`.
+        BadInput: `how` is unknown.
     """
     if how not in COMBINE:
-        raise BadInput(f"Photos are combined by {', '.join(COMBINE)}, got {how!r}.")
+        raise BadInput(f"combine must be one of {', '.join(COMBINE)}, got {how!r}.")
     if how == "each":
         return identity
     kept = identity.present.nonzero()[:, 0].tolist()
     if not kept:
-        return nobody(1, identity.features)
+        return null_identity(1, identity.features)
     rows = [identity[[i]] for i in kept]
     if how == "best":
         return max(zip(kept, rows, strict=True), key=lambda pair: areas[pair[0]])[1]
@@ -158,12 +161,15 @@ def combine(identity: Identity, how: str, scores: Sequence[float], areas: Sequen
 
 
 def token_order(tokens: int = RELEASED.local_tokens) -> list[int]:
-    """Return the order in which fewer local tokens are taken: CLS, then patches that are evenly spread however many there are.
+    """Return the order in which local tokens are kept if there are fewer: CLS, then patches that are always evenly spread.
 
     The patches follow a Bayer matrix, M_2n = [[4M, 4M + 2], [4M + 3, 4M + 1]].
 
     Args:
-        tokens: How many there are: a square grid of a power of two a side, with a CLS token before it or without.
+        tokens: The number of tokens: a square grid whose side is a power of two, with or without a CLS token before it.
+
+    Returns:
+        The indices of all tokens.
     """
     side = math.isqrt(tokens)
     first = tokens - side * side
@@ -174,21 +180,24 @@ def token_order(tokens: int = RELEASED.local_tokens) -> list[int]:
 
 
 def take_parts(identity: Identity, global_strength: float, local_strength: float, local_tokens: int) -> Identity:
-    """Scale the parts of an identity, and leave local tokens out (the paper's tables 2 and 3).
+    """Scale the parts of an identity, and drop local tokens (the paper's tables 2 and 3).
 
     Args:
         identity: B rows.
-        global_strength: Scale of FaceNet's token; 0 leaves it in place, multiplied by zero, as without identity.
+        global_strength: Scale of FaceNet's token; 0 keeps it in place as zeros, as without identity.
         local_strength: Scale of the image tokens, likewise.
-        local_tokens: How many image tokens stay, 0 to 257, in the order of `token_order`; the others are not there at all.
+        local_tokens: Number of image tokens that are kept, 0 to 257, in the order of `token_order`; the others are removed.
+
+    Returns:
+        B rows.
 
     Raises:
-        BadInput: for a number of tokens out of range.
+        BadInput: The number of tokens is out of range.
     """
     if not 0 <= local_tokens <= RELEASED.local_tokens:
         raise BadInput(f"Expected 0 to {RELEASED.local_tokens} local tokens, got {local_tokens}.")
-    local, all_of_them = identity.local, identity.features.local_tokens
-    if local_tokens < all_of_them == local.shape[1]:
-        local = local[:, token_order(all_of_them)]
+    local, total = identity.local, identity.features.local_tokens
+    if local.shape[1] == total and local_tokens < total:
+        local = local[:, token_order(total)]
     strength = identity.strength * torch.tensor([global_strength, local_strength])
     return replace(identity, local=local[:, :local_tokens], strength=strength)

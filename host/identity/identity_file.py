@@ -1,4 +1,4 @@
-"""Identities as files: safetensors with metadata that tells who made them and with which encoders."""
+"""Identity files: safetensors whose metadata names their maker and the encoders."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from .identity import MINIATURE, RELEASED, Identity
 ENDING = ".identity.safetensors"
 KIND = "capface identity"
 VERSION = 1
-"""Of the layout: tensors `global`, `local` and `strength`. Without `strength` or `references`, their defaults are read."""
+"""Version of the layout: tensors `global`, `local` and `strength`. A missing `strength` or `references` gets its default."""
 KNOWN = (RELEASED, MINIATURE)
-"""Features that a file may hold."""
+"""The features that a file may hold."""
 UNIT_LENGTH_TOLERANCE = 1e-3
 
 
 def save_identity(path: Path, identity: Identity) -> Path:
-    """Write an identity, complete or not at all; a file of that name is replaced.
+    """Write an identity atomically; an existing file of that name is replaced.
 
     Args:
         path: The new file.
-        identity: Any rows, tokens and strengths.
+        identity: An identity with any rows, tokens and strengths.
 
     Returns:
         The path.
@@ -39,17 +39,17 @@ def save_identity(path: Path, identity: Identity) -> Path:
 
 
 def load_identity(path: Path) -> Identity:
-    """Read an identity, of this version or an older one.
+    """Load an identity of this version or an older one.
 
     Raises:
-        MissingFile: if there is no such file.
-        BadFile: if it is broken, something else, from a newer version, or from other encoders.
+        MissingFile: The file does not exist.
+        BadFile: The file is broken, of another kind, from a newer version, or from other encoders.
     """
     state, metadata = read_state_dict(path), _metadata(path)
     if metadata.get("kind") != KIND:
         raise BadFile(
-            f"{path.name} is {describe(state)}, no identity that CapFace saved. Embeddings of other tools cannot stand in: "
-            "ArcFace's vectors are 512 numbers too, but mean something else than FaceNet's. Read photos with Encode Identity."
+            f"{path.name} is {describe(state)}, not an identity that CapFace saved. Embeddings of other tools cannot be used: "
+            "ArcFace's vectors have 512 values too, but differ in meaning from FaceNet's. Read photos with Encode Identity."
         )
     version = metadata.get("version", "")
     if not version.isdecimal() or int(version) > VERSION:
@@ -62,7 +62,7 @@ def load_identity(path: Path) -> Identity:
     if features is None:
         raise BadFile(
             f"{path.name} holds features of {' and '.join(encoders)}, CapFace was trained on those of "
-            f"{RELEASED.global_encoder} and {RELEASED.local_encoder}. Read the photos again with Encode Identity."
+            f"{RELEASED.global_encoder} and {RELEASED.local_encoder}. Encode the photos again with Encode Identity."
         )
     if not {"global", "local"} <= set(state):
         raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
@@ -73,7 +73,7 @@ def load_identity(path: Path) -> Identity:
     if not torch.isfinite(identity.local).all() or ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
         raise BadFile(
             f"{path.name} was changed after saving: expected vectors of length 1 and finite tokens, got vectors of "
-            f"length {[round(n, 3) for n in lengths.tolist()]}. Read the photos again with Encode Identity."
+            f"length {[round(n, 3) for n in lengths.tolist()]}. Encode the photos again with Encode Identity."
         )
     return identity
 

@@ -75,14 +75,14 @@ def test_one_bad_photo_moves_the_median_less_than_the_mean():
 
 
 def test_photos_without_a_face_take_no_part():
-    from capface.host.identity.identity import Identity, combine, nobody
+    from capface.host.identity.identity import Identity, combine, null_identity
 
     one = identity(1)
-    rows = Identity(*(torch.cat([getattr(one, n), getattr(nobody(1), n)]) for n in ("global_", "local", "strength")))
+    rows = Identity(*(torch.cat([getattr(one, n), getattr(null_identity(1), n)]) for n in ("global_", "local", "strength")))
     assert rows.present.tolist() == [True, False]
     for how in ("mean", "median", "weighted", "best"):
         assert close(combine(rows, how, [0.9, 0.0], [5.0, 0.0]), one)
-        assert not combine(nobody(3), how, [0.0] * 3, [0.0] * 3).present.any()
+        assert not combine(null_identity(3), how, [0.0] * 3, [0.0] * 3).present.any()
 
 
 def test_people_blend_by_weights():
@@ -104,7 +104,7 @@ def test_what_does_not_blend_is_named():
 
     a, b = identity(1), identity(5)
     for weights in ([1.0], [0.0, 0.0], [1.0, -1.0]):
-        with pytest.raises(BadInput, match="one weight from 0"):
+        with pytest.raises(BadInput, match="one weight of at least 0"):
             blend([a, b], weights)
     with pytest.raises(BadInput, match=r"\[2, 3\].*Combine each"):
         blend([identity(1, 2), identity(5, 3)], [1.0, 1.0])
@@ -190,14 +190,14 @@ def test_each_part_acts_and_can_be_taken_away(capface):
 
 @torch.no_grad()
 def test_nobody_is_no_identity(capface):
-    from capface.host.identity.identity import Identity, nobody
+    from capface.host.identity.identity import Identity, null_identity
 
     without, _ = residuals(capface, None)
-    out, context = residuals(capface, nobody(1))
+    out, context = residuals(capface, null_identity(1))
     assert context is None
     assert difference(out, without) == 0
     who = identity(1)
-    mixed = Identity(*(torch.cat([getattr(who, n), getattr(nobody(1), n)]) for n in ("global_", "local", "strength")))
+    mixed = Identity(*(torch.cat([getattr(who, n), getattr(null_identity(1), n)]) for n in ("global_", "local", "strength")))
     out, _ = residuals(capface, mixed, batch=2)
     alone, _ = residuals(capface, who)
     assert difference([r[:1] for r in out], alone) < 1e-4
@@ -293,9 +293,9 @@ def page(path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (reactor, "insightface.*ArcFace's vectors are 512 numbers too"),
-        (lora, "a LoRA.*no identity that CapFace saved"),
-        (pickled, "no identity that CapFace saved"),
+        (reactor, "insightface.*ArcFace's vectors have 512 values too"),
+        (lora, "a LoRA.*not an identity that CapFace saved"),
+        (pickled, "not an identity that CapFace saved"),
         (page, "web page"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capface.errors import BadInput
+from capface.errors import BadInput, NoFaceFound
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
@@ -108,6 +108,51 @@ def test_heads_cannot_be_fitted_with_its_reader(loaded, photo):
 
     with pytest.raises(BadInput, match="looks for no face"):
         fit_heads(photo.movedim(-1, 1), loaded.reader, builtin_head())
+
+
+def test_a_connected_clip_vision_is_refused_with_the_reason(loaded, photo):
+    from capface.nodes.encode_identity import EncodeIdentity
+
+    class ClipVitL:
+        def encode_image(self, image):
+            return {"last_hidden_state": torch.zeros(len(image), 257, 1024)}
+
+    with pytest.raises(BadInput, match=r"makes its own local tokens.*Leave clip_vision unconnected") as refused:
+        EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True, clip_vision=ClipVitL())
+    assert "16 of 96" not in str(refused.value)
+
+
+def test_its_reader_encodes_the_whole_picture_as_training_does(miniature, loaded, photo):
+    from capface.nodes.encode_identity import EncodeIdentity
+
+    identity, preview = EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True).result
+    wanted = miniature.recognizer.cpu()(photo.movedim(-1, 1) * 2 - 1)
+    torch.testing.assert_close(identity.global_, wanted[0])
+    torch.testing.assert_close(identity.local, wanted[1])
+    assert preview.shape == (1, 512, 3 * 512, 3)
+
+
+def test_its_reader_knows_one_face_a_picture(loaded, photo):
+    from capface.nodes.encode_identity import EncodeIdentity
+
+    with pytest.raises(NoFaceFound, match="no face number 1"):
+        EncodeIdentity.execute(photo, loaded.reader, "largest", 1, True)
+    passed = EncodeIdentity.execute(photo, loaded.reader, "largest", 1, True, on_no_face="passthrough").result[0]
+    assert not passed.present.any() and passed.local.shape == (1, 16, 96)
+    with pytest.raises(BadInput, match="no face parser"):
+        EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True, parse="on")
+
+
+def test_portraits_are_measured_with_its_reader_as_far_as_it_goes(loaded, photo):
+    from capface.host.portrait_metrics import ID, References, measure
+
+    images = photo.movedim(-1, 1)
+    references = References(photos=images, head=HeadParams.neutral(), head_model=builtin_head())
+    found = measure(torch.cat([images, images.flip(3)]), loaded.reader, references)
+    assert found.columns[ID][0] == pytest.approx(1, abs=1e-5) and found.columns[ID][1] < 1
+    assert found.faceless == []
+    for part in ("ArcFace", "landmark error"):
+        assert "finds no face" in found.unmeasured[part]
 
 
 def test_its_text_encoder_refuses_patches(loaded):

@@ -98,7 +98,7 @@ def test_the_same_photo_is_the_same_person_and_another_is_less(photo, other, rea
 
 
 def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader):
-    from capface.host.identity.identity import RELEASED, Identity, nobody
+    from capface.host.identity.identity import RELEASED, Identity, null_identity
     from capface.host.images import from_image
     from capface.photos.portrait import cut
 
@@ -107,7 +107,7 @@ def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader
     identity = Identity(reader.embed(crop[None]), torch.zeros(1, RELEASED.local_tokens, RELEASED.local_width))
     for image in (photo, other):
         assert run(image, reader, identity=identity)[2] == pytest.approx(run(image, reader, reference=photo)[2], abs=1e-6)
-    table = run(photo, reader, identity=nobody(1))[0]
+    table = run(photo, reader, identity=null_identity(1))[0]
     assert rows(table)[1] == ["1", "-"]
 
 
