@@ -184,12 +184,21 @@ def environment(hosts, reuse=None):
     served = {environment_name(requirement_files(host)) for host in hosts} - {folder.name, *known.split()}
     if served:
         marker.write_text(known + "".join(f"{name}\n" for name in sorted(served)), encoding="utf-8")
+    if not imports_this_checkout(executable(folder)):
+        say("making this checkout importable as capface")
+        install(executable(folder), "--no-deps", "-e", ROOT, what="pip install -e .")
     # ComfyUI up to 0.3.64 serves this folder of the templates package, which later versions of the package lack.
     if (templates := site_packages(executable(folder)) / "comfyui_workflow_templates").is_dir():
         (templates / "templates").mkdir(exist_ok=True)
         if not (index := templates / "templates" / "index.json").exists():
             index.write_text("[]", encoding="utf-8")
     return executable(folder)
+
+
+def imports_this_checkout(python):
+    """Whether `import capface` in an environment gives this checkout: what `pip install -e .` has noted there."""
+    notes = site_packages(python).glob("__editable___capface_*_finder.py")
+    return any(repr(str(ROOT)) in note.read_text(encoding="utf-8") for note in notes)
 
 
 def site_packages(python):
@@ -285,10 +294,11 @@ def say_host(host, without):
     say(f"ComfyUI {host_version(host)}: {host}" if host else f"no ComfyUI: {without} (name one with --comfyui PATH)")
 
 
-def start(python, script, arguments, launcher=()):
-    """Run one of the project's scripts or modules, with the pack importable as `capface`; returns its exit status."""
-    environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONUTF8="1")
-    return subprocess.call([str(python), *launcher, str(ROOT / "tools" / "run.py"), str(script), *arguments], env=environ)
+def start(python, module, arguments, launcher=()):
+    """Run one of the project's modules, such as `capface.tools.demo`; returns its exit status."""
+    # For -m Python puts the current folder on its path; its folder `nodes` would hide ComfyUI's. Python 3.11 can be told not to.
+    environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONUTF8="1", PYTHONSAFEPATH="1")
+    return subprocess.call([str(python), *launcher, "-m", module, *arguments], env=environ)
 
 
 def demo(options, rest):
@@ -303,7 +313,7 @@ def demo(options, rest):
     say_host(host, "there will be no portrait")
     python = environment([host], options.venv)
     arguments = [*photo, "--out", str(Path(options.out).expanduser().resolve())]
-    return start(python, ROOT / "tools" / "demo.py", [*arguments, *(["--comfyui", str(host)] if host else [])])
+    return start(python, "capface.tools.demo", [*arguments, *(["--comfyui", str(host)] if host else [])])
 
 
 def check(options, rest):
@@ -312,7 +322,7 @@ def check(options, rest):
     say_host(host, "its folders cannot be searched")
     python = environment([host], options.venv)
     arguments = ["--comfyui", str(host)] if host else []
-    return start(python, ROOT / "tools" / "check.py", [*arguments, *(["--checksums"] if options.checksums else [])])
+    return start(python, "capface.tools.check_files", [*arguments, *(["--checksums"] if options.checksums else [])])
 
 
 def every_host():
@@ -399,8 +409,11 @@ def lint(options, rest):
     ok = not subprocess.call([executable(folder, "ruff"), "check", "--extend-exclude", ".venvs", "."], cwd=ROOT)
     ok &= check_sources(python.parent)
     if host:
-        script = ROOT / "tools" / "checkers.py"
-        ok &= not start(environment([host], options.venv), script, [str(host), str(python.parent), str(site_packages(python))])
+        ok &= not start(
+            environment([host], options.venv),
+            "capface.tools.checkers",
+            [str(host), str(python.parent), str(site_packages(python))],
+        )
     say("nothing found" if ok else "the checkers found something, see above")
     return not ok
 
@@ -420,7 +433,7 @@ def bench(options, rest):
     worst = 0
     for script in scripts:
         say(f"benchmarks/{script.name}")
-        worst = max(worst, start(python, script, rest[1:]))
+        worst = max(worst, start(python, f"capface.benchmarks.{script.stem}", rest[1:]))
     return worst
 
 

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 
 from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
-from capface.tests.files.test_checkpoint import MEASURE, ROOT
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--gigabytes", type=float, default=7)
@@ -42,7 +41,7 @@ with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         save(checkpoint(small, 0), warm_up)
         save(checkpoint(CapFaceConfig(), options.gigabytes), whole)
         start = time.perf_counter()
-        command = [sys.executable, "-c", MEASURE, str(ROOT), str(whole), str(warm_up)]
+        command = [sys.executable, "-m", "capface.tools.loading_memory", str(whole), str(warm_up)]
         before, peak, own = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
         grown, seconds = peak - before, time.perf_counter() - start
         print(

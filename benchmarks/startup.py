@@ -55,7 +55,7 @@ if __name__ == "__main__":
     if options.here:
         measure()
         sys.exit()
-    command = [sys.executable, str(ROOT / "tools" / "run.py"), __file__, "--here"]
+    command = [sys.executable, "-m", "capface.benchmarks.startup", "--here"]
     with tempfile.TemporaryDirectory() as compiled:
         environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environ["PYTHONPYCACHEPREFIX"] = compiled

@@ -47,3 +47,16 @@ def tensor_shapes(path):
         return {name: entry["shape"] for name, entry in json.loads(names).items() if name != "__metadata__"}
     except (ValueError, TypeError, KeyError):
         return {}
+
+
+def is_clip_vit_l(path):
+    """Whether a safetensors file holds CLIP ViT-L/14's image encoder for 224 pixels, in the layout of ComfyUI's CLIP_VISION."""
+    return tensor_shapes(path).get("vision_model.embeddings.position_embedding.weight") == [257, 1024]
+
+
+def is_sd15(path):
+    """Whether a safetensors file is a whole Stable Diffusion 1.x checkpoint: denoiser, text encoder and autoencoder."""
+    shapes = tensor_shapes(path)
+    attention = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    parts = {name.partition(".")[0] for name in shapes}
+    return shapes.get(attention) == [320, 768] and {"cond_stage_model", "first_stage_model"} <= parts

@@ -10,7 +10,7 @@ from ..errors import BadFile, CapFaceError, MissingFile
 from . import catalogue
 from .catalogue import Asset
 from .checkpoint import describe, read_state_dict
-from .header import tensor_names, tensor_shapes
+from .header import tensor_names
 from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
 BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
@@ -102,17 +102,6 @@ def scan(
             done += one.size
         verified.append(AssetReport(report.asset, report.searched, found, report.elsewhere))
     return verified
-
-
-def is_clip_vit_l(path: Path) -> bool:
-    """Whether a file holds CLIP ViT-L/14's image tower for 224 pixels, in the layout of the host's CLIP_VISION."""
-    return tensor_shapes(path).get("vision_model.embeddings.position_embedding.weight") == [257, 1024]
-
-
-def is_sd15(path: Path) -> bool:
-    """Whether a file holds a denoiser of the Stable Diffusion 1.x family."""
-    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    return tensor_shapes(path).get(key) == [320, 768]
 
 
 # One asset

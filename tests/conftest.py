@@ -1,21 +1,21 @@
-"""Loads the pack the way ComfyUI does, by path, under the name `capface`, whatever its folder is called."""
+"""What all tests share. They import the pack as `capface`, which `pip install -e .` provides."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import capface
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
-if "capface" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("capface", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules["capface"] = pack
-    spec.loader.exec_module(pack)
+if Path(capface.__file__).resolve().parent != ROOT:
+    raise pytest.UsageError(
+        f"`capface` is the checkout {Path(capface.__file__).parent}, but these tests are those of {ROOT}. "
+        "Run `pip install -e . --no-deps` there, or let `python tasks.py test` make an environment."
+    )
 
 
 @pytest.fixture(autouse=True)

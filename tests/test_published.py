@@ -41,7 +41,19 @@ def dangers(source):
 
 def test_what_is_published_is_the_pack_alone():
     names = {path.relative_to(ROOT).parts[0] for path in published()}
-    assert names == {"__init__.py", "errors.py", "shapes.py", "docs", "files", "flame", "host", "miniature", "models", "nodes", "photos"}
+    assert names == {
+        "__init__.py",
+        "errors.py",
+        "shapes.py",
+        "docs",
+        "files",
+        "flame",
+        "host",
+        "miniature",
+        "models",
+        "nodes",
+        "photos",
+    }
     assert {"tests", "tools", "benchmarks", "tasks.py", ".github"} <= set(ignored())
 
 

@@ -1,6 +1,6 @@
 """Write workflows/api/*.json from workflows/*.json, by ComfyUI's own frontend in a real browser:
 
-    python tools/run.py tools/canvas.py
+    python -m capface.tools.canvas
 
 To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this. Names of workflows behind it: those
 alone. One that needs a pack of others (`tools/beside.py`) is left out with a word where that is not there.

@@ -1,8 +1,8 @@
 """The table of packs that CapFace was run beside, from what the tests in tests/neighbours measured last on each ComfyUI.
 
 python -m pytest -m neighbours                 with COMFYUI_PATH and PACKS set; measures on one ComfyUI
-python tools/run.py tools/neighbours.py        prints the table of all ComfyUIs measured so far
-python tools/run.py tools/neighbours.py --docs writes it into docs/works_with.md
+python -m capface.tools.neighbours        prints the table of all ComfyUIs measured so far
+python -m capface.tools.neighbours --docs writes it into docs/works_with.md
 """
 
 import json

@@ -1,6 +1,6 @@
 """Take the pictures of nodes that show nothing of their own, on ComfyUI's canvas in a real browser:
 
-    python tools/run.py tools/node_pictures.py [--comfyui PATH] [NODE ...]
+    python -m capface.tools.node_pictures [--comfyui PATH] [NODE ...]
 
 Each is shown with the nodes that it is used with, and goes to web/docs/<node>/. `tools/pictures.py` draws the others.
 """

@@ -1,6 +1,6 @@
 """Draw the pictures that the pack comes with, all of the built-in head and by the pack's own renderer:
 
-    python tools/run.py tools/pictures.py
+    python -m capface.tools.pictures
 
 The registry's icon and banner and the README's overview go to docs/, those of the nodes' pages to web/docs/<node>/, where
 `tools/node_pictures.py` puts the pictures of nodes that show nothing of their own.

@@ -1,6 +1,6 @@
 """Draw the pictures that ComfyUI's template browser shows of the workflows, all of the built-in head:
 
-    python tools/run.py tools/thumbnails.py
+    python -m capface.tools.thumbnails
 
 They go beside the workflows, as workflows/<name>.jpg.
 """

@@ -1,10 +1,9 @@
 """Which weights the demo's portrait is made with: the real ones of a ComfyUI's own folders, else stand-ins."""
 
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files.header import is_clip_vit_l, is_sd15, tensor_shapes
 from .standins import STAND_INS, make_standins
 
 CHECKPOINT, CLIP_VISION, CAPFACE, FACENET, PARSER, *_ = STAND_INS
@@ -29,33 +28,12 @@ class Weights:
     real: bool
 
 
-def shapes(path: Path) -> dict[str, list[int]]:
-    """Keys and shapes in a safetensors file, from its header alone; {} for anything else."""
-    try:
-        with path.open("rb") as f:
-            (size,) = struct.unpack("<Q", f.read(8))
-            header = json.loads(f.read(size)) if size < 100_000_000 else {}
-    except (OSError, ValueError, struct.error):
-        return {}
-    return {key: entry["shape"] for key, entry in header.items() if key != "__metadata__"}
-
-
-def is_sd15(path: Path) -> bool:
-    """Whether a file is a whole SD1.5 checkpoint: denoiser, text encoder and autoencoder."""
-    found = shapes(path)
-    attention = "model.diffusion_model.input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"
-    return found.get(attention) == [1280, 768] and {"cond_stage_model", "first_stage_model"} <= {k.split(".")[0] for k in found}
-
-
-def is_clip_vit_l(path: Path) -> bool:
-    """Whether a file holds CLIP ViT-L/14's image encoder for 224 pixels."""
-    return shapes(path).get("vision_model.embeddings.position_embedding.weight") == [257, 1024]
-
-
+DEEP_LAYER = "model.diffusion_model.input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"
+"""Stand-ins, which are shallower, lack it."""
 RECOGNISED = {
-    CHECKPOINT: is_sd15,
+    CHECKPOINT: lambda path: is_sd15(path) and DEEP_LAYER in tensor_shapes(path),
     CLIP_VISION: is_clip_vit_l,
-    CAPFACE: lambda path: path.name == "caphuman.ckpt" or "zero_convs.11.0.weight" in "\n".join(shapes(path)),
+    CAPFACE: lambda path: path.name == "caphuman.ckpt" or "zero_convs.11.0.weight" in "\n".join(tensor_shapes(path)),
     FACENET: lambda path: path.name == Path(FACENET).name,
     PARSER: lambda path: path.name in (Path(PARSER).name, "parsing_bisenet.pth"),
 }

@@ -180,3 +180,7 @@ def main(arguments: list[str]) -> int:
         return 130
     print(f"\n{as_table(report)}\n{options.out / DATASET}, {REPORT} and {TABLE}", flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -180,3 +180,7 @@ def main(arguments: list[str]) -> int:
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"{target}: copy it into ComfyUI's models/capface, under a name of your own.", flush=True)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

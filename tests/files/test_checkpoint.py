@@ -12,7 +12,6 @@ from capface.errors import BadFile, MissingFile
 from capface.files.checkpoint import describe, read_state_dict
 from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
 from capface.models.diffusion.capface_checkpoint import capface_tensors, load_capface
-from capface.tests.conftest import ROOT
 
 CONFIG = CapFaceConfig((1, 2), 1, (1,), model_channels=32, context_width=48)
 
@@ -191,23 +190,6 @@ def test_nested_dictionaries_are_joined_with_dots(tmp_path):
     assert list(read_state_dict(path)) == ["E_flame.layers.0.bias"]
 
 
-MEASURE = """
-import importlib.util, re, sys
-import torch
-spec = importlib.util.spec_from_file_location("capface", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
-sys.modules["capface"] = importlib.util.module_from_spec(spec)
-from capface.models.checkpoint import load_capface
-import safetensors, torch.serialization
-def peak(): return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-load_capface(sys.argv[3])  # first use of every import and allocator
-before = peak()
-network, tokens = load_capface(sys.argv[2])
-total = sum(float(p.sum()) for m in (network, tokens) for p in m.parameters())  # uses every parameter
-own = sum(p.numel() * p.element_size() for m in (network, tokens) for p in m.parameters())
-print(before, peak(), own)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_an_all_in_one_file_costs_only_capfaces_own_memory(tmp_path, suffix):
@@ -216,7 +198,7 @@ def test_an_all_in_one_file_costs_only_capfaces_own_memory(tmp_path, suffix):
     beside = {f"model.diffusion_model.{i}": torch.ones(25_000_000) for i in range(4)}
     whole = save(tmp_path / f"whole{suffix}", beside | state)
     warm_up = save(tmp_path / f"small{suffix}", capface_state())
-    command = [sys.executable, "-c", MEASURE, str(ROOT), str(whole), str(warm_up)]
+    command = [sys.executable, "-m", "capface.tools.loading_memory", str(whole), str(warm_up)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     before, peak, own = map(int, out.split())
     assert own > 50e6

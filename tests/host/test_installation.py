@@ -19,7 +19,6 @@ from capface.files.scan import Places, scan
 from capface.files.scan_report import report
 from capface.flame.io.inspection import INSPECTORS
 from capface.tests.files.test_checkpoint import BESIDE, capface_state
-from capface.tools.comfy import PACK
 
 CAPHUMAN = catalogue.CAPHUMAN
 LORA = {"lora_unet.lora_up.weight": torch.ones(2, 2)}
@@ -285,7 +284,7 @@ def test_the_node_looks_anew_each_time():
 
 
 def run_tool(*arguments):
-    command = [sys.executable, str(PACK / "tools" / "run.py"), str(PACK / "tools" / "check.py"), *arguments]
+    command = [sys.executable, "-m", "capface.tools.check_files", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -61,7 +61,7 @@ def _is_there(name):
 
 
 def _run_group(group, comfyui, out):
-    command = [sys.executable, str(ROOT / "tools" / "run.py"), str(HERE / "runner.py"), group, str(out / "rows.jsonl")]
+    command = [sys.executable, "-m", "capface.tests.neighbours.runner", group, str(out / "rows.jsonl")]
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "COMFYUI_PATH": str(comfyui), "HF_HUB_OFFLINE": "1"}
     with (out / "log.txt").open("wb") as log:
         try:

@@ -1,6 +1,6 @@
 """A process with a ComfyUI and a group of packs in it: runs the group's cases and writes a row for each.
 
-COMFYUI_PATH=… PACKS=… python tools/run.py tests/neighbours/runner.py <group> <file for the rows> [text in the case's name]
+COMFYUI_PATH=… PACKS=… python -m capface.tests.neighbours.runner <group> <file for the rows> [text in the case's name]
 """
 
 import json

@@ -6,12 +6,10 @@ import sys
 import numpy as np
 from PIL import Image
 
-from capface.tools.comfy import PACK
-
 
 def demo(*arguments):
     """Run the demo without a ComfyUI."""
-    command = [sys.executable, PACK / "tools" / "run.py", PACK / "tools" / "demo.py", *arguments]
+    command = [sys.executable, "-m", "capface.tools.demo", *arguments]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
 
 

@@ -52,12 +52,14 @@ def test_zeros_are_stored_as_zeros(tmp_path):
 
 
 def test_real_files_are_told_from_others_by_their_layout(tmp_path, models):
-    attention = "model.diffusion_model.input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"
+    attention = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
     rest = {"cond_stage_model.x": (1,), "first_stage_model.x": (1,)}
     for name, width in (("sd15", 768), ("sd21", 1024)):
         folder = tmp_path / name / "checkpoints"
         folder.mkdir(parents=True)
-        write_safetensors(folder / "model.safetensors", {}, {attention: (1280, width), **rest})
+        write_safetensors(
+            folder / "model.safetensors", {}, {attention.format(1): (320, width), attention.format(8): (1280, width), **rest}
+        )
     assert weights.real_file(tmp_path / "sd15", weights.CHECKPOINT).name == "model.safetensors"
     assert weights.real_file(tmp_path / "sd21", weights.CHECKPOINT) is None
     assert weights.real_file(models, weights.CHECKPOINT) is None

@@ -90,6 +90,8 @@ def test_one_environment_serves_several_hosts_and_each_of_them_alone(tasks, tmp_
     assert str(new / "requirements.txt") in map(str, installed[0]) and str(old / "requirements.txt") not in map(
         str, installed[0]
     )
+    assert installed[-1] == ("--no-deps", "-e", tmp_path)
+    monkeypatch.setattr(tasks, "imports_this_checkout", lambda python: True)
     made = len(installed)
     assert [tasks.environment([new]), tasks.environment([old])] == [python, python] and len(installed) == made
     assert tasks.environment([new, other]) != python
@@ -280,7 +282,7 @@ def test_check_starts_its_tool_with_the_host_and_the_wish_for_checksums(tasks, t
     options, rest = tasks.parse(["check", "--checksums"])
     assert options.task(options, rest) == 0
     arguments = ["--comfyui", str(host)] if hosted else []
-    assert started == [("python", PACK / "tools" / "check.py", [*arguments, "--checksums"])]
+    assert started == [("python", "capface.tools.check_files", [*arguments, "--checksums"])]
     with pytest.raises(SystemExit):
         tasks.parse(["check", "everything"])
 

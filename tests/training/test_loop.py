@@ -11,7 +11,6 @@ import torch
 from accelerate import PartialState
 
 from capface.errors import BadInput
-from capface.tests.conftest import ROOT
 from capface.tests.training.worlds import Samples, objective
 from capface.training.loop import LoopSettings, train
 
@@ -105,7 +104,7 @@ def start(code, folder, *launcher):
     script = folder / "script.py"
     script.write_text(code)
     environ = dict(os.environ, OMP_NUM_THREADS="1")
-    return subprocess.run([sys.executable, *launcher, ROOT / "tools" / "run.py", script], env=environ, timeout=300).returncode
+    return subprocess.run([sys.executable, *launcher, script], env=environ, timeout=300).returncode
 
 
 def test_a_killed_run_goes_on_from_its_last_state(whole, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from capface.errors import BadFile
+from capface.errors import BadFile, BadInput
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
@@ -88,6 +88,20 @@ def test_drawing_goes_on_where_it_was_stopped(tmp_path):
         np.lib.format.open_memmap(part / f"{name}.npy", "r+")[4:] = 0
     again = SceneSet(part, range(5), 2)
     assert all(np.array_equal(getattr(whole, name), getattr(again, name)) for name in names)
+
+
+@pytest.mark.parametrize("names", [("holiday.jpg",), ("picture.npy",), ("set.json", "holiday.jpg")])
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(BadInput, match="nothing was deleted"):
+        SceneSet(tmp_path, range(1), 1)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "{}")
+
+
+def test_a_set_of_other_people_is_replaced(tmp_path):
+    SceneSet(tmp_path, range(1), 1)
+    assert len(SceneSet(tmp_path, range(2), 1)) == 2
 
 
 def test_a_set_is_seen_in_other_lights_and_places(tmp_path):

@@ -37,7 +37,6 @@ from capface.models.faces.facenet import load_facenet
 from capface.models.faces.parsing import keep_face, load_parser
 from capface.photos.analysis import PlainNetworks
 from capface.photos.portrait import align, deca_face
-from capface.tests.conftest import ROOT
 from capface.tests.synthetic import state_dict
 from capface.tests.training import photo_sets
 from capface.tests.training.photo_sets import RULES, TOKENS, WIDTH, astronaut, group, save
@@ -362,7 +361,7 @@ def test_a_killed_run_goes_on_to_the_same_shards(folder, networks, settings, out
     """Killed after its first shard, with a worker process; gone on with in this process."""
     again = tmp_path / "again"
     environ = dict(os.environ, OMP_WAIT_POLICY="PASSIVE")
-    arguments = [sys.executable, str(ROOT / "tools" / "run.py"), "capface.training.prepare", *command(folder, again, networks)]
+    arguments = [sys.executable, "-m", "capface.training.prepare", *command(folder, again, networks)]
     process = subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         deadline = time.monotonic() + 300

@@ -7,6 +7,7 @@ the same command goes on from there. Seeds are fixed: the same command on the sa
 import argparse
 import atexit
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -124,3 +125,7 @@ def main(arguments: list[str]) -> int:
         print_pose_told(people)
         print_tables(load_miniature(options.out), apart, range(HELD_OUT, HELD_OUT + options.tables))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import BadInput
 from ...files.atomic import write_atomically
 from ...flame.builtin import EXPRESSION_NAMES, builtin_head
 from ...flame.editing import rotation_of
@@ -123,13 +124,16 @@ class SceneSet:
     """
 
     def __init__(self, folder: Path, people: range, views: int, workers: int = 1):
-        """Open a set, drawing what is not there yet: an interrupted drawing goes on where it stopped.
+        """Open a set and render what is missing: interrupted work continues where it stopped.
 
         Args:
-            folder: Where it lies.
+            folder: A new folder, an empty one, or one that this class wrote; a set of other people or views is replaced.
             people: Numbers of the people.
-            views: Pictures of each.
-            workers: Processes that draw.
+            views: Pictures of each person.
+            workers: Processes that render.
+
+        Raises:
+            BadInput: The folder holds files that are not of a set. Nothing is changed.
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,8 +148,8 @@ class SceneSet:
         }  # fmt: skip
         note = self.folder / "set.json"
         if not note.exists() or json.loads(note.read_text()) != about:
-            for file in self.folder.iterdir():
-                file.unlink()
+            self._empty({note.name, "drawn.txt", *(f"{name}.npy" for name in shapes)})
+            note.write_text(json.dumps({"unfinished": True}))  # marks the folder as ours before anything else is in it
             for name, (kind, shape) in shapes.items():
                 np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (count, *shape))
             note.write_text(json.dumps(about))
@@ -155,6 +159,18 @@ class SceneSet:
         start = int(drawn.read_text()) if drawn.exists() else 0
         if start < count:
             self._draw(start, count, drawn, workers)
+
+    def _empty(self, own: set[str]) -> None:
+        """Remove an older set. A folder with any other file in it, or with such files but without `set.json`, is refused."""
+        found = {path.name for path in self.folder.iterdir()}
+        foreign = sorted(found - own) or sorted(found if "set.json" not in found else ())
+        if foreign:
+            raise BadInput(
+                f"{self.folder} is not a folder of the miniature's pictures: expected an empty folder or one with set.json, "
+                f"found {', '.join(foreign[:3])}. Choose another folder with --folder; nothing was deleted."
+            )
+        for name in found:
+            (self.folder / name).unlink()
 
     def _draw(self, start: int, count: int, drawn: Path, workers: int):
         progress = Progress("pictures", count, start)
