@@ -1,7 +1,7 @@
 """Tensor types with shapes for signatures: `Float[Tensor, "B 3 H W"]`.
 
-The tests check them while they run (jaxtyping and beartype, see `tests/conftest.py`). Users do not need jaxtyping:
-without it each is the plain type. Axis names: B batch, C channels, H and W height and width, V vertices, F faces, N anything counted.
+The tests check them while they run (jaxtyping and beartype, see `tests/conftest.py`). Users do not need jaxtyping: without it
+each is the plain type. Axis names: B batch, C channels, H and W height and width, V vertices, F faces, N anything counted.
 """
 
 from typing import TYPE_CHECKING

@@ -296,7 +296,7 @@ def say_host(host, without):
 
 def start(python, module, arguments, launcher=()):
     """Run one of the project's modules, such as `capface.tools.demo`; returns its exit status."""
-    # For -m Python puts the current folder on its path; its folder `nodes` would hide ComfyUI's. Python 3.11 can be told not to.
+    # For -m Python puts the current folder on its path, where `nodes` would hide ComfyUI's; Python 3.11 can be told not to.
     environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONUTF8="1", PYTHONSAFEPATH="1")
     return subprocess.call([str(python), *launcher, "-m", module, *arguments], env=environ)
 
@@ -418,6 +418,21 @@ def lint(options, rest):
     return not ok
 
 
+def generate(options, rest):
+    """Write what is generated from the nodes' schemas: `words` or `surface`."""
+    host = known_host(options)
+    if host is None:
+        raise TaskError("The nodes' schemas need a ComfyUI: name one with --comfyui PATH.")
+    return start(environment([host], options.venv), f"capface.tools.{options.command}", ["--comfyui", str(host), *rest])
+
+
+def types(options, rest):
+    """Run the type checker (basedpyright) with pyrightconfig.json."""
+    python = environment([known_host(options)], options.venv)
+    command = [executable(python.parent.parent, "basedpyright"), "--level", "error", "--pythonpath", python, *rest]
+    return subprocess.call([str(part) for part in command], cwd=ROOT)
+
+
 def bench(options, rest):
     """Run the measurements in benchmarks/, each a script of its own."""
     host = known_host(options)
@@ -511,6 +526,12 @@ def parse(arguments):
     p.set_defaults(task=test)
     p = add("lint", parents=[one, common], help="ruff, and the checkers of others: comfy-test, comfy-lint, comfy-cli's")
     p.set_defaults(task=lint)
+    p = add("types", parents=[one, common], help="the type checker; with files or folders, these alone")
+    p.set_defaults(task=types)
+    p = add("words", parents=[one, common], help="write English names and the nodes' pages from the schemas")
+    p.set_defaults(task=generate)
+    p = add("surface", parents=[one, common], help="write the list of node ids, inputs and outputs")
+    p.set_defaults(task=generate)
     p = add("bench", parents=[one, common], help="measure; with the name of one benchmark, that one alone")
     p.set_defaults(task=bench)
     # their own arguments, --help included, are read by the modules that they start

@@ -1,14 +1,24 @@
 """The pack's words in other languages: node definitions for ComfyUI's interface, and the pages that its help shows.
 
+    python -m capface.tools.words [--comfyui PATH]               after a change of names or tooltips
+    python -m capface.tools.words --translated [--comfyui PATH]  after all languages followed a change of the English
+
 The schema is where English words are written. `locales/en/nodeDefs.json` and the tables of every page are made of it and of the
 translations; what a node costs and what goes wrong is written by hand below `BY_HAND`, in each page.
 """
 
+import argparse
+import asyncio
 import json
+import tempfile
 import zlib
 from pathlib import Path
 
+from .comfy import ComfyError, find_host, import_host
+
 PACK = Path(__file__).resolve().parent.parent
+TRANSLATED = PACK / "tests" / "host" / "translated.json"
+"""A digest of the English text that each translation was made from."""
 LANGUAGES = ("en", "zh", "ja", "ko")
 BY_HAND = "<!-- from here on by hand -->"
 _OWN = json.loads((PACK / "tools" / "words.json").read_text(encoding="utf-8"))
@@ -141,3 +151,55 @@ def write_page(node, words: dict, language: str):
     path.parent.mkdir(parents=True, exist_ok=True)
     by_hand = read_page(node_id, language)[1]
     path.write_text(page_top(node, words, language) + "\n" + BY_HAND + (by_hand or "\n"), encoding="utf-8")
+
+
+def pack_nodes() -> dict:
+    """Return the pack's node classes by id. ComfyUI's modules must be importable."""
+    from .. import comfy_entrypoint
+
+    async def listed():
+        return await (await comfy_entrypoint()).get_node_list()
+
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(listed())}
+
+
+def nodes_in_host(comfyui: str | None) -> dict:
+    """Return the pack's node classes by id, in the modules of a ComfyUI.
+
+    Args:
+        comfyui: Its folder; the one that `find_host` finds by default.
+
+    Raises:
+        ComfyError: There is no ComfyUI.
+    """
+    host = find_host(comfyui)
+    if host is None:
+        raise ComfyError("The schemas need a ComfyUI: name one with --comfyui PATH or in COMFYUI_PATH.")
+    with tempfile.TemporaryDirectory() as base:
+        import_host(host, base)
+        return pack_nodes()
+
+
+def write_words(nodes: dict) -> None:
+    """Write the English definitions and the generated part of every page from the nodes' schemas."""
+    write_definitions("en", node_definitions(nodes.values()))
+    for language in LANGUAGES:
+        definitions = read_definitions(language)
+        for name in nodes.keys() & definitions.keys():
+            write_page(nodes[name], definitions[name], language)
+
+
+def main() -> None:
+    """Write what is generated from the schemas."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comfyui", metavar="PATH")
+    parser.add_argument("--translated", action="store_true", help="note that the translations belong to today's English")
+    options = parser.parse_args()
+    nodes = nodes_in_host(options.comfyui)
+    write_words(nodes)
+    if options.translated:
+        TRANSLATED.write_text(json.dumps(digests(node_definitions(nodes.values())), indent=0) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,45 +1,25 @@
 """Node ids, inputs and outputs are a promise to everybody's saved workflows."""
 
-import asyncio
 import json
-import os
-from pathlib import Path
 
 import pytest
 
-import capface
 from capface.tests.conftest import ROOT
+from capface.tools.surface import SURFACE, surface
+from capface.tools.words import pack_nodes
 
-SURFACE = Path(__file__).with_name("surface.json")
 WORKFLOWS = sorted((ROOT / "workflows" / "api").glob("*.json"))
-
-
-async def list_nodes():
-    extension = await capface.comfy_entrypoint()
-    return await extension.get_node_list()
 
 
 @pytest.fixture(scope="module")
 def nodes(in_host):
     """The pack's nodes by id, as /object_info tells of them."""
-    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(list_nodes())}
-
-
-def surface(node):
-    """What a saved workflow relies on."""
-    info = node.GET_NODE_INFO_V1()
-    kinds = {name: spec[0] for group in ("required", "optional") for name, spec in info["input"].get(group, {}).items()}
-    return {
-        "inputs": {name: "COMBO" if isinstance(kind, list) else kind for name, kind in kinds.items()},
-        "outputs": dict(zip(info["output_name"], info["output"], strict=True)),
-    }
+    return pack_nodes()
 
 
 def test_the_surface_is_the_checked_in_one(nodes):
-    """After a change that is meant, CAPFACE_WRITE_SURFACE=1 writes the list anew; the difference belongs in the changelog."""
+    """After a change that is meant, `python tasks.py surface` writes the list; the difference belongs in the changelog."""
     actual = {name: surface(node) for name, node in sorted(nodes.items())}
-    if os.environ.get("CAPFACE_WRITE_SURFACE"):
-        SURFACE.write_text(json.dumps(actual, indent=1) + "\n", encoding="utf-8")
     assert actual == json.loads(SURFACE.read_text(encoding="utf-8"))
 
 

@@ -1,39 +1,23 @@
 """What the pack says in other languages and in its pages keeps up with the schemas, and quotes messages that exist."""
 
 import ast
-import asyncio
 import copy
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 
-import capface
 from capface.tests.conftest import ROOT
 from capface.tools import words
 from capface.tools.words import LANGUAGES
 
-TRANSLATED = Path(__file__).with_name("translated.json")
 QUOTE = re.compile(r"^- `([^`]+)`", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def nodes(in_host):
-    """The pack's nodes by id. CAPFACE_WRITE_WORDS=1 first makes anew what is made from their schemas."""
-
-    async def listed():
-        return await (await capface.comfy_entrypoint()).get_node_list()
-
-    found = {node.GET_SCHEMA().node_id: node for node in asyncio.run(listed())}
-    if os.environ.get("CAPFACE_WRITE_WORDS"):
-        words.write_definitions("en", words.node_definitions(found.values()))
-        for language in LANGUAGES:
-            definitions = words.read_definitions(language)
-            for name in found.keys() & definitions.keys():
-                words.write_page(found[name], definitions[name], language)
-    return found
+    """The pack's nodes by id."""
+    return words.pack_nodes()
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +32,7 @@ def leaves(tree):
 
 
 def test_english_is_the_schema(english):
-    assert words.read_definitions("en") == english
+    assert words.read_definitions("en") == english, "run: python tasks.py words"
 
 
 def test_every_input_and_output_has_a_tooltip(english):
@@ -63,11 +47,9 @@ def test_no_language_lags_behind(english, language):
 
 
 def test_translations_are_of_the_english_that_is_there(english):
-    """After all languages followed a change of the English, CAPFACE_WRITE_WORDS=translated notes that they did."""
+    """After all languages followed a change of the English, `python tasks.py words --translated` notes that they did."""
     actual = words.digests(english)
-    if os.environ.get("CAPFACE_WRITE_WORDS") == "translated":
-        TRANSLATED.write_text(json.dumps(actual, indent=0) + "\n", encoding="utf-8")
-    noted = json.loads(TRANSLATED.read_text(encoding="utf-8"))
+    noted = json.loads(words.TRANSLATED.read_text(encoding="utf-8"))
     changed = sorted(path for path in actual.keys() | noted.keys() if actual.get(path) != noted.get(path))
     assert changed == [], "translate these anew in every language"
 
