@@ -73,9 +73,13 @@ class FolderNetworks:
             return None
         return load_open_clip(model_folders.path_of(catalogue.OPEN_CLIP, self.open_clip_file))
 
-    @cached_property
+    @property
     def has_parser(self) -> bool:
         """Whether the face parser's file exists. If it does not, the log says so once."""
+        return self._parser_found
+
+    @cached_property
+    def _parser_found(self) -> bool:
         found = model_folders.found(catalogue.PARSER, self.parser_file) is not None
         if not found:
             log.warning(WITHOUT_PARSER)

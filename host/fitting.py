@@ -1,5 +1,7 @@
 """Head fitting with ComfyUI's progress bar and interruption."""
 
+from typing import Any
+
 import comfy.model_management as mm
 import comfy.utils
 from torch import Tensor
@@ -11,9 +13,7 @@ from ..photos.analysis import FaceAnalyzer
 from .encode import EncoderProvider
 
 
-def fit_heads(
-    images: Tensor, reader: EncoderProvider, model: HeadModel, **settings: str | int | float
-) -> tuple[heads.FittedHeads, Tensor]:
+def fit_heads(images: Tensor, reader: EncoderProvider, model: HeadModel, **settings: Any) -> tuple[heads.FittedHeads, Tensor]:
     """Fit one head to each photo.
 
     Args:
@@ -34,12 +34,10 @@ def fit_heads(
             "The miniature's reader takes every picture for a portrait and looks for no face in it, so no head can be fitted. "
             "Connect Load Face Reader, or pose a head with Edit Head."
         )
-    bar: comfy.utils.ProgressBar | None = None
+    bar = comfy.utils.ProgressBar(len(images))
 
     def progress(done: int, total: int) -> None:
-        nonlocal bar
         mm.throw_exception_if_processing_interrupted()
-        bar = bar or comfy.utils.ProgressBar(total)
         if done:
             bar.update_absolute(done, total)
 

@@ -143,6 +143,7 @@ class _Measuring:
     def __init__(self, images: Tensor, reader: EncoderProvider, references: References, face: str, face_index: int):
         """Find the faces, and fit a head to each."""
         self.images, self.reader, self.references = images, reader, references
+        self.photos = None if references.photos is None else references.photos.cpu()
         self.analyzer = reader if isinstance(reader, FaceAnalyzer) else None
         self.notes: list[str] = []
         self.no_faces: Exception | None = None
@@ -188,24 +189,24 @@ class _Measuring:
     # Faces
 
     def _facenet(self) -> dict[str, Tensor]:
-        identity, photos = self.references.identity, self.references.photos
+        identity, photos = self.references.identity, self.photos
         if identity is not None:
             # a null identity resembles nobody
             wanted = torch.where(identity.present[:, None], identity.global_, torch.nan)
         elif photos is None:
             raise _NotAsked("Connect the identity, or a photo of the person as reference.")
         else:
-            wanted = self._embed(photos.cpu(), self._reference if self.analyzer else [])
+            wanted = self._embed(photos, self._reference if self.analyzer else [])
         return {ID: self._spread(cosine(self._embed(self.shown, self.faces), self._pair(wanted)))}
 
     def _arcface(self) -> dict[str, Tensor]:
-        if self.references.photos is None:
+        if self.photos is None:
             raise _NotAsked("Connect a photo of the person as reference; an identity holds FaceNet's embedding alone.")
         self._need_faces()
         network = self._open_arcface()
         wanted, got = (
             torch.stack([network.embed(image, face.points5) for image, face in zip(images, found, strict=True)])
-            for images, found in ((self.references.photos.cpu(), self._reference), (self.shown, self.faces))
+            for images, found in ((self.photos, self._reference), (self.shown, self.faces))
         )
         return {ARCFACE: self._spread(cosine(got, self._pair(wanted)))}
 
@@ -223,8 +224,10 @@ class _Measuring:
     @cached_property
     def _reference(self) -> list[FaceDetection]:
         """The largest face in each reference photo."""
+        if self.photos is None:
+            return []
         try:
-            return self._need_faces().find_faces(self.references.photos.cpu())
+            return self._need_faces().find_faces(self.photos)
         except NoFaceFound as error:
             raise NoFaceFound(f"The reference: {error}") from None
 

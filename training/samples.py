@@ -209,28 +209,32 @@ class SampleMaker:
 
     def _fit(self, batch: Batch, one: Found) -> Found:
         """Fit the head to landmarks, starting from DECA's head if there is one; estimate the light if DECA did not."""
-        by_deca, error = one.head is not None, math.nan
+        head, by_deca, error = one.head, one.head is not None, math.nan
         if self.model.has_landmarks:
             with batch.timed("fit"):
                 points = frame_points([one.face], ALIGNED_SIZE, ALIGNED_SIZE)
-                one.head = fit_points(self.model, points, one.head)
-                error = (landmark_error(self.model, one.head, points) / face_size(self.model, one.head)).item()
-        one.about["turn"] = round(self.rules.check_head(one.head, error), 2)
+                head = fit_points(self.model, points, head)
+                error = (landmark_error(self.model, head, points) / face_size(self.model, head)).item()
+        assert head is not None, "a head model without landmarks needs DECA, as the constructor checks"
+        one.about["turn"] = round(self.rules.check_head(head, error), 2)
         one.about["fit_error"] = None if math.isnan(error) else round(error, 5)
         if not by_deca:
             with batch.timed("light"):
                 try:
-                    light = light_from_photo(self.model, one.head, one.portrait[None])
+                    light = light_from_photo(self.model, head, one.portrait[None])
                 except BadInput as few:
                     raise Rejected("badly exposed", str(few)) from None
-            one.head = one.head.replace(light=light)
+            head = head.replace(light=light)
+        one.head = head
         return one
 
     def _check_labels(self, one: Found) -> Found:
+        assert one.labels is not None, "labels are checked after parsing"
         self.rules.check_labels(one.labels)
         return one
 
     def _sample(self, one: Found, embedding: Tensor, tokens: Tensor) -> Sample:
+        assert one.head is not None, "samples are made after the fit"
         head = json.loads(heads_to_json(one.head, self.model.kind))
         del head["units"]  # the same in every sample
         about = {"caption": one.caption, "identity": one.photo.identity, "source": one.photo.source, **one.about, "head": head}

@@ -31,7 +31,7 @@ class Identity:
     local: Tensor
     """Tokens float32 `[B, N, L]`, all of them or the first N of `token_order()`; CLIP ViT-L/14's, before the last layer norm,
     are `[B, 257, 1024]`."""
-    strength: Tensor | None = None
+    strength: Tensor = None  # pyright: ignore[reportAssignmentType]  # set in __post_init__
     """Scales of the global and of the local tokens after their projection, float32 `[B, 2]`; ones by default."""
     references: int = 1
     """Number of photos behind each row."""
@@ -41,7 +41,7 @@ class Identity:
     def __post_init__(self) -> None:
         if self.strength is None:
             object.__setattr__(self, "strength", torch.ones(len(self.global_), 2))
-        shapes = [list(t.shape) for t in (self.global_, self.local, self.strength)]
+        shapes = [list(getattr(self, part).shape) for part in ("global_", "local", "strength")]
         batch, known = shapes[0][0], self.features
         tokens = shapes[1][1] if self.local.ndim == 3 else 0
         fits = shapes == [[batch, known.global_width], [batch, tokens, known.local_width], [batch, 2]]
@@ -155,8 +155,10 @@ def combine(identity: Identity, how: str, scores: Sequence[float], areas: Sequen
     if how == "best":
         return max(zip(kept, rows, strict=True), key=lambda pair: areas[pair[0]])[1]
     if how == "median":
-        middle = [t[kept].quantile(0.5, dim=0, keepdim=True) for t in (identity.global_, identity.local, identity.strength)]
-        return Identity(F.normalize(middle[0], dim=1), *middle[1:], identity.references * len(rows), identity.features)
+        tensors = (identity.global_, identity.local, identity.strength)
+        global_, local, strength = (t[kept].quantile(0.5, dim=0, keepdim=True) for t in tensors)
+        references = identity.references * len(rows)
+        return Identity(F.normalize(global_, dim=1), local, strength, references, identity.features)
     return blend(rows, [scores[i] for i in kept] if how == "weighted" else [1.0] * len(rows))
 
 

@@ -68,7 +68,8 @@ def load_identity(path: Path) -> Identity:
         raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
     tensors = {k: t.float().clone() for k, t in state.items()}
     references = int(metadata.get("references", 1))
-    identity = Identity(tensors["global"], tensors["local"], tensors.get("strength"), references, features)
+    strength = tensors.get("strength", torch.ones(len(tensors["global"]), 2))
+    identity = Identity(tensors["global"], tensors["local"], strength, references, features)
     lengths = identity.global_[identity.present].norm(dim=1)
     if not torch.isfinite(identity.local).all() or ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
         raise BadFile(
