@@ -15,7 +15,7 @@ HEAD_MODEL = io.Custom("HEAD_MODEL")
 HEAD = io.Custom("HEAD")
 """flame.model.params.HeadParams"""
 HEAD_CONDITION = io.Custom("HEAD_CONDITION")
-"""flame.render.condition.HeadCondition or HintImages"""
+"""flame.render.condition.HeadCondition"""
 
 CATEGORY = "CapFace"
 WORDS = {

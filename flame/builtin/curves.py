@@ -28,7 +28,7 @@ def smooth_curve(knots: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.nd
     )
 
 
-def bell(x: np.ndarray, centre: float, radius: float) -> np.ndarray:
+def bell(x: np.ndarray, centre: float | np.ndarray, radius: float) -> np.ndarray:
     """exp(-((x - centre) / radius)² / 2)."""
     return np.exp(-0.5 * ((x - centre) / radius) ** 2)
 

@@ -17,7 +17,7 @@ _AVERAGE = Measures()
 _SAMPLES = ((-4e-4, 9e-4), (9e-4, 4e-4), (4e-4, -9e-4), (-9e-4, -4e-4))
 
 
-def skin(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def skin_surface(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """Half of the head's skin with all its features, `[N_ROWS + 1, N_COLS, 3]` metres.
 
     The eye is a slit along EYE_ROW, which holds the upper lid's edge; the additional last row holds the lower lid's. `shut` is

@@ -87,8 +87,8 @@ def _inner_landmarks(finder: Finder) -> list[Landmark]:
     slit = half[mesh.upper[MOUTH_ROW, :MOUTH_COL]]
 
     def lip(x: float, sign: int) -> tuple[float, float]:
-        line = np.interp(x, slit[:, 0], slit[:, 1])
-        return x, line + sign * lip_thickness(m, np.array(x))[sign < 0]
+        line = float(np.interp(x, slit[:, 0], slit[:, 1]))
+        return x, line + sign * float(lip_thickness(m, np.array(x))[sign < 0])
 
     brow = [(x, float(brow_line(m, np.array(x)))) for x in (0.0465, 0.0380, 0.0290, 0.0200, 0.0115)]
     points = [finder.front(*at, -1) for at in brow] + [finder.front(*at) for at in brow[::-1]]

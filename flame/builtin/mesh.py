@@ -13,7 +13,7 @@ import numpy as np
 from . import components
 from .anthropometry import Measures
 from .curves import smoothstep
-from .face import skin
+from .face import skin_surface
 from .sections import EYE_ROW, INNER_COL, MOUTH_COL, MOUTH_ROW, N_COLS, N_ROWS, OUTER_COL
 
 SKIN, LIDS, MOUTH, EYE, EAR, TEETH = range(6)
@@ -70,7 +70,7 @@ class Mesh:
 def half_points(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """All half points of a head with the given measures, `[H, 3]` metres; `shut` closes the upper and the lower lid."""
     mesh = head_mesh()
-    *rows, lower_lid = skin(m, shut)
+    *rows, lower_lid = skin_surface(m, shut)
     out = np.empty((mesh.count, 3))
     out[mesh.lower] = out[mesh.upper] = rows
     out[mesh.lower[EYE_ROW, INNER_COL + 1 : OUTER_COL]] = lower_lid[INNER_COL + 1 : OUTER_COL]

@@ -87,6 +87,7 @@ def lips(m: Measures, x, y, z, front, slit: np.ndarray) -> np.ndarray:
 def lids(m: Measures, x, y, z) -> np.ndarray:
     """Eyelids over the eyeball."""
     r = m.eye_radius + LID
-    z = smooth_max(z, dome(x, y, *eye_centre(m), r, r, r), 0.0022)
+    cx, cy, cz = eye_centre(m)
+    z = smooth_max(z, dome(x, y, cx, cy, cz, r, r, r), 0.0022)
     crease = blob(x, y, m.eye_x + 0.001, m.eye_y + m.upper_lid + 0.0062, 0.0120, 0.0011)
     return z - 0.0010 * crease

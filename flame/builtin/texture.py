@@ -230,7 +230,7 @@ def _paint_islands(mean: np.ndarray, masks: dict[str, np.ndarray]) -> None:
 
     area = low & (u >= 0.53) & (u < 0.61)
     along = (u - uv.TEETH_BOX[0]) / (uv.TEETH_BOX[2] - uv.TEETH_BOX[0])
-    gap = sum(bell(along, at, 0.022) for at in (0.0, 0.37, 0.66, 0.95))
+    gap = np.sum([bell(along, at, 0.022) for at in (0.0, 0.37, 0.66, 0.95)], axis=0)
     height = np.abs(2 * (v - uv.TEETH_BOX[1]) / (uv.TEETH_BOX[3] - uv.TEETH_BOX[1]) - 1)
     tooth = np.array([0.74, 0.70, 0.62]) * (1 - 0.45 * gap)[..., None]
     fill(area, _mix(tooth, np.array([0.50, 0.24, 0.23]), smoothstep(height, 0.80, 0.95)))

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
-from ..model import CONTOUR, LANDMARKS, HeadModel, HeadParams
+from ..model import CONTOUR, N_LANDMARKS, HeadModel, HeadParams
 
 CHEEKS = 2
 """Points beside the landmarks: on the person's left cheek and on the right one."""
-LEFT_CHEEK = LANDMARKS
+LEFT_CHEEK = N_LANDMARKS
 
 # sigma, in eye distances. Followers may lag behind what they follow, and the contour slides over the skin.
 DEVIATION = 0.02
@@ -83,7 +83,7 @@ _SMILE = {
     "followers": {53: (0.05, 0.05, -0.02), 55: (0.05, 0.055, -0.02), 63: (0.04, 0.04, -0.01), 65: (0.04, 0.045, -0.01)},
     "free": (LEFT_CHEEK, 46, 47, 52, 56),
 }
-_BROW_UP = {"own": {22: (0, 0.11, 0), 23: (0, 0.12, 0), 24: (0, 0.12, 0), 25: (0, 0.11, 0), 26: (0, 0.08, 0)}}
+_BROW_UP: Mapping[int, Move] = {22: (0, 0.11, 0), 23: (0, 0.12, 0), 24: (0, 0.12, 0), 25: (0, 0.11, 0), 26: (0, 0.08, 0)}
 _BROW_DOWN = {
     "own": {22: (-0.03, -0.10, 0.02), 23: (-0.03, -0.11, 0.02), 24: (-0.02, -0.09, 0.01), 25: (0, -0.06, 0)},
     "followers": {26: (0, -0.03, 0)},
@@ -123,8 +123,8 @@ SLIDERS: dict[str, Slider] = {
         free=(LEFT_CHEEK,),
         help="Purses the lips as for a kiss.",
     ),
-    "brows_up_left": Slider("left", **_BROW_UP, help="Raises the brow."),
-    "brows_up_right": Slider("right", **_BROW_UP, help="Raises the brow."),
+    "brows_up_left": Slider("left", own=_BROW_UP, help="Raises the brow."),
+    "brows_up_right": Slider("right", own=_BROW_UP, help="Raises the brow."),
     "brows_down": Slider("both", **_BROW_DOWN, free=(27,), help="Lowers both brows and draws them together."),
     "eyes_closed_left": Slider("left", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
     "eyes_closed_right": Slider("right", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),

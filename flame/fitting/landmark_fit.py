@@ -20,7 +20,7 @@ from torch import Tensor
 from ...errors import BadInput
 from ..model import (
     CONTOUR,
-    LANDMARKS,
+    N_LANDMARKS,
     SIZES,
     YAW_LIMIT,
     HeadModel,
@@ -106,8 +106,8 @@ def fit_landmarks(
     Raises:
         BadInput: the points have another shape, are not finite, or fewer than three count, or there are not B heads.
     """
-    seen, weights, layout = _check(points, weights)
-    full = len(layout) == LANDMARKS
+    seen, counted, layout = _check(points, weights)
+    full = len(layout) == N_LANDMARKS
     face = _Face(model, layout, min(n_shape, model.n_shape) * full, min(n_expression, model.n_expression) * full)
     if start is not None and start.batch != len(seen):
         raise BadInput(f"Expected as many heads to start from as faces, {len(seen)}, got {start.batch}.")
@@ -116,7 +116,7 @@ def fit_landmarks(
     with _one_thread():
         for i in range(len(seen)):
             one = face if start is None else face.starting(start[i].to("cpu"))
-            fits.append(_fit(one, seen[i : i + 1], weights[i : i + 1]))
+            fits.append(_fit(one, seen[i : i + 1], counted[i : i + 1]))
     params, error = zip(*fits, strict=True)
     return HeadFit(HeadParams.cat(params).to(points.device), torch.cat(error).to(points.device))
 
@@ -154,7 +154,7 @@ def _one_thread():
 def _fit(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[HeadParams, Tensor]:
     """One face."""
     state, size = _rigid(face, seen, weights)
-    if len(face.layout) == LANDMARKS:
+    if len(face.layout) == N_LANDMARKS:
         unit = LANDMARK_DEVIATION * size
         state = minimise(_Problem(face, seen, weights, unit).around, state, face.size, STEPS)
         # Once the points' own noise shows, priors and points can be weighed against each other.
@@ -177,7 +177,7 @@ def _rigid(face: "_Face", seen: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
     rotations, scale = scaled_orthography((face.layout @ face.at_rest)[None], seen, weights)
     size = scale * (face.at_rest[:, 1].max() - face.at_rest[:, 1].min())
 
-    few = len(face.layout) < LANDMARKS
+    few = len(face.layout) < N_LANDMARKS
     problem = _Problem(face, seen, weights, (FIVE_POINT_DEVIATION if few else LANDMARK_DEVIATION) * size, few)
     share = (weights / weights.sum(1, keepdim=True))[..., None]
     candidates = [matrix_to_axis_angle(R) for R in rotations]
@@ -203,11 +203,10 @@ def _mean_square(face: "_Face", state: Tensor, seen: Tensor, weights: Tensor) ->
 
 def _check(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Points and weights in double precision on the CPU, and the points as combinations of the 68 landmarks."""
-    layouts = {LANDMARKS: torch.eye(LANDMARKS), 5: five_point_weights()}
+    layouts = {N_LANDMARKS: torch.eye(N_LANDMARKS), 5: five_point_weights()}
     if points.dim() != 3 or points.shape[1] not in layouts or points.shape[2] != 2 or len(points) == 0:
         raise BadInput(f"Expected points [B, 68, 2] or [B, 5, 2] in frame units, got {list(points.shape)}.")
-    if weights is None:
-        weights = torch.ones(points.shape[:2])
+    weights = torch.ones(points.shape[:2]) if weights is None else weights
     if weights.shape != points.shape[:2] or not torch.isfinite(weights).all() or (weights < 0).any():
         raise BadInput(f"Expected weights {list(points.shape[:2])}, finite and not negative, got {list(weights.shape)}.")
     seen, weights = points.detach().double().cpu(), weights.detach().double().cpu()
@@ -281,7 +280,7 @@ class _Face:
         vertices = self.rig.select(places.used).pose(coefficients, rotations)
         S = len(state) // len(places.degrees)
         corners = places.corners.flatten(1)[..., None].repeat(S, 1, 3)
-        picked = vertices.gather(1, corners).unflatten(1, (2, LANDMARKS, 3))
+        picked = vertices.gather(1, corners).unflatten(1, (2, N_LANDMARKS, 3))
         low, high = (picked * places.weights.repeat(S, 1, 1, 1)[..., None]).sum(3).unbind(1)
         return low + (self.yaw(state) - places.degrees.repeat(S))[:, None, None] * (high - low)
 

@@ -77,7 +77,7 @@ def _one_light(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
     factors = normal.new_tensor(SH_FACTORS)[:, None]
     columns = albedo[:, :, None] * (sh_basis(normal) / factors).T
     pull = PULL * len(columns[0]) * albedo.square().mean() * torch.diag(normal.new_tensor([0.0] + [1.0] * 8))
-    weights = torch.ones_like(seen[0])
+    weights, light = torch.ones_like(seen[0]), columns.new_zeros(3, 9, 1)
     for round_ in range(ROUNDS + LAST_ROUNDS):
         A = columns * weights[:, None]
         light = torch.linalg.solve(A.mT @ columns + weights.mean() * pull, A.mT @ seen[..., None])

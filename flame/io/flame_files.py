@@ -10,6 +10,7 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -198,11 +199,12 @@ def read_uvs(path: Path, faces: np.ndarray) -> dict[str, np.ndarray]:
     triangles = np.take_along_axis(corners[:, :, 0], theirs, axis=1).tolist()
     by_triangle = {tuple(triangle): number for number, triangle in enumerate(triangles)}
     numbers = [by_triangle.get(tuple(triangle)) for triangle in np.take_along_axis(faces, mine, axis=1).tolist()]
-    if None in numbers:
-        missing = f"{numbers.count(None)} of the model's {len(faces)} faces are not in it"
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        missing = f"{len(numbers) - len(known)} of the model's {len(faces)} faces are not in it"
         raise BadFile(f"{path.name} is the template of another mesh: {missing}. {wanted}.")
     uv_faces = np.empty_like(faces)
-    np.put_along_axis(uv_faces, mine, np.take_along_axis(corners[:, :, 1], theirs, axis=1)[numbers], axis=1)
+    np.put_along_axis(uv_faces, mine, np.take_along_axis(corners[:, :, 1], theirs, axis=1)[known], axis=1)
     return {"uv": uv, "uv_faces": uv_faces}
 
 
@@ -269,7 +271,7 @@ def _components(archive: zipfile.ZipFile, key: str, count: int | None) -> np.nda
         return np.stack(pieces)
 
 
-def _numbers(stream, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _numbers(stream, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
     size = int(np.prod(shape)) * dtype.itemsize
     data = stream.read(size)
     if len(data) < size:

@@ -149,7 +149,7 @@ def _read_frame(frame, where: str) -> dict[str, Tensor]:
         raise BadFile(f"{where}.eyes: expected two lists of 3 angles, got {_kind_of(eyes)}.")
     angles = {name: _numbers(frame[name], 3, f"{where}.{name}") for name in ANGLES}
     angles["eyes"] = [angle for eye, triple in enumerate(eyes) for angle in _numbers(triple, 3, f"{where}.eyes[{eye}]")]
-    rows = {name: [math.radians(angle) for angle in value] for name, value in angles.items()}
+    rows: dict[str, list] = {name: [math.radians(angle) for angle in value] for name, value in angles.items()}
     for name in COEFFICIENTS:
         count = SIZES[name][0]
         used = _numbers(frame[name], count, f"{where}.{name}", fewer=True)

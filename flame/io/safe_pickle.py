@@ -157,7 +157,7 @@ def _dtype(value: Kept) -> np.dtype:
 
 def _dense(state: dict, by_rows: bool) -> np.ndarray:
     """A compressed sparse matrix: entries, their positions along each line, and where each line's entries begin."""
-    shape = tuple(int(size) for size in state.get("_shape", state.get("shape")))
+    shape = tuple(int(size) for size in state.get("_shape", state.get("shape", ())))
     if math.prod(shape) > 10**7:  # FLAME's joint regressor has 25,000 entries
         raise BadFile(f"a sparse matrix of {shape[0]} × {shape[1]} is too large")
     data, minor, starts = (_read(state[name]) for name in ("data", "indices", "indptr"))

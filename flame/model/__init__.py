@@ -12,7 +12,7 @@ from .camera import (
     project,
 )
 from .head import HeadModel
-from .landmarks import CONTOUR, CONTOUR_ROWS, LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights
+from .landmarks import CONTOUR, CONTOUR_ROWS, N_LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights
 from .params import NEUTRAL_SCALE, SIZES, HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp
 from .skinning import Rig
@@ -21,8 +21,8 @@ from .spherical_harmonics import SH_FACTORS, directional_light, frontal_light, s
 __all__ = [
     "CONTOUR",
     "CONTOUR_ROWS",
-    "LANDMARKS",
     "NEUTRAL_SCALE",
+    "N_LANDMARKS",
     "SH_FACTORS",
     "SIZES",
     "WHOLE",

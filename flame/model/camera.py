@@ -87,7 +87,7 @@ def half_side(height: int, width: int) -> float:
     return min(height, width) / 2
 
 
-def frame_to_ndc(points: Tensor, height: int, width: int) -> Tensor:
+def frame_to_ndc(points: Tensor, height: float, width: float) -> Tensor:
     """Frame units to image NDC, `[..., 2 or 3]`; a third column, the depth, stays as it is."""
     factor = points.new_ones(points.shape[-1])
     factor[0] = min(height, width) / width

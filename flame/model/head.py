@@ -127,7 +127,7 @@ class HeadModel:
         contour = _pair("dynamic_lmk", dynamic_lmk_faces_idx, dynamic_lmk_bary_coords)
         if (static is None) != (contour is None):
             raise BadInput("Landmarks: expected both static_lmk_* and dynamic_lmk_* arrays, or neither, got one of them.")
-        if static is not None:
+        if static is not None and contour is not None:
             table = check_table(mesh.shape[0], static, contour)
         if (pair := _pair("full_lmk", full_lmk_faces_idx, full_lmk_bary_coords)) is not None:
             full = (
@@ -138,10 +138,12 @@ class HeadModel:
         if albedo_uv is not None and (texture_mean is not None or texture_basis is not None):
             raise BadInput("Texture: expected albedo_uv, or texture_mean with texture_basis, got both.")
         mean = albedo_uv if albedo_uv is not None else texture_mean
-        if texture_basis is not None and mean is None:
-            raise BadInput("Texture: texture_basis needs texture_mean.")
         mean = None if mean is None else _floats(mean, "texture_mean or albedo_uv", (3, None, None))
-        skins = None if texture_basis is None else _floats(texture_basis, "texture_basis", (None, *mean.shape))
+        skins = None
+        if texture_basis is not None:
+            if mean is None:
+                raise BadInput("Texture: texture_basis needs texture_mean.")
+            skins = _floats(texture_basis, "texture_basis", (None, *mean.shape))
 
         coordinates = triangles = None
         if uv is not None:
@@ -178,8 +180,8 @@ class HeadModel:
         """The same model on another device."""
 
         def move(value):
-            if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
-                return tuple(part.to(device) for part in value)
+            if isinstance(value, tuple):  # the landmarks of the whole table, or names
+                return tuple(part.to(device) if isinstance(part, Tensor) else part for part in value)
             return value.to(device) if isinstance(value, Tensor | Rig | LandmarkTable) else value
 
         return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})

@@ -16,7 +16,7 @@ from .rotation import axis_angle_to_matrix, yaw_of
 
 CONTOUR = 17
 STATIC = 51
-LANDMARKS = CONTOUR + STATIC
+N_LANDMARKS = CONTOUR + STATIC
 YAW_LIMIT = 39
 CONTOUR_ROWS = 2 * YAW_LIMIT + 1
 
@@ -94,7 +94,7 @@ def five_point_weights() -> Tensor:
     Returns:
         `[5, 68]`, rows sum to 1.
     """
-    weights = torch.zeros(5, LANDMARKS)
+    weights = torch.zeros(5, N_LANDMARKS)
     weights[0, 36:42] = 1 / 6
     weights[1, 42:48] = 1 / 6
     weights[2, 30] = 1

@@ -1,6 +1,6 @@
 """A head as images: normals, albedo, shading, mask, landmarks, and the condition made of them."""
 
-from .condition import HeadCondition, HintImages, cut, sample
+from .condition import HeadCondition, cut, sample
 from .maps import BACKENDS, BUILT_IN, HeadMaps, landmark_pixels, render_head, sample_texture, vertex_normals
 from .pictures import landmark_picture, normal_colors, overlay, portraits
 from .rasterizer import Fragments, rasterize
@@ -11,7 +11,6 @@ __all__ = [
     "Fragments",
     "HeadCondition",
     "HeadMaps",
-    "HintImages",
     "cut",
     "landmark_picture",
     "landmark_pixels",

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...errors import BadInput
 from ..model import HeadModel, HeadParams, Window
 from .maps import BUILT_IN, render_head
 
@@ -60,35 +59,6 @@ class HeadCondition:
             float32 `[B, 9, height, width]` on the parameters' device.
         """
         return render_head(self.model, self.params, height, width, self.backend, window).hint()
-
-
-@dataclass(frozen=True, eq=False)
-class HintImages:
-    """A head condition made of ready pixels; it is resized where a latent of another size asks for it."""
-
-    images: Tensor
-    """float32 `[B, 9, H, W]`."""
-
-    def __post_init__(self):
-        if self.images.ndim != 4 or self.images.shape[1] != 9:
-            raise BadInput(
-                f"Expected head maps of shape [B, 9, H, W] (normal, albedo, Lambertian), got {list(self.images.shape)}."
-            )
-
-    @property
-    def batch(self) -> int:
-        """Number of heads (frames)."""
-        return self.images.shape[0]
-
-    def hint(self, height: int, width: int) -> Tensor:
-        """Return the maps at a size: float32 `[B, 9, height, width]`."""
-        if self.images.shape[-2:] == (height, width):
-            return self.images
-        return F.interpolate(self.images, size=(height, width), mode="bilinear", antialias=True)
-
-    def hint_in(self, window: Window, height: int, width: int) -> Tensor:
-        """Return the maps of a part of the frame: float32 `[B, 9, height, width]`, 0 beyond the frame."""
-        return cut(self.images, window, height, width)
 
 
 def cut(images: Tensor, window: Window, height: int, width: int) -> Tensor:

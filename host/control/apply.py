@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...errors import BadInput
-from ...flame.render import HeadCondition, HintImages
+from ...flame.render import HeadCondition
 from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .control import CapFaceControl
@@ -32,7 +32,7 @@ class HeadControl:
 def apply_capface(
     conditionings,
     model: CapFaceModel,
-    condition: HeadCondition | HintImages,
+    condition: HeadCondition,
     identity: Identity | None = None,
     *,
     strength: float = 1.0,
@@ -116,9 +116,8 @@ def _order_by_depth(previous, newest: CapFaceControl):
 
 
 def _nearness(evaluation: Evaluation) -> float:
-    """Size of the head in the frame; a condition made of ready images has none and counts as far."""
-    condition = evaluation.condition
-    return condition.params.camera[:, 0].mean().item() if isinstance(condition, HeadCondition) else 0.0
+    """Return the size of the head in the frame, averaged over the frames."""
+    return evaluation.condition.params.camera[:, 0].mean().item()
 
 
 def _check_features(model: CapFaceModel, identity: Identity):
@@ -130,8 +129,8 @@ def _check_features(model: CapFaceModel, identity: Identity):
         )
 
 
-def _warn_about_the_head(condition: HeadCondition | HintImages):
-    if isinstance(condition, HeadCondition) and condition.model.kind == "builtin":
+def _warn_about_the_head(condition: HeadCondition):
+    if condition.model.kind == "builtin":
         log.info(
             "CapFace is driven by the built-in head. Released checkpoints were trained on FLAME's: position, pose and light "
             "carry over, the shape of the face less."

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...errors import BadInput
 from ...flame.model import WHOLE, Window
-from ...flame.render import HeadCondition, HintImages
+from ...flame.render import HeadCondition
 from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, read_coordinates
@@ -51,7 +51,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
     def __init__(
         self,
         model: CapFaceModel,
-        condition: HeadCondition | HintImages,
+        condition: HeadCondition,
         identity: Identity | None,
         *,
         tau: float = 1000.0,

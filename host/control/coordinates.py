@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...flame.model import WHOLE, Window
-from ...flame.render import HeadCondition, HintImages, cut, sample
+from ...flame.render import HeadCondition, cut, sample
 
 SIDES = (1920, 960, 480, 240)
 """Sides of an image for a frame of unknown size. Tile borders of the usual frame sizes fall on whole pixels of the first."""
@@ -112,7 +112,7 @@ def _typical_step(steps: Tensor) -> float:
     return max(sizes[sizes <= 4 * moving.median()].mean().item(), 1e-5)
 
 
-def render_view(condition: HeadCondition | HintImages, view: View, height: int, width: int) -> Tensor:
+def render_view(condition: HeadCondition, view: View, height: int, width: int) -> Tensor:
     """Render a part of the frame: float32 `[B, 9, height, width]`."""
     if view == WHOLE:
         return condition.hint(height, width)

@@ -4,7 +4,7 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from ...flame.render import HeadCondition, HintImages
+from ...flame.render import HeadCondition
 from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, coordinate_image, render_view
@@ -31,7 +31,7 @@ class Evaluation:
     Copies of one control share it, so that the positive and the negative prompt do even where other controls come before them.
     """
 
-    def __init__(self, model: CapFaceModel, condition: HeadCondition | HintImages, identity: Identity | None, tau: float):
+    def __init__(self, model: CapFaceModel, condition: HeadCondition, identity: Identity | None, tau: float):
         self.model = model
         self.condition = condition
         self.identity = identity

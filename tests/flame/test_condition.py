@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from capface.errors import BadInput
 from capface.flame.builtin import builtin_head
 from capface.flame.model.params import HeadParams
-from capface.flame.render.condition import HeadCondition, HintImages
+from capface.flame.render.condition import HeadCondition
 from capface.flame.render.maps import render_head
 
 
@@ -33,16 +32,3 @@ def test_twice_the_size_is_a_sharper_picture_of_the_same_head(condition):
     assert (small - shrunk).abs().mean() < 0.02
     enlarged = torch.nn.functional.interpolate(small, size=(128, 128), mode="bilinear")
     assert (large - enlarged).abs().max() > 0.2
-
-
-def test_ready_images_are_used_as_they_are_or_resized():
-    images = torch.rand(1, 9, 32, 32)
-    condition = HintImages(images)
-    assert condition.hint(32, 32) is images
-    assert condition.hint(16, 24).shape == (1, 9, 16, 24)
-    assert (condition.batch, condition.hint(16, 16).mean().item()) == (1, pytest.approx(images.mean().item(), abs=0.01))
-
-
-def test_an_rgb_picture_is_no_condition():
-    with pytest.raises(BadInput, match=r"\[B, 9, H, W\].*\[1, 3, 8, 8\]"):
-        HintImages(torch.zeros(1, 3, 8, 8))

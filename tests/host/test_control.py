@@ -5,8 +5,8 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame.model.camera import WHOLE
-from capface.flame.render.condition import HintImages
 from capface.tests.host import worlds
+from capface.tests.host.hint_images import HintImages
 from capface.tests.synthetic import noise, relative_error
 
 SIGMAS = torch.tensor([5.0, 2.0, 1.0])

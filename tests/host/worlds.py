@@ -2,7 +2,7 @@
 
 import torch
 
-from capface.flame.render.condition import HintImages
+from capface.tests.host.hint_images import HintImages
 from capface.tests.synthetic import fill, noise, state_dict
 
 
