@@ -1,8 +1,10 @@
-"""Identity: reference photos in, features of the person out."""
+"""Encode Identity: reference photos to the identity features of a person."""
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
-from ..host.encode import encode_identity
+from ..host.clip_vision import ClipVision
+from ..host.encode import EncoderProvider, encode_identity
 from ..host.identity import COMBINE
 from ..host.images import from_image, to_image
 from ..photos.encoding import ON_NO_FACE, PARSE, EncodeOptions
@@ -13,13 +15,13 @@ class EncodeIdentity(io.ComfyNode):
     """IMAGE, CAPFACE_READER, CLIP_VISION -> CAPFACE_IDENTITY, preview."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceEncodeIdentity",
             "Encode Identity",
-            description="Reads who is in a photo: FaceNet's embedding of the face, and CLIP's tokens of the portrait with all "
-            "but the face painted white. The preview shows the portrait, what CLIP sees of it, and what FaceNet sees.",
+            description="Encodes the person in a photo: FaceNet's embedding of the face, and CLIP's tokens of the portrait "
+            "with everything except the face painted white. The preview shows the portrait, CLIP's input and FaceNet's input.",
             search_aliases=["face", "reference", "id"],
             inputs=[
                 io.Image.Input("image", tooltip="A photo of the person, several photos, or the frames of a video."),
@@ -27,14 +29,14 @@ class EncodeIdentity(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="CLIP ViT-L/14 (openai/clip-vit-large-patch14). Not needed where the reader has an open_clip file.",
+                    tooltip="CLIP ViT-L/14 (openai/clip-vit-large-patch14). Not needed if the reader has an open_clip file.",
                 ),
                 *which_face(),
                 io.Boolean.Input(
                     "align",
                     default=True,
                     tooltip="Bring the face upright into the middle of a 512 × 512 portrait first, as in the training photos. "
-                    "Off reads the whole photo, as the released script does.",
+                    "Off encodes the whole photo, as the released script does.",
                 ),
                 io.Combo.Input(
                     "on_no_face",
@@ -42,25 +44,25 @@ class EncodeIdentity(io.ComfyNode):
                     default="error",
                     optional=True,
                     tooltip="What to do about a photo that does not show that face. error: stop. skip: leave it out, if any is "
-                    "left. passthrough: give it no identity, so that the head alone is controlled in its frame.",
+                    "left. passthrough: give it a null identity, so that only the head is controlled in its frame.",
                 ),
                 io.Combo.Input(
                     "combine",
                     options=list(COMBINE),
                     default="each",
                     optional=True,
-                    tooltip="Several photos. each: one identity a photo, for as many frames. As one person: their mean, their "
-                    "median (a bad photo hardly moves it), the mean weighted by the detector's scores, or the best photo "
-                    "alone, that with the largest face.",
+                    tooltip="How several photos are combined. each: one identity per photo, one frame each. For one person: "
+                    "mean, median (a bad photo hardly moves it), weighted (the mean weighted by the detection scores), or best "
+                    "(only the photo with the largest face).",
                 ),
                 io.Combo.Input(
                     "parse",
                     options=list(PARSE),
                     default="auto",
                     optional=True,
-                    tooltip="Paint all but the face white before CLIP reads it, as in training. auto: where the face parser's "
-                    "file (79999_iter.pth in models/face_parsing) is there; without it the whole portrait is read, which "
-                    "carries background and clothes over as well.",
+                    tooltip="Paint everything except the face white for CLIP, as in training. auto: if the face parser's file "
+                    "(79999_iter.pth in models/face_parsing) exists; otherwise the whole portrait is encoded, including "
+                    "background and clothes.",
                 ),
                 io.Boolean.Input(
                     "keep_hair", default=False, optional=True, tooltip="Leave the hair unpainted. The paper paints it."
@@ -79,18 +81,18 @@ class EncodeIdentity(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        image,
-        reader,
-        face,
-        face_index,
-        align,
-        clip_vision=None,
-        on_no_face="error",
-        combine="each",
-        parse="auto",
-        keep_hair=False,
-        keep_ears=False,
-    ):
+        image: Tensor,
+        reader: EncoderProvider,
+        face: str,
+        face_index: int,
+        align: bool,
+        clip_vision: ClipVision | None = None,
+        on_no_face: str = "error",
+        combine: str = "each",
+        parse: str = "auto",
+        keep_hair: bool = False,
+        keep_ears: bool = False,
+    ) -> io.NodeOutput:
         """Encode the photos."""
         options = EncodeOptions(face, face_index, on_no_face, align, parse, keep_hair, keep_ears)
         identity, encoded = encode_identity(reader, from_image(image), clip_vision, options, combine)

@@ -1,7 +1,12 @@
-"""Heads: from photos to parameters."""
+"""Fit Head: photos to head parameters."""
+
+from typing import Any
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
+from ..flame.model import HeadModel
+from ..host.encode import EncoderProvider
 from ..host.fitting import fit_heads
 from ..host.images import from_image, to_image
 from ..photos.heads import METHODS, ON_NO_FACE
@@ -12,7 +17,7 @@ class FitHead(io.ComfyNode):
     """IMAGE, CAPFACE_READER, HEAD_MODEL -> HEAD, preview, error."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceFitHead",
@@ -29,9 +34,9 @@ class FitHead(io.ComfyNode):
                     options=list(METHODS),
                     default=METHODS[0],
                     optional=True,
-                    tooltip="DECA reads shape, skin and light too, and needs FLAME 2020 and DECA's file. The landmark fit "
-                    "meets the face more closely, extreme poses above all, on any head model. auto: both, DECA refined by "
-                    "landmarks, where both are there, else what is there.",
+                    tooltip="DECA also estimates shape, skin and light; it needs FLAME 2020 and DECA's file. The landmark fit "
+                    "follows the face more closely, above all in extreme poses, and works with any head model. auto: DECA "
+                    "refined by landmarks if both are available, else the available one.",
                 ),
                 io.Combo.Input(
                     "on_no_face",
@@ -39,7 +44,7 @@ class FitHead(io.ComfyNode):
                     default=ON_NO_FACE[0],
                     optional=True,
                     tooltip="For photos that do not show the face. skip: leave them out of head and preview. hold last: repeat "
-                    "the head of the frame before.",
+                    "the head of the previous frame.",
                 ),
                 io.Float.Input(
                     "smoothing",
@@ -48,7 +53,7 @@ class FitHead(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="Calms the heads of a video's frames; 0 for photos that do not belong together.",
+                    tooltip="Smooths the heads over the frames of a video; 0 for unrelated photos.",
                 ),
             ],
             outputs=[
@@ -56,7 +61,7 @@ class FitHead(io.ComfyNode):
                 io.Image.Output(display_name="preview"),
                 io.Float.Output(
                     display_name="error",
-                    tooltip="Root mean square distance of the landmarks in pixels, on average over the photos; NaN where the "
+                    tooltip="Root mean square distance of the landmarks in pixels, on average over the photos; NaN if the "
                     "head model has none.",
                 ),
             ],
@@ -64,7 +69,7 @@ class FitHead(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, reader, head_model, **settings):
+    def execute(cls, image: Tensor, reader: EncoderProvider, head_model: HeadModel, **settings: Any) -> io.NodeOutput:
         """Fit one head to each photo."""
         fitted, overlaid = fit_heads(from_image(image), reader, head_model, **settings)
         preview = to_image(overlaid)

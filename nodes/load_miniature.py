@@ -1,4 +1,4 @@
-"""The miniature: the whole method without a download, on synthetic people."""
+"""Load Miniature and Synthetic Person: the whole method without a download, on synthetic people."""
 
 from comfy_api.latest import io
 
@@ -14,30 +14,33 @@ class LoadMiniature(io.ComfyNode):
     """-> MODEL, CLIP, VAE, CAPFACE, CAPFACE_READER, HEAD_MODEL."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceLoadMiniature",
             "Load Miniature",
-            description="All networks of the method at a size that comes with the pack, trained on synthetic people: it shows "
-            "how the nodes work, on a CPU in seconds, and knows no real face. Make pictures of 128 × 128 with it.",
+            description="All networks of the method, small enough to come with the pack and trained on synthetic people. It "
+            "shows in seconds on a CPU how the nodes work, and knows no real faces. Make images of 128 × 128 pixels with it.",
             search_aliases=["capface demo", "example"],
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The base model, for a KSampler."),
                 io.Clip.Output(
                     display_name="clip",
-                    tooltip="Its text encoder. It knows the words that Synthetic Person gives; others are left out.",
+                    tooltip="Its text encoder. It knows the words that Synthetic Person gives; others are ignored.",
                 ),
                 io.Vae.Output(display_name="vae", tooltip="Its autoencoder."),
                 CAPFACE.Output(display_name="capface"),
-                READER.Output(display_name="reader", tooltip="What reads who it is from a whole picture; it seeks no face."),
+                READER.Output(
+                    display_name="reader",
+                    tooltip="Its identity encoder. It encodes the whole picture and does not search for a face.",
+                ),
                 HEAD_MODEL.Output(display_name="head_model"),
             ],
         )
 
     @classmethod
-    def execute(cls):
+    def execute(cls) -> io.NodeOutput:
         """Load the miniature."""
         loaded = register_miniature(load_miniature())
         return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.capface, loaded.reader, builtin_head())
@@ -47,12 +50,12 @@ class SyntheticPerson(io.ComfyNode):
     """A number -> IMAGE, HEAD, words."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceSyntheticPerson",
             "Synthetic Person",
-            description="Draws a person who does not exist, to try the nodes with. The miniature knows such people alone.",
+            description="Renders a person who does not exist, to try the nodes with. The miniature only knows such people.",
             search_aliases=["example face", "demo photo"],
             inputs=[
                 io.Int.Input(
@@ -61,7 +64,7 @@ class SyntheticPerson(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     control_after_generate=True,
-                    tooltip="The same number is always the same person; the miniature never saw those from 1000000 on.",
+                    tooltip="The same number is always the same person; the miniature was not trained on 1000000 and above.",
                 ),
                 _angle("yaw", 60, "Degrees. Turns the face to the picture's right; negative to its left."),
                 _angle("pitch", 30, "Degrees. The face looks up; negative down."),
@@ -75,14 +78,16 @@ class SyntheticPerson(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture."),
-                HEAD.Output(display_name="head", tooltip="The head as it is drawn, of the built-in head model."),
-                io.String.Output(display_name="words", tooltip="What is to be seen, in words that the miniature knows."),
+                HEAD.Output(display_name="head", tooltip="The rendered head, of the built-in head model."),
+                io.String.Output(display_name="words", tooltip="A description, in words that the miniature knows."),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, person, yaw, pitch, roll, light, shirt, background, size):
-        """Draw the person."""
+    def execute(
+        cls, person: int, yaw: float, pitch: float, roll: float, light: str, shirt: str, background: str, size: int
+    ) -> io.NodeOutput:
+        """Render the person."""
         who, setting = Person.sample(person), Setting(shirt, background)
         head = who.head(yaw, pitch, roll, light)
         words = ", ".join([*who.words(), *setting.words(), f"lit from {light}"])

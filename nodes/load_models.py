@@ -1,4 +1,6 @@
-"""Loading: the CapFace checkpoint, and what reads faces."""
+"""Load and convert CapFace checkpoints, and load the networks that analyze faces."""
+
+from typing import Any
 
 import torch
 from comfy_api.latest import io
@@ -15,43 +17,43 @@ class LoadCapFace(io.ComfyNode):
     """A file of models/capface -> CAPFACE."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceLoad",
             "Load CapFace",
-            description="Loads the CapFace network from the released caphuman.ckpt or from a safetensors file made of it.",
+            description="Loads the CapFace network from the released caphuman.ckpt or from a safetensors file made from it.",
             search_aliases=["caphuman", "face", "identity"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=model_folders.choices(catalogue.CAPHUMAN),
-                    tooltip="A file in models/capface. Base model, VAE and text encoder in the same file are left alone.",
+                    tooltip="A file in models/capface. Base model, VAE and text encoder in the same file are ignored.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=list(DTYPES),
                     default="auto",
-                    tooltip="Type of the weights. auto: what ComfyUI would choose for a ControlNet on this machine.",
+                    tooltip="Data type of the weights. auto: ComfyUI's choice for a ControlNet on this machine.",
                 ),
             ],
             outputs=[CAPFACE.Output(display_name="capface")],
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint):
-        """Refuse what is not there before anything runs."""
+    def validate_inputs(cls, checkpoint: str) -> bool | str:
+        """Refuse a missing file before anything runs."""
         return model_folders.found(catalogue.CAPHUMAN, checkpoint) is not None or model_folders.missing_text(
             catalogue.CAPHUMAN, checkpoint
         )
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint, dtype):
-        """Load again when the file was replaced."""
+    def fingerprint_inputs(cls, checkpoint: str, dtype: str) -> Any:
+        """Return a value that changes when the file is replaced."""
         return model_folders.fingerprint(catalogue.CAPHUMAN, checkpoint), dtype
 
     @classmethod
-    def execute(cls, checkpoint, dtype):
+    def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
         """Load the file."""
         path = model_folders.path_of(catalogue.CAPHUMAN, checkpoint)
         return io.NodeOutput(capface_model.load_model(path, checkpoint, DTYPES[dtype]))
@@ -61,12 +63,12 @@ class ConvertCapFace(io.ComfyNode):
     """A file of models/capface -> a safetensors file beside it."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceConvert",
             "Convert CapFace to safetensors",
-            description="Writes what CapFace needs of a checkpoint to a safetensors file in the same folder, once.",
+            description="Writes CapFace's part of a checkpoint to a safetensors file in the same folder. Run it once.",
             is_output_node=True,
             inputs=[
                 io.Combo.Input("checkpoint", options=model_folders.choices(catalogue.CAPHUMAN), tooltip="The file to convert."),
@@ -74,21 +76,21 @@ class ConvertCapFace(io.ComfyNode):
                     "dtype",
                     options=["as it is", "float32", "float16", "bfloat16"],
                     default="as it is",
-                    tooltip="Type to store. float16 halves the file (0.7 GB for the released network).",
+                    tooltip="Data type of the new file. float16 halves its size (0.7 GB for the released network).",
                 ),
-                io.String.Input("filename", default="capface.safetensors", tooltip="Name of the new file, in models/capface."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name."),
+                io.String.Input("filename", default="capface.safetensors", tooltip="Name of the new file in models/capface."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace an existing file of that name."),
             ],
             outputs=[io.String.Output(display_name="path")],
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint):
-        """Refuse what is not there."""
+    def validate_inputs(cls, checkpoint: str) -> bool | str:
+        """Refuse a missing file."""
         return LoadCapFace.validate_inputs(checkpoint)
 
     @classmethod
-    def execute(cls, checkpoint, dtype, filename, overwrite):
+    def execute(cls, checkpoint: str, dtype: str, filename: str, overwrite: bool) -> io.NodeOutput:
         """Write the file."""
         path = model_folders.path_of(catalogue.CAPHUMAN, checkpoint)
         target = capface_model.convert_checkpoint(
@@ -101,20 +103,20 @@ class LoadFaceAnalyzer(io.ComfyNode):
     """Detector, FaceNet, DECA, face parser and CLIP -> CAPFACE_READER."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
             "CapFaceLoadFaceReader",
             "Load Face Reader",
-            description="What reads faces from photos: face detector, FaceNet, DECA, face parser and, where no CLIP_VISION is "
-            "connected, CLIP. Files are asked for when a node needs them.",
+            description="Loads the networks that analyze faces in photos: face detector, FaceNet, DECA, face parser and, if no "
+            "CLIP_VISION is connected, CLIP. A file is only required when a node needs it.",
             inputs=[
                 io.Combo.Input(
                     "detector",
                     options=list(face_analyzer.DETECTORS),
                     default="auto",
                     tooltip="insightface (68 landmarks, files in models/insightface) or MTCNN (5 landmarks, from the package "
-                    "facenet-pytorch). auto takes the first that is there.",
+                    "facenet-pytorch). auto uses the first one that is available.",
                 ),
                 io.Combo.Input(
                     "facenet",
@@ -126,25 +128,25 @@ class LoadFaceAnalyzer(io.ComfyNode):
                     options=[AUTO, *model_folders.choices(catalogue.DECA)],
                     default=AUTO,
                     optional=True,
-                    tooltip="DECA, in models/deca: reads FLAME heads from photos, for Fit Head. "
-                    "auto takes the first file there.",
+                    tooltip="DECA, in models/deca: estimates FLAME heads from photos, for Fit Head. "
+                    "auto uses the first file in that folder.",
                 ),
                 io.Combo.Input(
                     "parser",
                     options=[AUTO, *model_folders.choices(catalogue.PARSER)],
                     default=AUTO,
                     optional=True,
-                    tooltip="Face parser, in models/face_parsing: all but the face is painted white before CLIP reads it. "
-                    "Without its file the whole portrait is read, unless Encode Identity demands it. "
-                    "auto takes the first file there.",
+                    tooltip="Face parser, in models/face_parsing: everything except the face is painted white for CLIP. "
+                    "Without its file the whole portrait is encoded, unless Encode Identity requires the parser. "
+                    "auto uses the first file in that folder.",
                 ),
                 io.Combo.Input(
                     "open_clip",
                     options=[NONE, *model_folders.files(catalogue.OPEN_CLIP)],
                     default=NONE,
                     optional=True,
-                    tooltip="CLIP ViT-L/14 by OpenAI in open_clip's layout, in models/open_clip, for those who have that file: "
-                    "stands in where no CLIP_VISION is connected, with the same tokens.",
+                    tooltip="CLIP ViT-L/14 by OpenAI in open_clip's layout, in models/open_clip: replaces CLIP_VISION if "
+                    "none is connected, with the same tokens.",
                 ),
             ],
             outputs=[READER.Output(display_name="reader")],
@@ -152,8 +154,8 @@ class LoadFaceAnalyzer(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, facenet):
-        """Refuse a FaceNet that is not there, where an identity will be read with it; heads do without."""
+    def validate_inputs(cls, facenet: str) -> bool | str:
+        """Refuse a missing FaceNet file if an identity will be encoded with it; fitting heads does not need it."""
         if model_folders.found(catalogue.FACENET, facenet):
             return True
         spared = facenet in model_folders.choices(catalogue.FACENET) and missing_models.spared(
@@ -162,8 +164,10 @@ class LoadFaceAnalyzer(io.ComfyNode):
         return spared or model_folders.missing_text(catalogue.FACENET, facenet)
 
     @classmethod
-    def fingerprint_inputs(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
-        """Load again when a file was replaced."""
+    def fingerprint_inputs(
+        cls, detector: str, facenet: str, deca: str = AUTO, parser: str = AUTO, open_clip: str = NONE
+    ) -> Any:
+        """Return a value that changes when a file is replaced."""
         files = {
             catalogue.FACENET: facenet,
             catalogue.DECA: deca,
@@ -173,7 +177,7 @@ class LoadFaceAnalyzer(io.ComfyNode):
         return detector, *(model_folders.fingerprint(asset, _file(asset, name)) for asset, name in files.items())
 
     @classmethod
-    def execute(cls, detector, facenet, deca=AUTO, parser=AUTO, open_clip=NONE):
+    def execute(cls, detector: str, facenet: str, deca: str = AUTO, parser: str = AUTO, open_clip: str = NONE) -> io.NodeOutput:
         """Make the face analyzer; networks are loaded when they are first needed."""
         deca, parser = _file(catalogue.DECA, deca), _file(catalogue.PARSER, parser)
         clip = None if open_clip == NONE else open_clip
@@ -181,5 +185,5 @@ class LoadFaceAnalyzer(io.ComfyNode):
 
 
 def _file(asset: catalogue.Asset, name: str) -> str:
-    """The file of a name, so that a workflow need not know what an optional file is called here."""
+    """Return the file of a choice. "auto" frees workflows from the names of optional files."""
     return model_folders.choices(asset)[0] if name == AUTO else name

@@ -1,6 +1,7 @@
-"""The types that flow between the nodes, and the schema helper that every node uses."""
+"""The socket types of the nodes, and helpers for their schemas."""
 
 import dataclasses
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -18,46 +19,57 @@ HEAD_CONDITION = io.Custom("HEAD_CONDITION")
 """flame.render.condition.HeadCondition"""
 
 CATEGORY = "CapFace"
-WORDS = {
+DEFAULT_TOOLTIPS = {
     CAPFACE.io_type: "The CapFace network.",
-    IDENTITY.io_type: "Who it is: the features of a person's photos.",
-    READER.io_type: "What reads faces, from Load Face Reader.",
+    IDENTITY.io_type: "A person's identity: the features of their photos.",
+    READER.io_type: "The networks that analyze faces, from Load Face Reader.",
     HEAD_MODEL.io_type: "The parametric head, from Load Head Model.",
     HEAD.io_type: "A head, or a sequence of heads: position, pose, expression, shape, skin and light.",
-    HEAD_CONDITION.io_type: "The head as Apply CapFace draws it at the latent's size.",
+    HEAD_CONDITION.io_type: "The head that Apply CapFace renders at the size of the latent.",
     io.Conditioning.io_type: "The prompt, encoded.",
     "path": "Where the file was written.",
     "preview": "The picture that the node shows.",
 }
-"""What sockets say of themselves where a node says nothing else; outputs of plain types go by their name."""
+"""Tooltips of sockets by type, or by name for outputs of plain types. A node's own tooltips take precedence."""
 _FIELDS = {f.name for f in dataclasses.fields(io.Schema)}
 
 
-def schema(node_id: str, display_name: str, **kw) -> io.Schema:
-    """Build a node's schema in the pack's category, leaving out flags that this ComfyUI does not know yet."""
+def schema(node_id: str, display_name: str, **kw: Any) -> io.Schema:
+    """Build the schema of a node in the pack's category, without flags that this version of ComfyUI does not know.
+
+    Args:
+        node_id: The id in workflows.
+        display_name: The title.
+        **kw: Further fields of `io.Schema`.
+    """
     kw = {"category": CATEGORY, **kw}
     for socket in (*kw.get("inputs", ()), *kw.get("outputs", ())):
         kind = socket.get_io_type().partition(",")[0]
-        socket.tooltip = socket.tooltip or WORDS.get(kind) or WORDS.get(socket.display_name)
+        socket.tooltip = socket.tooltip or DEFAULT_TOOLTIPS.get(kind) or DEFAULT_TOOLTIPS.get(socket.display_name)
     return io.Schema(node_id=node_id, display_name=display_name, **{k: v for k, v in kw.items() if k in _FIELDS})
 
 
-def by_hand(kind: type, name: str, **kw) -> io.Input:
-    """Make an optional input that takes a type, but that nothing fills because of it.
+def by_hand(kind: type, name: str, **kw: Any) -> io.Input:
+    """Make an optional input that accepts a type, but is only connected by hand.
 
-    Packs that connect by type (Use Everywhere) compare the types' names, so that what is broadcast for another input would be
-    found here as well, and change the result unseen. This one's type is one of its own beside the one that it takes.
+    Packs that connect inputs by type (Use Everywhere) compare the names of types. They would connect a value that is broadcast
+    for another input here too, and change the result unnoticed. This input therefore has a type of its own beside `kind`.
+
+    Args:
+        kind: The type that the input accepts.
+        name: The name of the input.
+        **kw: Further arguments of the input.
     """
     return io.MultiType.Input(name, [kind, io.Custom(own_type(name))], optional=True, **kw)
 
 
 def own_type(name: str) -> str:
-    """Return the name of the type that belongs to one input alone."""
+    """Return the name of the type that belongs to a single input."""
     return f"CAPFACE_{name.upper()}"
 
 
 def which_face() -> list[io.Input]:
-    """Return the two inputs with which a node chooses one of the faces in a photo."""
+    """Return the two inputs that choose one of the faces in a photo."""
     return [
         io.Combo.Input(
             "face",
