@@ -179,6 +179,6 @@ def describe(state: Mapping[str, Tensor]) -> str:
         return "a file without tensors"
     kind = next((kind for kind, signs in _SIGNS if any(sign in key for key in state for sign in signs)), "an unknown file")
     if kind == _DIFFUSION:
-        width = next((v.shape[-1] for k, v in state.items() if k.endswith("attn2.to_k.weight")), None)
+        width = next((v.shape[-1] for k, v in state.items() if k.endswith("attn2.to_k.weight")), 0)
         kind = _BY_CONTEXT_WIDTH.get(width, kind)
     return f"{kind} ({len(state)} tensors, the first is {next(iter(state))})"

@@ -18,7 +18,7 @@ class AutoencoderConfig:
     """Sizes of the autoencoder."""
 
     latent_channels: int = 8
-    widths: tuple[int, int, int] = (24, 48, 80)
+    widths: tuple[int, ...] = (24, 48, 80)
     """Channels at a half, a quarter and an eighth of the picture's size."""
 
     @classmethod

@@ -17,7 +17,7 @@ SIZE = 64
 class RecognizerConfig:
     """Sizes of the network."""
 
-    widths: tuple[int, int, int, int] = (24, 40, 64, 96)
+    widths: tuple[int, ...] = (24, 40, 64, 96)
     """Channels at 32, 16, 8 and 4 pixels; the last are the tokens'."""
     global_width: int = 128
 

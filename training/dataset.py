@@ -31,7 +31,7 @@ class Position(NamedTuple):
 
     epoch: int
     """How often every sample has been drawn before."""
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  hides the method of tuples
     """Number of the sample in the set."""
 
 

@@ -12,6 +12,8 @@ from .schedule import TIMESTEPS
 
 BUCKETS = 10
 """Ranges of timesteps whose errors are logged apart: the loss as a whole is dominated by the range it is worst in."""
+_COUNTED, _SAMPLES = "errors and counts by timestep", "samples"
+"""What is summed beside the losses; no loss has such a name."""
 
 
 class Log:
@@ -52,7 +54,7 @@ class Log:
             bucket = (out["timesteps"] * BUCKETS // TIMESTEPS).clamp(0, BUCKETS - 1)
             values = torch.cat([out["errors"].float(), torch.ones_like(out["errors"], dtype=torch.float32)])
             counted.index_add_(0, torch.cat([bucket, bucket + BUCKETS]), values)
-        new[""], new[" "] = counted, torch.tensor(float(samples), device=counted.device)
+        new |= {_COUNTED: counted, _SAMPLES: torch.tensor(float(samples), device=counted.device)}
         self.sums = {k: self.sums.get(k, 0) + v for k, v in new.items()}
         self.batches += 1
 
@@ -63,8 +65,8 @@ class Log:
             FloatingPointError: if the loss is no longer a number.
         """
         sums = {k: accelerator.reduce(v) for k, v in sorted(self.sums.items())}
-        errors, counts = sums.pop("").split(BUCKETS)
-        samples = int(sums.pop(" ").item())
+        errors, counts = sums.pop(_COUNTED).split(BUCKETS)
+        samples = int(sums.pop(_SAMPLES).item())
         means = {k: v.item() / (self.batches * self.world) for k, v in sums.items()}
         now = time.monotonic()
         elapsed, self.since, self.sums, self.batches = now - self.since, now, {}, 0
@@ -87,8 +89,10 @@ class Log:
         self.writer.flush()
 
     def picture(self, step: int, picture: Tensor) -> None:
-        """Keep a sheet of samples `[3, H, W]` in 0..1, as a file and in TensorBoard."""
+        """Keep a sheet of samples `[3, H, W]` in 0..1, as a file and in TensorBoard; only in the process that writes."""
         from PIL import Image
+
+        assert self.writer is not None, "another process writes"
 
         picture = picture.detach().float().cpu().clamp(0, 1)
         self.writer.add_image("samples", picture, step)

@@ -12,6 +12,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from ..errors import CapFaceError, MissingFile
 from ..files.atomic import remove_partial_files
@@ -84,7 +85,8 @@ def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, de
                     gathered = Batch()
                 progress.at(done, f"{accepted:,} accepted")
 
-    indices = [index | {"shard": index.get("shard")} for index in (read_index(out, number) for number in range(len(shards)))]
+    finished = [read_index(out, number) for number in range(len(shards))]
+    indices: list[dict[str, Any]] = [index | {"shard": index.get("shard")} for index in finished if index is not None]
     stages = Batch()
     for index in indices:
         stages.add(Batch(stages=index["stages"]))

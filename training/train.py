@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -152,7 +153,8 @@ def start(base: Base, samples: TrainingSet, file: Path | None) -> TrainedCapFace
     Raises:
         BadInput: if the file was made for another base, or for other features.
     """
-    widths = {name: samples[0][key].shape[-1] for name, key in (("local_width", "local"), ("global_width", "global"))}
+    first: dict[str, Any] = samples[0]
+    widths = {name: first[key].shape[-1] for name, key in (("local_width", "local"), ("global_width", "global"))}
     if file is None:
         return TrainedCapFace.from_denoiser(base.denoiser, **widths)
     network, tokens = load_capface(file)

@@ -55,7 +55,9 @@ _reader: SampleMaker | None = None
 def _begin(settings: tuple) -> None:
     """Load the networks of a worker process, on one core, to live no longer than the process that started it."""
     global _reader
-    threading.Thread(target=_end_with, args=(parent_process().sentinel,), daemon=True).start()
+    parent = parent_process()
+    assert parent is not None, "this runs in a worker process"
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     torch.set_num_threads(1)
     _reader = SampleMaker(*settings)
 
@@ -66,4 +68,5 @@ def _end_with(sentinel) -> None:
 
 
 def _read(task: Task) -> Batch:
+    assert _reader is not None, "_begin was run first"
     return _reader.read(task)

@@ -206,20 +206,20 @@ def _check(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tens
     layouts = {N_LANDMARKS: torch.eye(N_LANDMARKS), 5: five_point_weights()}
     if points.dim() != 3 or points.shape[1] not in layouts or points.shape[2] != 2 or len(points) == 0:
         raise BadInput(f"Expected points [B, 68, 2] or [B, 5, 2] in frame units, got {list(points.shape)}.")
-    weights = torch.ones(points.shape[:2]) if weights is None else weights
-    if weights.shape != points.shape[:2] or not torch.isfinite(weights).all() or (weights < 0).any():
-        raise BadInput(f"Expected weights {list(points.shape[:2])}, finite and not negative, got {list(weights.shape)}.")
-    seen, weights = points.detach().double().cpu(), weights.detach().double().cpu()
-    seen = torch.where(weights[..., None] > 0, seen, 0)
+    given = torch.ones(points.shape[:2]) if weights is None else weights
+    if given.shape != points.shape[:2] or not torch.isfinite(given).all() or (given < 0).any():
+        raise BadInput(f"Expected weights {list(points.shape[:2])}, finite and not negative, got {list(given.shape)}.")
+    seen, counts = points.detach().double().cpu(), given.detach().double().cpu()
+    seen = torch.where(counts[..., None] > 0, seen, 0)
     if not torch.isfinite(seen).all():
         raise BadInput("Expected finite points, got NaN or infinite ones; give a missing point the weight 0.")
-    for face, counted in enumerate((weights > 0).sum(1).tolist()):
+    for face, counted in enumerate((counts > 0).sum(1).tolist()):
         if counted < 3:
             raise BadInput(f"Expected at least 3 points of a face with a weight above 0, got {counted} of face {face}.")
-        spread = seen[face][weights[face] > 0]
+        spread = seen[face][counts[face] > 0]
         if (spread.amax(0) - spread.amin(0)).max() == 0:
             raise BadInput(f"Expected points at different places, got one place for all of face {face}.")
-    return seen, weights, layouts[points.shape[1]].double()
+    return seen, counts, layouts[points.shape[1]].double()
 
 
 class _Face:

@@ -108,6 +108,7 @@ def _picture(seen: _Seen, light: Tensor, setting: Setting, side: int) -> Tensor:
 
 def _see(person: Person, head: HeadParams, setting: Setting, side: int) -> _Seen:
     model = builtin_head()
+    assert model.uv is not None and model.uv_faces is not None  # the built-in head has them
     scene = _build(person, head, setting)
     face, weights = rasterize(frame_to_ndc(project(scene.vertices[None], head.camera), side, side), scene.faces, side, side)
     samples = (face.view(-1) >= 0).nonzero().squeeze(1)

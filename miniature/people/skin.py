@@ -48,6 +48,7 @@ def skin(person: Person) -> Tensor:
 def _places() -> dict[str, Tensor]:
     """Where in the texture what lies, each `[S, S]` in 0..1."""
     model = builtin_head()
+    assert model.texture_basis is not None and model.texture_mean is not None  # the built-in head has them
     places = {}
     for place, component in _COMPONENTS.items():
         reach = model.texture_basis[TEXTURE_NAMES.index(component)].abs().amax(0)

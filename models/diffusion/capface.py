@@ -65,6 +65,8 @@ class CapFaceConfig:
 class CapFace(Encoder):
     """The side network pi(z_t, t, H, f_id) of equation 6."""
 
+    config: CapFaceConfig
+
     def __init__(
         self,
         config: CapFaceConfig,

@@ -54,9 +54,9 @@ def load_capface(
     if "mask_predict.0.weight" not in network or not tokens:
         raise BadFile(f"{name} is {describe(state)}. Expected a CapFace checkpoint: {SOURCE}.")
 
-    widths = [tokens[k].shape[1] for k in ("img_linear.weight", "id_linear.weight") if k in tokens]
-    if len(widths) != 2:
+    if not {"img_linear.weight", "id_linear.weight"} <= set(tokens):
         raise BadFile(f"{name} is an incomplete CapFace checkpoint: expected img_linear and id_linear, got {sorted(tokens)}.")
+    widths = (tokens["img_linear.weight"].shape[1], tokens["id_linear.weight"].shape[1])
     config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
     dtype = dtype or tokens["id_linear.weight"].dtype
     plain = {"device": "meta", "dtype": dtype}

@@ -52,6 +52,8 @@ class DenoiserConfig:
 class Denoiser(Encoder):
     """The noise prediction eps_theta(z_t, t, c), under a side network's residuals if there are any."""
 
+    config: DenoiserConfig
+
     def __init__(
         self,
         config: DenoiserConfig,

@@ -11,22 +11,42 @@ from . import layers
 
 
 class EncoderConfig(Protocol):
-    """The numbers that an encoder is built from."""
+    """The sizes that an encoder is built from; a frozen dataclass with these fields fits."""
 
-    channel_mult: tuple[int, ...]
-    """Channels of each level, in units of `model_channels`."""
-    num_res_blocks: int
-    """Residual blocks of each level."""
-    attention_downsamplings: tuple[int, ...]
-    """Downsampling factors (1 is latent size) of the levels that have transformers."""
-    model_channels: int
-    """Channels at latent size; a multiple of 32, the number of groups of every GroupNorm."""
-    context_width: int
-    """Width of the tokens that cross-attention reads."""
-    num_heads: int
-    """Attention heads; every level's channels are a multiple of them."""
-    in_channels: int
-    """Channels of the latents."""
+    @property
+    def channel_mult(self) -> tuple[int, ...]:
+        """Channels of each level, in units of `model_channels`."""
+        ...
+
+    @property
+    def num_res_blocks(self) -> int:
+        """Residual blocks of each level."""
+        ...
+
+    @property
+    def attention_downsamplings(self) -> tuple[int, ...]:
+        """Downsampling factors (1 is latent size) of the levels that have transformers."""
+        ...
+
+    @property
+    def model_channels(self) -> int:
+        """Channels at latent size; a multiple of 32, the number of groups of every GroupNorm."""
+        ...
+
+    @property
+    def context_width(self) -> int:
+        """Width of the tokens that cross-attention reads."""
+        ...
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads; every level's channels are a multiple of them."""
+        ...
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the latents."""
+        ...
 
 
 def read_encoder(shapes: Mapping[str, Sequence[int]], kind: str) -> dict:

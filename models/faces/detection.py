@@ -7,6 +7,7 @@ of the image that was given, as in `crops`. "Left" is always the image's left, w
 import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -224,7 +225,7 @@ class InsightFaceDetector:
         return [], []
 
 
-def detector_problems(root, name="buffalo_l"):
+def detector_problems(root: str | Path, name: str = "buffalo_l") -> dict[str, str | None]:
     """Which detectors can be used here.
 
     Args:
@@ -234,7 +235,7 @@ def detector_problems(root, name="buffalo_l"):
     Returns:
         For "insightface" and "mtcnn", None when it can be used, else what is missing, in a sentence.
     """
-    problems = {"insightface": None, "mtcnn": None}
+    problems: dict[str, str | None] = {"insightface": None, "mtcnn": None}
     if find_spec("insightface") is None:
         problems["insightface"] = how_to_install("insightface onnxruntime")
     else:
@@ -260,9 +261,10 @@ def open_detector(name, root):
     """
     if name == "auto":
         problems = detector_problems(root)
-        name = next((n for n, problem in problems.items() if problem is None), None)
-        if name is None:
-            raise MissingPackage("No face detector is there. " + " Or: ".join(problems.values()))
+        name = next((n for n, problem in problems.items() if problem is None), "")
+        if not name:
+            lacking = [problem for problem in problems.values() if problem is not None]
+            raise MissingPackage("No face detector is there. " + " Or: ".join(lacking))
     if name == "insightface":
         try:
             return InsightFaceDetector(root)

@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -35,6 +36,13 @@ SEEDS = {
     "denoiser": 3, "capface": 4, "capface-2": 104, "denoiser-2": 103, "capface-3": 204,
 }  # fmt: skip
 PEOPLE, VIEWS = 1400, 8
+
+
+class Length(TypedDict):
+    """How long a stage is trained, and from which seed."""
+
+    steps: int
+    seed: int
 
 
 class Clock:
@@ -76,7 +84,7 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(max(processes() // state.num_processes, 1))
     steps = {name: max(round(count * options.effort), 1) for name, count in STEPS.items()}
 
-    def length(name: str) -> dict[str, int]:
+    def length(name: str) -> Length:
         return {"steps": steps[name], "seed": SEEDS[name]}
 
     folder = options.folder
