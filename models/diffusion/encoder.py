@@ -1,7 +1,7 @@
 """The encoder of an SD1.x denoiser: what the denoiser itself and CapFace, which begins as its copy, have in common."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from ...errors import BadFile
 from . import layers
 
 
+@runtime_checkable
 class EncoderConfig(Protocol):
     """The sizes that an encoder is built from; a frozen dataclass with these fields fits."""
 
