@@ -1,7 +1,7 @@
 """The local identity features in ComfyUI: CLIP ViT-L/14's tokens, by a CLIP_VISION or a file in open_clip's layout."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import comfy.clip_vision
 import comfy.model_management as mm
@@ -19,6 +19,7 @@ PATCHES = (RELEASED.local_width, 3, 14, 14)
 SOURCE = "CLIP ViT-L/14 by OpenAI: open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_224.openai"
 
 
+@runtime_checkable
 class ClipVision(Protocol):
     """The part of ComfyUI's CLIP_VISION that is used here."""
 

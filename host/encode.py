@@ -1,6 +1,6 @@
 """Identity encoding in ComfyUI: the features of `photos.encoding` as a CAPFACE_IDENTITY."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from .clip_vision import ClipVision
 from .identity import Identity, combine
 
 
+@runtime_checkable
 class EncoderProvider(Protocol):
     """The value of the CAPFACE_READER socket: a `HostFaceAnalyzer` or the miniature's reader."""
 

@@ -73,9 +73,8 @@ class FolderNetworks:
             return None
         return load_open_clip(model_folders.path_of(catalogue.OPEN_CLIP, self.open_clip_file))
 
-    @property
     def has_parser(self) -> bool:
-        """Whether the face parser's file exists. If it does not, the log says so once."""
+        """Return whether the face parser's file exists. If it does not, the log says so once."""
         return self._parser_found
 
     @cached_property

@@ -180,7 +180,7 @@ class _Measuring:
             except (_NotAsked, NoFaceFound, MissingPackage, MissingFile, BadFile) as error:
                 unmeasured[name] = str(error)
         if PROMPT not in columns and CLIP in columns:
-            unmeasured["prompt accuracy"] = "Write other prompts, one a line, from which the right one has to stand out."
+            unmeasured["prompt accuracy"] = "Write other prompts, one per line, for the right one to compete with."
         faceless = [i for i in range(len(self.images)) if i not in self.rows]
         if self.no_faces is not None and not isinstance(self.no_faces, NoFaceFound):
             faceless = []  # nothing is known of faces
@@ -201,7 +201,7 @@ class _Measuring:
 
     def _arcface(self) -> dict[str, Tensor]:
         if self.photos is None:
-            raise _NotAsked("Connect a photo of the person as reference; an identity holds FaceNet's embedding alone.")
+            raise _NotAsked("Connect a photo of the person as reference; an identity only holds FaceNet's embedding.")
         self._need_faces()
         network = self._open_arcface()
         wanted, got = (
@@ -271,7 +271,7 @@ class _Measuring:
     def _condition(self) -> tuple[HeadModel, HeadParams]:
         """Return the head model and the wanted heads, one for each face."""
         if self.references.head is None or self.references.head_model is None:
-            raise _NotAsked("Connect the head that was asked for, and the head model that it belongs to.")
+            raise _NotAsked("Connect the wanted head and its head model.")
         return self.references.head_model.to("cpu"), self.references.head.to("cpu").expand(len(self.images))[self.rows]
 
     def _fit(self) -> HeadParams | None:
@@ -296,7 +296,7 @@ class _Measuring:
     def _clip(self) -> dict[str, Tensor]:
         prompt = " ".join(self.references.prompt.split())
         if not prompt:
-            raise _NotAsked("Write the prompt in words, without weights.")
+            raise _NotAsked("Write the prompt in plain words, without weights.")
         if self.references.clip_file == NO_CLIP:
             raise _NotAsked(f"Choose a CLIP file. {catalogue.OPEN_CLIP.how_to_get()}.")
         path = model_folders.path_of(catalogue.OPEN_CLIP, self.references.clip_file)

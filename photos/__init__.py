@@ -1,1 +1,1 @@
-"""A photo becomes a face, an aligned portrait, identity features and a head. Knows nothing of ComfyUI."""
+"""From a photo to a face, an aligned portrait, identity features and a head. Independent of ComfyUI."""

@@ -6,7 +6,7 @@ preparation of training sets supply different ones and share everything else.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,12 @@ DECA_BATCH = 16
 """Crops that DECA takes at once."""
 
 
+@runtime_checkable
 class FaceNetworks(Protocol):
     """The networks of a `FaceAnalyzer`. Each method runs one of them where the implementation wants it to run."""
 
-    @property
     def has_parser(self) -> bool:
-        """Whether `parser` can be called."""
+        """Return whether `parser` can be called."""
         ...
 
     def deca_problem(self) -> CapFaceError | None:
@@ -49,6 +49,7 @@ class FaceNetworks(Protocol):
         ...
 
 
+@runtime_checkable
 class Detector(Protocol):
     """A face detector."""
 
@@ -68,9 +69,8 @@ class PlainNetworks:
     device: torch.device | str = "cpu"
     """The device of all networks except the detector."""
 
-    @property
     def has_parser(self) -> bool:
-        """Whether there is a face parser."""
+        """Return whether there is a face parser."""
         return self.parser_network is not None
 
     def deca_problem(self) -> CapFaceError | None:

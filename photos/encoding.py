@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -110,6 +110,7 @@ class EncodedPhotos:
     """Warnings: small faces, a missing parser."""
 
 
+@runtime_checkable
 class IdentityEncoder(Protocol):
     """Photos of people to identity features."""
 
@@ -176,7 +177,7 @@ class PhotoEncoder:
             options: How they are encoded. Faces are not searched for.
         """
         networks = self.analyzer.networks
-        parsed = options.parse == "on" or (options.parse == "auto" and networks.has_parser)
+        parsed = options.parse == "on" or (options.parse == "auto" and networks.has_parser())
         notes = [WITHOUT_PARSER] if options.parse == "auto" and not parsed else []
         rows, portraits, moved, labels = [], [], [], []
         for i, face in enumerate(faces):

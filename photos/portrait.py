@@ -1,6 +1,6 @@
-"""What each network sees of a photo in which a face was found: the aligned portrait, FaceNet's face, DECA's crop.
+"""The inputs of the networks, cut out of a photo with a known face: aligned portrait, FaceNet's input and DECA's crop.
 
-Conventions: those of `crops`. Images are RGB `[3,H,W]` in 0..1 on the CPU.
+Conventions are those of `models.faces.crops`. Images are RGB `[3, H, W]` in 0..1 on the CPU.
 """
 
 from torch import Tensor
@@ -19,17 +19,17 @@ from ..models.faces import (
 
 
 def align(image: Tensor, face: FaceDetection) -> tuple[Tensor, FaceDetection, Tensor]:
-    """Bring a face upright into the middle of a 512 × 512 portrait, as the training photos were.
+    """Bring a face upright into the middle of a 512 × 512 portrait, as in the training photos.
 
     Args:
-        image: `[3,H,W]`.
+        image: The photo `[3, H, W]`.
         face: The face in it.
 
     Returns:
-        The portrait `[3,512,512]`, the face as it lies there, and the transform `[3,3]` from photo pixel to portrait pixel.
+        The portrait `[3, 512, 512]`, the face in the portrait, and the transform `[3, 3]` from photo pixel to portrait pixel.
 
     Raises:
-        BadInput: When eyes and mouth coincide.
+        BadInput: Eyes and mouth coincide.
     """
     portrait, transform = ffhq_crop(image, face.points5)
     points68 = None if face.points68 is None else transform_points(transform, face.points68)
@@ -38,21 +38,23 @@ def align(image: Tensor, face: FaceDetection) -> tuple[Tensor, FaceDetection, Te
 
 
 def cut(image: Tensor, face: FaceDetection, aligned: bool = True) -> tuple[Tensor, Tensor]:
-    """Cut the portrait and FaceNet's face out of a photo.
+    """Cut the portrait and FaceNet's input out of a photo.
 
-    FaceNet's face is cut from the portrait, by the detector's box moved there. FaceNet itself was trained on faces as they were
-    held, but CapFace learned from its embeddings of aligned portraits. Only so a tilted face is upright, and one at the photo's
-    border is padded before the box is stretched to FaceNet's square. What it costs is one more resampling. The detector is not
-    asked again: over seven faces its second box was hardly nearer to the box of the upright portrait (mean IoU 0.92 to the
-    moved box's 0.89 upright, 0.82 to 0.78 at 30° of tilt, 0.74 to 0.74 at 50°), and it may be another person's.
+    FaceNet's input is cut from the portrait, at the detector's box moved into it. FaceNet was trained on unaligned faces, but
+    CapFace was trained on its embeddings of aligned portraits. A tilted face becomes upright this way, and a face at the
+    photo's border is padded before its box is stretched to FaceNet's square. The cost is one more resampling.
+
+    The detector does not run again on the portrait. On seven faces its second box was hardly closer to the box of the upright
+    portrait than the moved box (mean IoU 0.92 against 0.89 upright, 0.82 against 0.78 at 30° of tilt, 0.74 against 0.74 at
+    50°), and it may be the box of another person.
 
     Args:
-        image: `[3,H,W]`.
+        image: The photo `[3, H, W]`.
         face: The face in it.
-        aligned: Whether the portrait is aligned, or the whole photo.
+        aligned: Whether the portrait is aligned; otherwise it is the whole photo.
 
     Returns:
-        The portrait `[3,h,w]` in 0..1, and FaceNet's input `[3,160,160]`.
+        The portrait `[3, h, w]` in 0..1, and FaceNet's input `[3, 160, 160]`.
     """
     if aligned:
         image, face, _ = align(image, face)
@@ -60,14 +62,14 @@ def cut(image: Tensor, face: FaceDetection, aligned: bool = True) -> tuple[Tenso
 
 
 def deca_face(image: Tensor, face: FaceDetection) -> tuple[Tensor, Tensor]:
-    """Cut DECA's crop out of a photo, by the 68 landmarks where there are any, else by the box.
+    """Cut DECA's crop out of a photo, around the 68 landmarks if they are known, else around the box.
 
     Args:
-        image: `[3,H,W]`.
+        image: The photo `[3, H, W]`.
         face: The face in it.
 
     Returns:
-        The crop `[3,224,224]` and its transform `[3,3]`, image pixel to crop pixel.
+        The crop `[3, 224, 224]` and its transform `[3, 3]`, image pixel to crop pixel.
     """
     square = deca_square_from_box(face.box) if face.points68 is None else deca_square(face.points68)
     transform = deca_transform(*square)

@@ -148,7 +148,7 @@ class SampleMaker:
             encoded = list(zip(found, codes.split(1), crops.split(1), strict=True))
             found = self._each(batch, encoded, lambda each: self._start_head(*each), lambda each: each[0].photo)
         found = self._each(batch, found, lambda one: self._fit(batch, one), lambda one: one.photo)
-        if found and self.analyzer.networks.has_parser:
+        if found and self.analyzer.networks.has_parser():
             with batch.timed("parse", len(found)):
                 labels = self.analyzer.parse(torch.stack([one.portrait for one in found]))
             for one, found_labels in zip(found, labels, strict=True):

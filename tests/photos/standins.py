@@ -20,8 +20,11 @@ class Networks:
     """`FaceNetworks` that finds the faces it was given, one list per image, in order."""
 
     def __init__(self, *faces, has_parser=True, deca_problem=None):
-        self.faces, self.has_parser, self.problem = list(faces), has_parser, deca_problem
+        self.faces, self.with_parser, self.problem = list(faces), has_parser, deca_problem
         self.batches = []
+
+    def has_parser(self):
+        return self.with_parser
 
     def deca_problem(self):
         return self.problem

@@ -47,6 +47,6 @@ def test_frame_points_count_from_the_edges_of_pixels():
 
 def test_networks_that_were_not_given_are_named():
     networks = PlainNetworks(Networks())
-    assert not networks.has_parser and isinstance(networks.deca_problem(), BadInput)
+    assert not networks.has_parser() and isinstance(networks.deca_problem(), BadInput)
     with pytest.raises(BadInput, match="FaceNet is needed"):
         FaceAnalyzer(networks).embed(torch.zeros(1, 3, 160, 160))
