@@ -349,8 +349,17 @@ def hosts_to_test(options):
     return sorted(different, key=lambda host: [int(n) for n in re.findall(r"\d+", host_version(host))], reverse=True)
 
 
+def static_checks(python):
+    """Name -> commands: the linter with the formatter, and the type checker, in the environment of a Python."""
+    ruff, checker = (str(executable(python.parent.parent, name)) for name in ("ruff", "basedpyright"))
+    return {
+        "ruff": [[ruff, "check", "--extend-exclude", ".venvs", "."], [ruff, "format", "--check", "--exclude", ".venvs", "."]],
+        "types": [[checker, "--level", "error", "--pythonpath", str(python)]],
+    }
+
+
 def test(options, rest):
-    """Run ruff and every test, what needs a ComfyUI on each of them."""
+    """Run the static checks and every test, what needs a ComfyUI on each of them."""
     hosts = hosts_to_test(options)
     for host in hosts or [None]:
         say_host(host, "the tests that need one are skipped")
@@ -367,10 +376,12 @@ def test(options, rest):
         results.append(run_pytest(python, arguments, environ, result))
         say(f"{result}: {'passed' if result.ok else 'FAILED'} in {result.seconds:.0f} s")
 
-    say("ruff")
-    start = time.monotonic()
-    ok = not subprocess.call([executable(python.parent.parent, "ruff"), "check", "--extend-exclude", ".venvs", "."], cwd=ROOT)
-    results.append(Result("ruff", passed=int(ok), failed=int(not ok), seconds=time.monotonic() - start, ok=ok))
+    for name, commands in static_checks(python).items():
+        say(name)
+        start = time.monotonic()
+        statuses = [subprocess.call(command, cwd=ROOT) for command in commands]
+        ok = not any(statuses)
+        results.append(Result(name, passed=int(ok), failed=int(not ok), seconds=time.monotonic() - start, ok=ok))
     if not rest:
         run(Result("no host"), NO_HOST, environ)
     asked = [newest_frontend(python) if version == "newest" else version for version in options.frontend]
@@ -406,7 +417,8 @@ def lint(options, rest):
         python = make_venv(folder)
         install(python, "-r", ROOT / "tools" / "checkers.txt", what="pip install")
         (folder / MARKER).write_text(wanted, encoding="utf-8")
-    ok = not subprocess.call([executable(folder, "ruff"), "check", "--extend-exclude", ".venvs", "."], cwd=ROOT)
+    statuses = [subprocess.call(command, cwd=ROOT) for command in static_checks(python)["ruff"]]
+    ok = not any(statuses)
     ok &= check_sources(python.parent)
     if host:
         ok &= not start(
@@ -428,9 +440,8 @@ def generate(options, rest):
 
 def types(options, rest):
     """Run the type checker (basedpyright) with pyrightconfig.json."""
-    python = environment([known_host(options)], options.venv)
-    command = [executable(python.parent.parent, "basedpyright"), "--level", "error", "--pythonpath", python, *rest]
-    return subprocess.call([str(part) for part in command], cwd=ROOT)
+    (command,) = static_checks(environment([known_host(options)], options.venv))["types"]
+    return subprocess.call([*command, *rest], cwd=ROOT)
 
 
 def bench(options, rest):

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -313,3 +314,9 @@ def test_several_machines_need_an_address(tasks):
     options, rest = tasks.parse(["train", "set", "out", "--machines", "2"])
     with pytest.raises(tasks.TaskError, match="--first-machine HOST:PORT"):
         options.task(options, rest)
+
+
+def test_one_version_of_the_linter_everywhere():
+    wanted = re.search(r"^ruff==(\S+)$", (PACK / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert f"\nruff=={wanted}\n" in (PACK / "tools" / "checkers.txt").read_text(encoding="utf-8")
+    assert f"rev: v{wanted}\n" in (PACK / ".pre-commit-config.yaml").read_text(encoding="utf-8")
