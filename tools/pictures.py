@@ -2,7 +2,7 @@
 
     python -m capface.tools.pictures
 
-The registry's icon and banner and the README's overview go to docs/, those of the nodes' pages to web/docs/<node>/, where
+The registry's icon and banner and the overview of docs/workflows.md go to docs/, those of the nodes' pages to web/docs/<node>/, where
 `tools/node_pictures.py` puts the pictures of nodes that show nothing of their own.
 """
 

@@ -122,7 +122,7 @@ def choose_networks(options: argparse.Namespace) -> Networks:
     for name in ("facenet", "clip"):
         if chosen[name] is None:
             where = f"{models} has no {' or '.join(USUAL[name])}" if models else "there is no --models folder to look in"
-            raise MissingFile(f"--{name} is not given, and {where}. The README says where the file comes from.")
+            raise MissingFile(f"--{name} is not given, and {where}. docs/files.md says where the file comes from.")
     if chosen["head"] is None and not options.deca:
         chosen["deca"] = None  # its codes mean nothing on the built-in head
     root = options.insightface or (str(models / "insightface") if models else "insightface")

@@ -118,9 +118,9 @@ def test_pages_quote_messages_that_the_code_gives(nodes):
         for language, found in pages.items():
             assert found == pages["en"], f"{name}/{language}.md quotes other messages than the English page"
         quoted.update(dict.fromkeys(pages["en"], name))
-    trouble = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Troubleshooting")[2]
+    trouble = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     readme = re.findall(r"^\| `([^`]+)` \|", trouble, re.MULTILINE)
     assert len(readme) > 5
-    quoted.update(dict.fromkeys(readme, "README"))
+    quoted.update(dict.fromkeys(readme, "docs/troubleshooting.md"))
     for message, where in quoted.items():
         assert any(message.strip("…") in text for text in said), f"{where}: nothing says {message!r}"
