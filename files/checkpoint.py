@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise BadFile(
             f"{path.name} is no checkpoint: expected safetensors or a torch pickle, got a file that begins with {begin}."
         )
-    return _flatten(state.get("state_dict", state) if isinstance(state, Mapping) else {"": state})
+    tree: Any = state.get("state_dict", state) if isinstance(state, Mapping) else {"": state}
+    return _flatten(tree)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -97,7 +99,7 @@ def _unpickle(path: Path, *, mmap: bool) -> object:
     """Unpickle tensors and plain containers. Objects of other classes become inert placeholders; no code of theirs runs."""
     foreign = []
     while True:
-        inert = [(type("Inert", (_Inert,), {}), name) for name in foreign]
+        inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
         try:
             with torch.serialization.safe_globals(inert) if inert else nullcontext():
                 state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -79,6 +79,7 @@ class Autoencoder(nn.Module):
         """Build the network; `operations` is the namespace of its layer classes."""
         super().__init__()
         kw = {"device": device, "dtype": dtype}
+        self.scale: Tensor
         self.config = config
         self.encoder = _Encoder(config, operations, kw)
         self.decoder = _Decoder(config, operations, kw)

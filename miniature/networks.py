@@ -7,6 +7,7 @@ works; it knows no real face.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -55,6 +56,9 @@ class Miniature:
         write_atomically(path, lambda partial: save_file(state, partial, metadata))
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 def load_miniature(path: Path = PATH) -> Miniature:
     """Load the networks.
 
@@ -77,7 +81,7 @@ def load_miniature(path: Path = PATH) -> Miniature:
         raise BadFile(f"{path} is not a miniature: expected the networks {', '.join(_PARTS)} and a vocabulary.")
     shapes = {name: {k: tuple(v.shape) for k, v in state.items()} for name, state in parts.items()}
 
-    def filled(network: nn.Module, name: str) -> nn.Module:
+    def filled(network: Network, name: str) -> Network:
         network.load_state_dict(parts[name])
         return network.eval().requires_grad_(False)
 

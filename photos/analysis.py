@@ -6,7 +6,7 @@ preparation of training sets supply different ones and share everything else.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,8 @@ class PlainNetworks:
 
     def parser(self, portraits: Tensor) -> Tensor:
         """Label the pixels of RGB portraits `[B, 3, H, W]` in 0..1."""
-        return _given(self.parser_network, "The face parser").parse(portraits.to(self.device))
+        network: Any = _given(self.parser_network, "The face parser")
+        return network.parse(portraits.to(self.device))
 
     def deca(self, crops: Tensor) -> Tensor:
         """Encode RGB crops `[B, 3, 224, 224]` in 0..1 as `[B, 236]`."""

@@ -10,6 +10,7 @@ is.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ def place_head(
 def change_face(
     model: HeadModel,
     head: HeadParams,
-    expressions: dict[str, Number],
+    expressions: Mapping[str, Number],
     jaw_open: Number = 0.0,
     jaw_side: Number = 0.0,
     gaze_yaw: Number = 0.0,

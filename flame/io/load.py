@@ -6,6 +6,7 @@ Conventions: arrays bear the names of `HeadModel.from_arrays`; `published.py` sa
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def _build(file: str, arrays: dict, kind: str) -> HeadModel:
         raise BadFile(f"{file} and the files beside it do not make a FLAME head: {error} Get them again.") from None
 
 
-def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, np.ndarray | torch.Tensor], str]:
+def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, Any], str]:
     """The arrays for `from_arrays`, and the kind of model."""
     if _is_safetensors(path):
         return _from_safetensors(path)

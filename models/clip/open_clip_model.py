@@ -9,6 +9,7 @@ Source: Radford et al., *Learning Transferable Visual Models From Natural Langua
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -107,6 +108,8 @@ def load_open_clip(path, activation="auto", *, device=None):
         import open_clip
     except ImportError as error:
         raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
+    vision: Any
+    text: Any
     vision, text, embedding = _configuration(state, path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))

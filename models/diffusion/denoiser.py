@@ -81,7 +81,7 @@ class Denoiser(Encoder):
         for level in reversed(range(len(config.channel_mult))):
             width = config.channel_mult[level] * base
             for i in range(config.num_res_blocks + 1):
-                block = [layers.ResBlock(channels + skips.pop(), width, 4 * base, **kw)]
+                block: list[nn.Module] = [layers.ResBlock(channels + skips.pop(), width, 4 * base, **kw)]
                 channels = width
                 if 2**level in config.attention_downsamplings:
                     heads = (config.context_width, config.num_heads)

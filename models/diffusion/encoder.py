@@ -115,7 +115,7 @@ class Encoder(nn.Module):
                 self.widths.append(channels)
                 downsampling *= 2
             for _ in range(config.num_res_blocks):
-                block = [layers.ResBlock(channels, mult * base, embedding, **kw)]
+                block: list[nn.Module] = [layers.ResBlock(channels, mult * base, embedding, **kw)]
                 channels = mult * base
                 if downsampling in config.attention_downsamplings:
                     block.append(transformer(channels))

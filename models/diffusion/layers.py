@@ -207,7 +207,9 @@ class Upsample(nn.Module):
 class Block(nn.Sequential):
     """Layers in a row that are each given what they need: the timestep embedding, the context, a size, or only the map."""
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, size: Sequence[int] | None = None) -> Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, embedding: Tensor, context: Tensor | None, size: Sequence[int] | None = None
+    ) -> Tensor:
         """`x [B,C,H,W]`, `embedding [B,E]`, `context [B,M,D]` or None, the `size` to enlarge to -> `[B,C',H',W']`."""
         for layer in self:
             if isinstance(layer, ResBlock):

@@ -1,6 +1,7 @@
 """Batch normalisation of a network that is only ever evaluated, and the convolution that goes with it."""
 
 import torch
+from torch import Tensor
 from torch.nn.functional import batch_norm, relu
 
 
@@ -19,10 +20,12 @@ class FrozenBatchNorm(torch.nn.BatchNorm2d):
     def __init__(self, channels, *, eps=1e-5, device=None):
         super().__init__(channels, eps=eps, device=device, dtype=torch.float32)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Normalise `x` of shape [B,C] or [B,C,H,W], in its own dtype."""
         # y = gamma (x - mu) / sqrt(sigma² + eps) + beta
-        mean, var, weight, bias = (t.to(x) for t in (self.running_mean, self.running_var, self.weight, self.bias))
+        mean, var, weight, bias = (
+            t.to(x) for t in (self.running_mean, self.running_var, self.weight, self.bias) if t is not None
+        )
         return batch_norm(x, mean, var, weight, bias, training=False, eps=self.eps)
 
 

@@ -11,71 +11,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput
 from ...files.checkpoint import describe, read_state_dict
 from ...files.strict import fill, refuse_onnx
-from .batchnorm import FrozenBatchNorm
+from .resnet import WIDTHS, Bottleneck, ResNet
 
 CROP_SIZE = 224
 CODE_SPLIT = {"shape": 100, "texture": 50, "expression": 50, "rotation": 3, "jaw": 3, "camera": 3, "light": 27}
 CODE_SIZE = sum(CODE_SPLIT.values())
-STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks and stride of ResNet-50's four stages
-EXPANSION = 4
 PREFIX = "E_flame."
 SOURCE = "deca_model.tar, which DECA's fetch_data.sh downloads (github.com/yfeng95/DECA, non-commercial)"
-
-
-class Bottleneck(torch.nn.Module):
-    """ResNet's 1×1, 3×3, 1×1 block; the 3×3 carries the stride."""
-
-    def __init__(self, inputs, width, stride, *, device, dtype, operations):
-        super().__init__()
-        outputs = EXPANSION * width
-
-        def conv(*shape, **kwargs):
-            return operations.Conv2d(*shape, bias=False, device=device, dtype=dtype, **kwargs)
-
-        self.conv1 = conv(inputs, width, 1)
-        self.bn1 = FrozenBatchNorm(width, device=device)
-        self.conv2 = conv(width, width, 3, stride=stride, padding=1)
-        self.bn2 = FrozenBatchNorm(width, device=device)
-        self.conv3 = conv(width, outputs, 1)
-        self.bn3 = FrozenBatchNorm(outputs, device=device)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = torch.nn.Sequential(
-                conv(inputs, outputs, 1, stride=stride), FrozenBatchNorm(outputs, device=device)
-            )
-
-    def forward(self, x):
-        """[B,inputs,H,W] to [B, 4 width, H/stride, W/stride]."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet50(torch.nn.Module):
-    """ResNet-50 without its classifier: [B,3,H,W] to [B,2048]."""
-
-    def __init__(self, *, device, dtype, operations):
-        super().__init__()
-        build = {"device": device, "dtype": dtype, "operations": operations}
-        self.conv1 = operations.Conv2d(3, 64, 7, stride=2, padding=3, bias=False, device=device, dtype=dtype)
-        self.bn1 = FrozenBatchNorm(64, device=device)
-        inputs = 64
-        for i, (width, blocks, stride) in enumerate(STAGES, start=1):
-            first, inputs = Bottleneck(inputs, width, stride, **build), EXPANSION * width
-            rest = (Bottleneck(inputs, width, 1, **build) for _ in range(blocks - 1))
-            setattr(self, f"layer{i}", torch.nn.Sequential(first, *rest))
-
-    def forward(self, x):
-        """Features averaged over the image."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean(dim=(2, 3))
 
 
 class DecaEncoder(torch.nn.Module):
@@ -89,9 +35,9 @@ class DecaEncoder(torch.nn.Module):
 
     def __init__(self, *, device=None, dtype=None, operations=torch.nn):
         super().__init__()
-        self.encoder = ResNet50(device=device, dtype=dtype, operations=operations)
+        self.encoder = ResNet(Bottleneck, (3, 4, 6, 3), device=device, dtype=dtype, operations=operations)
         self.layers = torch.nn.Sequential(
-            operations.Linear(EXPANSION * STAGES[-1][0], 1024, device=device, dtype=dtype),
+            operations.Linear(Bottleneck.expansion * WIDTHS[-1], 1024, device=device, dtype=dtype),
             torch.nn.ReLU(),
             operations.Linear(1024, CODE_SIZE, device=device, dtype=dtype),
         )
@@ -113,7 +59,8 @@ class DecaEncoder(torch.nn.Module):
                 f"DECA needs crops of shape [B,3,{CROP_SIZE},{CROP_SIZE}], got {list(crops.shape)}. "
                 "Cut them from the photo with deca_crop."
             )
-        return self.layers(self.encoder(crops))
+        *_, features = self.encoder(crops)
+        return self.layers(features.mean(dim=(2, 3)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +135,8 @@ class MtcnnDetector:
         if min(pixels.shape[1:]) < SMALLEST_FACE:
             return []
         pixels = (pixels * 255).round().clamp(0, 255).permute(1, 2, 0)
-        boxes, scores, points = self.network.detect(pixels, landmarks=True)
+        found: Any = self.network.detect(pixels, landmarks=True)
+        boxes, scores, points = found
         if boxes is None:
             return []
         ratio = torch.tensor([width / pixels.shape[1], height / pixels.shape[0]])
@@ -209,7 +211,7 @@ class InsightFaceDetector:
             faces.append(FaceDetection(_tensor(row[:4]), float(row[4]), _tensor(five), points68))
         return _largest_first(faces)
 
-    def _search(self, pixels):
+    def _search(self, pixels) -> tuple[Any, Any]:
         """The rows [N,5] and points [N,5,2] of the first grid that finds a face."""
         fixed = getattr(self.detector, "static_input_size", None)
         grids = [fixed] if fixed else [(side, side) for side in self.GRIDS]
@@ -273,7 +275,7 @@ def open_detector(name, root):
     return MtcnnDetector()
 
 
-def open_network(get_model, path, task, providers):
+def open_network(get_model, path, task, providers) -> Any:
     """One network of a pack, checked for being what its name says."""
     try:
         model = get_model(str(path), providers=providers)

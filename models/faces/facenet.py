@@ -9,6 +9,7 @@ figures 10 to 14; Schroff et al., *FaceNet* (CVPR 2015), for the unit vector.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -95,8 +96,8 @@ class FaceNet(torch.nn.Module):
 
     def __init__(self, *, device=None, dtype=None, operations=torch.nn):
         super().__init__()
-        build = {"device": device, "dtype": dtype, "operations": operations}
-        stem = build | {"eps": BATCH_NORM_EPS}
+        build: dict[str, Any] = {"device": device, "dtype": dtype, "operations": operations}
+        stem: dict[str, Any] = {**build, "eps": BATCH_NORM_EPS}
         self.conv2d_1a = ConvUnit(3, 32, 3, 2, 0, **stem)
         self.conv2d_2a = ConvUnit(32, 32, 3, 1, 0, **stem)
         self.conv2d_2b = ConvUnit(32, 64, 3, 1, 1, **stem)

@@ -16,6 +16,7 @@ from ...errors import BadFile, BadInput
 from ...files.checkpoint import describe, read_state_dict
 from ...files.strict import fill, refuse_onnx
 from .batchnorm import ConvUnit, FrozenBatchNorm
+from .resnet import BasicBlock, ResNet
 
 LABELS = (
     *("background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses", "left ear", "right ear", "earring"),
@@ -25,56 +26,8 @@ FACE = tuple(LABELS.index(name) for name in LABELS[1:7] + LABELS[10:14])
 EARS = tuple(LABELS.index(name) for name in ("left ear", "right ear", "earring"))
 HAIR = (LABELS.index("hair"),)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # width and stride of ResNet-18's four stages of two blocks
 TRAINING_HEADS = ("conv_out16.", "conv_out32.")  # outputs at coarser scales that only training uses
 SOURCE = "79999_iter.pth (github.com/zllrunning/face-parsing.PyTorch) or parsing_bisenet.pth (github.com/xinntao/facexlib)"
-
-
-class BasicBlock(torch.nn.Module):
-    """ResNet's block of two 3×3 convolutions."""
-
-    def __init__(self, inputs, outputs, stride, *, device, dtype, operations):
-        super().__init__()
-
-        def conv(*shape, **kwargs):
-            return operations.Conv2d(*shape, bias=False, device=device, dtype=dtype, **kwargs)
-
-        self.conv1 = conv(inputs, outputs, 3, stride=stride, padding=1)
-        self.bn1 = FrozenBatchNorm(outputs, device=device)
-        self.conv2 = conv(outputs, outputs, 3, padding=1)
-        self.bn2 = FrozenBatchNorm(outputs, device=device)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = torch.nn.Sequential(
-                conv(inputs, outputs, 1, stride=stride), FrozenBatchNorm(outputs, device=device)
-            )
-
-    def forward(self, x):
-        """[B,inputs,H,W] to [B,outputs,H/stride,W/stride]."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet18(torch.nn.Module):
-    """ResNet-18 without its classifier."""
-
-    def __init__(self, *, device, dtype, operations):
-        super().__init__()
-        build = {"device": device, "dtype": dtype, "operations": operations}
-        self.conv1 = operations.Conv2d(3, 64, 7, stride=2, padding=3, bias=False, device=device, dtype=dtype)
-        self.bn1 = FrozenBatchNorm(64, device=device)
-        inputs = 64
-        for i, (width, stride) in enumerate(STAGES, start=1):
-            blocks = BasicBlock(inputs, width, stride, **build), BasicBlock(width, width, 1, **build)
-            setattr(self, f"layer{i}", torch.nn.Sequential(*blocks))
-            inputs = width
-
-    def forward(self, x):
-        """Features at 1/8, 1/16 and 1/32 of the image: 128, 256 and 512 channels."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
-        eighth = self.layer2(self.layer1(x))
-        sixteenth = self.layer3(eighth)
-        return eighth, sixteenth, self.layer4(sixteenth)
 
 
 class AttentionRefinement(torch.nn.Module):
@@ -97,7 +50,7 @@ class ContextPath(torch.nn.Module):
 
     def __init__(self, **build):
         super().__init__()
-        self.resnet = ResNet18(**build)
+        self.resnet = ResNet(BasicBlock, (2, 2, 2, 2), **build)
         self.arm16 = AttentionRefinement(256, 128, **build)
         self.arm32 = AttentionRefinement(512, 128, **build)
         self.conv_head32 = ConvUnit(128, 128, 3, 1, 1, **build)
