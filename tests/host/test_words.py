@@ -101,7 +101,7 @@ def test_every_page_has_a_picture_that_loads_at_once(nodes):
 
 def messages():
     """Every text in the pack's code, with a … where a value is filled in."""
-    for part in ("flame", "host", "models", "nodes", "__init__.py"):
+    for part in ("files", "flame", "host", "miniature", "models", "nodes", "photos", "__init__.py", "errors.py"):
         for path in [ROOT / part] if part.endswith(".py") else (ROOT / part).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
