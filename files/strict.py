@@ -5,7 +5,7 @@ from ..errors import BadFile
 ONNX_FIRST_BYTE = b"\x08"  # the field `ir_version`, with which every ONNX writer begins
 
 
-def fill(network, state, *, file, kind, source, device=None, like=None):
+def load_strictly(network, state, *, file, kind, source, device=None, like=None):
     """Give a network built on the meta device its tensors.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import BadFile
 from ..files.checkpoint import describe, read_state_dict
-from ..files.strict import fill
+from ..files.strict import load_strictly
 from ..models.diffusion import Denoiser, DenoiserConfig
 
 LATENT_SCALE = 0.18215
@@ -95,7 +95,7 @@ def load_denoiser(state: dict[str, Tensor], name: str) -> Denoiser:
         BadFile: if they are not those of an SD1.x denoiser.
     """
     network = Denoiser(DenoiserConfig.from_state_dict(state), device="meta", dtype=torch.float32)
-    return fill(network, _own(state), file=name, kind="the SD1.x denoiser", source=SOURCE)
+    return load_strictly(network, _own(state), file=name, kind="the SD1.x denoiser", source=SOURCE)
 
 
 def _own(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
             up_block_types=["UpDecoderBlock2D"] * levels,
         )
     converted = convert_ldm_vae_checkpoint(_own({f"{AUTOENCODER}{k}": v for k, v in state.items()}), network.config)
-    return fill(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=SOURCE)
+    return load_strictly(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=SOURCE)
 
 
 def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
@@ -150,7 +150,7 @@ def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
     state = {k: v for k, v in _own(state).items() if not k.endswith("position_ids")}
     if not any(k.startswith(root) for k in network.state_dict()):  # transformers 5 has no inner module of that name
         state = {k.removeprefix(root): v for k, v in state.items()}
-    return fill(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=SOURCE)
+    return load_strictly(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=SOURCE)
 
 
 def tokenize(prompts: Sequence[str]) -> Tensor:

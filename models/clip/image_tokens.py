@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
 from ...files.checkpoint import describe, read_state_dict
-from ...files.strict import fill, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx
 from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
 
 VIT_L = (257, 1024)
@@ -128,7 +128,7 @@ def load_clip_tokens(path, *, device=None) -> ClipTokens:
     with torch.device("meta"):
         tower = VisionTransformer(**sizes, heads=max(width // HEAD_WIDTH, 1), act_layer=QuickGELU)
     tower.ln_post, tower.proj = torch.nn.Identity(), None
-    tower = fill(tower, state, file=path.name, kind="CLIP's image encoder", source=SOURCE, device=device)
+    tower = load_strictly(tower, state, file=path.name, kind="CLIP's image encoder", source=SOURCE, device=device)
     return ClipTokens(tower).eval()
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
 from ...files.checkpoint import describe, read_state_dict
-from ...files.strict import fill, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx
 
 ACTIVATIONS = ("auto", "GELU", "QuickGELU")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -115,7 +115,7 @@ def load_open_clip(path, activation="auto", *, device=None):
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
     with torch.device("meta"):
         network = open_clip.CLIP(embedding, vision_cfg=vision, text_cfg=text, quick_gelu=quick)
-    network = fill(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
+    network = load_strictly(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
     # The one buffer that no file holds: a word sees those before it.
     mask = torch.full((text["context_length"],) * 2, -torch.inf, device=device).triu(1)
     network.register_buffer("attn_mask", mask, persistent=False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import BadFile
 from ...files.checkpoint import describe, read_state_dict
-from ...files.strict import fill
+from ...files.strict import load_strictly
 from . import layers
 from .capface import CapFace, CapFaceConfig, IdentityTokens
 
@@ -63,8 +63,8 @@ def load_capface(
     build = {**plain, "operations": operations}
     fit = {"file": name, "kind": "CapFace", "source": SOURCE, "device": device}
     return (
-        fill(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
-        fill(
+        load_strictly(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
+        load_strictly(
             IdentityTokens(*widths, config.context_width, **build),
             tokens,
             **fit,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import BadFile, BadInput
 from ...files.checkpoint import describe, read_state_dict
-from ...files.strict import fill, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx
 from .resnet import WIDTHS, Bottleneck, ResNet
 
 CROP_SIZE = 224
@@ -129,4 +129,4 @@ def load_deca(path, *, device=None, dtype=None, operations=torch.nn):
         raise BadFile(f"{path.name} is {describe(state)}, without DECA's {PREFIX}*. Expected {SOURCE}.")
     network = DecaEncoder(device="meta", dtype=dtype, operations=operations)
     like = DecaEncoder(device="meta", dtype=dtype)
-    return fill(network, wanted, file=path.name, kind="DECA's encoder", source=SOURCE, device=device, like=like)
+    return load_strictly(network, wanted, file=path.name, kind="DECA's encoder", source=SOURCE, device=device, like=like)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput
 from ...files.checkpoint import describe, read_state_dict
-from ...files.strict import fill, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx
 from .batchnorm import ConvUnit, FrozenBatchNorm
 
 FACE_SIZE = 160
@@ -173,4 +173,4 @@ def load_facenet(path, *, device=None, dtype=None, operations=torch.nn):
         )
     network = FaceNet(device="meta", dtype=dtype, operations=operations)
     like = FaceNet(device="meta", dtype=dtype)
-    return fill(network, state, file=path.name, kind="FaceNet", source=SOURCE, device=device, like=like)
+    return load_strictly(network, state, file=path.name, kind="FaceNet", source=SOURCE, device=device, like=like)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput
 from ...files.checkpoint import describe, read_state_dict
-from ...files.strict import fill, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx
 from .batchnorm import ConvUnit, FrozenBatchNorm
 from .resnet import BasicBlock, ResNet
 
@@ -180,7 +180,7 @@ def load_parser(path, *, device=None, dtype=None, operations=torch.nn):
     state = {key: tensor for key, tensor in state.items() if not key.startswith(TRAINING_HEADS)}
     network = FaceParser(device="meta", dtype=dtype, operations=operations)
     like = FaceParser(device="meta", dtype=dtype)
-    return fill(network, state, file=path.name, kind="the face parser", source=SOURCE, device=device, like=like)
+    return load_strictly(network, state, file=path.name, kind="the face parser", source=SOURCE, device=device, like=like)
 
 
 def _mean(x):
