@@ -1,4 +1,4 @@
-"""A parametric head in plain torch: parameters -> mesh -> condition maps. Knows neither ComfyUI nor `models`."""
+"""A parametric head in plain torch: parameters -> mesh -> condition maps. Imports neither ComfyUI nor `models`."""
 
 from .fitting import HeadFit, fit_landmarks
 from .io import convert_flame, load_flame

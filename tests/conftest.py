@@ -5,8 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import config, install_import_hook
 
-import capface
+# Checks types and shapes at each call in these rooms. An int passes for a float, as type checkers accept it. The hook must be
+# installed before the first import of the pack.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(["capface.flame", "capface.models"], CHECKER)
+
+import capface  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -23,6 +29,14 @@ def seeded():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  third-party code under test reads the global state
+
+
+@pytest.fixture
+def without_type_checks():
+    """Let a test pass wrong types and shapes, to see what the pack itself says about them."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""The built-in head: this project's own parametric head, made by code, with FLAME's interface.
+"""The built-in head: this project's own procedural head, with FLAME's interface.
 
-Nothing is read from a file. The head is a function of some forty measures (`measures.py`); its shape components are what
-that function gives for one standard deviation more, its expressions are drawn on the result. Conventions: metres, x to the
-viewer's right (the person's left), y up, z towards the viewer, the origin between the eyes and the nose's base.
+Nothing is read from a file. The head is a function of some forty measures (`anthropometry.py`). Each shape component is the
+change of that function when its measures grow by one standard deviation; expressions displace the result. Conventions:
+metres, x to the viewer's right (the person's left), y up, z towards the viewer, the origin between the eyes and the base of
+the nose.
 """
 
 from functools import lru_cache
@@ -23,10 +24,11 @@ __all__ = ["EXPRESSION_NAMES", "SHAPE_NAMES", "TEXTURE_NAMES", "builtin_head"]
 
 @lru_cache(maxsize=1)
 def builtin_head() -> HeadModel:
-    """The built-in head model, on the CPU; built once and then shared.
+    """Return the built-in head model, on the CPU; it is built once and then shared.
 
-    Its components are named by SHAPE_NAMES, EXPRESSION_NAMES and TEXTURE_NAMES, in their order; a unit of shape or texture
-    is about one standard deviation of adults, a unit of an expression is clearly visible and two are its natural limit.
+    Its components are named by SHAPE_NAMES, EXPRESSION_NAMES and TEXTURE_NAMES, in their order. One unit of shape or texture
+    is about one standard deviation of adults. One unit of an expression is clearly visible, and two units are its natural
+    limit.
 
     Returns:
         A HeadModel of kind "builtin" with fewer than 6,000 vertices, five joints, landmarks, UVs, a texture and its basis.

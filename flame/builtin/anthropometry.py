@@ -1,8 +1,8 @@
-"""What the built-in head can be asked for: its measures, and the named shape components that change them.
+"""The measures of the built-in head, and the named shape components that change them.
 
-Conventions: metres and radians; every measure of `Measures` is that of an average adult, so that `Measures()` is the
-average head. Factors are relative to the average. A shape component changes one measure, or a few that go together, by
-about one standard deviation of adults (after published tables of head and face anthropometry).
+Conventions: metres and radians. The defaults of `Measures` are those of an average adult, so `Measures()` is the average
+head. Factors are relative to the average. A shape component changes one measure, or a few that belong together, by about
+one standard deviation of adults (after published tables of head and face anthropometry).
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Measures:
-    """Measures of a head, all independent of one another."""
+    """Measures of a head, independent of one another."""
 
     # whole head
     skull_width: float = 1.0
@@ -18,7 +18,7 @@ class Measures:
     skull_depth: float = 1.0
     face_width: float = 1.0
     face_length: float = 0.0
-    """What the lower face is longer than the average's, in metres."""
+    """Length of the lower face beyond the average, in metres."""
     neck_width: float = 1.0
     # upper face
     forehead_slope: float = 0.0
@@ -30,18 +30,18 @@ class Measures:
     eye_radius: float = 0.0120
     eye_width: float = 0.0296
     eye_tilt: float = 0.0018
-    """How much higher the outer corner of the eye lies than the inner one."""
+    """Height of the outer corner of the eye above the inner one."""
     upper_lid: float = 0.0052
     lower_lid: float = 0.0043
     # middle face
     cheekbones: float = 0.0030
     cheeks: float = 0.0
-    """How far the soft cheeks stand out beyond the average's."""
+    """How far the soft cheeks protrude beyond the average."""
     nose_length: float = 0.0460
     nose_width: float = 0.0172
     nose_bridge: float = 0.0
     nose_tip: float = 0.0205
-    """How far the tip stands out from the base of the nose."""
+    """How far the tip protrudes from the base of the nose."""
     nose_lift: float = 0.0
     # mouth
     mouth_y: float = -0.0410
@@ -60,7 +60,7 @@ class Measures:
     ear_flare: float = 0.33
 
 
-# name: what one standard deviation adds
+# name: what one standard deviation adds to each measure
 SHAPE_COMPONENTS: dict[str, dict[str, float]] = {
     "face_width": {"face_width": 0.040},
     "face_length": {"face_length": 0.0050},
@@ -100,6 +100,6 @@ SHAPE_NAMES = tuple(SHAPE_COMPONENTS)
 
 
 def component(name: str, amount: float = 1.0) -> Measures:
-    """The average head with `amount` standard deviations of the shape component `name`."""
+    """Return the average measures plus `amount` standard deviations of the shape component `name`."""
     average = Measures()
     return replace(average, **{key: getattr(average, key) + amount * step for key, step in SHAPE_COMPONENTS[name].items()})

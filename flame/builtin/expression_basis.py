@@ -1,13 +1,14 @@
 """The named expressions of the built-in head.
 
-Conventions: left and right are the person's (left is x > 0). One unit is a clear expression, two units its natural limit:
-at 2 `eye_closed` has just shut the eye. Opening the mouth is the jaw's rotation, not an expression.
+Conventions: left and right are the person's (left is x > 0). One unit is a clear expression, and two units are its
+natural limit: at 2, `eye_closed` has just shut the eye. Opening the mouth is a rotation of the jaw, not an expression.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from ...shapes import Float
 from .anthropometry import Measures
 from .curves import blob, smoothstep
 from .mesh import EAR, EYE, TEETH, Mesh, half_points
@@ -15,20 +16,21 @@ from .mesh import EAR, EYE, TEETH, Mesh, half_points
 
 @dataclass(frozen=True)
 class Pull:
-    """A part of the face that is drawn somewhere: a Gaussian over the face, on the person's left."""
+    """A displacement of part of the face, weighted by a Gaussian; given for the person's left."""
 
     at: tuple[float, float]
-    """x >= 0 and y of the centre, metres"""
+    """x >= 0 and y of the centre, in metres"""
     radius: tuple[float, float]
+    """Standard deviations in x and y, in metres"""
     by: tuple[float, float, float]
-    """metres to the person's left, up and forwards"""
+    """Displacement to the person's left, upwards and forwards, in metres"""
     lip: str = ""
-    """"upper" or "lower" where the other lip stays"""
+    """"upper" or "lower" if the other lip does not move"""
 
 
 _CORNER = (0.027, -0.041)
 
-# name: pulls, of which both sides take part
+# name: pulls, applied to both sides
 _BOTH: dict[str, tuple[Pull, ...]] = {
     "mouth_wide": (Pull(_CORNER, (0.017, 0.014), (0.0042, 0.0, -0.0030)),),
     "pucker": (
@@ -51,7 +53,7 @@ _BOTH: dict[str, tuple[Pull, ...]] = {
     ),
     "nostrils_flared": (Pull((0.016, -0.0135), (0.006, 0.007), (0.0018, 0.0003, 0.0006)),),
 }
-# name: pulls of the left side; each gives a component for either side
+# name: pulls of the left side; each entry gives one component per side
 _SIDED: dict[str, tuple[Pull, ...]] = {
     "smile": (
         Pull(_CORNER, (0.0165, 0.011), (0.0040, 0.0050, -0.0032)),
@@ -71,12 +73,12 @@ _SIDED: dict[str, tuple[Pull, ...]] = {
     "brow_outer_up": (Pull((0.038, 0.050), (0.013, 0.0075), (0.0, 0.0038, 0.0)),),
     "brow_down": (Pull((0.020, 0.046), (0.015, 0.008), (-0.0012, -0.0034, 0.0008)),),
 }
-# name: how far two units close the upper and the lower lid, and what is pulled along
+# name: how far two units close the upper and the lower lid, and the pulls that go with it
 _LIDS: dict[str, tuple[tuple[float, float], tuple[Pull, ...]]] = {
     "eye_closed": ((1.0, 1.0), ()),
     "squint": ((0.10, 0.80), (Pull((0.034, 0.011), (0.014, 0.007), (0.0, 0.0018, 0.0012)),)),
 }
-# name: where the whole jaw goes
+# name: displacement of the whole jaw
 _JAW: dict[str, tuple[float, float, float]] = {"jaw_forward": (0.0, 0.0, 0.0030), "jaw_left": (0.0026, 0.0, 0.0)}
 
 EXPRESSION_NAMES = (
@@ -84,27 +86,27 @@ EXPRESSION_NAMES = (
 )  # fmt: skip
 
 
-def expression_basis(mesh: Mesh, half: np.ndarray, jaw: np.ndarray) -> np.ndarray:
-    """What one unit of each expression adds, `[E, V, 3]` in the order of EXPRESSION_NAMES.
+def expression_basis(mesh: Mesh, half: Float[np.ndarray, "H 3"], jaw: Float[np.ndarray, " H"]) -> Float[np.ndarray, "E V 3"]:
+    """Return the vertex offsets of one unit of each expression, in the order of EXPRESSION_NAMES.
 
     Args:
-        mesh: the mesh.
-        half: `[H, 3]` the average head's half points.
-        jaw: `[H]` how far each half point follows the jaw.
+        mesh: The mesh.
+        half: Half points of the average head, in metres.
+        jaw: How far each half point follows the jaw, 0 to 1.
     """
     rest, jaw = mesh.whole(half), jaw[mesh.source]
     kind = mesh.kind[mesh.source]
     soft = smoothstep(rest[:, 2], -0.03, 0.0) * (kind != EYE) * (kind != EAR) * (kind != TEETH)
     lips = {"": soft, "upper": soft * (1 - jaw), "lower": soft * jaw}
 
-    def pulled(pulls: tuple[Pull, ...], side: int) -> np.ndarray:
+    def pulled(pulls: tuple[Pull, ...], side: int) -> Float[np.ndarray, "V 3"]:
         total = np.zeros_like(rest)
         for pull in pulls:
             weight = lips[pull.lip] * blob(side * rest[:, 0], rest[:, 1], *pull.at, *pull.radius)
             total += weight[:, None] * np.array(pull.by) * np.array([side, 1, 1])
         return total
 
-    def half_mask(side: int) -> np.ndarray:
+    def half_mask(side: int) -> Float[np.ndarray, "V 1"]:
         return smoothstep(side * rest[:, :1], -0.007, 0.007)
 
     out = {}

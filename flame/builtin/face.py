@@ -1,27 +1,32 @@
-"""The skin of the head: its grid laid where the features are, and their form.
+"""The surface of the skin: a grid that follows the features, and their relief.
 
-Conventions: those of `sections.py`. The grid is moved first (eyes, brows, nose, mouth), then the form is a function of where
-its points have come to lie; so a feature that moves or grows takes its own points, and its paint, with it.
+Conventions: those of `sections.py`. The grid is moved first (eyes, brows, nose, mouth). The relief is then a function of the
+moved points, so a feature that moves or grows takes its own points, and its texture, with it.
 """
 
 import numpy as np
 
+from ...shapes import Float
 from .anthropometry import Measures
-from .curves import bell, blob, smoothstep
+from .curves import Grid, bell, blob, smoothstep
 from .lines import lid_lines, lip_thickness, mouth_line
 from .relief import NOSE_BASE, bones, lids, lips, nose
 from .sections import EYE_ROW, INNER_COL, MOUTH_COL, MOUTH_ROW, OUTER_COL, bare_head
 
 _AVERAGE = Measures()
-# the nose has edges that are finer than the grid: it is the mean of four places around each point
+# The nose has edges finer than the grid, so its relief is averaged over four places around each point.
 _SAMPLES = ((-4e-4, 9e-4), (9e-4, 4e-4), (4e-4, -9e-4), (-9e-4, -4e-4))
 
 
-def skin_surface(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """Half of the head's skin with all its features, `[N_ROWS + 1, N_COLS, 3]` metres.
+def skin_surface(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> Float[np.ndarray, "R C 3"]:
+    """Build half of the head's skin with all its features, in metres, R = N_ROWS + 1 and C = N_COLS.
 
-    The eye is a slit along EYE_ROW, which holds the upper lid's edge; the additional last row holds the lower lid's. `shut` is
-    how far the upper and the lower lid are closed, 0 to 1.
+    The eye is a slit along EYE_ROW. That row holds the edge of the upper lid; the additional last row holds that of the lower
+    lid.
+
+    Args:
+        m: Measures of the head.
+        shut: How far the upper and the lower lid are closed, 0 to 1.
     """
     bare = bare_head(m)
     x, y, z = np.moveaxis(np.concatenate([bare, bare[EYE_ROW : EYE_ROW + 1]]), -1, 0)
@@ -37,7 +42,7 @@ def skin_surface(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndar
     return np.stack([x, y, z], axis=-1)
 
 
-def _lay_eyes(m: Measures, x, y, front, shut) -> tuple[np.ndarray, np.ndarray]:
+def _lay_eyes(m: Measures, x: Grid, y: Grid, front: Grid, shut: tuple[float, float]) -> tuple[Grid, Grid]:
     row = np.arange(len(x))[:, None]
     start = y[EYE_ROW, 0]
     below = y - y[EYE_ROW, :1]
@@ -57,7 +62,7 @@ def _lay_eyes(m: Measures, x, y, front, shut) -> tuple[np.ndarray, np.ndarray]:
     return x, y + shift * np.clip(1 - np.abs(below) / reach, 0, 1) ** 2 * front
 
 
-def _lay_nose(m: Measures, x, y, front) -> tuple[np.ndarray, np.ndarray]:
+def _lay_nose(m: Measures, x: Grid, y: Grid, front: Grid) -> tuple[Grid, Grid]:
     # longer: the base goes down, the root up
     t = (y - NOSE_BASE) / _AVERAGE.nose_length
     half_width = 0.016 - 0.010 * np.clip(t, 0, 1)
@@ -69,7 +74,7 @@ def _lay_nose(m: Measures, x, y, front) -> tuple[np.ndarray, np.ndarray]:
     return wide, y + m.nose_lift * blob(x, y, 0, NOSE_BASE + 0.0085, 0.009, 0.008) * front
 
 
-def _lay_mouth(m: Measures, x, y, front) -> tuple[np.ndarray, np.ndarray]:
+def _lay_mouth(m: Measures, x: Grid, y: Grid, front: Grid) -> tuple[Grid, Grid]:
     across = y - y[MOUTH_ROW]
     corner = x[MOUTH_ROW, MOUTH_COL]
     beyond = np.maximum(x - corner, 0)

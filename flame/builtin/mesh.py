@@ -1,8 +1,7 @@
-"""The mesh of the built-in head: which points there are, how they are joined, and where they lie in the texture.
+"""The mesh of the built-in head: its points and how they are connected.
 
 Conventions: points are numbered once for the half x >= 0 ("half points") and mirrored; faces are counter-clockwise seen from
-outside. UVs: the skin is a strip around the head, the face's middle at u = 0.5, v up; eyeball, ear and mouth have islands
-below it, which both sides share.
+outside. UVs are those of `uv.py`.
 """
 
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...shapes import Float, Int
 from . import components
 from .anthropometry import Measures
 from .curves import smoothstep
@@ -22,53 +22,55 @@ SKIN, LIDS, MOUTH, EYE, EAR, TEETH = range(6)
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Numbering and joining of the points."""
+    """The numbering of the points and the triangles between them."""
 
     count: int
-    """How many half points there are."""
-    kind: np.ndarray
-    """`[H]` SKIN, LIDS, MOUTH, EYE, EAR or TEETH"""
-    upper: np.ndarray
-    """`[N_ROWS, N_COLS]` half points of the skin, on a slit those of the edge above"""
-    lower: np.ndarray
-    """the same, on a slit those of the edge below"""
-    rims: np.ndarray
-    """`[LID_RINGS, N]`"""
-    rim_edge: np.ndarray
-    """`[N]` half points of the lids' edge, clockwise from the inner corner"""
-    mouth: np.ndarray
-    """`[MOUTH_RINGS, MOUTH_COL + 1]`, one point in the corner"""
-    teeth: np.ndarray
-    """`[4, N]`"""
-    eye: np.ndarray
-    """`[rings, sectors]`"""
-    ear: np.ndarray
-    """`[rings, sectors]`"""
-    half_faces: np.ndarray
-    """`[F / 2, 3]` into the half points"""
-    face_kind: np.ndarray
-    """`[F / 2]` SKIN, LIDS, MOUTH, EYE, EAR or TEETH"""
-    right: np.ndarray
-    """`[H]` vertex of the mirrored half point; the vertex of the half point itself is its own number"""
-    source: np.ndarray
-    """`[V]` half point of each vertex"""
-    side: np.ndarray
-    """`[V]` 1 for x >= 0, -1 for mirrored points"""
+    """Number of half points H."""
+    kind: Int[np.ndarray, " H"]
+    """SKIN, LIDS, MOUTH, EYE, EAR or TEETH"""
+    upper: Int[np.ndarray, "R C"]
+    """Half points of the skin, R = N_ROWS and C = N_COLS; on a slit, those of its upper edge"""
+    lower: Int[np.ndarray, "R C"]
+    """The same; on a slit, those of its lower edge"""
+    rims: Int[np.ndarray, "lid_rings N"]
+    """Half points of the lid rims"""
+    rim_edge: Int[np.ndarray, " N"]
+    """Half points of the edge of the lids, clockwise from the inner corner"""
+    mouth: Int[np.ndarray, "mouth_rings M"]
+    """Half points of the inside of the mouth, M = MOUTH_COL + 1; the corner is one point"""
+    teeth: Int[np.ndarray, "4 T"]
+    eye: Int[np.ndarray, "eye_rings eye_sectors"]
+    ear: Int[np.ndarray, "ear_rings ear_sectors"]
+    half_faces: Int[np.ndarray, "half_F 3"]
+    """Triangles of the half x >= 0, into the half points"""
+    face_kind: Int[np.ndarray, " half_F"]
+    """SKIN, LIDS, MOUTH, EYE, EAR or TEETH"""
+    right: Int[np.ndarray, " H"]
+    """Vertex of each mirrored half point; the vertex of the half point itself has the half point's number"""
+    source: Int[np.ndarray, " V"]
+    """Half point of each vertex"""
+    side: Float[np.ndarray, " V"]
+    """1 for x >= 0, -1 for mirrored points"""
 
     @property
-    def faces(self) -> np.ndarray:
-        """`[F, 3]` triangles of the whole head."""
+    def faces(self) -> Int[np.ndarray, "F 3"]:
+        """Triangles of the whole head."""
         return np.concatenate([self.half_faces, self.right[self.half_faces][:, ::-1]])
 
-    def whole(self, half: np.ndarray) -> np.ndarray:
-        """Vectors `[H, 3]` of the half as those of all vertices `[V, 3]`, mirrored."""
+    def whole(self, half: Float[np.ndarray, "H 3"]) -> Float[np.ndarray, "V 3"]:
+        """Extend vectors at the half points to all vertices by mirroring."""
         out = half[self.source]
         out[:, 0] *= self.side
         return out
 
 
-def half_points(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-    """All half points of a head with the given measures, `[H, 3]` metres; `shut` closes the upper and the lower lid."""
+def half_points(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> Float[np.ndarray, "H 3"]:
+    """Return all half points of a head in metres.
+
+    Args:
+        m: Measures of the head.
+        shut: How far the upper and the lower lid are closed, 0 to 1.
+    """
     mesh = head_mesh()
     *rows, lower_lid = skin_surface(m, shut)
     out = np.empty((mesh.count, 3))
@@ -89,7 +91,7 @@ def half_points(m: Measures, shut: tuple[float, float] = (0.0, 0.0)) -> np.ndarr
 
 @lru_cache(maxsize=1)
 def head_mesh() -> Mesh:
-    """The one mesh that all built-in heads share."""
+    """Return the mesh that all built-in heads share."""
     count, kinds = 0, []
 
     def take(kind: int, *shape: int) -> np.ndarray:
@@ -120,10 +122,9 @@ def head_mesh() -> Mesh:
 
     teeth = take(TEETH, 4, MOUTH_COL - 1)
     lids = np.concatenate([rim_edge[None], rims])
-    around = lambda rings: np.concatenate([rings, rings[:, :1]], axis=1)  # noqa: E731
     blocks = [
         _quads(lower[:-1], upper[1:]),
-        *(_quads(rings[:-1], rings[1:]) for rings in (around(lids), mouth, around(eye), around(ear))),
+        *(_quads(rings[:-1], rings[1:]) for rings in (_closed(lids), mouth, _closed(eye), _closed(ear))),
         _quads(teeth[0::2], teeth[1::2]),
     ]
     half_faces = np.concatenate(blocks)
@@ -138,8 +139,13 @@ def head_mesh() -> Mesh:
     return Mesh(count, kind, upper, lower, rims, rim_edge, mouth, teeth, eye, ear, half_faces, face_kind, right, source, side)
 
 
-def _quads(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Two triangles for each cell between grids of points `[R, C]`; columns run to the right seen from outside."""
+def _closed(rings: Int[np.ndarray, "R C"]) -> Int[np.ndarray, "R C+1"]:
+    """Repeat the first point of each ring at its end."""
+    return np.concatenate([rings, rings[:, :1]], axis=1)
+
+
+def _quads(top: Int[np.ndarray, "R C"], bottom: Int[np.ndarray, "R C"]) -> Int[np.ndarray, "N 3"]:
+    """Return two triangles for each cell between grids of points; columns run to the right seen from outside."""
     a, b, c, d = top[:, :-1].ravel(), bottom[:, :-1].ravel(), bottom[:, 1:].ravel(), top[:, 1:].ravel()
     triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
     first, second, third = triangles.T

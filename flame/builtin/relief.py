@@ -1,14 +1,15 @@
-"""The form of the face over its grid: bones, nose, lips and eyelids, as functions of the measures.
+"""The relief of the face over its grid: bones, nose, lips and eyelids, as functions of the measures.
 
-Conventions: those of `sections.py`; x, y, z and front are grids of the half x >= 0, front is 1 on the face and 0 behind the
+Conventions: those of `sections.py`; x, y, z and front are grids of the half x >= 0; front is 1 on the face and 0 behind the
 ears. The face is a height field over (x, y): a feature is either a bump that is added to z, or a body whose front is merged
-into it by a smooth maximum. Each function takes z and gives it back with its feature.
+into z by a smooth maximum. Each function takes z and returns it with its feature added.
 """
 
 import numpy as np
 
+from ...shapes import Float
 from .anthropometry import Measures
-from .curves import bell, blob, dome, smooth_max, smoothstep
+from .curves import Grid, bell, blob, dome, smooth_max, smoothstep
 from .lines import brow_line, lip_thickness
 from .sections import MOUTH_COL
 
@@ -18,13 +19,13 @@ NOSE_BASE = -0.0205
 """Height of the average nose's base."""
 
 
-def eye_centre(m: Measures) -> np.ndarray:
-    """The middle of the eyeball: a little above the line between the eye's corners and nearer to the nose."""
+def eye_centre(m: Measures) -> Float[np.ndarray, "3"]:
+    """Return the centre of the eyeball: slightly above the line between the corners of the eye and nearer to the nose."""
     return np.array([m.eye_x - 0.0006, m.eye_y + 0.0006, m.eye_z])
 
 
-def bones(m: Measures, x, y, z, front) -> np.ndarray:
-    """Bones and soft parts: brow ridge, orbit, cheekbone, cheek, chin."""
+def bones(m: Measures, x: Grid, y: Grid, z: Grid, front: Grid) -> Grid:
+    """Add bones and soft parts: brow ridge, orbit, cheekbone, cheek and chin."""
     arch = brow_line(m, x) - 0.0025
     z = z + front * m.brow_ridge * bell(y, arch, 0.0055) * bell(x, 0.026, 0.016)
     z = z - front * 0.0085 * blob(x, y, m.eye_x, 0.0335, 0.0165, 0.0070)
@@ -36,8 +37,8 @@ def bones(m: Measures, x, y, z, front) -> np.ndarray:
     return z - 0.0042 * blob(x, y, 0.0, -0.0565, 0.0170, 0.0045) * front
 
 
-def nose(m: Measures, x, y, z) -> np.ndarray:
-    """Bridge, tip, wings, columella and nostrils."""
+def nose(m: Measures, x: Grid, y: Grid, z: Grid) -> Grid:
+    """Add the bridge, tip, wings, columella and nostrils."""
     base = NOSE_BASE - 0.6 * (m.nose_length - Measures.nose_length)
     tip_y = base + 0.0085 + m.nose_lift
     top = base + m.nose_length
@@ -65,8 +66,8 @@ def nose(m: Measures, x, y, z) -> np.ndarray:
     return z + (out - z) * smoothstep(y, base - 0.011, base - 0.004) * smoothstep(y, top + 0.022, top + 0.006)
 
 
-def lips(m: Measures, x, y, z, front, slit: np.ndarray) -> np.ndarray:
-    """Lips around the `slit`, its heights `[N_COLS]`, and the philtrum."""
+def lips(m: Measures, x: Grid, y: Grid, z: Grid, front: Grid, slit: Float[np.ndarray, " C"]) -> Grid:
+    """Add the lips around the `slit`, given by its heights, and the philtrum."""
     up, down = lip_thickness(m, x)
     d = y - slit
     edge = np.clip(1 - (x / (m.mouth_width * 1.02)) ** 2, 0, 1)
@@ -75,17 +76,17 @@ def lips(m: Measures, x, y, z, front, slit: np.ndarray) -> np.ndarray:
     upper = np.where(d >= 0, np.sin(np.pi * np.clip(a * 0.62 + 0.05, 0, 1)) * (a < 1.55), 0)
     lower = np.where(d <= 0, np.sin(np.pi * np.clip(b * 0.66 + 0.05, 0, 1)) * (b < 1.5), 0)
     z = z + front * full * (0.0046 * upper + 0.0054 * lower)
-    # the line between the lips lies deeper, the corners are drawn in
+    # the line between the lips lies deeper, and the corners are drawn in
     z = z - front * 0.0026 * bell(d, 0, 0.0016) * np.sqrt(edge)
     z = z - front * 0.0020 * blob(x, y, m.mouth_width * 1.12, slit[MOUTH_COL], 0.0050, 0.0050)
-    # muzzle: the teeth carry the lips
+    # muzzle: the teeth push the lips forwards
     z = z + front * 0.0022 * blob(x, y, 0.0, slit[0], 0.0200, 0.0160)
     philtrum = bell(y, 0.5 * (slit[0] + up[:, :1] - 0.0205), 0.0055)
     return z - front * 0.0013 * bell(x, 0, 0.0024) * philtrum + front * 0.0006 * bell(x, 0.0052, 0.0018) * philtrum
 
 
-def lids(m: Measures, x, y, z) -> np.ndarray:
-    """Eyelids over the eyeball."""
+def lids(m: Measures, x: Grid, y: Grid, z: Grid) -> Grid:
+    """Add the eyelids over the eyeball."""
     r = m.eye_radius + LID
     cx, cy, cz = eye_centre(m)
     z = smooth_max(z, dome(x, y, cx, cy, cz, r, r, r), 0.0022)

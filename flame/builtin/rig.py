@@ -1,10 +1,11 @@
 """Joints and skinning weights of the built-in head.
 
-Conventions: joints are root, neck, jaw, left eye, right eye; left is the person's left, x > 0.
+Conventions: the joints are root, neck, jaw, left eye and right eye; left is the person's left, x > 0.
 """
 
 import numpy as np
 
+from ...shapes import Float, Int
 from .components import EYE_RINGS
 from .curves import bell, smoothstep
 from .mesh import EAR, EYE, MOUTH, SKIN, Mesh
@@ -14,8 +15,11 @@ PARENTS = (-1, 0, 1, 1, 1)
 _JAW_HINGE = np.array([0.067, -0.002, -0.022])
 
 
-def jaw_weights(mesh: Mesh, half: np.ndarray) -> np.ndarray:
-    """How far each half point follows the jaw, `[H]` in 0..1: below the mouth and below the line from there to the hinge."""
+def jaw_weights(mesh: Mesh, half: Float[np.ndarray, "H 3"]) -> Float[np.ndarray, " H"]:
+    """Return how far each half point follows the jaw, 0 to 1.
+
+    Points below the mouth, and below the line from the mouth to the hinge, follow it.
+    """
     x, y, z = half.T
     corner = half[mesh.upper[MOUTH_ROW, MOUTH_COL]]
     slit = half[mesh.upper[MOUTH_ROW, :MOUTH_COL]]
@@ -26,7 +30,7 @@ def jaw_weights(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     below[mesh.lower[MOUTH_ROW:]] = True
     below[mesh.upper[MOUTH_ROW]] = False
     below[mesh.mouth[len(mesh.mouth) // 2 :]] = True
-    # on the lips the weight jumps across the slit, at the mouth's corner both edges have one half
+    # On the lips the weight jumps across the slit; at the corner of the mouth both edges have one half.
     half_way = 0.5 * np.clip(x / corner[0], 0, 1) ** 4
     reach = 0.012 + 0.25 * np.maximum(x - corner[0], 0) + 0.10 * np.maximum(corner[2] - z, 0)
     inside = mesh.kind == MOUTH
@@ -44,8 +48,8 @@ def jaw_weights(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     return weight
 
 
-def skinning(mesh: Mesh, half: np.ndarray) -> np.ndarray:
-    """`[V, 5]` weights, rows sum to 1."""
+def skinning(mesh: Mesh, half: Float[np.ndarray, "H 3"]) -> Float[np.ndarray, "V 5"]:
+    """Return the skinning weights; rows sum to 1."""
     jaw = jaw_weights(mesh, half)[mesh.source]
     y = half[mesh.source, 1]
     root = smoothstep(y, -0.105, half[:, 1].min())
@@ -60,8 +64,8 @@ def skinning(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     return weights
 
 
-def joint_regressor(mesh: Mesh, half: np.ndarray) -> np.ndarray:
-    """`[5, V]`: each joint as the mean of the points around it, so that it moves with the shape."""
+def joint_regressor(mesh: Mesh, half: Float[np.ndarray, "H 3"]) -> Float[np.ndarray, "5 V"]:
+    """Return weights that make each joint the mean of the points around it, so that it moves with the shape."""
     regressor = np.zeros((5, len(mesh.source)))
     on_skin = (mesh.kind == SKIN)[mesh.source]
     distance = np.linalg.norm(half - _JAW_HINGE, axis=1)[mesh.source]
@@ -74,5 +78,6 @@ def joint_regressor(mesh: Mesh, half: np.ndarray) -> np.ndarray:
     return regressor / regressor.sum(axis=1, keepdims=True)
 
 
-def _both(mesh: Mesh, points: np.ndarray) -> np.ndarray:
+def _both(mesh: Mesh, points: Int[np.ndarray, "..."]) -> Int[np.ndarray, " N"]:
+    """Return the vertices of these half points on both sides."""
     return np.unique(np.concatenate([points, mesh.right[points]]))

@@ -1,17 +1,18 @@
-"""The bare head: horizontal sections of skull, face, jaw and neck, and the grid that is laid over them.
+"""The bare head: horizontal sections of skull, face, jaw and neck, and the grid over them.
 
 Conventions: metres; x to the viewer's right (the person's left), y up, z towards the viewer; the origin lies between the
-eyes and the nose's base, inside the face. Only the half x >= 0 is built: the other is its mirror image. A section is two
-quarter superellipses, front and back, that meet where the head is widest; its plane may rise from the front to the side
-and to the back, so that sections below the mouth follow the border of the jaw.
+eyes and the base of the nose, inside the face. Only the half x >= 0 is built; the other half is its mirror image. A section
+consists of two quarter superellipses, front and back, that meet where the head is widest. Its plane may rise from the front
+to the side and to the back, so that sections below the mouth follow the border of the jaw.
 """
 
 import numpy as np
 
+from ...shapes import Float
 from .anthropometry import Measures
-from .curves import bell, smooth_curve, smoothstep
+from .curves import Values, bell, smooth_curve, smoothstep
 
-# One line a section, from the crown down. Heights at the front, side and back; depth of the front, of the widest place
+# One line per section, from the crown down. Heights at the front, side and back; depth of the front, of the widest place
 # and of the back; half width; exponents of the front and the back quarter; grid rows down to the next section.
 _SECTIONS = np.array(
     [
@@ -60,9 +61,9 @@ _PHI = np.concatenate(
 N_COLS = len(_PHI)
 
 
-def widening(m: Measures, y: np.ndarray) -> np.ndarray:
-    """How much wider than the average the head is at each height of the average head."""
-    return (
+def widening(m: Measures, y: Values) -> np.ndarray:
+    """Return the head's width as a multiple of the average, at each height `y` of the average head."""
+    return np.asarray(
         (1 + (m.skull_width - 1) * smoothstep(y, 0.025, 0.070))
         * (1 + (m.face_width - 1) * bell(y, 0.000, 0.028))
         * (1 + (m.jaw_width - 1) * bell(y, -0.068, 0.022))
@@ -70,8 +71,8 @@ def widening(m: Measures, y: np.ndarray) -> np.ndarray:
     )
 
 
-def bare_head(m: Measures) -> np.ndarray:
-    """Half of the head without features, `[N_ROWS, N_COLS, 3]` in metres; row 0 is the crown, column 0 the face's middle."""
+def bare_head(m: Measures) -> Float[np.ndarray, "R C 3"]:
+    """Build half of the head without features, in metres; row 0 is the crown, column 0 the middle of the face."""
     table = smooth_curve(_FIRST_ROWS.astype(float), _SECTIONS[:, :-1], np.arange(N_ROWS, dtype=float))
     y_f, y_s, y_b, z_f, z_w, z_b, w, n_f, n_b = (column[:, None] for column in table.T)
     w = w * widening(m, y_f)

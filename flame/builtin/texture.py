@@ -1,15 +1,15 @@
-"""The skin of the built-in head, painted by code: an average and a basis of named components.
+"""The procedural texture of the built-in head: an average and a basis of named components.
 
-Conventions: RGB in 0..1, albedo without light; the layout is that of `uv.py`. Everything is painted as a function
-of the place on the head, so it lies where the mesh has lips, brows and lids. One unit of a component is one standard
-deviation.
+Conventions: RGB in 0..1, albedo without light; the layout is that of `uv.py`. Everything is painted as a function of the
+position on the head, so it lies where the mesh has lips, brows and lids. One unit of a component is one standard deviation.
 """
 
 import numpy as np
 
+from ...shapes import Bool, Float
 from . import uv
 from .anthropometry import Measures
-from .curves import bell, blob, smoothstep
+from .curves import Grid, bell, blob, smoothstep
 from .lines import brow_line, lid_lines, lip_thickness
 from .mesh import Mesh
 from .sections import JAW_ROW, MOUTH_COL, MOUTH_ROW
@@ -19,7 +19,7 @@ _SKIN = np.array([0.765, 0.590, 0.500])
 _HAIR = np.array([0.250, 0.185, 0.145])
 _LIPS = np.array([0.695, 0.400, 0.375])
 
-# name: the mask it acts on, and what one unit adds to red, green and blue there
+# name: the mask that it acts on, and the RGB that one unit adds there
 _COMPONENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
     "skin_tone": ("flesh", (-0.120, -0.125, -0.120)),
     "skin_warmth": ("flesh", (0.012, -0.004, -0.028)),
@@ -40,8 +40,10 @@ _COMPONENTS: dict[str, tuple[str, tuple[float, float, float]]] = {
 TEXTURE_NAMES = tuple(_COMPONENTS)
 
 
-def paint(mesh: Mesh, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The average texture `[3, SIZE, SIZE]` and the basis `[C, 3, SIZE, SIZE]` in the order of TEXTURE_NAMES."""
+def paint(
+    mesh: Mesh, half: Float[np.ndarray, "H 3"]
+) -> tuple[Float[np.ndarray, "3 size size"], Float[np.ndarray, "C 3 size size"]]:
+    """Paint the average texture and the basis, in the order of TEXTURE_NAMES; size is SIZE."""
     mean = np.zeros((SIZE, SIZE, 3), np.float32)
     masks = {name: np.zeros((SIZE, SIZE), np.float32) for name, _ in _COMPONENTS.values()}
     place, row = (array.astype(np.float32) for array in uv.skin_positions(mesh, half, SIZE))
@@ -55,8 +57,8 @@ def paint(mesh: Mesh, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.transpose(2, 0, 1).clip(0, 1), basis
 
 
-def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
-    """Smooth noise of about unit variance over the head; `length` is its wavelength in metres."""
+def _waves(place: Float[np.ndarray, "R C 3"], length: float, seed: int) -> Grid:
+    """Return smooth noise of about unit variance over the head; `length` is its wavelength in metres."""
     random = np.random.Generator(np.random.PCG64(seed))
     directions = random.standard_normal((10, 3), np.float32)
     directions *= 2 * np.pi / length / np.linalg.norm(directions, axis=1, keepdims=True)
@@ -65,12 +67,14 @@ def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
     return np.sin(place @ directions.T + phases).sum(-1) / np.float32(np.sqrt(5))
 
 
-def _mix(colour: np.ndarray, other: np.ndarray, amount: np.ndarray) -> np.ndarray:
+def _mix(colour: Float[np.ndarray, "R C 3"], other: Float[np.ndarray, "*_ 3"], amount: Grid) -> Float[np.ndarray, "R C 3"]:
     return colour + amount[..., None] * (other - colour)
 
 
-def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray, side: int):
-    """Colour `[h, w, 3]` and masks of one half of the strip."""
+def _paint_skin(
+    mesh: Mesh, half: Float[np.ndarray, "H 3"], place: Float[np.ndarray, "R C 3"], row: Float[np.ndarray, "R 1"], side: int
+) -> tuple[Float[np.ndarray, "R C 3"], dict[str, Grid]]:
+    """Paint colour and masks of one half of the strip."""
     m = Measures()
     x, y, z = place[..., 0], place[..., 1], place[..., 2]
     own = place * np.array([side, 1, 1])
@@ -103,7 +107,7 @@ def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray
     colour = colour + blush[..., None] * np.array([0.035, -0.045, -0.040])
     colour = _mix(colour, np.array([0.68, 0.47, 0.42]), 0.40 * lids)
     colour = _mix(colour, np.array([0.64, 0.47, 0.42]), 0.30 * bags)
-    # where light hardly comes: the inner orbit, the nostrils, the mouth's corners, under the lip and the jaw
+    # places that little light reaches: the inner orbit, the nostrils, the corners of the mouth, below the lip and the jaw
     dark = 0.20 * front * blob(x, y, 0.0160, 0.0330, 0.0045, 0.0055)
     dark = dark + 0.85 * front * blob(x, y, 0.0072, -0.0178, 0.0030, 0.0016)
     dark = dark + 0.18 * front * blob(x, y, m.nose_width + 0.0015, -0.0140, 0.0022, 0.0050)
@@ -125,8 +129,8 @@ def _paint_skin(mesh: Mesh, half: np.ndarray, place: np.ndarray, row: np.ndarray
     }  # fmt: skip
 
 
-def _brows(m: Measures, x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
-    """Brows made of single hairs, 0..1."""
+def _brows(m: Measures, x: Grid, y: Grid, side: int) -> Grid:
+    """Return the density of brows made of single hairs, 0 to 1."""
     out = np.zeros_like(x)
     region = (x > 0.004) & (x < 0.056) & (np.abs(y - brow_line(m, x)) < 0.011)
     px, py = x[region], y[region]
@@ -154,7 +158,7 @@ def _brows(m: Measures, x: np.ndarray, y: np.ndarray, side: int) -> np.ndarray:
 
 
 def hairline(z: np.ndarray) -> np.ndarray:
-    """Height of the hairline by depth, from the nape (behind) to the forehead (in front), on the average head."""
+    """Return the height of the hairline at each depth, from the nape (back) to the forehead (front), on the average head."""
     return np.interp(
         z,
         [-0.110, -0.080, -0.060, -0.045, -0.030, -0.022, -0.012, 0.010, 0.030, 0.050, 0.060],
@@ -162,37 +166,37 @@ def hairline(z: np.ndarray) -> np.ndarray:
     )
 
 
-def _hair(own: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Where short hair grows on the scalp, 0..1: hairline, temples, sideburns, around the ear, nape."""
+def _hair(own: Float[np.ndarray, "R C 3"], x: Grid, y: Grid, z: Grid) -> Grid:
+    """Return the density of short hair on the scalp, 0 to 1: hairline, temples, sideburns, around the ear and nape."""
     ragged = 0.0014 * _waves(own, 0.012, 4) + 0.0010 * _waves(own, 0.005, 5)
     line = hairline(z)
     line = line - 0.004 * bell(x, 0, 0.012) * (z > 0.03)
     return smoothstep(y - line + ragged, -0.007, 0.009) * (0.93 + 0.07 * np.clip(_waves(own, 0.0026, 6), -1, 1))
 
 
-def _beard(m: Measures, x, y, z, lip_line, up, down) -> np.ndarray:
-    """Where a beard grows, 0..1: moustache, chin, jaw and the cheek below a line from the mouth to the ear."""
+def _beard(m: Measures, x: Grid, y: Grid, z: Grid, lip_line: Grid, up: Grid, down: Grid) -> Grid:
+    """Return the density of a beard, 0 to 1: moustache, chin, jaw and the cheek below a line from the mouth to the ear."""
     edge = np.interp(z, [-0.03, 0.00, 0.03, 0.05, 0.062], [0.000, -0.018, -0.028, -0.026, -0.022])
     low = smoothstep(y, edge, edge - 0.010) * smoothstep(y, -0.105, -0.088)
     lip = bell(x, 0, 0.010) * bell(y, lip_line - down - 0.003, 0.002)
     return low * (1 - 0.4 * lip) * smoothstep(z, -0.030, -0.012)
 
 
-def _freckles(own: np.ndarray) -> np.ndarray:
+def _freckles(own: Float[np.ndarray, "R C 3"]) -> Grid:
     spots = smoothstep(_waves(own, 0.0045, 7) + 0.6 * _waves(own, 0.0070, 8), 1.25, 2.0)
     x, y = np.abs(own[..., 0]), own[..., 1]
     return spots * np.maximum(blob(x, y, 0.030, -0.001, 0.020, 0.013), blob(x, y, 0, 0.004, 0.012, 0.014))
 
 
-def _paint_islands(mean: np.ndarray, masks: dict[str, np.ndarray]) -> None:
-    """Eyeball, ear, lids' rims and the mouth's inside."""
+def _paint_islands(mean: Float[np.ndarray, "R C 3"], masks: dict[str, Grid]) -> None:
+    """Paint the eyeball, ear, lid rims, teeth and inside of the mouth into `mean` and `masks`."""
     u, v = uv.island_coordinates(SIZE)
     low = v < uv.STRIP - 1.5 / SIZE
     eye_u, eye_v = (u - uv.EYE_CENTRE[0]) / uv.DISC, (v - uv.EYE_CENTRE[1]) / uv.DISC
     ear_u, ear_v = (u - uv.EAR_CENTRE[0]) / uv.DISC, (v - uv.EAR_CENTRE[1]) / uv.DISC
 
-    def fill(where: np.ndarray, colour: np.ndarray) -> None:
-        mean[where] = colour[where] if colour.ndim == 3 else colour
+    def fill(where: Bool[np.ndarray, "R C"], colour: Float[np.ndarray, "R C 3"]) -> None:
+        mean[where] = colour[where]
 
     area = low & (u < 0.22)
     angle, turn = np.degrees(uv.eye_angle(np.hypot(eye_u, eye_v))), np.arctan2(eye_v, eye_u)

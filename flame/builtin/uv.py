@@ -1,12 +1,14 @@
-"""Where the mesh lies in the texture, and where each pixel of the texture lies on the head.
+"""The UV layout of the mesh, and the position on the head of each pixel of the texture.
 
 Conventions: UVs in [0, 1], v up; pixel (i, j) of an S × S texture has its centre at u = (j + ½) / S, v = 1 - (i + ½) / S. The
-skin is a strip around the head above v = STRIP, the face's middle at u = ½ and the person's left at u > ½; the face has
-most of it. Eyeball, ear, lids' rims and the mouth's inside have islands below it, which both sides share.
+skin is a strip around the head above v = STRIP, with the middle of the face at u = ½ and the person's left at u > ½; the
+face takes up most of it. Eyeball, ear, lid rims, teeth and the inside of the mouth are islands below it, which both sides
+share.
 """
 
 import numpy as np
 
+from ...shapes import Float, Int
 from . import components
 from .mesh import LIDS, Mesh
 from .sections import BROW_ROW, CHEEK_COL, JAW_ROW, N_COLS, N_ROWS, OUTER_COL, SIDE_COL
@@ -18,15 +20,15 @@ EYE_CENTRE, EAR_CENTRE = (0.11, 0.105), (0.33, 0.105)
 RIM_BOX = (0.45, 0.03, 0.51, 0.18)
 TEETH_BOX = (0.55, 0.03, 0.60, 0.18)
 MOUTH_BOX = (0.64, 0.03, 0.96, 0.18)
-"""u0, v0, u1, v1"""
+"""u0, v0, u1, v1, as for the other boxes"""
 _EYE_REACH = np.radians([0, 29.2, 110, 180]), np.array([0, 0.55, 1.0, 1.02])
 
 _U_KNOTS = np.array([0, OUTER_COL, CHEEK_COL, SIDE_COL, N_COLS - 1]), np.array([0, 0.56, 0.62, 0.82, 0.996])
 _V_KNOTS = np.array([0, BROW_ROW - 4, JAW_ROW, N_ROWS - 1]), np.array([0.998, 0.86, STRIP + 0.10, STRIP])
 
 
-def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """UVs `[T, 2]` and the triangles `[F, 3]` into them, in the order of the mesh's faces."""
+def uv_layout(mesh: Mesh) -> tuple[Float[np.ndarray, "T 2"], Int[np.ndarray, "F 3"]]:
+    """Return UVs and the triangles into them, in the order of the mesh's faces."""
     rims = np.arange(mesh.count, mesh.count + len(mesh.rim_edge))
     half = np.zeros((mesh.count + len(rims), 2))
     strip = np.zeros(len(half), bool)
@@ -44,7 +46,7 @@ def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     half[mesh.mouth] = _box(MOUTH_BOX, *mesh.mouth.shape)
     half[mesh.mouth[0, -1]] = MOUTH_BOX[2], 0.5 * (MOUTH_BOX[1] + MOUTH_BOX[3])
 
-    # the lids' rims begin at the edge of the skin, but with a place of their own in the texture
+    # The lid rims begin at the edge of the skin, but have UVs of their own there.
     own = np.arange(mesh.count)
     own[mesh.rim_edge] = rims
     triangles = np.where((mesh.face_kind == LIDS)[:, None], own[mesh.half_faces], mesh.half_faces)
@@ -53,11 +55,13 @@ def uv_layout(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([half, other]), np.concatenate([triangles, (triangles + len(half))[:, ::-1]])
 
 
-def skin_positions(mesh: Mesh, half: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The place on the head of each pixel of the strip, for the person's left half of a `size` × `size` texture.
+def skin_positions(
+    mesh: Mesh, half: Float[np.ndarray, "H 3"], size: int
+) -> tuple[Float[np.ndarray, "R C 3"], Float[np.ndarray, "R 1"]]:
+    """Return the position on the head of each pixel of the strip, for the person's left half of a `size` × `size` texture.
 
     Returns:
-        Positions `[rows, size / 2, 3]` in metres, and the pixels' rows of the skin's grid `[rows, 1]`.
+        Positions in metres, C = size / 2, and the row of the skin's grid that each row of pixels shows.
     """
     rows = round(size * (1 - STRIP)) + 1
     v = 1 - (np.arange(rows) + 0.5) / size
@@ -71,22 +75,27 @@ def skin_positions(mesh: Mesh, half: np.ndarray, size: int) -> tuple[np.ndarray,
     return top * (1 - down) + bottom * down, row[:, None]
 
 
-def island_coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """U and v of every pixel of a `size` × `size` texture."""
+def island_coordinates(size: int) -> tuple[Float[np.ndarray, "size size"], Float[np.ndarray, "size size"]]:
+    """Return u and v of every pixel of a `size` × `size` texture."""
     centre = (np.arange(size) + 0.5) / size
-    return np.meshgrid(centre, 1 - centre)
+    u, v = np.meshgrid(centre, 1 - centre)
+    return u, v
 
 
 def eye_angle(radius: np.ndarray) -> np.ndarray:
-    """The angle from the gaze at a distance from the eye island's centre, in units of DISC."""
+    """Return the angle from the gaze in radians at a distance from the centre of the eye's island, in units of DISC."""
     return np.interp(radius, _EYE_REACH[1], _EYE_REACH[0])
 
 
-def _disc(centre: tuple[float, float], radius: np.ndarray, turn: np.ndarray) -> np.ndarray:
+def _disc(
+    centre: tuple[float, float], radius: Float[np.ndarray, " R"], turn: Float[np.ndarray, " C"]
+) -> Float[np.ndarray, "R C 2"]:
+    """Return UVs of rings around a centre; the radius is in units of DISC."""
     reach = DISC * radius[:, None]
     return np.stack([centre[0] + reach * np.cos(turn), centre[1] + reach * np.sin(turn)], axis=-1)
 
 
-def _box(box: tuple[float, float, float, float], rows: int, cols: int) -> np.ndarray:
+def _box(box: tuple[float, float, float, float], rows: int, cols: int) -> Float[np.ndarray, "R C 2"]:
+    """Return UVs of a grid that fills a box."""
     u, v = np.meshgrid(np.linspace(box[0], box[2], cols), np.linspace(box[3], box[1], rows))
     return np.stack([u, v], axis=-1)

@@ -1,4 +1,4 @@
-"""Reading FLAME's files safely, and heads as JSON."""
+"""Safe loading of FLAME's files, and heads as JSON."""
 
 from .heads_json import heads_from_json, heads_to_json
 from .load import convert_flame, load_flame

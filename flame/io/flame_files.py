@@ -1,8 +1,8 @@
-"""FLAME's published files: what is in them, as the arrays of `HeadModel.from_arrays`.
+"""FLAME's published files, read as the arrays of `HeadModel.from_arrays`.
 
-Conventions: of FLAME's 300 shape and 100 expression components the first 100 and the first 50 are read, of the texture's 200
-the first 50: those that DECA's codes have and CapFace was trained with. The texture's colours are BGR over 255 at 512 × 512;
-every second row and column of it is taken, as the released code does.
+Conventions: of FLAME's 300 shape and 100 expression components, the first 100 and the first 50 are read; of the texture's 200,
+the first 50. DECA's codes have these components, and CapFace was trained with them. The texture's colours are BGR in 0..255
+at 512 × 512; every second row and column is used, as in the released code.
 Source: flame.is.tue.mpg.de; Li et al., "Learning a model of facial shape and expression from 4D scans" (2017).
 """
 
@@ -10,20 +10,21 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
 from ...errors import BadFile, MissingFile
 from ...files.catalogue import FLAME, FLAME_2020_MD5, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE
+from ...shapes import Int
 from ..model import SIZES
 from .safe_pickle import sole_object, to_array, unpickle
 
 MODEL_FILE, LANDMARKS_FILE = FLAME.file, FLAME_LANDMARKS.file
 TEMPLATE_FILE, TEXTURE_FILE = FLAME_TEMPLATE.file, FLAME_TEXTURE.file
 
-# FLAME 2020 is known by its MD5 in the catalogue, FLAME 2023 (with and without jaw, Open) by how the SHA-256 begins.
-# FLAME 2023 Open also has a key of its own, however it was saved.
+# FLAME 2020 is recognised by its MD5 in the catalogue, FLAME 2023 (with and without jaw, Open) by the start of its SHA-256.
+# FLAME 2023 Open also has a key of its own, which survives saving the file again.
 FLAME_2023_SHA256 = ("8fb1af0d", "b291fcd1", "e75a0990")
 FLAME_2023_KEY = "supr_expression_metadata"
 
@@ -31,20 +32,22 @@ SHAPES = 300
 COMPONENTS = 400
 TEXTURE_SIDE = 256
 
+Stream = IO[bytes] | io.BufferedIOBase
+
 _MODEL_KEYS = {
     "v_template": "v_template", "faces": "f", "shapedirs": "shapedirs", "posedirs": "posedirs",
     "J_regressor": "J_regressor", "weights": "weights", "parents": "kintree_table",
 }  # fmt: skip
-"""Names of `from_arrays` -> FLAME's keys."""
+"""Arguments of `from_arrays` -> FLAME's keys."""
 _LANDMARK_KEYS = tuple(f"{part}_lmk_{what}" for part in ("static", "dynamic", "full") for what in ("faces_idx", "bary_coords"))
 
 
 def contents(path: Path) -> bytes:
-    """A file's bytes; the usual broken downloads are refused by name.
+    """Read a file's bytes and reject the usual broken downloads by name.
 
     Raises:
-        MissingFile: there is no such file.
-        BadFile: it is empty, a web page or a Git LFS pointer.
+        MissingFile: The file does not exist.
+        BadFile: The file is empty, a web page or a Git LFS pointer.
     """
     if not path.is_file():
         raise MissingFile(f"There is no file {path}.")
@@ -62,17 +65,18 @@ def contents(path: Path) -> bytes:
 
 
 def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """FLAME itself.
+    """Read the FLAME model.
 
     Args:
         path: `generic_model.pkl`.
 
     Returns:
-        v_template, faces, shapedirs, posedirs, J_regressor, weights and parents; and "flame2020", "flame2023" or, where the
-        file is neither's published one, "flame".
+        v_template, faces, shapedirs, posedirs, J_regressor, weights and parents; and "flame2020", "flame2023" or, if the file
+        is not a published one of either, "flame".
 
     Raises:
-        MissingFile, BadFile: it is not there, or something else.
+        MissingFile: The file does not exist.
+        BadFile: The file is broken, or not FLAME.
     """
     file, data = path.name, contents(path)
     wanted = f"Expected {MODEL_FILE} of FLAME 2020 (MD5 {FLAME_2020_MD5}) from flame.is.tue.mpg.de"
@@ -103,7 +107,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
 
 
 def _version(file: str, data: bytes, content: dict) -> str:
-    """Which FLAME it is: by the published files' checksums, by what only FLAME 2023 has, and by its name."""
+    """Recognise the version of FLAME by the published files' checksums, by a key that only FLAME 2023 has, and by the name."""
     if hashlib.md5(data, usedforsecurity=False).hexdigest() == FLAME_2020_MD5:
         return "flame2020"
     digest = hashlib.sha256(data).hexdigest()
@@ -129,16 +133,17 @@ def _holds(content: object) -> str:
 
 
 def read_landmarks(path: Path) -> dict[str, np.ndarray]:
-    """The 68 landmarks on the mesh.
+    """Read the 68 landmarks on the mesh.
 
     Args:
         path: `landmark_embedding.npy`.
 
     Returns:
-        Triangles and weights of the static, the dynamic and the full landmarks.
+        Triangles and barycentric weights of the static, the dynamic and the full landmarks.
 
     Raises:
-        MissingFile, BadFile: it is not there, or something else.
+        MissingFile: The file does not exist.
+        BadFile: The file is broken, or not a landmark embedding.
     """
     wanted = f"Expected {LANDMARKS_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
     data = contents(path)
@@ -149,7 +154,7 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     except (BadFile, ValueError) as error:
         raise BadFile(f"{path.name} cannot be read as landmarks: {error}. {wanted}.") from None
     if not isinstance(content, dict) or not all(key in content for key in _LANDMARK_KEYS):
-        raise BadFile(f"{path.name} is no landmark embedding: it holds {_holds(content)}. {wanted}.")
+        raise BadFile(f"{path.name} is not a landmark embedding: it holds {_holds(content)}. {wanted}.")
     arrays = {key: _array(path.name, content, key) for key in _LANDMARK_KEYS}
     for key in arrays:
         if key.startswith(("static", "full")) and arrays[key].shape[:1] == (1,):
@@ -157,8 +162,8 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _npy_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, Fortran order and type of the array whose data follows in the stream."""
+def _npy_header(stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, Fortran order and type of the array whose data follows in the stream."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(stream)
@@ -167,18 +172,19 @@ def _npy_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
 # head_template.obj
 
 
-def read_uvs(path: Path, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """UVs, and for each of the model's faces those of its corners.
+def read_uvs(path: Path, faces: Int[np.ndarray, "F 3"]) -> dict[str, np.ndarray]:
+    """Read the UVs, and match them to the corners of the model's faces.
 
     Args:
         path: `head_template.obj`.
-        faces: `[F, 3]` the model's, which the template may list in another order.
+        faces: Triangles of the model; the template may list them in another order.
 
     Returns:
         uv `[T, 2]` and uv_faces `[F, 3]`.
 
     Raises:
-        MissingFile, BadFile: it is not there, something else, or of another mesh.
+        MissingFile: The file does not exist.
+        BadFile: The file is broken, not an OBJ file of triangles with UVs, or of another mesh.
     """
     wanted = f"Expected {TEMPLATE_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
     uv, corners = [], []
@@ -191,10 +197,10 @@ def read_uvs(path: Path, faces: np.ndarray) -> dict[str, np.ndarray]:
                 corners.append([[int(number) for number in value.split("/")[:2]] for value in values])
         uv, corners = np.array(uv, np.float32), np.array(corners, np.int64) - 1
     except ValueError as error:
-        raise BadFile(f"{path.name} is no OBJ file of triangles ({error}). {wanted}.") from None
+        raise BadFile(f"{path.name} is not an OBJ file of triangles ({error}). {wanted}.") from None
     if corners.ndim != 3 or corners.shape[1:] != (3, 2):
-        raise BadFile(f"{path.name} is no OBJ file of triangles with UVs (f v/vt v/vt v/vt). {wanted}.")
-    # Turned until its smallest vertex comes first, a triangle is the same wherever it was begun.
+        raise BadFile(f"{path.name} is not an OBJ file of triangles with UVs (f v/vt v/vt v/vt). {wanted}.")
+    # Triangles are rotated until their smallest vertex comes first, so they match wherever their list of vertices starts.
     mine, theirs = _smallest_first(faces), _smallest_first(corners[:, :, 0])
     triangles = np.take_along_axis(corners[:, :, 0], theirs, axis=1).tolist()
     by_triangle = {tuple(triangle): number for number, triangle in enumerate(triangles)}
@@ -208,8 +214,8 @@ def read_uvs(path: Path, faces: np.ndarray) -> dict[str, np.ndarray]:
     return {"uv": uv, "uv_faces": uv_faces}
 
 
-def _smallest_first(faces: np.ndarray) -> np.ndarray:
-    """Positions `[F, 3]` that turn each triangle until its smallest vertex comes first."""
+def _smallest_first(faces: Int[np.ndarray, "N 3"]) -> Int[np.ndarray, "N 3"]:
+    """Return the positions that rotate each triangle until its smallest vertex comes first."""
     return (faces.argmin(axis=1)[:, None] + np.arange(3)) % 3
 
 
@@ -217,7 +223,7 @@ def _smallest_first(faces: np.ndarray) -> np.ndarray:
 
 
 def read_texture(path: Path) -> dict[str, np.ndarray]:
-    """The skin.
+    """Read the texture and its basis.
 
     Args:
         path: `FLAME_texture.npz`.
@@ -226,7 +232,8 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
         texture_mean `[3, 256, 256]` and texture_basis `[50, 3, 256, 256]`, RGB in 0..1.
 
     Raises:
-        MissingFile, BadFile: it is not there, or something else.
+        MissingFile: The file does not exist.
+        BadFile: The file is broken, or not FLAME's texture.
     """
     wanted = f"Expected {TEXTURE_FILE} (mean and tex_dir) from flame.is.tue.mpg.de"
     if not path.is_file():
@@ -239,7 +246,7 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
             mean = _components(archive, "mean", None)
             basis = _components(archive, "tex_dir", SIZES["texture"][0])
     except (BadFile, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise BadFile(f"{path.name} is no texture of FLAME, or a broken one: {error}. {wanted}.") from None
+        raise BadFile(f"{path.name} is not a texture of FLAME, or it is broken: {error}. {wanted}.") from None
     if mean.shape != (TEXTURE_SIDE, TEXTURE_SIDE, 3) or basis.shape[:3] != mean.shape:
         raise BadFile(f"{path.name}: got a mean {list(mean.shape)} and a basis {list(basis.shape)} at half size. {wanted}.")
     # [h, w, BGR, C] to [C, RGB, h, w]
@@ -250,15 +257,15 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
 
 
 def _components(archive: zipfile.ZipFile, key: str, count: int | None) -> np.ndarray:
-    """An array of the archive at half its rows and columns, its last axis cut to `count`.
+    """Read an array of the archive at half its rows and columns, its last axis cut to `count`.
 
-    It is read in pieces: the whole basis takes over a gigabyte, what is needed of it a thirtieth.
+    It is read in pieces: the whole basis takes over a gigabyte, but only a thirtieth of it is needed.
     """
     with archive.open(f"{key}.npy") as stream:
         shape, fortran, dtype = _npy_header(stream)
         if dtype.kind not in "fiu" or len(shape) != (3 if count is None else 4):
             raise BadFile(f"{key} has shape {list(shape)} and type {dtype}")
-        # Rows come first in the file, or, in Fortran's order, components.
+        # Rows come first in the file; in Fortran order, components come first.
         pieces = []
         if fortran:
             for _ in range(shape[-1] if count is None else min(count, shape[-1])):
@@ -271,7 +278,7 @@ def _components(archive: zipfile.ZipFile, key: str, count: int | None) -> np.nda
         return np.stack(pieces)
 
 
-def _numbers(stream, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
+def _numbers(stream: Stream, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
     size = int(np.prod(shape)) * dtype.itemsize
     data = stream.read(size)
     if len(data) < size:

@@ -1,8 +1,8 @@
-"""Heads as JSON that a person can read and edit.
+"""Heads as JSON that people can read and edit.
 
-Conventions: angles in degrees, everything else as in `params.py`. Numbers are the shortest that give the same float32 back, so
-nothing is lost by saving. A list of coefficients may be cut off after the last one that is not 0. Keys that say what the file
-is about (`units`, `comment`) are not read.
+Conventions: angles are in degrees, everything else is as in `params.py`. Numbers are the shortest that restore the same
+float32, so saving is lossless. A list of coefficients may end after its last non-zero value. Keys that describe the file
+(`units`, `comment`) are ignored.
 """
 
 import difflib
@@ -38,22 +38,22 @@ FIELDS = ("scale", "position", *ANGLES, "eyes", *COEFFICIENTS, "light")
 
 @dataclass(frozen=True, eq=False)
 class StoredHeads:
-    """What a file holds."""
+    """The contents of a file."""
 
     params: HeadParams
     kind: str | None
-    """The kind of head model that the heads were made with, where the file says so."""
+    """The kind of head model that the heads were made with, if the file states it."""
 
 
 def heads_to_json(params: HeadParams, kind: str | None = None) -> str:
-    """Heads as the text of a JSON file, one line a field.
+    """Write heads as the text of a JSON file, one line per field.
 
     Args:
         params: B heads.
-        kind: `HeadModel.kind` of the model that they belong to, if it is known.
+        kind: `HeadModel.kind` of the model that they belong to, if known.
 
     Returns:
-        The text, UTF-8.
+        The text, to be encoded as UTF-8.
     """
     params = params.to("cpu")
     about = {"format": FORMAT, "version": VERSION, "head_model": kind}
@@ -63,23 +63,23 @@ def heads_to_json(params: HeadParams, kind: str | None = None) -> str:
 
 
 def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
-    """Heads from the text of a JSON file.
+    """Read heads from the text of a JSON file.
 
     Args:
-        text: what `heads_to_json` gave, possibly edited, or the file's bytes.
-        source: the file's name, for messages.
+        text: The result of `heads_to_json`, possibly edited, or the file's bytes.
+        source: The file's name, for messages.
 
     Raises:
-        BadFile: no JSON, another kind or version of file, or a field that is missing, unknown, or not what it should be.
+        BadFile: The text is not JSON, the file is of another kind or version, or a field is missing, unknown or invalid.
     """
     try:
         data = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         where = str(error) if isinstance(error, ValueError) else "too many brackets"
-        raise BadFile(f"{source} is not readable as JSON ({where}). Mend it, or save the head anew.") from None
+        raise BadFile(f"{source} is not readable as JSON ({where}). Correct it, or save the head again.") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = f"the format {data['format']!r}" if isinstance(data, dict) and "format" in data else "a file without it"
-        raise BadFile(f'{source} is no head: expected "format": "{FORMAT}", got {got}. Choose a file made by Save Head.')
+        raise BadFile(f'{source} is not a head: expected "format": "{FORMAT}", got {got}. Choose a file made by Save Head.')
     version = data.get("version")
     if type(version) is not int or version != VERSION:
         raise BadFile(
@@ -96,7 +96,7 @@ def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
 
 
 def _lines(fields: dict, indent: int) -> str:
-    """A JSON object with one line a field."""
+    """Format a JSON object with one line per field."""
     body = ",\n".join(
         f'{" " * (indent + 2)}"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in fields.items()
     )
@@ -116,23 +116,23 @@ def _frame_fields(params: HeadParams, frame: int) -> dict:
 
 
 def _shortest(values: np.ndarray) -> list[float]:
-    """The shortest decimals that are read as the same float32."""
+    """Return the shortest decimals that are read as the same float32."""
     return [float(str(value)) for value in values]
 
 
 def _degrees(radians: np.ndarray) -> list[float]:
-    """The shortest decimals in degrees that are read as the same float32 in radians."""
+    """Return the shortest decimals in degrees that are read as the same float32 in radians."""
     return [_degree(value) for value in radians]
 
 
 def _degree(radian: np.float32) -> float:
     degrees = math.degrees(float(radian))
-    # Nine significant digits tell any two float32 apart.
+    # Nine significant digits distinguish any two float32 values.
     candidates = (float(f"{degrees:.{digits}g}") for digits in range(1, 10))
     return next(value for value in candidates if np.float32(math.radians(value)) == radian)
 
 
-def _read_frame(frame, where: str) -> dict[str, Tensor]:
+def _read_frame(frame: object, where: str) -> dict[str, Tensor]:
     if not isinstance(frame, dict):
         raise BadFile(f"{where}: expected the fields of a head in curly brackets, got {_kind_of(frame)}.")
     _check_names(frame, (*FIELDS, "comment"), FIELDS, where)
@@ -166,10 +166,10 @@ def _check_names(got: dict, known: Iterable[str], needed: Iterable[str], where: 
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
             raise BadFile(f"{where}: unknown field {name!r}; {hint}")
     if missing:
-        raise BadFile(f"{where}: lacks {', '.join(missing)}. Put it back, or save the head anew.")
+        raise BadFile(f"{where}: lacks {', '.join(missing)}. Put it back, or save the head again.")
 
 
-def _numbers(values, count: int, where: str, fewer: bool = False) -> list[float]:
+def _numbers(values: object, count: int, where: str, fewer: bool = False) -> list[float]:
     wanted = f"{'at most ' if fewer else ''}{count} number{'s' if count > 1 else ''}"
     if not isinstance(values, list):
         raise BadFile(f"{where}: expected a list of {wanted}, got {_kind_of(values)}.")
@@ -179,15 +179,15 @@ def _numbers(values, count: int, where: str, fewer: bool = False) -> list[float]
         if type(value) not in (int, float):
             raise BadFile(f"{where}: expected {wanted}, got {_kind_of(value)} among them.")
         if abs(value) > LARGEST:
-            raise BadFile(f"{where}: expected {wanted} of ordinary size, got one too large to compute with.")
+            raise BadFile(f"{where}: expected {wanted} within the range of float32, got one that is too large.")
     return [float(value) for value in values]
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number that a head can have")
+    raise ValueError(f"{name} is not a valid number for a head")
 
 
-def _kind_of(value) -> str:
+def _kind_of(value: object) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
     names = {type(None): "nothing", dict: "an object", str: "a text", bool: "true or false", int: "a number", float: "a number"}

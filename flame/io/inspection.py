@@ -1,4 +1,4 @@
-"""What FLAME's files are, in a few words, for the scan behind CapFace Check."""
+"""Short descriptions of FLAME's files, for the scan of CapFace Check."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +13,9 @@ def _flame(path: Path, asset: Asset) -> str:
     if path.suffix == ".safetensors":
         if "v_template" in tensor_shapes(path):
             return "a converted head model"
-        raise BadFile(f"{path.name} is no head model that Convert Head Model has written.")
+        raise BadFile(f"{path.name} is not a head model that Convert Head Model has written.")
     kind = read_model(path)[1]
-    names = {"flame2020": "FLAME 2020", "flame2023": "FLAME 2023, whose expressions DECA does not know"}
+    names = {"flame2020": "FLAME 2020", "flame2023": "FLAME 2023, whose expressions DECA does not support"}
     return names.get(kind, "a FLAME model")
 
 
@@ -26,7 +26,7 @@ def _landmarks(path: Path, asset: Asset) -> str:
 def _template(path: Path, asset: Asset) -> str:
     lines = contents(path).count(b"\nvt ")
     if not lines:
-        raise BadFile(f"{path.name} is no mesh with texture coordinates. {asset.how_to_get()}.")
+        raise BadFile(f"{path.name} is not a mesh with texture coordinates. {asset.how_to_get()}.")
     return f"a mesh with {lines} texture coordinates"
 
 
@@ -41,4 +41,4 @@ INSPECTORS: dict[Asset, Callable[[Path, Asset], str]] = {
     FLAME_TEMPLATE: _template,
     FLAME_TEXTURE: _texture,
 }
-"""How `files.scan` looks into FLAME's files."""
+"""Functions by which `files.scan` inspects FLAME's files."""

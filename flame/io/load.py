@@ -1,6 +1,7 @@
-"""FLAME from its files, and the one safetensors file that can be made of them.
+"""Loading FLAME from its files, and converting them to one safetensors file.
 
-Conventions: arrays bear the names of `HeadModel.from_arrays`; `published.py` says which of FLAME's components are read.
+Conventions: arrays have the names of the arguments of `HeadModel.from_arrays`; `flame_files.py` states which of FLAME's
+components are read.
 """
 
 import logging
@@ -31,17 +32,22 @@ from .flame_files import (
 log = logging.getLogger("capface")
 
 NAMES = {"flame2020": "FLAME 2020", "flame2023": "FLAME 2023", "flame": "FLAME"}
-"""What a model of each kind is called. "flame" is one of which the version is not known."""
+"""Display name of each kind of model. "flame" is of unknown version."""
 NEUTRAL_SKIN = (0.72, 0.56, 0.48)
-"""RGB of the whole head where there is no texture."""
+"""RGB of the whole head if there is no texture."""
+
+Arrays = dict[str, Any]
+"""Arguments of `HeadModel.from_arrays` by name."""
+Given = str | os.PathLike | None
+"""A path from the caller; None for the file beside the model."""
 
 _FORMAT = "CapFace head"
 _REMARKS = {
     "flame2023": "%s is FLAME 2023. Its template and expression basis are not those of FLAME 2020, with which CapFace and DECA "
-    "were trained: it can be fitted to landmarks, posed and lit, but DECA's codes mean other faces on it, and its expressions "
-    "are not what CapFace was trained with. Use generic_model.pkl of FLAME 2020 where they matter.",
-    "flame": f"%s is not the published file of FLAME 2020 (MD5 {FLAME_2020_MD5}): saved anew, of one sex, or of another year. "
-    "It is taken for FLAME 2020; if it is FLAME 2023, its expression basis is not what CapFace was trained with.",
+    "were trained: it can be fitted to landmarks, posed and lit, but DECA's codes give different faces on it, and its "
+    "expressions are not those that CapFace was trained with. Use generic_model.pkl of FLAME 2020 if they matter.",
+    "flame": f"%s is not the published file of FLAME 2020 (MD5 {FLAME_2020_MD5}): saved again, of one sex, or of another year. "
+    "It is treated as FLAME 2020; if it is FLAME 2023, its expression basis is not the one that CapFace was trained with.",
 }
 
 
@@ -52,23 +58,23 @@ def load_flame(
     template: str | os.PathLike | None = None,
     texture: str | os.PathLike | None = None,
 ) -> HeadModel:
-    """FLAME, from its published files or from the safetensors file made of them. No code of the files is run.
+    """Load FLAME from its published files, or from a safetensors file by `convert_flame`. No code in the files is run.
 
-    Without landmarks the model can be posed and rendered, but not fitted to landmarks. Without a texture (of which the template
-    holds the UVs) the whole head has one colour, NEUTRAL_SKIN.
+    Without landmarks the model can be posed and rendered, but not fitted to landmarks. Without a texture, whose UVs are in the
+    template, the whole head has one colour, NEUTRAL_SKIN.
 
     Args:
         path: `generic_model.pkl` of FLAME 2020, or a safetensors file by `convert_flame`, which holds everything.
-        landmarks: `landmark_embedding.npy`; by default the one beside the model, if there is one.
-        template: `head_template.obj`; by default likewise.
-        texture: `FLAME_texture.npz`; by default likewise.
+        landmarks: `landmark_embedding.npy`; by default the one beside the model, if it exists.
+        template: `head_template.obj`; by default the one beside the model, if it exists.
+        texture: `FLAME_texture.npz`; by default the one beside the model, if it exists.
 
     Returns:
         A HeadModel of kind "flame2020", "flame2023" or "flame".
 
     Raises:
-        MissingFile: a file that was named is not there, or the texture is there and the template is not.
-        BadFile: a file is something else, broken, or holds NaN; the message says what it looks like instead.
+        MissingFile: A given file does not exist, or there is a texture without a template.
+        BadFile: A file is not what it should be, is broken, or holds NaN; the message states what it looks like instead.
     """
     path = Path(path)
     arrays, kind = _read(path, landmarks, template, texture)
@@ -85,42 +91,43 @@ def convert_flame(
     template: str | os.PathLike | None = None,
     texture: str | os.PathLike | None = None,
 ) -> Path:
-    """Write what `load_flame` reads to one safetensors file, complete or not at all.
+    """Write the contents that `load_flame` reads to one safetensors file, atomically.
 
     Args:
-        path: as for `load_flame`, as are landmarks, template and texture.
-        target: the new file; one of that name is replaced.
-        landmarks: see above.
-        template: see above.
-        texture: see above.
+        path: As for `load_flame`.
+        target: The new file; an existing one is replaced.
+        landmarks: As for `load_flame`.
+        template: As for `load_flame`.
+        texture: As for `load_flame`.
 
     Returns:
         The target.
 
     Raises:
-        MissingFile, BadFile: as `load_flame`.
+        MissingFile: As for `load_flame`.
+        BadFile: As for `load_flame`.
     """
     path, target = Path(path), Path(target)
     arrays, kind = _read(path, landmarks, template, texture)
-    _build(path.name, arrays, kind)  # refuses what could not be loaded again
+    _build(path.name, arrays, kind)  # rejects a file that could not be loaded again
     tensors = {name: torch.as_tensor(value).contiguous() for name, value in arrays.items()}
     metadata = {"format": _FORMAT, "kind": kind, "source": path.name}
     write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata))
     return target
 
 
-def _build(file: str, arrays: dict, kind: str) -> HeadModel:
+def _build(file: str, arrays: Arrays, kind: str) -> HeadModel:
     try:
         for name, value in arrays.items():
             if "lmk" in name and not torch.isfinite(torch.as_tensor(value)).all():
                 raise BadInput(f"{name}: holds NaN or infinite numbers.")
         return HeadModel.from_arrays(**arrays, n_shape=SIZES["shape"][0], name=NAMES[kind], kind=kind)
     except (BadInput, TypeError) as error:
-        raise BadFile(f"{file} and the files beside it do not make a FLAME head: {error} Get them again.") from None
+        raise BadFile(f"{file} and the files beside it do not form a FLAME head: {error} Download them again.") from None
 
 
-def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, Any], str]:
-    """The arrays for `from_arrays`, and the kind of model."""
+def _read(path: Path, landmarks: Given, template: Given, texture: Given) -> tuple[Arrays, str]:
+    """Return the arrays for `from_arrays`, and the kind of model."""
     if _is_safetensors(path):
         return _from_safetensors(path)
     landmarks, template, texture = (
@@ -131,7 +138,7 @@ def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, Any], str
     if landmarks is not None:
         arrays |= read_landmarks(landmarks)
     if texture is None:
-        # All of the head takes its colour from the middle of a tiny texture.
+        # The whole head takes its colour from the middle of a tiny texture.
         arrays["uv"] = np.full((len(arrays["v_template"]), 2), 0.5, np.float32)
         arrays["albedo_uv"] = np.array(NEUTRAL_SKIN, np.float32)[:, None, None].repeat(2, 1).repeat(2, 2)
         log.info("%s: without %s the head has one colour.", path.name, TEXTURE_FILE)
@@ -142,7 +149,7 @@ def _read(path: Path, landmarks, template, texture) -> tuple[dict[str, Any], str
     return arrays, kind
 
 
-def _companion(path: Path, given, usual: str) -> Path | None:
+def _companion(path: Path, given: Given, usual: str) -> Path | None:
     if given is not None:
         return Path(given)
     beside = path.with_name(usual)
@@ -157,16 +164,16 @@ def _is_safetensors(path: Path) -> bool:
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
-def _from_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+def _from_safetensors(path: Path) -> tuple[Arrays, str]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is no dict
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is not a dict
     except SafetensorError as error:
         raise BadFile(f"{path.name} is a broken safetensors file ({error}). Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:
         raise BadFile(
-            f"{path.name} is no head model: it holds {', '.join(sorted(arrays)[:4]) or 'nothing'}. Expected {MODEL_FILE} of "
-            "FLAME, or the safetensors file that Convert Head Model to safetensors makes of it."
+            f"{path.name} is not a head model: it holds {', '.join(sorted(arrays)[:4]) or 'nothing'}. Expected {MODEL_FILE} of "
+            "FLAME, or the safetensors file that Convert Head Model to safetensors makes from it."
         )
     return arrays, metadata["kind"]

@@ -1,15 +1,15 @@
-"""Reading the arrays of a pickle without running anything of it.
+"""Reading the arrays in a pickle without running any of its code.
 
 FLAME's files are pickles of numpy arrays, scipy's sparse matrices, chumpy's arrays and torch tensors, some of them written by
-Python 2. No class of the file is loaded, not even numpy's: every object that it names becomes a `Kept`, which does nothing but
-keep what it was given, and only names on a list may be kept at all. `to_array` then reads the arrays out of what was kept.
+Python 2. No class that the file names is loaded, not even numpy's. Every object of such a class becomes a `Kept`, which only
+stores its arguments, and only names on an allowlist are accepted. `to_array` then extracts the arrays.
 """
 
 import io
 import math
 import pickle
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,28 +30,31 @@ _NUMBERS = re.compile(r"[biuf][1248]")
 
 
 class Kept:
-    """An object of the file: what it was made of, and nothing done with it."""
+    """An object in the file: its arguments and state, unprocessed."""
 
     kind: ClassVar[str]
-    """Module and name in the file."""
+    """Module and name of its class in the file."""
     __slots__ = ("args", "state")
 
-    def __new__(cls, *args, **_kwargs):
-        """Keep the arguments."""
+    args: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *args: Any, **_kwargs: Any) -> "Kept":
+        """Store the arguments."""
         self = super().__new__(cls)
         self.args, self.state = args, None
         return self
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives a `Kept` for each name of the list and refuses every other."""
+    """Returns a `Kept` for each name on the allowlist and rejects every other."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: io.BytesIO):
         super().__init__(stream, encoding="latin1")
-        self.kinds = {}
+        self.kinds: dict[str, type[Kept]] = {}
 
     def find_class(self, module: str, name: str) -> type:
         kind = f"{module}.{name}"
@@ -63,36 +66,37 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(data: bytes) -> object:
-    """The contents of a pickle, of any protocol and either Python.
+    """Read a pickle of any protocol, written by Python 2 or 3.
 
     Args:
-        data: the pickle.
+        data: The pickle.
 
     Returns:
-        Numbers, strings, lists, dictionaries as they are, everything else as `Kept`.
+        Numbers, strings, lists and dictionaries unchanged; everything else as `Kept`.
 
     Raises:
-        BadFile: it names anything but arrays, or is broken. The message is a clause, for the caller to say of which file.
+        BadFile: The pickle names anything other than arrays, or is broken. The message is a clause without the file's name,
+            which the caller adds.
     """
     try:
         return _Unpickler(io.BytesIO(data)).load()
     except BadFile:
         raise
-    except Exception as error:  # nothing of the file has run: whatever happens, it is malformed
-        raise BadFile(f"it is no pickle, or a truncated one ({error})") from None
+    except Exception as error:  # no code in the file has run, so any error means that it is malformed
+        raise BadFile(f"it is not a pickle, or it is truncated ({error})") from None
 
 
 def to_array(value: object) -> np.ndarray:
-    """An array that was kept.
+    """Convert an unpickled value to an array.
 
     Args:
-        value: what `unpickle` gave: numpy's, scipy's, chumpy's or torch's array, a number, or a list of numbers.
+        value: A result of `unpickle`: an array of numpy, scipy, chumpy or torch, a number, or a list of numbers.
 
     Returns:
-        A numpy array of numbers; a sparse matrix becomes a dense one.
+        A numpy array of numbers; a sparse matrix becomes dense.
 
     Raises:
-        BadFile: it is no array of numbers.
+        BadFile: The value is not an array of numbers.
     """
     try:
         array = _read(value)
@@ -106,7 +110,7 @@ def to_array(value: object) -> np.ndarray:
 
 
 def sole_object(value: object) -> object:
-    """The object in an array of a single one, as `np.save` wraps a dictionary; anything else as it is."""
+    """Unwrap the object in an array of one object, as `np.save` stores a dictionary; return anything else unchanged."""
     if isinstance(value, Kept) and value.kind.endswith("_reconstruct") and isinstance(value.state, tuple):
         data = value.state[-1]
         if isinstance(data, list) and len(data) == 1:
@@ -131,7 +135,7 @@ def _read(value: object) -> np.ndarray:
     if re.fullmatch(_SPARSE, kind):
         return _dense(value.state, by_rows=name == "csr_matrix")
     if re.match(_CHUMPY, kind):
-        # chumpy keeps a plain array as x, and a part of another one by its flat positions.
+        # chumpy stores a plain array as x, and a part of another array by flat positions.
         if "x" in value.state:
             return _read(value.state["x"])
         return _read(value.state["a"]).ravel()[_read(value.state["idxs"])].reshape(value.state["preferred_shape"])
@@ -141,7 +145,7 @@ def _read(value: object) -> np.ndarray:
 
 
 def _bytes(value: object) -> bytes:
-    """Raw bytes, which Python 2 and old protocols write as text."""
+    """Return raw bytes, which Python 2 and old protocols write as text."""
     if isinstance(value, Kept):  # _codecs.encode(text, "latin1") or bytearray(bytes)
         value = value.args[0]
     return value.encode("latin1") if isinstance(value, str) else bytes(value)
@@ -155,8 +159,8 @@ def _dtype(value: Kept) -> np.dtype:
     return np.dtype(code).newbyteorder(order if order in "<>" else "=")
 
 
-def _dense(state: dict, by_rows: bool) -> np.ndarray:
-    """A compressed sparse matrix: entries, their positions along each line, and where each line's entries begin."""
+def _dense(state: dict[str, Any], by_rows: bool) -> np.ndarray:
+    """Expand a compressed sparse matrix: entries, their positions along each line, and where each line's entries begin."""
     shape = tuple(int(size) for size in state.get("_shape", state.get("shape", ())))
     if math.prod(shape) > 10**7:  # FLAME's joint regressor has 25,000 entries
         raise BadFile(f"a sparse matrix of {shape[0]} × {shape[1]} is too large")
@@ -167,7 +171,7 @@ def _dense(state: dict, by_rows: bool) -> np.ndarray:
     return dense
 
 
-def _tensor(storage: Kept, offset: int, size: tuple, stride: tuple) -> np.ndarray:
-    # The storage is a torch file of its own within the pickle; torch reads it by its own list of what may be in one.
+def _tensor(storage: Kept, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
+    # The storage is a torch file within the pickle; torch reads it with its own allowlist.
     flat = torch.load(io.BytesIO(_bytes(storage.args[0])), map_location="cpu", weights_only=True)
     return torch.empty(0, dtype=flat.dtype).set_(flat).as_strided(size, stride, offset).numpy().copy()

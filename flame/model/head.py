@@ -1,19 +1,21 @@
-"""A parametric head model: arrays in, vertices, landmarks and skin out.
+"""A parametric head model: vertices, landmarks and albedo from head parameters.
 
 Conventions: metres, x to the viewer's right, y up, z towards the viewer; 5 joints (root, neck, jaw, two eyes); faces counter-
-clockwise seen from outside; UVs in [0, 1] with v up (v = 1 is the texture's first row); textures `[3, h, w]` RGB in 0..1.
+clockwise seen from outside; UVs in [0, 1] with v up (v = 1 is the first row of the texture); textures `[3, h, w]`, RGB in 0..1.
 Source: Li et al., "Learning a model of facial shape and expression from 4D scans" (2017).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
-from .landmarks import LandmarkTable, check_table, contour_yaw, points_on_mesh
+from ...shapes import Float, Int
+from .landmarks import N_LANDMARKS, LandmarkTable, check_table, contour_yaw, points_on_mesh
 from .params import HeadParams
 from .skinning import Rig
 
@@ -26,21 +28,19 @@ class HeadModel:
     """A head with FLAME's interface. Build it with `from_arrays`."""
 
     rig: Rig
-    faces: Tensor
-    """`[F, 3]` int64"""
+    faces: Int[Tensor, "F 3"]
+    """Vertex indices of each triangle, int64."""
     n_shape: int
-    """How many of the rig's coefficients are identity; the others are expression."""
+    """Number of identity coefficients of the rig; the others are expression."""
     table: LandmarkTable | None = None
-    full_landmarks: tuple[Tensor, Tensor] | None = None
-    """Triangles `[68]` and weights `[68, 3]` of landmarks that stay on the mesh, the contour too."""
-    uv: Tensor | None = None
-    """`[T, 2]`"""
-    uv_faces: Tensor | None = None
-    """`[F, 3]` int64 into `uv`"""
-    texture_mean: Tensor | None = None
-    """`[3, h, w]`"""
-    texture_basis: Tensor | None = None
-    """`[C, 3, h, w]`, offset of one standard deviation"""
+    full_landmarks: tuple[Int[Tensor, "68"], Float[Tensor, "68 3"]] | None = None
+    """Triangles and barycentric weights of landmarks that do not slide with yaw, including the contour."""
+    uv: Float[Tensor, "T 2"] | None = None
+    uv_faces: Int[Tensor, "F 3"] | None = None
+    """Indices into `uv` of each triangle, int64."""
+    texture_mean: Float[Tensor, "3 h w"] | None = None
+    texture_basis: Float[Tensor, "C 3 h w"] | None = None
+    """Offset of one standard deviation of each texture coefficient."""
     name: str = "head"
     kind: str = "custom"
     shape_names: tuple[str, ...] = ()
@@ -74,35 +74,35 @@ class HeadModel:
         shape_names: Sequence[str] = (),
         expression_names: Sequence[str] = (),
     ) -> "HeadModel":
-        """A head model from arrays under FLAME's names (numpy or torch, any precision).
+        """Build a head model from arrays under FLAME's names (numpy or torch, any precision).
 
         Args:
-            v_template: `[V, 3]` metres.
-            faces: `[F, 3]`.
-            shapedirs: `[V, 3, n_shape + n_expression]`, one unit of each coefficient; identity first.
-            J_regressor: `[5, V]`, joints from vertices.
-            parents: `[5]`, -1 for the root.
-            weights: `[V, 5]` skinning weights.
-            posedirs: `[V, 3, 36]` pose corrections, or None.
-            uv: `[T, 2]`; needed to render.
-            uv_faces: `[F, 3]` into `uv`; None where UVs are indexed like vertices.
-            static_lmk_faces_idx: `[51]`, with static_lmk_bary_coords `[51, 3]`: landmarks 17 to 67.
-            static_lmk_bary_coords: see above.
-            dynamic_lmk_faces_idx: `[79, 17]`, with dynamic_lmk_bary_coords `[79, 17, 3]`: contour landmarks by yaw.
-            dynamic_lmk_bary_coords: see above.
-            full_lmk_faces_idx: `[68]`, with full_lmk_bary_coords `[68, 3]`: landmarks that do not move with yaw.
-            full_lmk_bary_coords: see above.
-            n_shape: how many of `shapedirs` are identity.
-            albedo_uv: `[3, h, w]` in 0..1, a fixed skin.
-            texture_mean: `[3, h, w]` in 0..1, the average skin; instead of albedo_uv.
-            texture_basis: `[C, 3, h, w]`, what a standard deviation of each texture coefficient adds.
-            name: what the model is called in messages.
-            kind: "flame2020", "flame2023", "flame" (of unknown version), "builtin" or "custom".
-            shape_names: names of the identity components, all or none.
-            expression_names: names of the expression components, all or none.
+            v_template: Vertices `[V, 3]` in metres.
+            faces: Triangles `[F, 3]`, counter-clockwise from outside.
+            shapedirs: Offsets `[V, 3, n_shape + n_expression]` of one unit of each coefficient, identity first.
+            J_regressor: Joints from vertices, `[5, V]`.
+            parents: Parent of each of the 5 joints, -1 for the root.
+            weights: Skinning weights `[V, 5]`.
+            posedirs: Pose corrections `[V, 3, 36]`, or None.
+            uv: UVs `[T, 2]`; required for rendering.
+            uv_faces: Triangles `[F, 3]` into `uv`; None if UVs are indexed like vertices.
+            static_lmk_faces_idx: Triangles `[51]` of landmarks 17 to 67.
+            static_lmk_bary_coords: Barycentric weights `[51, 3]` of the same landmarks.
+            dynamic_lmk_faces_idx: Triangles `[79, 17]` of the contour landmarks, by yaw.
+            dynamic_lmk_bary_coords: Barycentric weights `[79, 17, 3]` of the same landmarks.
+            full_lmk_faces_idx: Triangles `[68]` of landmarks that do not slide with yaw.
+            full_lmk_bary_coords: Barycentric weights `[68, 3]` of the same landmarks.
+            n_shape: Number of identity components in `shapedirs`.
+            albedo_uv: A fixed texture `[3, h, w]`, RGB in 0..1.
+            texture_mean: The average texture `[3, h, w]`, RGB in 0..1; use either this or albedo_uv.
+            texture_basis: Offsets `[C, 3, h, w]` of one standard deviation of each texture coefficient.
+            name: The name of the model in messages.
+            kind: "flame2020", "flame2023", "flame" (unknown version), "builtin" or "custom".
+            shape_names: Names of all identity components, or empty.
+            expression_names: Names of all expression components, or empty.
 
         Raises:
-            BadInput: an array has the wrong shape, points outside the mesh, or lacks its counterpart.
+            BadInput: An array has the wrong shape, refers to something outside the mesh, or is missing its counterpart.
         """
         template = _floats(v_template, "v_template", (None, 3))
         V = template.shape[0]
@@ -131,8 +131,8 @@ class HeadModel:
             table = check_table(mesh.shape[0], static, contour)
         if (pair := _pair("full_lmk", full_lmk_faces_idx, full_lmk_bary_coords)) is not None:
             full = (
-                _indices(pair[0], "full_lmk_faces_idx", (68,), mesh.shape[0]),
-                _floats(pair[1], "full_lmk_bary_coords", (68, 3)),
+                _indices(pair[0], "full_lmk_faces_idx", (N_LANDMARKS,), mesh.shape[0]),
+                _floats(pair[1], "full_lmk_bary_coords", (N_LANDMARKS, 3)),
             )
 
         if albedo_uv is not None and (texture_mean is not None or texture_basis is not None):
@@ -155,7 +155,7 @@ class HeadModel:
             ("expression_names", expression_names, directions.shape[2] - n_shape),
         ):
             if len(names) not in (0, count):
-                raise BadInput(f"{label}: expected {count} names or none, got {len(names)}.")
+                raise BadInput(f"{label}: expected {count} names or no names, got {len(names)}.")
         return cls(
             rig, mesh, n_shape, table, full, coordinates, triangles, mean, skins,
             name, kind, tuple(shape_names), tuple(expression_names),
@@ -163,33 +163,33 @@ class HeadModel:
 
     @property
     def n_expression(self) -> int:
-        """How many expression components there are."""
+        """Number of expression components."""
         return self.rig.basis.shape[0] - self.n_shape
 
     @property
     def has_landmarks(self) -> bool:
-        """Whether it knows where its 68 landmarks are."""
+        """Whether the model has 68 landmarks."""
         return self.table is not None or self.full_landmarks is not None
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.faces.device
 
     def to(self, device: torch.device | str) -> "HeadModel":
-        """The same model on another device."""
+        """Return the same model on another device."""
 
-        def move(value):
-            if isinstance(value, tuple):  # the landmarks of the whole table, or names
+        def move(value: Any) -> Any:
+            if isinstance(value, tuple):  # full_landmarks, or names
                 return tuple(part.to(device) if isinstance(part, Tensor) else part for part in value)
             return value.to(device) if isinstance(value, Tensor | Rig | LandmarkTable) else value
 
         return replace(self, **{field.name: move(getattr(self, field.name)) for field in fields(self)})
 
-    def coefficients(self, shape: Tensor, expression: Tensor) -> Tensor:
-        """Shape and expression as the rig wants them, `[B, n_shape + n_expression]`.
+    def coefficients(self, shape: Float[Tensor, "B S"], expression: Float[Tensor, "B E"]) -> Float[Tensor, "B K"]:
+        """Join shape and expression into the rig's K = n_shape + n_expression coefficients.
 
-        Coefficients that the model has no component for are left out; components without a coefficient stay at 0.
+        Coefficients without a component are dropped; components without a coefficient are set to 0.
         """
         columns = []
         for values, count in ((shape, self.n_shape), (expression, self.n_expression)):
@@ -197,66 +197,66 @@ class HeadModel:
             columns.append(torch.nn.functional.pad(used, (0, count - used.shape[1])))
         return torch.cat(columns, dim=1)
 
-    def vertices(self, params: HeadParams) -> Tensor:
-        """The mesh of each head, `[B, V, 3]` metres in head space: turned, but not yet seen by the camera."""
+    def vertices(self, params: HeadParams) -> Float[Tensor, "B V 3"]:
+        """Return the posed vertices of each head in head space, in metres, before the camera projects them."""
         rotations = torch.cat([params.rotation, params.neck, params.jaw, params.eyes], dim=1).unflatten(1, (JOINTS, 3))
         return self.rig.pose(self.coefficients(params.shape, params.expression), rotations)
 
-    def landmarks(self, params: HeadParams, vertices: Tensor | None = None) -> Tensor:
-        """The 68 landmarks as they are seen from the front: the contour follows the head's yaw.
+    def landmarks(self, params: HeadParams, vertices: Float[Tensor, "B V 3"] | None = None) -> Float[Tensor, "B 68 3"]:
+        """Return the 68 landmarks as seen from the front: the contour follows the head's yaw.
 
-        A model without contour tables gives its 68 fixed landmarks.
+        A model without contour tables returns its 68 fixed landmarks.
 
         Args:
-            params: the heads.
-            vertices: `[B, V, 3]`, what `vertices(params)` gave, where it is at hand.
+            params: B heads.
+            vertices: The result of `vertices(params)` if it is already known, to save time.
 
         Returns:
-            `[B, 68, 3]` metres in head space.
+            Points in head space, in metres.
 
         Raises:
-            BadInput: the model has no landmarks.
+            BadInput: The model has no landmarks.
         """
         vertices = self.vertices(params) if vertices is None else vertices
         degrees = contour_yaw(params.rotation, params.neck).round()
         return points_on_mesh(vertices, self.faces, *self.landmark_places(degrees))
 
-    def landmark_places(self, degrees: Tensor) -> tuple[Tensor, Tensor]:
-        """Where on the mesh the 68 landmarks of heads of some yaw sit.
+    def landmark_places(self, degrees: Float[Tensor, " B"]) -> tuple[Int[Tensor, "B 68"], Float[Tensor, "B 68 3"]]:
+        """Return the positions of the 68 landmarks on the mesh for each yaw.
 
         Args:
-            degrees: `[B]` whole numbers from -39 to 39.
+            degrees: Yaw, integers from -39 to 39.
 
         Returns:
-            Triangles `[B, 68]` int64 and barycentric weights `[B, 68, 3]`.
+            Triangles and barycentric weights.
 
         Raises:
-            BadInput: the model has no landmarks.
+            BadInput: The model has no landmarks.
         """
         if self.table is not None:
             return self.table.places(degrees)
         triangles, weights = self._fixed()
         return triangles.expand(len(degrees), -1), weights.expand(len(degrees), -1, -1)
 
-    def fixed_landmarks(self, vertices: Tensor) -> Tensor:
-        """The 68 landmarks that stay on the mesh whatever the yaw, `[B, 68, 3]`.
+    def fixed_landmarks(self, vertices: Float[Tensor, "B V 3"]) -> Float[Tensor, "B 68 3"]:
+        """Return the 68 landmarks that do not slide with yaw.
 
         Raises:
-            BadInput: the model has none.
+            BadInput: The model has no such landmarks.
         """
         triangles, weights = self._fixed()
         return points_on_mesh(vertices, self.faces, triangles.expand(len(vertices), -1), weights.expand(len(vertices), -1, -1))
 
-    def _fixed(self) -> tuple[Tensor, Tensor]:
+    def _fixed(self) -> tuple[Int[Tensor, "68"], Float[Tensor, "68 3"]]:
         if self.full_landmarks is None:
             raise BadInput(f"The head model '{self.name}' has no such landmarks; load it with its landmark embedding.")
         return self.full_landmarks
 
-    def albedo(self, params: HeadParams) -> Tensor:
-        """The skin of each head as a texture, `[B, 3, h, w]`, about 0..1, unclamped.
+    def albedo(self, params: HeadParams) -> Float[Tensor, "B 3 h w"]:
+        """Return the texture of each head: albedo, RGB roughly in 0..1, not clamped.
 
         Raises:
-            BadInput: the model has no texture.
+            BadInput: The model has no texture.
         """
         if self.texture_mean is None:
             raise BadInput(f"The head model '{self.name}' has no texture; load it with one (FLAME: FLAME_texture.npz).")
@@ -270,7 +270,7 @@ class HeadModel:
 def _floats(array: Array, name: str, size: tuple[int | None, ...]) -> Tensor:
     value = torch.as_tensor(array).detach().to(torch.float32)
     _check_size(value, name, size)
-    # The extremes are NaN where anything is, and found much faster than isfinite of everything.
+    # The extremes are NaN if any value is NaN, and aminmax is much faster than isfinite on all values.
     if value.numel() and not torch.isfinite(torch.stack(value.aminmax())).all():
         raise BadInput(f"{name}: holds NaN or infinite numbers.")
     return value.contiguous()
@@ -278,11 +278,11 @@ def _floats(array: Array, name: str, size: tuple[int | None, ...]) -> Tensor:
 
 def _indices(array: Array, name: str, size: tuple[int | None, ...], limit: int) -> Tensor:
     if isinstance(array, np.ndarray):
-        array = array.astype(np.int64)  # torch knows no uint32, in which FLAME's faces come
+        array = array.astype(np.int64)  # torch cannot convert uint32, the type of FLAME's faces
     value = torch.as_tensor(array).long()
     _check_size(value, name, size)
     if value.numel() and (value.min() < 0 or value.max() >= limit):
-        raise BadInput(f"{name}: expected numbers from 0 to {limit - 1}, got {value.min()} to {value.max()}.")
+        raise BadInput(f"{name}: expected indices from 0 to {limit - 1}, got {value.min()} to {value.max()}.")
     return value.contiguous()
 
 

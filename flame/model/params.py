@@ -2,20 +2,21 @@
 
 Conventions: rotations are axis-angle in radians (see `rotation.py`). The camera `(s, tx, ty)` is weak perspective in frame
 units: origin at the frame's centre, one unit is half the frame's short side, u right, v down: `u = s·x + tx`,
-`v = -s·y + ty` for a vertex (x, y, z) in metres. It says nothing about pixels, so the same head fits a frame of any size.
+`v = -s·y + ty` for a vertex (x, y, z) in metres. It does not depend on pixels, so the same head fits a frame of any size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Float
 from .spherical_harmonics import frontal_light
 
-# A head of 0.25 m then fills five eighths of the frame's short side.
 NEUTRAL_SCALE = 5.0
+"""Camera scale at which a head of 0.25 m fills five eighths of the frame's short side."""
 
 SIZES: dict[str, tuple[int, ...]] = {
     "shape": (100,),
@@ -28,37 +29,38 @@ SIZES: dict[str, tuple[int, ...]] = {
     "camera": (3,),
     "light": (9, 3),
 }
-"""Each field's size without its batch dimension."""
+"""Shape of each field without its batch dimension."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeadParams:
-    """A batch of heads: who, with which face, turned where, seen how, lit how. All float32 on one device.
+    """A batch of heads: identity, expression, skin, pose, camera and light. All fields are float32 on one device.
 
-    A head model uses as many of the coefficients as it has components, from the first on.
+    A head model uses the first coefficients, as many as it has components.
 
     Raises:
-        BadInput: a field is no finite float32 tensor of its size, or the fields' batches or devices differ.
+        BadInput: A field is not a finite float32 tensor of its shape, the batch sizes or devices of the fields differ, the
+            batch is empty, or a camera's scale is not above 0.
     """
 
-    shape: Tensor
-    """`[B, 100]` identity coefficients, in standard deviations."""
-    expression: Tensor
-    """`[B, 50]` expression coefficients, in standard deviations."""
-    texture: Tensor
-    """`[B, 50]` skin coefficients, in standard deviations."""
-    rotation: Tensor
-    """`[B, 3]` rotation of the whole head."""
-    neck: Tensor
-    """`[B, 3]` rotation of the head on the neck."""
-    jaw: Tensor
-    """`[B, 3]` rotation of the jaw; positive x opens the mouth."""
-    eyes: Tensor
-    """`[B, 6]` rotations of the two eyeballs, in the order of the model's joints."""
-    camera: Tensor
-    """`[B, 3]` (s, tx, ty) in frame units; s > 0."""
-    light: Tensor
-    """`[B, 9, 3]` spherical-harmonic coefficients of RGB light."""
+    shape: Float[Tensor, "B 100"]
+    """Identity coefficients, in standard deviations."""
+    expression: Float[Tensor, "B 50"]
+    """Expression coefficients, in standard deviations."""
+    texture: Float[Tensor, "B 50"]
+    """Skin coefficients, in standard deviations."""
+    rotation: Float[Tensor, "B 3"]
+    """Rotation of the whole head."""
+    neck: Float[Tensor, "B 3"]
+    """Rotation of the head on the neck."""
+    jaw: Float[Tensor, "B 3"]
+    """Rotation of the jaw; positive x opens the mouth."""
+    eyes: Float[Tensor, "B 6"]
+    """Rotations of the two eyeballs, in the order of the model's joints."""
+    camera: Float[Tensor, "B 3"]
+    """(s, tx, ty) in frame units; s > 0."""
+    light: Float[Tensor, "B 9 3"]
+    """Spherical-harmonic coefficients of RGB light."""
 
     def __post_init__(self):
         batch = None
@@ -88,7 +90,7 @@ class HeadParams:
 
     @classmethod
     def neutral(cls, batch: int = 1, device: torch.device | str | None = None) -> "HeadParams":
-        """The average head, facing the viewer at the frame's centre under the default light."""
+        """Return the average head, facing the viewer at the frame's centre under the default light."""
         values = {name: torch.zeros(batch, *size, device=device) for name, size in SIZES.items()}
         values["camera"][:, 0] = NEUTRAL_SCALE
         values["light"] += frontal_light().to(values["light"])
@@ -96,7 +98,7 @@ class HeadParams:
 
     @classmethod
     def cat(cls, heads: Sequence["HeadParams"]) -> "HeadParams":
-        """Several batches as one, in their order, on the first one's device."""
+        """Concatenate batches in order, on the first one's device."""
         if not heads:
             raise BadInput("HeadParams.cat: expected at least one head, got none.")
         device = heads[0].device
@@ -104,7 +106,7 @@ class HeadParams:
 
     @property
     def batch(self) -> int:
-        """How many heads there are."""
+        """Number of heads."""
         return self.shape.shape[0]
 
     def __len__(self) -> int:
@@ -112,18 +114,18 @@ class HeadParams:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return self.shape.device
 
     def to(self, device: torch.device | str) -> "HeadParams":
-        """The same heads on another device."""
+        """Return the same heads on another device."""
         return self._each(lambda value: value.to(device))
 
     def replace(self, **changes: Tensor) -> "HeadParams":
-        """The same heads with some fields changed.
+        """Return the same heads with some fields changed.
 
         Raises:
-            BadInput: a name is no field of HeadParams.
+            BadInput: A name is not a field of HeadParams, or a value is invalid.
         """
         unknown = set(changes) - set(SIZES)
         if unknown:
@@ -131,7 +133,7 @@ class HeadParams:
         return replace(self, **changes)
 
     def expand(self, batch: int) -> "HeadParams":
-        """Exactly `batch` heads: repeated from the first on, or cut, as ComfyUI does with latents."""
+        """Return exactly `batch` heads: cut, or repeated from the first, as ComfyUI does with latents."""
         if batch < 1:
             raise BadInput(f"HeadParams.expand: expected a batch of at least 1, got {batch}.")
         if batch == self.batch:
@@ -139,12 +141,12 @@ class HeadParams:
         return self[torch.arange(batch, device=self.device) % self.batch]
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "HeadParams":
-        """Some of the heads, by number, slice, list or index tensor; the batch dimension stays."""
+        """Select heads by index, slice, list or index tensor; the batch dimension stays."""
         if isinstance(index, int):
             if not -self.batch <= index < self.batch:
                 raise IndexError(f"head {index} of a batch of {self.batch}")
             index = [index]
         return self._each(lambda value: value[index])
 
-    def _each(self, change) -> "HeadParams":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "HeadParams":
         return HeadParams(**{field.name: change(getattr(self, field.name)) for field in fields(self)})

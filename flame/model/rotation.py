@@ -1,31 +1,29 @@
 """Rotations.
 
 Conventions: right-handed axes, x to the viewer's right, y up, z towards the viewer; column vectors (`x' = R x`); radians.
-A head's yaw turns about y (positive: the face turns to the viewer's right), pitch about x (positive: chin down), roll
-about z (positive: counter-clockwise for the viewer). Axis-angle vectors are `angle · axis`.
+Yaw turns a head about y (positive: the face turns to the viewer's right), pitch about x (positive: chin down), roll about z
+(positive: counter-clockwise for the viewer). Axis-angle vectors are `angle · axis`.
 """
 
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Float
 
 
-def axis_angle_to_matrix(rotation: Tensor) -> Tensor:
-    """Rotation matrices of axis-angle vectors (Rodrigues).
+def axis_angle_to_matrix(rotation: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Convert axis-angle vectors to rotation matrices (Rodrigues' formula).
 
     Args:
-        rotation: `[..., 3]`, radians.
-
-    Returns:
-        `[..., 3, 3]`.
+        rotation: Axis-angle vectors in radians.
 
     Raises:
-        BadInput: the last dimension is not 3.
+        BadInput: The last dimension is not 3.
     """
     if rotation.shape[-1] != 3:
         raise BadInput(f"Expected axis-angle vectors [..., 3], got {list(rotation.shape)}.")
-    # The tiny offset is FLAME's way around the zero vector; leaving it out would change its numbers.
+    # FLAME adds this tiny offset to avoid dividing by zero. Without it, the numbers would differ from FLAME's.
     angle = (rotation + 1e-8).norm(dim=-1, keepdim=True)
     x, y, z = (rotation / angle).unbind(-1)
     zero = torch.zeros_like(x)
@@ -35,20 +33,20 @@ def axis_angle_to_matrix(rotation: Tensor) -> Tensor:
     return torch.eye(3, dtype=K.dtype, device=K.device) + angle.sin() * K + (1 - angle.cos()) * (K @ K)
 
 
-def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Axis-angle vectors of rotation matrices, angles in [0, pi].
+def matrix_to_axis_angle(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Convert rotation matrices to axis-angle vectors with angles in [0, pi].
 
-    Goes through the unit quaternion, taking the largest of its four components as the pivot, so that angles near 0 and
+    The conversion goes through the unit quaternion and pivots on the largest of its four components, so angles near 0 and
     near pi are equally exact.
 
     Args:
-        matrix: `[..., 3, 3]`, orthonormal with determinant 1.
+        matrix: Orthonormal matrices with determinant 1.
 
     Returns:
-        `[..., 3]`, radians.
+        Axis-angle vectors in radians.
 
     Raises:
-        BadInput: the last two dimensions are not 3 × 3.
+        BadInput: The last two dimensions are not 3 × 3.
     """
     if matrix.shape[-2:] != (3, 3):
         raise BadInput(f"Expected rotation matrices [..., 3, 3], got {list(matrix.shape)}.")
@@ -74,32 +72,27 @@ def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     return factor * v
 
 
-def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Rotations on the shortest way from `a` to `b`, at an even pace (Shoemake 1985).
+def slerp(
+    a: Float[Tensor, "*#batch 3"], b: Float[Tensor, "*#batch 3"], fraction: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*batch 3"]:
+    """Interpolate rotations along the shortest path from `a` to `b`, at constant angular speed (Shoemake 1985).
 
-    Half a turn apart there are two shortest ways; it takes one of them, always the same.
+    Rotations that are half a turn apart have two shortest paths. The choice between them is deterministic.
 
     Args:
-        a: `[..., 3]` axis-angle, radians.
-        b: `[..., 3]` axis-angle, radians.
-        share: `[...]`, 0 at `a` and 1 at `b`.
+        a: Axis-angle vectors in radians, broadcast against `b` and `fraction`.
+        b: Axis-angle vectors in radians.
+        fraction: Position on the path, 0 at `a` and 1 at `b`.
 
     Returns:
-        `[..., 3]` axis-angle, radians.
+        Axis-angle vectors in radians.
     """
     start, end = axis_angle_to_matrix(a), axis_angle_to_matrix(b)
     # R(t) = exp(t · log(R_b R_a^T)) R_a
-    way = share[..., None] * matrix_to_axis_angle(end @ start.mT)
-    return matrix_to_axis_angle(axis_angle_to_matrix(way) @ start)
+    turn = fraction[..., None] * matrix_to_axis_angle(end @ start.mT)
+    return matrix_to_axis_angle(axis_angle_to_matrix(turn) @ start)
 
 
-def yaw_of(matrix: Tensor) -> Tensor:
-    """The yaw of rotation matrices: `atan2(-R20, sqrt(R00² + R10²))`.
-
-    Args:
-        matrix: `[..., 3, 3]`.
-
-    Returns:
-        `[...]`, radians in [-pi/2, pi/2].
-    """
+def yaw_of(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """Return the yaw of rotation matrices, `atan2(-R20, sqrt(R00² + R10²))`, in radians within [-pi/2, pi/2]."""
     return torch.atan2(-matrix[..., 2, 0], matrix[..., :2, 0].norm(dim=-1))

@@ -1,4 +1,4 @@
-"""A head as images: normals, albedo, shading, mask, landmarks, and the condition made of them."""
+"""Heads as images: normals, albedo, shading, mask and landmarks, and the condition made of them."""
 
 from .condition import HeadCondition, cut, sample
 from .maps import BACKENDS, BUILT_IN, HeadMaps, landmark_pixels, render_head, sample_texture, vertex_normals

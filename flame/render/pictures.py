@@ -1,4 +1,4 @@
-"""Pictures of heads for people to look at.
+"""Pictures of heads for viewing.
 
 Conventions: RGB `[B, 3, H, W]` in 0..1; pixel (i, j) covers [j, j + 1) × [i, i + 1).
 """
@@ -7,54 +7,54 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Float
 from ..model import HeadModel, HeadParams
 from .maps import HeadMaps, render_head
 
 DOT_RADIUS = 3
-"""Pixels, as in the landmark pictures that the head-control model pi* was given."""
+"""Pixels, as in the landmark pictures that the head-control model pi* uses."""
 
 
-def overlay(photos: Tensor, maps: HeadMaps, opacity: float = 0.7) -> Tensor:
-    """Lay rendered heads over the photos that they were fitted to.
+def overlay(photos: Float[Tensor, "B 3 H W"], maps: HeadMaps, opacity: float = 0.7) -> Float[Tensor, "B 3 H W"]:
+    """Blend rendered heads over the photos that they were fitted to.
 
     Args:
-        photos: `[B, 3, H, W]`.
+        photos: The photos, RGB in 0..1.
         maps: The heads' maps at that size.
-        opacity: Of the head, in 0..1.
-
-    Returns:
-        `[B, 3, H, W]`.
+        opacity: Opacity of the heads, in 0..1.
     """
     over = maps.alpha * opacity
     return photos * (1 - over) + maps.lambertian.clamp(0, 1) * over
 
 
-def portraits(model: HeadModel, params: HeadParams, side: int) -> Tensor:
-    """Lit heads on black, `[B, 3, side, side]`; drawn one by one, so that long sequences keep no maps of all frames."""
+def portraits(model: HeadModel, params: HeadParams, side: int) -> Float[Tensor, "B 3 side side"]:
+    """Render lit heads on black. They are rendered one at a time, so long sequences do not hold the maps of all frames."""
     return torch.cat([render_head(model, params[i], side, side).lambertian for i in range(params.batch)])
 
 
-def normal_colors(maps: HeadMaps) -> Tensor:
-    """Show normals as colours, `(n + 1) / 2`: `[B, 3, H, W]`, the background grey."""
+def normal_colors(maps: HeadMaps) -> Float[Tensor, "B 3 H W"]:
+    """Convert normals to colours, `(n + 1) / 2`; the background becomes grey."""
     return (maps.normal + 1) / 2
 
 
-def landmark_picture(points: Tensor, height: int, width: int, radius: int = DOT_RADIUS) -> Tensor:
-    """Draw landmarks as white dots on black, the control image of a landmark ControlNet.
+def landmark_picture(
+    points: Float[Tensor, "B N 2"], height: int, width: int, radius: int = DOT_RADIUS
+) -> Float[Tensor, "B 3 H W"]:
+    """Render landmarks as white dots on black, the control image of a landmark ControlNet.
 
-    Points at the left or top edge or outside the picture are left out, as in the released code.
+    Points on the left or top edge or outside the picture are omitted, as in the released code.
 
     Args:
-        points: `[B, N, 2]` (x, y) in pixels.
-        height: Rows.
-        width: Columns.
-        radius: Of a dot, in pixels.
+        points: (x, y) in pixels.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        radius: Radius of a dot in pixels.
 
     Returns:
-        `[B, 3, height, width]`, 0 or 1.
+        The picture; each value is 0 or 1.
 
     Raises:
-        BadInput: if `points` has another shape.
+        BadInput: `points` has another shape.
     """
     if points.ndim != 3 or points.shape[-1] != 2:
         raise BadInput(f"Expected points of shape [B, N, 2], got {list(points.shape)}.")

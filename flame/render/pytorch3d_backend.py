@@ -1,28 +1,26 @@
-"""PyTorch3D as the rasteriser, where it is installed.
+"""PyTorch3D as the rasteriser, if it is installed.
 
-Conventions: in and out as in `rasterize.py`. PyTorch3D's own NDC has x to the left and y up, ±1 over the image's short side and
-as much more over the long one as that is longer, pixel centres at the half; larger z is farther, and what is behind the viewer
-(z < 0) is left out. Source: PyTorch3D's notes on cameras and on its rasteriser.
+Conventions: inputs and outputs are those of `rasterizer.py`. PyTorch3D's own NDC has x to the left and y up. It spans ±1 over
+the short side of the image and proportionally more over the long side; pixel centres are at half-integers. Larger z is
+farther, and points behind the viewer (z < 0) are clipped. Source: PyTorch3D's notes on cameras and on its rasteriser.
 """
 
 import torch
 from torch import Tensor
 
 from ...errors import MissingPackage
+from ...shapes import Float, Int
 from .rasterizer import Fragments
 
 
-def rasterize_pytorch3d(vertices: Tensor, faces: Tensor, height: int, width: int) -> Fragments:
-    """The nearest face at each pixel as PyTorch3D finds it: no blur, no perspective, one face a pixel, both sides seen.
+def rasterize_pytorch3d(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], height: int, width: int) -> Fragments:
+    """Find the nearest face at each pixel with PyTorch3D: no blur, no perspective, one face per pixel, both sides visible.
 
     Args:
-        vertices: `[B, V, 3]` float32 image NDC.
-        faces: `[F, 3]` int64.
-        height: rows of the image.
-        width: columns of the image.
-
-    Returns:
-        Fragments.
+        vertices: Vertices in image NDC, float32.
+        faces: Vertex indices of each triangle, int64.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Raises:
         MissingPackage: PyTorch3D is not installed.
@@ -37,10 +35,10 @@ def rasterize_pytorch3d(vertices: Tensor, faces: Tensor, height: int, width: int
         ) from None
     B, F, short = len(vertices), len(faces), min(height, width)
     depth = vertices[..., 2]
-    seen = torch.stack(
+    flipped = torch.stack(
         [-vertices[..., 0] * (width / short), -vertices[..., 1] * (height / short), depth - depth.amin() + 1], dim=-1
     )
-    meshes = Meshes(verts=seen, faces=faces.expand(B, -1, -1))
+    meshes = Meshes(verts=flipped, faces=faces.expand(B, -1, -1))
     face, _, barycentric, _ = rasterize_meshes(
         meshes,
         image_size=(height, width),
@@ -51,7 +49,7 @@ def rasterize_pytorch3d(vertices: Tensor, faces: Tensor, height: int, width: int
         cull_backfaces=False,
     )
     face, barycentric = face[..., 0], barycentric[..., 0, :]
-    # Faces are numbered through the whole batch there.
+    # PyTorch3D numbers faces through the whole batch.
     first = F * torch.arange(B, device=face.device)[:, None, None]
     covered = face >= 0
     return Fragments(torch.where(covered, face - first, -1), torch.where(covered[..., None], barycentric, 0))

@@ -1,12 +1,12 @@
 """A z-buffer rasteriser in plain torch.
 
 Conventions: vertices are in image NDC, x right over the width, y down over the height, each -1 to 1 from edge to edge; pixel
-(i, j) has its centre at `x = (2j + 1)/W - 1`, `y = (2i + 1)/H - 1`. Smaller z is nearer; both sides of a face are seen.
-Barycentrics are affine in the image: no perspective.
+(i, j) has its centre at `x = (2j + 1)/W - 1`, `y = (2i + 1)/H - 1`. Smaller z is nearer; both sides of a face are visible.
+Barycentric coordinates are affine in the image, without perspective.
 
 A face covers the pixels whose centres lie between its left edge (included) and its right edge (excluded), from its top
-(included) to its bottom (excluded). Faces that share an edge compute it alike, so they neither overlap nor leave gaps.
-Work is proportional to the rows that faces touch and the pixels that they cover, never to faces × pixels.
+(included) to its bottom (excluded). Faces that share an edge compute it identically, so they neither overlap nor leave gaps.
+The cost is proportional to the rows that faces touch and the pixels that they cover, not to faces × pixels.
 """
 
 from itertools import pairwise
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Float, Int
 
-# Covered pixels handled at once: bounds the working memory to about 100 MB.
 CHUNK = 2_000_000
+"""Covered pixels processed at once; bounds the working memory to about 100 MB."""
 
 _EMPTY = torch.iinfo(torch.int64).max
 _FACE_BITS = 32
@@ -26,28 +27,29 @@ _DEPTH_STEPS = 2**29
 
 
 class Fragments(NamedTuple):
-    """What each pixel sees."""
+    """The nearest face at each pixel."""
 
-    face: Tensor
-    """`[B, H, W]` int64, -1 where nothing is seen"""
-    barycentric: Tensor
-    """`[B, H, W, 3]` float32, sums to 1 on faces, 0 elsewhere"""
+    face: Int[Tensor, "B H W"]
+    """Index of the face, int64; -1 where there is no face"""
+    barycentric: Float[Tensor, "B H W 3"]
+    """float32; sums to 1 on faces, 0 elsewhere"""
 
 
-def rasterize(vertices: Tensor, faces: Tensor, height: int, width: int) -> Fragments:
-    """The nearest face at each pixel, and where on it the pixel lies.
+def rasterize(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], height: int, width: int) -> Fragments:
+    """Find the nearest face at each pixel, and the pixel's barycentric coordinates on it.
 
     Args:
-        vertices: `[B, V, 3]` float32 image NDC. Faces with a NaN or infinite corner are not drawn.
-        faces: `[F, 3]` int64.
-        height: rows of the image.
-        width: columns of the image.
+        vertices: Vertices in image NDC. Faces with a NaN or infinite corner are not rendered.
+        faces: Vertex indices of each triangle, int64.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
-        Fragments. Equal depths go to the face with the smaller number, so the result does not depend on the device's order.
+        Fragments. At equal depth the face with the smaller index wins, so the result does not depend on the order of
+        execution on the device.
 
     Raises:
-        BadInput: a shape or size is wrong.
+        BadInput: A shape or size is wrong.
     """
     if vertices.dim() != 3 or vertices.shape[-1] != 3 or faces.dim() != 2 or faces.shape[-1] != 3:
         raise BadInput(f"Expected vertices [B, V, 3] and faces [F, 3], got {list(vertices.shape)}, {list(faces.shape)}.")
@@ -62,7 +64,7 @@ def rasterize(vertices: Tensor, faces: Tensor, height: int, width: int) -> Fragm
     B, pixels = placed.shape[0], height * width
     face = torch.full((B, pixels), -1, dtype=torch.int64, device=placed.device)
     barycentric = placed.new_zeros(B, pixels, 3)
-    # One image at a time: the working memory is that of one, however many there are.
+    # One image at a time, so the working memory does not grow with the batch.
     for image in range(B):
         corners = placed[image][faces]
         keys = torch.full((pixels,), _EMPTY, dtype=torch.int64, device=placed.device)
@@ -77,14 +79,18 @@ def rasterize(vertices: Tensor, faces: Tensor, height: int, width: int) -> Fragm
 class _Spans(NamedTuple):
     """Runs of pixels within one row of one face."""
 
-    pixel: Tensor  # [N] the first pixel's index in the flat image
-    count: Tensor  # [N] how many pixels, above 0
-    key: Tensor  # [N] the first pixel's depth in the high bits, the face's number in the low ones
-    step: Tensor  # [N] what the key gains from pixel to pixel
+    pixel: Int[Tensor, " N"]
+    """Index of the first pixel in the flat image"""
+    length: Int[Tensor, " N"]
+    """Number of pixels, above 0"""
+    key: Int[Tensor, " N"]
+    """Depth of the first pixel in the high bits, index of the face in the low bits"""
+    step: Int[Tensor, " N"]
+    """Increment of the key from pixel to pixel"""
 
 
-def _spans(corners: Tensor, height: int, width: int) -> _Spans:
-    """The spans of all faces, `corners` being `[F, 3, 3]` in pixels."""
+def _spans(corners: Float[Tensor, "F 3 3"], height: int, width: int) -> _Spans:
+    """Return the spans of all faces; `corners` are in pixels."""
     finite = torch.isfinite(corners).flatten(1).all(1)
     corners = corners.where(finite[:, None, None], 0)
     order = corners[..., 1].argsort(dim=1, stable=True)
@@ -111,8 +117,8 @@ def _spans(corners: Tensor, height: int, width: int) -> _Spans:
     face, row, start, count = face[kept], row[kept], start[kept], count[kept]
     left, right, left_z, right_z = left[kept], right[kept], left_z[kept], right_z[kept]
 
-    # Depth becomes a whole number of steps between the nearest and the farthest corner. It is linear along the row, and
-    # spans of two pixels or more are wider than 1, so no slope that is used needs the clamp.
+    # Depth is quantised to integer steps between the nearest and the farthest corner. It is linear along the row. Spans of
+    # two pixels or more are wider than 1, so the clamp never changes a slope that is used.
     near, far = (corners[..., 2].min(), corners[..., 2].max()) if len(corners) else (0, 0)
     unit = _DEPTH_STEPS / (torch.as_tensor(far - near).double().clamp(min=1e-30))
     slope = (right_z - left_z).double() / (right - left).double().clamp(min=1e-12)
@@ -121,36 +127,40 @@ def _spans(corners: Tensor, height: int, width: int) -> _Spans:
     step = (slope * unit).clamp(-_DEPTH_STEPS, _DEPTH_STEPS).long()
     return _Spans(
         pixel=row * width + start.long(),
-        count=count,
+        length=count,
         key=(depth << _FACE_BITS) + face,
         step=step << _FACE_BITS,
     )
 
 
-def _cross(above: Tensor, below: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """Where edges from `above` to `below`, `[N, 3]`, meet rows: x and z, `[N]` each."""
-    share = ((row - above[:, 1]) / (below[:, 1] - above[:, 1])).clamp(0, 1)
-    point = above[:, ::2] + share[:, None] * (below[:, ::2] - above[:, ::2])
+def _cross(
+    above: Float[Tensor, "N 3"], below: Float[Tensor, "N 3"], row: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+    """Return x and z where edges from `above` to `below` cross the rows."""
+    fraction = ((row - above[:, 1]) / (below[:, 1] - above[:, 1])).clamp(0, 1)
+    point = above[:, ::2] + fraction[:, None] * (below[:, ::2] - above[:, ::2])
     return point[:, 0], point[:, 1]
 
 
-def _draw(spans: _Spans, keys: Tensor) -> None:
-    """Lowers each pixel's key to the smallest that a span has for it."""
-    ends = spans.count.cumsum(0)
+def _draw(spans: _Spans, keys: Int[Tensor, " pixels"]) -> None:
+    """Lower each pixel's key, in place, to the smallest key of the spans that cover it."""
+    ends = spans.length.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     cuts = torch.arange(0, total + CHUNK, CHUNK, device=keys.device).clamp(max=total)
     bounds = torch.searchsorted(ends, cuts, right=True).tolist()
     bounds[-1] = len(ends)
     for low, high in pairwise(bounds):
         part = _Spans(*(column[low:high] for column in spans))
-        before = part.count.cumsum(0) - part.count
-        span = torch.repeat_interleave(part.count)
+        before = part.length.cumsum(0) - part.length
+        span = torch.repeat_interleave(part.length)
         along = torch.arange(span.shape[0], device=keys.device) - before[span]
         keys.scatter_reduce_(0, part.pixel[span] + along, part.key[span] + part.step[span] * along, "amin")
 
 
-def _barycentric(corners: Tensor, face: Tensor, pixel: Tensor, width: int) -> Tensor:
-    """Barycentrics `[N, 3]` of pixels on faces, clamped to the face."""
+def _barycentric(
+    corners: Float[Tensor, "F 3 3"], face: Int[Tensor, " N"], pixel: Int[Tensor, " N"], width: int
+) -> Float[Tensor, "N 3"]:
+    """Return the barycentric coordinates of pixels on faces, clamped to the face."""
     a, b, c = corners[..., :2].unbind(1)
     # w_b = ((p - a) × (c - a)) / ((b - a) × (c - a)), w_c likewise with (b - a) × (p - a)
     ab, ac = b - a, c - a

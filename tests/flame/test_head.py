@@ -124,7 +124,7 @@ def test_texture_is_the_mean_and_its_deviations():
         ({"static_lmk_faces_idx": np.full(51, 5000)}, "1280 faces"),
         ({"dynamic_lmk_faces_idx": np.zeros((78, 17), int)}, r"\[79, 17\]"),
         ({"albedo_uv": np.zeros((3, 4, 4)), "texture_mean": np.zeros((3, 4, 4))}, "both"),
-        ({"shape_names": ["width"]}, "100 names or none, got 1"),
+        ({"shape_names": ["width"]}, "100 names or no names, got 1"),
     ],
 )
 def test_bad_arrays_are_refused_in_words(changes, words):

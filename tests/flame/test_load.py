@@ -138,7 +138,7 @@ def test_flame_2023_is_told_apart_and_what_it_means_is_said(tmp_path, caplog, na
         assert (model.kind, model.name) == ("flame2023", "FLAME 2023")
         assert (
             "expression basis" in caplog.text
-            and "not what CapFace was trained with" in caplog.text
+            and "not those that CapFace was trained with" in caplog.text
             and file.name in caplog.text
         )
 
@@ -249,7 +249,7 @@ def nan_content():
         (lambda: b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (lambda: b"PK\x03\x04" + bytes(100), "zip file.*unpack"),
         (lambda: b"\x80\x02}q\x01(U\x01f", "truncated"),
-        (lambda: b"just some text", "no pickle"),
+        (lambda: b"just some text", "not a pickle"),
         (lambda: pickle.dumps({"face": np.zeros(3), "ears": 1}), "a dictionary of ears, face.*FLAME 2020.*cfc3b951"),
         (lambda: pickle.dumps([1, 2]), "a list"),
         (
@@ -301,7 +301,7 @@ def test_other_templates_are_refused(folder, tmp_path):
         load_flame(folder / MODEL_FILE, template=tmp_path / TEMPLATE_FILE)
     for text in ("v 0 0 0\nf 1 2 3\n", "f a/b c/d e/f\n", "", "f 1/1 2/2 3/3 4/4\n"):
         (tmp_path / TEMPLATE_FILE).write_text("# a mesh\n" + text)
-        with pytest.raises(BadFile, match="no OBJ file of triangles"):
+        with pytest.raises(BadFile, match="not an OBJ file of triangles"):
             load_flame(folder / MODEL_FILE, template=tmp_path / TEMPLATE_FILE)
 
 
@@ -322,7 +322,7 @@ def test_other_textures_are_refused(tmp_path):
 
 def test_other_safetensors_files_are_refused(folder, tmp_path):
     save_file({"lora_up.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(BadFile, match=r"no head model: it holds lora_up\.weight"):
+    with pytest.raises(BadFile, match=r"not a head model: it holds lora_up\.weight"):
         load_flame(tmp_path / "a.safetensors")
     whole = convert_flame(folder / MODEL_FILE, tmp_path / "b.safetensors")
     tensors = load_file(whole)

@@ -39,6 +39,7 @@ def test_landmarks_become_white_dots_without_those_at_the_left_or_top_edge():
     assert picture.unique().tolist() == [0, 1]
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_points_of_another_shape_are_refused():
     with pytest.raises(BadInput, match=r"\[B, N, 2\].*\[68, 2\]"):
         landmark_picture(torch.zeros(68, 2), 8, 8)

@@ -144,6 +144,7 @@ def test_an_empty_mesh_leaves_the_image_empty():
     assert seen.face.shape == (2, 5, 6) and seen.face.eq(-1).all() and seen.barycentric.count_nonzero() == 0
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_wrong_shapes_are_refused():
     with pytest.raises(BadInput, match=r"\[4, 3\]"):
         draw(torch.zeros(4, 3), torch.zeros(1, 3, dtype=torch.int64), 8, 8)

@@ -142,7 +142,7 @@ def test_a_missing_file_is_named_with_its_folder(nodes, in_host):
 
 def test_another_json_file_is_refused_by_name(nodes, in_host):
     (Path(in_host.folder_paths.get_input_directory()) / "workflow.json").write_text('{"nodes": []}', encoding="utf-8")
-    with pytest.raises(BadFile, match=r"workflow\.json is no head"):
+    with pytest.raises(BadFile, match=r"workflow\.json is not a head"):
         run(nodes["LoadHead"], file="workflow.json")
 
 
