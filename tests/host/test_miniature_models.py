@@ -90,7 +90,7 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
 def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
     from capface.host.control.apply import apply_capface
     from capface.host.identity.identity import MINIATURE
-    from capface.tests.host.worlds import person, small_capface
+    from capface.tests.host.pipeline import person, small_capface
 
     identity = identity_of(loaded, photo)
     assert identity.features == MINIATURE

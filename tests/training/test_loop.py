@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from capface.errors import BadInput
-from capface.tests.training.worlds import Samples, objective
+from capface.tests.training.small_training import Samples, objective
 from capface.training.loop import LoopSettings, train
 
 QUICK = LoopSettings(steps=4, learning_rate=1e-3, warmup=3, average=0.9, save_every=2, log_every=2, sample_every=0)

@@ -6,7 +6,7 @@ import torch
 from capface.errors import BadInput
 from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.tests.synthetic import relative_error
-from capface.tests.training.worlds import CONFIG, Samples, objective
+from capface.tests.training.small_training import CONFIG, Samples, objective
 from capface.training.export import write_capface
 from capface.training.objective import ObjectiveSettings, draw
 from capface.training.schedule import WEIGHTS, NoiseSchedule

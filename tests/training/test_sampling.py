@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from capface.models.diffusion.capface import CapFace
-from capface.tests.training.worlds import Samples, objective
+from capface.tests.training.small_training import Samples, objective
 from capface.training.sampling import capface_steering, ddim, ddim_timesteps, head_steering, noise_prediction
 from capface.training.schedule import NoiseSchedule
 
