@@ -71,7 +71,7 @@ class Capability:
 
 
 @dataclass(frozen=True)
-class Stock:
+class Inventory:
     """What is there."""
 
     reports: Sequence[AssetReport]
@@ -89,31 +89,33 @@ class Stock:
         return any(True for pack in packs for pattern in patterns for _ in pack.glob(pattern))
 
 
-def capabilities(stock: Stock) -> list[Capability]:
+def capabilities(inventory: Inventory) -> list[Capability]:
     """Say what works, in the order in which a user comes across it."""
 
     def file(asset: Asset) -> list[str]:
-        return [] if stock.file(asset) else [f"{asset.file} in models/{asset.folder}"]
+        return [] if inventory.file(asset) else [f"{asset.file} in models/{asset.folder}"]
 
     def packages(*wanted: Package) -> list[str]:
-        return [f"the package {one.distributions[0]}" for one in wanted if not stock.has(one)]
+        return [f"the package {one.distributions[0]}" for one in wanted if not inventory.has(one)]
 
     insightface = packages(INSIGHTFACE, ONNXRUNTIME) + file(catalogue.INSIGHTFACE)
     mtcnn = packages(FACENET_PYTORCH)
     detector = [] if not insightface or not mtcnn else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]})"]
-    dense = insightface or ([] if stock.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
+    dense = insightface or ([] if inventory.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
     arcface = insightface or (
-        [] if stock.in_pack(*RECOGNITION_FILES) else ["a recognition network in the insightface pack, such as w600k_r50.onnx"]
+        []
+        if inventory.in_pack(*RECOGNITION_FILES)
+        else ["a recognition network in the insightface pack, such as w600k_r50.onnx"]
     )
     flame = file(catalogue.FLAME)
     drawn = flame + file(catalogue.FLAME_TEMPLATE)
     deca = detector + file(catalogue.DECA) + flame
 
-    clip = any(is_clip_vit_l(path) for path in stock.clip_visions) or any(
-        path.suffix != ".safetensors" for path in stock.clip_visions
+    clip = any(is_clip_vit_l(path) for path in inventory.clip_visions) or any(
+        path.suffix != ".safetensors" for path in inventory.clip_visions
     )
-    clip = [] if clip or stock.file(catalogue.OPEN_CLIP) else ["CLIP ViT-L/14 in models/clip_vision"]
-    base = any(path.suffix != ".safetensors" or is_sd15(path) for path in stock.checkpoints)
+    clip = [] if clip or inventory.file(catalogue.OPEN_CLIP) else ["CLIP ViT-L/14 in models/clip_vision"]
+    base = any(path.suffix != ".safetensors" or is_sd15(path) for path in inventory.checkpoints)
     base = [] if base else ["a Stable Diffusion 1.x checkpoint in models/checkpoints"]
     portrait = file(catalogue.CAPHUMAN) + file(catalogue.FACENET) + clip + base + detector
 

@@ -114,7 +114,7 @@ OPEN_CLIP = Asset(
 )
 ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
 """The pack's own files."""
-STOCK = (
+HOST_FILES = (
     Asset(
         "checkpoints",
         "realisticVisionV60B1_v51VAE.safetensors",

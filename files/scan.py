@@ -28,7 +28,7 @@ Inspector = Callable[[Path, Asset], str]
 
 
 @dataclass(frozen=True)
-class Places:
+class SearchPaths:
     """A ComfyUI's model folders."""
 
     folders: dict[str, list[Path]]
@@ -40,12 +40,12 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that was found for an asset."""
 
     path: Path
     size: int
-    looks: str
+    description: str
     """What it is, or what is wrong with it."""
     good: bool
     checksum: str = ""
@@ -58,7 +58,7 @@ class AssetReport:
 
     asset: Asset
     searched: list[Path]
-    found: list[Found]
+    found: list[FoundFile]
     elsewhere: list[str]
     """What seems to be it and cannot be used where it lies, in sentences."""
 
@@ -69,7 +69,7 @@ class AssetReport:
 
 
 def scan(
-    places: Places,
+    search_paths: SearchPaths,
     *,
     inspectors: Mapping[Asset, Inspector] | None = None,
     verify: bool = False,
@@ -79,14 +79,14 @@ def scan(
     """Look for all files.
 
     Args:
-        places: Where.
+        search_paths: Where.
         inspectors: How files that are not torch checkpoints are looked into, by asset.
         verify: Whether to compute the checksum of each file that is found, which reads it as a whole.
         progress: Called with the bytes read and their total while verifying; what it raises ends the scan.
         assets: Of which to look for.
     """
-    every = _files_below(places.roots)
-    reports = [_look_for(asset, places, every, inspectors or {}) for asset in assets]
+    every = _files_below(search_paths.roots)
+    reports = [_look_for(asset, search_paths, every, inspectors or {}) for asset in assets]
     if not verify:
         return reports
     total = sum(one.size for report in reports for one in report.found if one.path.is_file())
@@ -98,7 +98,7 @@ def scan(
                 found.append(one)
                 continue
             verdict = _verify(one.path, report.asset, lambda read, before=done: progress(before + read, total))
-            found.append(Found(one.path, one.size, one.looks, one.good, verdict))
+            found.append(FoundFile(one.path, one.size, one.description, one.good, verdict))
             done += one.size
         verified.append(AssetReport(report.asset, report.searched, found, report.elsewhere))
     return verified
@@ -107,15 +107,15 @@ def scan(
 # One asset
 
 
-def _look_for(asset: Asset, places: Places, every: list[Path], inspectors: Mapping[Asset, Inspector]) -> AssetReport:
-    folders = places.folders.get(asset.folder, [])
+def _look_for(asset: Asset, search_paths: SearchPaths, every: list[Path], inspectors: Mapping[Asset, Inspector]) -> AssetReport:
+    folders = search_paths.folders.get(asset.folder, [])
     if asset is catalogue.INSIGHTFACE:
         return AssetReport(asset, folders, _packs(folders), [])
-    candidates = [path for path in places.listed.get(asset.folder, []) if _may_be(asset, path, folders)]
+    candidates = [path for path in search_paths.listed.get(asset.folder, []) if _may_be(asset, path, folders)]
     found = [_look_into(asset, path, inspectors.get(asset, _network)) for path in candidates]
     if any(one.good for one in found):
         return AssetReport(asset, folders, found, [])
-    return AssetReport(asset, folders, found, _elsewhere(asset, folders, places, every, set(candidates)))
+    return AssetReport(asset, folders, found, _elsewhere(asset, folders, search_paths, every, set(candidates)))
 
 
 def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
@@ -126,12 +126,12 @@ def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
     return path.name not in others - {asset.file}
 
 
-def _look_into(asset: Asset, path: Path, inspect: Inspector) -> Found:
+def _look_into(asset: Asset, path: Path, inspect: Inspector) -> FoundFile:
     size = path.stat().st_size
     try:
-        return Found(path, size, inspect(path, asset), True)
+        return FoundFile(path, size, inspect(path, asset), True)
     except CapFaceError as error:
-        return Found(path, size, str(error), False)
+        return FoundFile(path, size, str(error), False)
 
 
 def _network(path: Path, asset: Asset) -> str:
@@ -150,7 +150,7 @@ def _network(path: Path, asset: Asset) -> str:
     raise BadFile(f"{path.name} is {what}, not {asset.purpose}.")
 
 
-def _packs(folders: list[Path]) -> list[Found]:
+def _packs(folders: list[Path]) -> list[FoundFile]:
     """The insightface packs in the folders."""
     found = []
     for root in folders:
@@ -163,14 +163,14 @@ def _packs(folders: list[Path]) -> list[Found]:
             if not any(True for pattern in RECOGNITION_FILES for _ in pack.glob(pattern)):
                 lacking.append(f"recognition ({' or '.join(RECOGNITION_FILES[:2])})")
             size = sum(file.stat().st_size for file in pack.glob("*.onnx"))
-            found.append(Found(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
+            found.append(FoundFile(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
     return found
 
 
 # Usual mistakes
 
 
-def _elsewhere(asset: Asset, folders: list[Path], places: Places, every: list[Path], known: set[Path]) -> list[str]:
+def _elsewhere(asset: Asset, folders: list[Path], search_paths: SearchPaths, every: list[Path], known: set[Path]) -> list[str]:
     target = folders[0] if folders else Path(asset.folder)
     stem = Path(asset.file).name.partition(".")[0].lower()
     wanted = Path(asset.file).name.lower()
@@ -186,8 +186,8 @@ def _elsewhere(asset: Asset, folders: list[Path], places: Places, every: list[Pa
             said.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
     if asset.sign:
         sign = asset.sign.removesuffix(".").encode()
-        neighbours = {path for kind in NEIGHBOURS for path in places.listed.get(kind, [])}
-        neighbours |= {path for path in every if path.parent in places.roots and path.suffix in CHECKPOINTS}
+        neighbours = {path for kind in NEIGHBOURS for path in search_paths.listed.get(kind, [])}
+        neighbours |= {path for path in every if path.parent in search_paths.roots and path.suffix in CHECKPOINTS}
         for path in sorted(neighbours - known):
             if path.name.lower() != wanted and sign in tensor_names(path):
                 said.append(f"{path} looks like it, under another name and in another folder: move it to {target}.")

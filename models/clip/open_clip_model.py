@@ -79,7 +79,7 @@ class OpenClip(torch.nn.Module):
         return self.network.encode_text(tokens, normalize=True)
 
 
-def load_open_clip(path, activation="auto", *, device=None):
+def load_open_clip_model(path, activation="auto", *, device=None):
     """Read a CLIP that open_clip knows how to run.
 
     Args:
