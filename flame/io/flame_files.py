@@ -10,7 +10,7 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
     return arrays, _version(file, data, content)
 
 
-def _version(file: str, data: bytes, content: dict) -> str:
+def _version(file: str, data: bytes, content: dict[Any, Any]) -> str:
     """Recognise the version of FLAME by the published files' checksums, by a key that only FLAME 2023 has, and by the name."""
     if hashlib.md5(data, usedforsecurity=False).hexdigest() == FLAME_2020_MD5:
         return "flame2020"
@@ -116,7 +116,7 @@ def _version(file: str, data: bytes, content: dict) -> str:
     return "flame"
 
 
-def _array(file: str, content: dict, key: str) -> np.ndarray:
+def _array(file: str, content: dict[Any, Any], key: str) -> np.ndarray:
     try:
         return to_array(content[key])
     except BadFile as error:

@@ -38,7 +38,7 @@ NEUTRAL_SKIN = (0.72, 0.56, 0.48)
 
 Arrays = dict[str, Any]
 """Arguments of `HeadModel.from_arrays` by name."""
-Given = str | os.PathLike | None
+Given = str | os.PathLike[str] | None
 """A path from the caller; None for the file beside the model."""
 
 _FORMAT = "CapFace head"
@@ -52,11 +52,11 @@ _REMARKS = {
 
 
 def load_flame(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    landmarks: str | os.PathLike | None = None,
-    template: str | os.PathLike | None = None,
-    texture: str | os.PathLike | None = None,
+    landmarks: str | os.PathLike[str] | None = None,
+    template: str | os.PathLike[str] | None = None,
+    texture: str | os.PathLike[str] | None = None,
 ) -> HeadModel:
     """Load FLAME from its published files, or from a safetensors file by `convert_flame`. No code in the files is run.
 
@@ -84,12 +84,12 @@ def load_flame(
 
 
 def convert_flame(
-    path: str | os.PathLike,
-    target: str | os.PathLike,
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
-    landmarks: str | os.PathLike | None = None,
-    template: str | os.PathLike | None = None,
-    texture: str | os.PathLike | None = None,
+    landmarks: str | os.PathLike[str] | None = None,
+    template: str | os.PathLike[str] | None = None,
+    texture: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write the contents that `load_flame` reads to one safetensors file, atomically.
 

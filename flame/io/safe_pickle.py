@@ -144,7 +144,7 @@ def _read(value: object) -> np.ndarray:
     raise BadFile(f"expected an array, got {kind}")
 
 
-def _bytes(value: object) -> bytes:
+def _bytes(value: Any) -> bytes:
     """Return raw bytes, which Python 2 and old protocols write as text."""
     if isinstance(value, Kept):  # _codecs.encode(text, "latin1") or bytearray(bytes)
         value = value.args[0]
