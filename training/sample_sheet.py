@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .batch import TrainingBatch
 from .objective import IDENTITY, TrainedCapFace
-from .sampling import capface_steering, ddim, noise_prediction
+from .sampling import capface_control, ddim, noise_prediction
 from .schedule import NoiseSchedule
 
 
@@ -54,10 +54,10 @@ class Preview:
         everybody = torch.ones(len(batch), dtype=torch.bool, device=batch.latents.device)
         tokens = trained.context(batch, IDENTITY[self.identity], everybody)
         columns = [self.decode(batch.latents), batch.hint[:, 6:9]]
-        full = capface_steering(trained.capface, batch.hint, tokens)
-        head = capface_steering(trained.capface, batch.hint, None)
-        for steerings in ([], [head]) if self.identity == "none" else ([], [head], [full]):
-            predict = noise_prediction(self.denoiser, batch.context, batch.null_context, steerings, guidance=self.guidance)
+        full = capface_control(trained.capface, batch.hint, tokens)
+        head = capface_control(trained.capface, batch.hint, None)
+        for controls in ([], [head]) if self.identity == "none" else ([], [head], [full]):
+            predict = noise_prediction(self.denoiser, batch.context, batch.null_context, controls, guidance=self.guidance)
             columns.append(self.decode(ddim(predict, self.noise, steps=self.steps, schedule=self.schedule)))
         rows = torch.cat([c.float().cpu().clamp(0, 1) for c in columns], dim=-1)
         return torch.cat(list(rows), dim=-2)

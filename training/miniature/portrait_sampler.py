@@ -13,7 +13,7 @@ from ...flame.model import HeadParams
 from ...flame.render import landmark_pixels, render_head
 from ...miniature.networks import PICTURE, Miniature
 from ...models.diffusion import CapFace
-from ..sampling import capface_steering, ddim, head_steering, noise_prediction
+from ..sampling import capface_control, ddim, head_control, noise_prediction
 from ..schedule import TIMESTEPS
 
 STEPS, GUIDANCE = 25, 2.0
@@ -107,17 +107,17 @@ def make_portraits(
         tokens = m.tokens(local, global_[:, None])
         factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
         identity = tokens * factors[:, None]
-    steerings, border = [], TIMESTEPS * (1 - recipe.head_until)
+    controls, border = [], TIMESTEPS * (1 - recipe.head_until)
     star = recipe.star or m.capface
     if recipe.strength:
-        settings = {"strength": recipe.strength, "tau": recipe.tau, "acts": (0, border)}
-        steerings.append(capface_steering(m.capface, hint, identity, **settings))
+        settings = {"strength": recipe.strength, "tau": recipe.tau, "active": (0, border)}
+        controls.append(capface_control(m.capface, hint, identity, **settings))
     if recipe.head_until:
-        steerings.append(head_steering(star, hint, acts=(border + 0.5, TIMESTEPS)))
+        controls.append(head_control(star, hint, active=(border + 0.5, TIMESTEPS)))
     if recipe.alpha:
-        steerings.append(head_steering(star, hint, alpha=recipe.alpha))
+        controls.append(head_control(star, hint, alpha=recipe.alpha))
     text, null = m.words(m.words.tokenize(prompts)), m.words(m.words.tokenize([""]))
-    predict = noise_prediction(m.denoiser, text, null, steerings, guidance=recipe.guidance)
+    predict = noise_prediction(m.denoiser, text, null, controls, guidance=recipe.guidance)
     noise = torch.randn(len(prompts), m.denoiser.config.in_channels, side, side, generator=generator)
     latents = ddim(predict, noise, steps=recipe.steps, eta=recipe.eta, generator=generator)
     return (m.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1)
