@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import catalogue
 from .catalogue import Asset
-from .header import is_clip_vit_l, is_sd15
+from .identify import is_clip_vit_l, is_sd15
 from .insightface_packs import LANDMARK_FILE, RECOGNITION_FILES
 from .scan import AssetReport
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from ..errors import BadFile, CapFaceError, MissingFile
 from . import catalogue
 from .catalogue import Asset
-from .checkpoint import describe, read_state_dict
+from .checkpoint import read_state_dict
 from .header import tensor_names
+from .identify import describe
 from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
 BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile, BadInput
-from ..files.checkpoint import describe, read_state_dict
+from ..files.checkpoint import read_state_dict
+from ..files.identify import describe
 from ..photos.encoding import RELEASED
 
 BATCH = 16

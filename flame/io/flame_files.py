@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import BadFile, MissingFile
 from ...files.catalogue import FLAME, FLAME_2020_MD5, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE
+from ...files.header import read_begin
 from ...shapes import Int
 from ..model import SIZES
 from .safe_pickle import sole_object, to_array, unpickle
@@ -49,16 +50,8 @@ def contents(path: Path) -> bytes:
         MissingFile: The file does not exist.
         BadFile: The file is empty, a web page or a Git LFS pointer.
     """
-    if not path.is_file():
-        raise MissingFile(f"There is no file {path}.")
-    data = path.read_bytes()
-    if not data:
-        raise BadFile(f"{path.name} is empty. Download it again.")
-    if data[:512].lstrip()[:1] == b"<":
-        raise BadFile(f"{path.name} is a web page: the download gave a login or error page. Download it again in a browser.")
-    if data.startswith(b"version https://git-lfs"):
-        raise BadFile(f"{path.name} is a Git LFS pointer, not the file itself. Run `git lfs pull` or download the file.")
-    return data
+    read_begin(path)
+    return path.read_bytes()
 
 
 # generic_model.pkl

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from ...errors import BadFile, BadInput, MissingFile
 from ...files.atomic import write_atomically
+from ...files.header import is_safetensors
 from ..model import SIZES, HeadModel
 from .flame_files import (
     FLAME_2020_MD5,
@@ -128,7 +129,7 @@ def _build(file: str, arrays: Arrays, kind: str) -> HeadModel:
 
 def _read(path: Path, landmarks: Given, template: Given, texture: Given) -> tuple[Arrays, str]:
     """Return the arrays for `from_arrays`, and the kind of model."""
-    if _is_safetensors(path):
+    if is_safetensors(path):
         return _from_safetensors(path)
     landmarks, template, texture = (
         _companion(path, given, usual)
@@ -154,14 +155,6 @@ def _companion(path: Path, given: Given, usual: str) -> Path | None:
         return Path(given)
     beside = path.with_name(usual)
     return beside if beside.is_file() else None
-
-
-def _is_safetensors(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _from_safetensors(path: Path) -> tuple[Arrays, str]:

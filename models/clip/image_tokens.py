@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
-from ...files.checkpoint import describe, read_state_dict
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
 

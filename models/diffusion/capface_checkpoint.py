@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import BadFile
-from ...files.checkpoint import describe, read_state_dict
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly
 from . import layers
 from .capface import CapFace, CapFaceConfig, IdentityTokens

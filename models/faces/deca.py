@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ...errors import BadFile, BadInput
-from ...files.checkpoint import describe, read_state_dict
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from .resnet import WIDTHS, Bottleneck, ResNet
 

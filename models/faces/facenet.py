@@ -15,7 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput
-from ...files.checkpoint import describe, read_state_dict
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from .batchnorm import ConvUnit, FrozenBatchNorm
 
