@@ -1,7 +1,7 @@
 """DDIM (Song et al. 2021) without ComfyUI: the sampler of the released code, for previews, tests and the demo.
 
-A control function maps `(z_t [B, C, h, w], t [B])` to the residuals that it adds to the denoiser, or to None at timesteps where it
-is inactive. The residuals of several control functions are summed.
+A control function maps `(z_t [B, C, h, w], t [B])` to the residuals that it adds to the denoiser, or to None where it is
+inactive. The residuals of several control functions are summed.
 """
 
 from collections.abc import Callable, Sequence
