@@ -164,8 +164,8 @@ def test_incomplete_sets_are_named(copy, tmp_path):
     with pytest.raises(BadFile, match=r"index beside 000001\.tar"):
         TrainingSet(copy)
     write_json(copy / "dataset.json", {"format": "something else"})
-    with pytest.raises(BadFile, match="no training set of version 1"):
+    with pytest.raises(BadFile, match="not a training set of version 1"):
         TrainingSet(copy)
     (copy / "dataset.json").write_text("{")
-    with pytest.raises(BadFile, match="no readable JSON"):
+    with pytest.raises(BadFile, match="not readable JSON"):
         TrainingSet(copy)
