@@ -283,7 +283,7 @@ def test_what_no_head_can_be_read_from_is_left_out_alone(reader, folder, monkeyp
     monkeypatch.setattr(reader.analyzer.networks.detector, "detect", odd)
     batch = reader.read(list(enumerate(find_photos(folder)[:2])))
     assert [(one["source"], one["reason"]) for one in batch.rejected] == [("anna/1.png", "bad fit")]
-    assert "not face landmarks" in batch.rejected[0]["detail"]
+    assert "face landmarks" in batch.rejected[0]["detail"]
     assert [sample.source for sample in batch.samples] == ["anna/2.jpg"]
 
 
