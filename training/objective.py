@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import BadInput
-from ..models.diffusion import HINT_WIDTHS, NETWORK, Block, CapFace, Denoiser, IdentityTokens
+from ..models.diffusion import HINT_WIDTHS, NETWORK, Block, CapFace, Denoiser, IdentityTokens, token_factors
 from .batch import TrainingBatch
 from .schedule import TIMESTEPS, NoiseSchedule
 
@@ -125,9 +125,8 @@ class TrainedCapFace(nn.Module):
             `[B, N_l + 1, W]`, zero for an unused part and for a sample that does not keep its identity.
         """
         tokens = self.tokens(batch.local, batch.global_)
-        local, global_ = parts
-        factors = torch.tensor([local] * batch.local.shape[1] + [global_], device=tokens.device, dtype=tokens.dtype)
-        return tokens * factors[:, None] * keep[:, None, None]
+        local, global_ = torch.tensor(parts, device=tokens.device, dtype=tokens.dtype)[:, None]
+        return tokens * token_factors(local, global_, batch.local.shape[1]) * keep[:, None, None]
 
 
 class CapFaceObjective(nn.Module):

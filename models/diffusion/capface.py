@@ -198,6 +198,20 @@ class CapFace(Encoder):
         return [r * hard[r.shape[-2:]].to(r.device) for r in residuals]
 
 
+def token_factors(local: Tensor, global_: Tensor, local_tokens: int) -> Tensor:
+    """Return the factor of each identity token, in the order of `IdentityTokens`.
+
+    Args:
+        local: Factor of the local tokens `[B]`.
+        global_: Factor of the global token `[B]`.
+        local_tokens: N, the number of local tokens.
+
+    Returns:
+        `[B, N + 1, 1]`, the local tokens first.
+    """
+    return torch.cat([local[:, None].expand(-1, local_tokens), global_[:, None]], dim=1)[..., None]
+
+
 class IdentityTokens(nn.Module):
     """Projects the identity features to the tokens that CapFace attends to."""
 

@@ -12,7 +12,7 @@ from ...flame.builtin import builtin_head
 from ...flame.model import HeadParams
 from ...flame.render import landmark_pixels, render_head
 from ...miniature.networks import PICTURE, Miniature
-from ...models.diffusion import CapFace
+from ...models.diffusion import CapFace, token_factors
 from ..sampling import capface_control, ddim, head_control, noise_prediction
 from ..schedule import TIMESTEPS
 
@@ -105,8 +105,8 @@ def make_portraits(
         local = fewer_tokens(local, recipe.local_tokens)
         local = local if poses is None else posed_tokens(local, poses)
         tokens = m.tokens(local, global_[:, None])
-        factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
-        identity = tokens * factors[:, None]
+        parts = torch.tensor(recipe.parts)[:, None]
+        identity = tokens * token_factors(parts[0], parts[1], local.shape[1])
     controls, border = [], TIMESTEPS * (1 - recipe.head_until)
     star = recipe.star or m.capface
     if recipe.strength:
