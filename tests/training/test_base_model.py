@@ -1,4 +1,4 @@
-"""Any Stable Diffusion 1.x file is read; that the networks compute what ComfyUI's do, tests/host/test_base.py proves."""
+"""Loading of Stable Diffusion 1.x files. tests/host/test_base.py compares the networks with ComfyUI's."""
 
 import pytest
 import torch

@@ -128,7 +128,7 @@ def test_dropped_text_is_the_empty_prompts():
     assert not torch.equal(dropped, kept)
 
 
-def test_without_identity_what_has_no_effect_is_not_trained():
+def test_without_identity_parameters_without_effect_are_not_trained():
     made = objective(identity="none")
     made(Samples().all, generator())["loss"].backward()
     trained = {n for n, p in made.trained.named_parameters() if p.requires_grad}

@@ -14,8 +14,8 @@ def test_timesteps_are_the_released_codes():
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_ddim_finds_the_one_picture_that_there_is(eta):
-    """Where all of the data is one point, the best prediction of eps is known, and every path ends there."""
+def test_ddim_finds_the_only_picture(eta):
+    """If all data is one point, the optimal prediction of eps is known, and every path ends at that point."""
     schedule, point = NoiseSchedule(), torch.randn(1, 4, 8, 8)
 
     def predict(x, t):
@@ -28,7 +28,7 @@ def test_ddim_finds_the_one_picture_that_there_is(eta):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_keeps_the_variance_of_gaussian_data(eta):
-    """For data N(0, 1) the best prediction is sqrt(1 - abar) z; deterministic or not, what comes out is N(0, 1) again."""
+    """For data N(0, 1) the optimal prediction is sqrt(1 - abar) z; for any eta the result is N(0, 1) again."""
     schedule = NoiseSchedule()
     g = torch.Generator().manual_seed(1)
     z = ddim(lambda x, t: (1 - schedule.at(t)).sqrt() * x, torch.randn(64, 4, 32, 32), steps=100, eta=eta, generator=g)
