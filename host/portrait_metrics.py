@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
 from ..files import catalogue
 from ..flame.builtin import builtin_head
-from ..flame.fitting import DECA_KINDS, GROUPS, face_size, head_difference, head_rmse, landmark_error
+from ..flame.fitting import DECA_KINDS, ERROR_GROUPS, face_size, head_difference, head_rmse, landmark_error
 from ..flame.model import HeadModel, HeadParams
 from ..flame.render import overlay, render_head
 from ..models.clip import OpenClip, cosine, is_best, load_open_clip_model, prompt_scores
@@ -33,7 +33,7 @@ NO_CLIP = "none"
 ID, ARCFACE, LANDMARKS, TURN, POSITION, SIZE, CLIP, PROMPT = (
     "ID similarity", "ArcFace", "landmarks %", "turn °", "position %", "size %", "CLIP score", "prompt"
 )  # fmt: skip
-COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dict.fromkeys(GROUPS, 4), CLIP: 4, PROMPT: 0}
+COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dict.fromkeys(ERROR_GROUPS, 4), CLIP: 4, PROMPT: 0}
 """Headings of the table, and the number of decimals of each; the prompt is shown as yes or no."""
 LEGEND = {
     ID: "cosine of FaceNet's embeddings (the paper's ID similarity)",

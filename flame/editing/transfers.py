@@ -10,7 +10,7 @@ from collections.abc import Collection
 from ...errors import BadInput
 from ..model import HeadParams
 
-GROUPS: dict[str, tuple[str, ...]] = {
+TRANSFER_GROUPS: dict[str, tuple[str, ...]] = {
     "position": ("camera",),
     "pose": ("rotation", "neck"),
     "expression": ("expression", "jaw", "eyes"),
@@ -41,7 +41,7 @@ def transfer(a: HeadParams, b: HeadParams, groups: Collection[str]) -> HeadParam
     Args:
         a: N heads, or 1.
         b: N heads, or 1, for every frame of the other.
-        groups: names out of `GROUPS`; none gives `a` as it is.
+        groups: names out of `TRANSFER_GROUPS`; none gives `a` as it is.
 
     Returns:
         N heads on the device of `a`.
@@ -49,8 +49,8 @@ def transfer(a: HeadParams, b: HeadParams, groups: Collection[str]) -> HeadParam
     Raises:
         BadInput: an unknown group, or sequences of different lengths.
     """
-    unknown = set(groups) - set(GROUPS)
+    unknown = set(groups) - set(TRANSFER_GROUPS)
     if unknown:
-        raise BadInput(f"Expected groups out of {', '.join(GROUPS)}, got {', '.join(sorted(unknown))}.")
+        raise BadInput(f"Expected groups out of {', '.join(TRANSFER_GROUPS)}, got {', '.join(sorted(unknown))}.")
     a, b = common_batch(a, b)
-    return a.replace(**{name: getattr(b, name) for group in groups for name in GROUPS[group]})
+    return a.replace(**{name: getattr(b, name) for group in groups for name in TRANSFER_GROUPS[group]})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model import HeadModel, HeadParams, axis_angle_to_matrix, matrix_to_axis_angle, project
 
-GROUPS = ("shape", "pose", "expression", "light")
+ERROR_GROUPS = ("shape", "pose", "expression", "light")
 """The groups of a head's numbers that the paper measures apart."""
 
 
@@ -76,11 +76,11 @@ def head_rmse(wanted: HeadParams, found: HeadParams) -> dict[str, Tensor]:
         found: B heads.
 
     Returns:
-        `[B]` for each of `GROUPS`.
+        `[B]` for each of `ERROR_GROUPS`.
     """
     a, b = _groups(wanted), _groups(found)
     # sqrt(mean_n (a_n - b_n)²)
-    return {name: (a[name] - b[name]).square().mean(1).sqrt() for name in GROUPS}
+    return {name: (a[name] - b[name]).square().mean(1).sqrt() for name in ERROR_GROUPS}
 
 
 def _groups(heads: HeadParams) -> dict[str, Tensor]:
