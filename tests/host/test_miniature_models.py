@@ -9,10 +9,10 @@ from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
 from capface.miniature.autoencoder import Autoencoder
-from capface.miniature.evaluator import Judge
+from capface.miniature.evaluator import Evaluator
 from capface.miniature.networks import PICTURE, Miniature
 from capface.miniature.recognizer import Recognizer
-from capface.miniature.text_encoder import WordEncoder
+from capface.miniature.text_encoder import TextEncoder
 from capface.models.diffusion.capface import CapFace, IdentityTokens
 from capface.models.diffusion.denoiser import Denoiser
 from capface.photos.encoding import EncodeOptions
@@ -34,8 +34,8 @@ def miniature():
     torch.nn.init.normal_(capface.input_hint_block[-1].weight, std=0.1)
     torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
     tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
-    words = WordEncoder(vocabulary(), CONFIG.context_width)
-    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Judge(29))
+    words = TextEncoder(vocabulary(), CONFIG.context_width)
+    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Evaluator(29))
     for network in vars(made).values():
         network.eval().requires_grad_(False)
     return made
