@@ -1,4 +1,4 @@
-"""Changing heads: pose, place, expression, light, animation, transfer."""
+"""Edit heads: pose, position, expression, light, animation and transfer."""
 
 from .animation import EASINGS, animate_keys, follow, turntable
 from .cropping import crop_head

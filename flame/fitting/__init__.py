@@ -1,4 +1,4 @@
-"""Heads from landmarks, DECA codes and photos, and how far one head is from another."""
+"""Fit heads to landmarks, DECA codes and photos, and measure the difference between heads."""
 
 from .deca_codes import DECA_KINDS, deca_heads
 from .landmark_fit import HeadFit, fit_landmarks, landmark_error
