@@ -13,6 +13,7 @@ that the slider does not move. The components of a model need no annotation.
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -78,17 +79,26 @@ class Slider:
     help: str = ""
 
 
-_SMILE = {
+class _Displacement(TypedDict, total=False):
+    """The fields of `Slider` that two sliders share."""
+
+    own: Mapping[int, Move]
+    followers: Mapping[int, Move]
+    free: tuple[int, ...]
+
+
+_SMILE: _Displacement = {
     "own": {54: (0.08, 0.115, -0.045), 64: (0.075, 0.11, -0.04)},
     "followers": {53: (0.05, 0.05, -0.02), 55: (0.05, 0.055, -0.02), 63: (0.04, 0.04, -0.01), 65: (0.04, 0.045, -0.01)},
     "free": (LEFT_CHEEK, 46, 47, 52, 56),
 }
 _BROW_UP: Mapping[int, Move] = {22: (0, 0.11, 0), 23: (0, 0.12, 0), 24: (0, 0.12, 0), 25: (0, 0.11, 0), 26: (0, 0.08, 0)}
-_BROW_DOWN = {
+_BROW_DOWN: _Displacement = {
     "own": {22: (-0.03, -0.10, 0.02), 23: (-0.03, -0.11, 0.02), 24: (-0.02, -0.09, 0.01), 25: (0, -0.06, 0)},
     "followers": {26: (0, -0.03, 0)},
+    "free": (27,),
 }
-_SNEER = {
+_SNEER: _Displacement = {
     "own": {35: (0.01, 0.045, 0.01), 34: (0.005, 0.025, 0.01), 52: (0, 0.065, 0.01), 63: (0, 0.06, 0.01)},
     "followers": {53: (0, 0.04, 0.01), 51: (0, 0.02, 0), 62: (0, 0.02, 0), 22: (0, -0.01, 0.01)},
     "free": (LEFT_CHEEK, 33),
@@ -125,7 +135,7 @@ SLIDERS: dict[str, Slider] = {
     ),
     "brows_up_left": Slider("left", own=_BROW_UP, help="Raises the brow."),
     "brows_up_right": Slider("right", own=_BROW_UP, help="Raises the brow."),
-    "brows_down": Slider("both", **_BROW_DOWN, free=(27,), help="Lowers both brows and draws them together."),
+    "brows_down": Slider("both", **_BROW_DOWN, help="Lowers both brows and draws them together."),
     "eyes_closed_left": Slider("left", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
     "eyes_closed_right": Slider("right", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
     "squint_left": Slider("left", lids=(0.3, 0.15), most=1.0, help="Narrows the eye."),

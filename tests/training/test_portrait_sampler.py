@@ -71,9 +71,9 @@ def test_the_evaluator_distinguishes_people_it_never_saw(likeness, trial):
 
 
 def test_identity_follows_the_reference_and_not_whose_head_it_is(likeness, trial, portraits):
-    made, nobody = portraits(swapped=True), portraits(parts=(0.0, 0.0))
+    made, null_identity = portraits(swapped=True), portraits(parts=(0.0, 0.0))
     reference, donor = likeness(made, trial.references[trial.swapped]), likeness(made, trial.references)
-    without = likeness(nobody, trial.references)
+    without = likeness(null_identity, trial.references)
     print(f"reference {reference:.2f}, donor {donor:.2f}, without identity {without:.2f}")
     assert reference > donor + 0.3
     assert reference > without + 0.3

@@ -1,8 +1,8 @@
-"""The paper's tables in miniature: portraits of people kept from training, judged, beside the paper's own numbers.
+"""The paper's tables in miniature: portraits of people kept from training, evaluated, beside the paper's own numbers.
 
 Every row makes one portrait of each held-out person: the reference is one picture of them, the head has the pose, expression,
 position and light of another one, the prompt tells another setting. Identity is the cosine of a recogniser's embeddings: E is
-the conditioning one, as the paper's FaceNet is; R is the judge's, which took no part in training the portraits.
+the conditioning one, as the paper's FaceNet is; R is the evaluator's, which was not used in training.
 """
 
 from collections.abc import Sequence
