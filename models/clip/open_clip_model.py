@@ -118,8 +118,9 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
     vision, text, embedding = _configuration(state, path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
+    encoders: Any = {"vision_cfg": vision, "text_cfg": text}
     with torch.device("meta"):
-        network = open_clip.CLIP(embedding, vision_cfg=vision, text_cfg=text, quick_gelu=quick)
+        network = open_clip.CLIP(embedding, **encoders, quick_gelu=quick)
     network = load_strictly(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
     # The one buffer that no file contains: a token attends to itself and to those before it.
     mask = torch.full((text["context_length"],) * 2, -torch.inf, device=device).triu(1)

@@ -25,7 +25,6 @@ class ArcFace:
     Args:
         root: As for `InsightFaceDetector`.
         name: As for `InsightFaceDetector`.
-        providers: As for `InsightFaceDetector`.
 
     Raises:
         MissingPackage: insightface or its onnxruntime is not installed.
@@ -33,7 +32,7 @@ class ArcFace:
         BadFile: The network cannot be read.
     """
 
-    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l", *, providers: list[str] | None = None):
+    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l"):
         folder = find_pack(root, name)
         found = sorted(path for pattern in RECOGNITION_FILES for path in folder.glob(pattern))
         if not found:
@@ -45,7 +44,7 @@ class ArcFace:
             from insightface.model_zoo import get_model
         except ImportError as error:
             raise MissingPackage(how_to_install("insightface onnxruntime") + f" ({error})") from None
-        self.network = open_network(get_model, found[0], "recognition", providers)
+        self.network = open_network(get_model, found[0], "recognition")
 
     def embed(self, image: Float[Tensor, "3 H W"], points5: Float[Tensor, "5 2"]) -> Float[Tensor, " N"]:
         """Compute the identity vector of one face.

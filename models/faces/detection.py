@@ -162,7 +162,6 @@ class InsightFaceDetector:
     Args:
         root: The folder that contains `models/<name>/*.onnx` (ComfyUI's `models/insightface`).
         name: The pack, such as "buffalo_l" or "antelopev2".
-        providers: onnxruntime's execution providers; insightface chooses by default.
 
     Raises:
         MissingPackage: insightface or its onnxruntime is not installed.
@@ -173,22 +172,23 @@ class InsightFaceDetector:
     GRIDS = (640, 320, 192)
     LARGE_GRID = 1280
 
-    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l", *, providers: list[str] | None = None):
+    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l"):
         folder = find_pack(root, name)
         try:
             from insightface.model_zoo import get_model
         except ImportError as error:
             raise MissingPackage(how_to_install("insightface onnxruntime") + f" ({error})") from None
         detector, landmarks = pack_files(folder)
+        assert detector is not None  # `find_pack` returns only folders with one
         self.folder = folder
-        self.detector = open_network(get_model, detector, "detection", providers)
+        self.detector = open_network(get_model, detector, "detection")
         if not self.detector.use_kps:
             raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE.provenance}.")
         self.landmarks = None
         if landmarks is None:
             log.warning("%s has no %s: faces have no 68 landmarks.", folder, LANDMARK_FILE)
         else:
-            self.landmarks = open_network(get_model, landmarks, "landmark_3d_68", providers)
+            self.landmarks = open_network(get_model, landmarks, "landmark_3d_68")
 
     def detect(self, image: Float[Tensor, "3 H W"]) -> list[FaceDetection]:
         """Find the faces of one image.
@@ -233,7 +233,7 @@ class InsightFaceDetector:
         return [], []
 
 
-def detector_problems(root: str | Path, name: str = "buffalo_l") -> dict[str, str | None]:
+def detector_problems(root: str | os.PathLike[str], name: str = "buffalo_l") -> dict[str, str | None]:
     """Find out which detectors can be used.
 
     Args:
@@ -283,10 +283,10 @@ def open_detector(name: str, root: str | os.PathLike[str]) -> InsightFaceDetecto
     return MtcnnDetector()
 
 
-def open_network(get_model: Callable[..., Any], path: Path, task: str, providers: list[str] | None) -> Any:
+def open_network(get_model: Callable[..., Any], path: Path, task: str) -> Any:
     """Open a network of a pack, and check its task."""
     try:
-        model = get_model(str(path), providers=providers)
+        model = get_model(str(path), providers=None)
     except Exception as error:  # onnxruntime and protobuf each raise errors of their own for a broken file
         raise BadFile(
             f"{path} cannot be read as an ONNX network ({error}). Download it again: {INSIGHTFACE.provenance}."

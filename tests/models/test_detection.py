@@ -209,7 +209,7 @@ def root(insightface, tmp_path_factory):
 
 
 def detector(root, name="buffalo_l"):
-    return InsightFaceDetector(root, name, providers=["CPUExecutionProvider"])
+    return InsightFaceDetector(root, name)
 
 
 def blocks(height, width, *squares):
