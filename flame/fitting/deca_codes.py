@@ -4,6 +4,8 @@ Source: Feng et al., *Learning an Animatable Detailed 3D Face Model from In-the-
 coefficients of FLAME 2020's components.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ DECA_KINDS = ("flame2020", "flame")
 FIELDS = ("shape", "texture", "expression", "rotation", "jaw", "light")
 
 
-def deca_heads(code, crops: Tensor, height: int, width: int) -> HeadParams:
+def deca_heads(code: Any, crops: Tensor, height: int, width: int) -> HeadParams:
     """DECA's codes as heads in the frame that the crops were cut from.
 
     Args:
@@ -33,6 +35,7 @@ def deca_heads(code, crops: Tensor, height: int, width: int) -> HeadParams:
     if (camera[:, 0] <= 0).any() or not all(torch.isfinite(part).all() for part in (camera, *parts.values())):
         raise BadFile(
             "DECA's network gave no head: expected finite numbers and scales above 0, got scales "
-            f"{[round(scale, 3) for scale in code.camera[:, 0].tolist()]}. Its file is not the trained one. Expected {DECA.reference}."
+            f"{[round(scale, 3) for scale in code.camera[:, 0].tolist()]}. Its file is not the trained one. "
+            f"Expected {DECA.reference}."
         )
     return HeadParams.neutral(len(camera)).replace(camera=camera, **parts)

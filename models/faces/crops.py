@@ -180,8 +180,8 @@ def ffhq_transform(points: Float[Tensor, "N 2"], size: int = ALIGNED_SIZE) -> Fl
 
 
 def ffhq_crop(
-    image: Float[Tensor, "3 H W"], points: Float[Tensor, "N 2"], size: int = ALIGNED_SIZE, outside: str = "border"
-) -> tuple[Float[Tensor, "3 {size} {size}"], Float[Tensor, "3 3"]]:
+    image: Float[Tensor, "C H W"], points: Float[Tensor, "N 2"], size: int = ALIGNED_SIZE, outside: str = "border"
+) -> tuple[Float[Tensor, "C {size} {size}"], Float[Tensor, "3 3"]]:
     """Cut an aligned portrait, padded where the frame leaves the image, aspect ratio kept.
 
     Args:
