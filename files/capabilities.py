@@ -1,4 +1,4 @@
-"""What works with the files and packages that are there, and what is missing for the rest. Knows nothing of ComfyUI."""
+"""The pack's capabilities with the installed files and packages, and the missing requirements of the others."""
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -19,19 +19,19 @@ class Package:
 
     module: str
     distributions: tuple[str, ...]
-    """Names under which it is installed."""
+    """Names of the distributions that install it."""
     purpose: str
     install: str
-    """How to get it, in ComfyUI's Python."""
+    """How to install it in ComfyUI's Python."""
 
     @property
     def installed(self) -> bool:
-        """Whether it can be imported, as far as that shows without importing it."""
+        """Whether it can be found for import; it is not imported."""
         return find_spec(self.module) is not None
 
     @property
     def version(self) -> str | None:
-        """Its version, where it tells."""
+        """Its version, if known."""
         for name in self.distributions:
             try:
                 return importlib.metadata.version(name)
@@ -63,16 +63,16 @@ PACKAGES = (INSIGHTFACE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP, PYTORCH3D, KOR
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that the pack does, and what it lacks here."""
+    """A capability of the pack and its missing requirements."""
 
     name: str
     missing: tuple[str, ...]
-    """Nothing, if it works; else what to get, each in a few words."""
+    """Empty if it works, else a short description of each missing requirement."""
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What is there."""
+    """The files and packages that were found."""
 
     reports: Sequence[AssetReport]
     checkpoints: Sequence[Path]
@@ -80,17 +80,17 @@ class Inventory:
     has: Callable[[Package], bool] = lambda package: package.installed
 
     def file(self, asset: Asset) -> bool:
-        """Whether a usable file of an asset is there."""
+        """Whether a usable file of an asset was found."""
         return any(report.usable for report in self.reports if report.asset is asset)
 
     def in_pack(self, *patterns: str) -> bool:
-        """Whether an insightface pack with some file is there."""
+        """Whether an insightface pack was found that contains a file matching one of the patterns."""
         packs = [one.path for report in self.reports if report.asset is catalogue.INSIGHTFACE for one in report.found]
-        return any(True for pack in packs for pattern in patterns for _ in pack.glob(pattern))
+        return any(any(pack.glob(pattern)) for pack in packs for pattern in patterns)
 
 
 def capabilities(inventory: Inventory) -> list[Capability]:
-    """Say what works, in the order in which a user comes across it."""
+    """List the capabilities, in the order in which a user meets them."""
 
     def file(asset: Asset) -> list[str]:
         return [] if inventory.file(asset) else [f"{asset.file} in models/{asset.folder}"]

@@ -38,7 +38,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         BadFile: The file is not a checkpoint, is broken, or holds code; the message says which.
     """
     path = Path(path)
-    begin = read_begin(path, "a checkpoint")
+    begin = read_begin(path)
     if begin.startswith(ZIP_BEGIN):
         state = _read_zip(path)
     elif is_safetensors(path):

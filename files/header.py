@@ -19,12 +19,11 @@ PICKLE_BYTES = 8_000_000
 """Bytes read of a pickle of the format before torch 1.6, which names all tensors first."""
 
 
-def read_begin(path: Path, kind: str = "the file itself") -> bytes:
+def read_begin(path: Path) -> bytes:
     """Read the first 512 bytes of a file, and reject the usual broken downloads by name.
 
     Args:
         path: Any file.
-        kind: The expected kind of file with its article, for messages.
 
     Raises:
         MissingFile: The file does not exist.
@@ -37,11 +36,9 @@ def read_begin(path: Path, kind: str = "the file itself") -> bytes:
     if not begin:
         raise BadFile(f"{path.name} is empty. Download it again.")
     if begin.lstrip()[:1] == b"<":
-        raise BadFile(
-            f"{path.name} is a web page, not {kind}: the download gave a login or error page. Download it again in a browser."
-        )
+        raise BadFile(f"{path.name} is a web page: the download gave a login or error page. Download it again in a browser.")
     if begin.startswith(b"version https://git-lfs"):
-        raise BadFile(f"{path.name} is a Git LFS pointer, not {kind}. Run `git lfs pull` or download the file.")
+        raise BadFile(f"{path.name} is a Git LFS pointer, not the file itself. Run `git lfs pull` or download the file.")
     return begin
 
 

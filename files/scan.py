@@ -1,4 +1,4 @@
-"""Looking for the files of the catalogue: which are there, what they are, which lie elsewhere. Knows nothing of ComfyUI."""
+"""The scan for the catalogue's files: which exist, what they are, and which are in the wrong folder."""
 
 import hashlib
 import os
@@ -15,17 +15,17 @@ from .identify import describe
 from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
 BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
-"""What is found under its own name alone; other files are chosen in a list."""
+"""Assets found only under their own name; other files are chosen from a list."""
 NEIGHBOURS = ("checkpoints", "controlnet")
-"""Where a CapFace checkpoint lands by mistake, under any name."""
+"""Folders that a CapFace checkpoint is put into by mistake, under any name."""
 CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
 BLOCK = 1 << 24
 LARGEST_OLD_PICKLE = 1_000_000_000
-"""Bytes; a pickle of the format before torch 1.6 is read as a whole to look into it."""
+"""Bytes. A pickle of the format before torch 1.6 must be read completely to inspect it, so larger ones are not."""
 
 
 Inspector = Callable[[Path, Asset], str]
-"""Says what a file is, in a few words, or raises a BadFile that says what it is instead."""
+"""Returns a short description of a file, or raises a BadFile that states what it is instead."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class SearchPaths:
     """A ComfyUI's model folders."""
 
     folders: dict[str, list[Path]]
-    """By kind, in the order in which they are searched."""
+    """By kind, in search order."""
     listed: dict[str, list[Path]]
     """By kind, the files that ComfyUI lists for it."""
     roots: list[Path]
-    """Where misplaced files are looked for: all model folders and what holds them."""
+    """Folders in which misplaced files are searched: all model folders and their parents."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,25 @@ class FoundFile:
     path: Path
     size: int
     description: str
-    """What it is, or what is wrong with it."""
+    """Its kind, or its problem."""
     good: bool
     checksum: str = ""
-    """What its verification found, where it was asked for."""
+    """The result of its verification, if requested."""
 
 
 @dataclass(frozen=True)
 class AssetReport:
-    """What there is of one asset."""
+    """The files found for an asset."""
 
     asset: Asset
     searched: list[Path]
     found: list[FoundFile]
     elsewhere: list[str]
-    """What seems to be it and cannot be used where it lies, in sentences."""
+    """Sentences about files that appear to be the asset but cannot be used in their present location."""
 
     @property
     def usable(self) -> bool:
-        """Whether a file of the right kind is where it belongs."""
+        """Whether a file of the right kind is in the right folder."""
         return any(one.good for one in self.found)
 
 
@@ -77,14 +77,14 @@ def scan(
     progress: Callable[[int, int], None] = lambda done, total: None,
     assets: Iterable[Asset] = catalogue.ASSETS,
 ) -> list[AssetReport]:
-    """Look for all files.
+    """Search for all files.
 
     Args:
-        search_paths: Where.
-        inspectors: How files that are not torch checkpoints are looked into, by asset.
-        verify: Whether to compute the checksum of each file that is found, which reads it as a whole.
-        progress: Called with the bytes read and their total while verifying; what it raises ends the scan.
-        assets: Of which to look for.
+        search_paths: The folders to search.
+        inspectors: Inspectors of files that are not torch checkpoints, by asset.
+        verify: Whether to compute the checksum of each file that is found, which reads it completely.
+        progress: Called during verification with the number of bytes read and their total. Its errors end the scan.
+        assets: Assets to search for.
     """
     every = _files_below(search_paths.roots)
     reports = [_look_for(asset, search_paths, every, inspectors or {}) for asset in assets]
@@ -120,7 +120,7 @@ def _look_for(asset: Asset, search_paths: SearchPaths, every: list[Path], inspec
 
 
 def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
-    """Whether a file in an asset's folder is meant as that asset: the folder's other assets have names of their own."""
+    """Whether a file in an asset's folder may be that asset: the folder's other assets have their own names."""
     if asset in BY_NAME:
         return path.name == asset.file and path.parent in folders
     others = {other.file for other in catalogue.ASSETS if other.folder == asset.folder}
@@ -136,7 +136,7 @@ def _look_into(asset: Asset, path: Path, inspect: Inspector) -> FoundFile:
 
 
 def _network(path: Path, asset: Asset) -> str:
-    """Look into a torch checkpoint."""
+    """Inspect a torch checkpoint."""
     with path.open("rb") as file:
         old = file.read(1) == b"\x80"
     if old and path.stat().st_size > LARGEST_OLD_PICKLE:
@@ -152,7 +152,7 @@ def _network(path: Path, asset: Asset) -> str:
 
 
 def _packs(folders: list[Path]) -> list[FoundFile]:
-    """The insightface packs in the folders."""
+    """Find the insightface packs in the folders."""
     found = []
     for root in folders:
         for name in PACKS:
@@ -161,7 +161,7 @@ def _packs(folders: list[Path]) -> list[FoundFile]:
             except MissingFile:
                 continue
             lacking = [] if (pack / LANDMARK_FILE).is_file() else [f"the 68 landmarks ({LANDMARK_FILE})"]
-            if not any(True for pattern in RECOGNITION_FILES for _ in pack.glob(pattern)):
+            if not any(any(pack.glob(pattern)) for pattern in RECOGNITION_FILES):
                 lacking.append(f"recognition ({' or '.join(RECOGNITION_FILES[:2])})")
             size = sum(file.stat().st_size for file in pack.glob("*.onnx"))
             found.append(FoundFile(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
@@ -175,28 +175,28 @@ def _elsewhere(asset: Asset, folders: list[Path], search_paths: SearchPaths, eve
     target = folders[0] if folders else Path(asset.folder)
     stem = Path(asset.file).name.partition(".")[0].lower()
     wanted = Path(asset.file).name.lower()
-    said = []
+    sentences: list[str] = []
     for path in every:
         if path in known:
             continue
         name, inside = path.name.lower(), any(path.is_relative_to(folder) for folder in folders)
         if name == wanted:
             where = "a folder too deep" if inside else "another folder"
-            said.append(f"{path} lies in {where}: move it to {target}.")
+            sentences.append(f"{path} lies in {where}: move it to {target}.")
         elif inside and name.startswith(stem):
-            said.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
+            sentences.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
     if asset.sign:
         sign = asset.sign.removesuffix(".").encode()
         neighbours = {path for kind in NEIGHBOURS for path in search_paths.listed.get(kind, [])}
         neighbours |= {path for path in every if path.parent in search_paths.roots and path.suffix in CHECKPOINTS}
         for path in sorted(neighbours - known):
             if path.name.lower() != wanted and sign in tensor_names(path):
-                said.append(f"{path} looks like it, under another name and in another folder: move it to {target}.")
-    return said
+                sentences.append(f"{path} looks like it, under another name and in another folder: move it to {target}.")
+    return sentences
 
 
 def _files_below(roots: list[Path]) -> list[Path]:
-    """All files below some folders, each once."""
+    """List all files below some folders, each once."""
     files = {}
     for root in roots:
         for folder, _, names in os.walk(root):

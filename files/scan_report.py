@@ -1,4 +1,4 @@
-"""The report of CapFace Check as text: files, packages, and what works. Knows nothing of ComfyUI."""
+"""The report of CapFace Check as text: capabilities, packages and files."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def report(machine: Sequence[str], inventory: Inventory) -> str:
 
     Args:
         machine: Lines about versions and devices.
-        inventory: What was found.
+        inventory: The files and packages that were found.
     """
     works = capabilities(inventory)
     parts = [list(machine), ["What works", *(_capability(one) for one in works)], ["Packages", *_packages(inventory)]]
@@ -22,7 +22,7 @@ def report(machine: Sequence[str], inventory: Inventory) -> str:
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes."""
     if size >= GIGABYTE:
         return f"{size / GIGABYTE:.1f} GB"
     return f"{size / MEGABYTE:.1f} MB" if size >= MEGABYTE else f"{size:,} bytes"

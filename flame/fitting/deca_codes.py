@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...errors import BadFile
+from ...files.catalogue import DECA
 from ...shapes import Float
 from ..model import HeadParams, deca_camera
 
 DECA_KINDS = ("flame2020", "flame")
 """Kinds of head model that DECA's codes fit: their components are those of the codes."""
-SOURCE = "deca_model.tar (MD5 b182e51c26e5a73b1f7a5c53cf8cc038) comes from the link in fetch_data.sh of github.com/yfeng95/DECA"
 _FIELDS = ("shape", "texture", "expression", "rotation", "jaw", "light")
 
 
@@ -79,6 +79,7 @@ def deca_heads(code: DecaCodes, crops: Float[Tensor, "B 3 3"], height: int, widt
     if (camera[:, 0] <= 0).any() or not all(torch.isfinite(part).all() for part in (camera, *parts.values())):
         raise BadFile(
             "DECA's network gave no head: expected finite numbers and scales above 0, got scales "
-            f"{[round(scale, 3) for scale in code.camera[:, 0].tolist()]}. Its file is not the trained one. {SOURCE}."
+            f"{[round(scale, 3) for scale in code.camera[:, 0].tolist()]}. Its file is not the trained one. "
+            f"Expected {DECA.reference}."
         )
     return HeadParams.neutral(len(camera)).replace(camera=camera, **parts)

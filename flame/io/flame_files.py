@@ -72,7 +72,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
         BadFile: The file is broken, or not FLAME.
     """
     file, data = path.name, contents(path)
-    wanted = f"Expected {MODEL_FILE} of FLAME 2020 (MD5 {FLAME_2020_MD5}) from flame.is.tue.mpg.de"
+    wanted = f"Expected FLAME 2020: {FLAME.reference}"
     if data[:4] == b"PK\x03\x04":
         what = "a torch checkpoint or an archive: unpack it if it is FLAME's"
         raise BadFile(f"{file} is a zip file ({what}). {wanted}.")
@@ -138,7 +138,7 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
         MissingFile: The file does not exist.
         BadFile: The file is broken, or not a landmark embedding.
     """
-    wanted = f"Expected {LANDMARKS_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
+    wanted = f"Expected {FLAME_LANDMARKS.reference}"
     data = contents(path)
     try:
         stream = io.BytesIO(data)
@@ -179,7 +179,7 @@ def read_uvs(path: Path, faces: Int[np.ndarray, "F 3"]) -> dict[str, np.ndarray]
         MissingFile: The file does not exist.
         BadFile: The file is broken, not an OBJ file of triangles with UVs, or of another mesh.
     """
-    wanted = f"Expected {TEMPLATE_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
+    wanted = f"Expected {FLAME_TEMPLATE.reference}"
     uv, corners = [], []
     try:
         for line in contents(path).decode("ascii").splitlines():
@@ -228,7 +228,7 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
         MissingFile: The file does not exist.
         BadFile: The file is broken, or not FLAME's texture.
     """
-    wanted = f"Expected {TEXTURE_FILE} (mean and tex_dir) from flame.is.tue.mpg.de"
+    wanted = f"Expected {FLAME_TEXTURE.reference}, with mean and tex_dir"
     if not path.is_file():
         raise MissingFile(f"There is no file {path}.")
     try:
