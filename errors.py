@@ -1,4 +1,4 @@
-"""The pack's errors. Every message says what was expected, what came, and what to do about it."""
+"""The pack's errors. Every message states the expected value, the actual one, and a remedy."""
 
 
 class CapFaceError(Exception):
@@ -6,15 +6,15 @@ class CapFaceError(Exception):
 
 
 class BadInput(CapFaceError, ValueError):
-    """A value, shape or combination of inputs that cannot work."""
+    """An invalid value, shape or combination of inputs."""
 
 
 class BadFile(CapFaceError):
-    """A file that exists but is not what was asked for: another kind of checkpoint, a broken download."""
+    """A file that exists but is not the expected one: another kind of checkpoint, or a broken download."""
 
 
 class MissingFile(CapFaceError):
-    """A file that the user has to put somewhere first."""
+    """A file that the user must provide first."""
 
 
 class MissingPackage(CapFaceError):
@@ -26,10 +26,10 @@ class NoFaceFound(CapFaceError):
 
 
 def how_to_install(packages: str, options: str = "") -> str:
-    """Say in a sentence that a package is missing and how to install it.
+    """State that a package is missing and how to install it.
 
     Args:
-        packages: For pip, separated by spaces; the first one is named.
-        options: For pip, such as "--no-deps ".
+        packages: Packages for pip, separated by spaces; the message names the first one.
+        options: Options for pip, such as "--no-deps ".
     """
     return f"{packages.split()[0]} is not installed. In ComfyUI's Python, run: pip install {options}{packages}"

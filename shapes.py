@@ -1,6 +1,6 @@
 """Tensor types with shapes for signatures: `Float[Tensor, "B 3 H W"]`.
 
-The tests check them while they run (jaxtyping and beartype, see `tests/conftest.py`). Users do not need jaxtyping: without it
+The tests check them while they run (jaxtyping and beartype, see `tests/conftest.py`). Users do not need jaxtyping: without it,
 each is the plain type. Axis names: B batch, C channels, H and W height and width, V vertices, F faces, N anything counted.
 """
 
@@ -14,7 +14,7 @@ else:
     except ImportError:
 
         class _Plain:
-            """Gives the type that is subscripted, without its shape."""
+            """Returns the subscripted type without its shape."""
 
             def __class_getitem__(cls, item):
                 return item[0]
@@ -22,4 +22,4 @@ else:
         Bool = Float = Int = Num = _Plain
 
 __all__ = ["Bool", "Float", "Int", "Num"]
-"""Int is for all integer types, Num for integers and floats."""
+"""Int covers all integer types, Num integers and floats."""

@@ -36,7 +36,7 @@ from capface.flame.render.condition import HeadCondition  # noqa: E402
 from capface.host.capface_model import load_model  # noqa: E402
 from capface.host.identity.identity import Identity  # noqa: E402
 from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens  # noqa: E402
-from capface.tests.host import worlds  # noqa: E402
+from capface.tests.host import pipeline  # noqa: E402
 
 UNET = {
     "image_size": 32, "use_checkpoint": False, "legacy": False, "use_spatial_transformer": True, "in_channels": 4,
@@ -84,7 +84,7 @@ control = stock.copy().set_cond_hint(hint, 1.0, (0.0, 1.0))
 with_stock = [[[c[0][0], {"control": control, "control_apply_to_uncond": False}]] for c in plain]
 variants = {
     "neither": plain,
-    "CapFace": worlds.apply(text, capface, head, person, previous=plain),
+    "CapFace": pipeline.apply(text, capface, head, person, previous=plain),
     "ControlNet": with_stock,
 }
 
@@ -104,7 +104,7 @@ shape = (1, 4, options.size // 8, options.size // 8)
 seconds = {name: [] for name in variants}
 for round_ in range(options.rounds + 1):
     for name, (positive, negative) in variants.items():
-        times = worlds.sample(model, positive, negative, steps, shape=shape, cfg=7.0)
+        times = pipeline.sample(model, positive, negative, steps, shape=shape, cfg=7.0)
         if round_:  # the first round warms up
             seconds[name] += times
     print(f"round {round_} of {options.rounds}", flush=True)

@@ -1,1 +1,1 @@
-"""The files that the pack uses: which they are, what a file on disk is, safe reading, atomic writing. No ComfyUI."""
+"""The files that the pack uses: their catalogue, identification, safe reading, atomic writing, and the scan for them."""

@@ -1,4 +1,4 @@
-"""Writing files so that they are complete or absent, whatever happens in between."""
+"""Atomic writing of files: each is either complete or absent, even if writing is interrupted."""
 
 import os
 import uuid
@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 PARTIAL = ".part"
-"""What the names of unfinished files end in."""
+"""Extension of unfinished files."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name beside its place, flush it to the disk, and rename it.
+    """Write a file under a temporary name in the same folder, flush it to the disk, and rename it.
 
     Args:
-        path: The file; one of that name is replaced.
-        write: Writes to the path that it is given. What it raises is passed on, and nothing is left behind.
+        path: The file; an existing one is replaced.
+        write: Writes to the given path. Its errors are passed on, and no file is left behind.
 
     Raises:
-        OSError: The folder or the disk does not allow it.
+        OSError: The folder or the disk cannot be written to.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
     try:
@@ -30,6 +30,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what writes that were killed have left in a folder."""
+    """Remove the unfinished files of killed processes from a folder."""
     for partial in folder.glob(f"*{PARTIAL}"):
         partial.unlink()

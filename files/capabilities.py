@@ -1,4 +1,4 @@
-"""What works with the files and packages that are there, and what is missing for the rest. Knows nothing of ComfyUI."""
+"""The pack's capabilities with the installed files and packages, and the missing requirements of the others."""
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import catalogue
 from .catalogue import Asset
-from .header import is_clip_vit_l, is_sd15
+from .identify import is_clip_vit_l, is_sd15
 from .insightface_packs import LANDMARK_FILE, RECOGNITION_FILES
 from .scan import AssetReport
 
@@ -19,19 +19,19 @@ class Package:
 
     module: str
     distributions: tuple[str, ...]
-    """Names under which it is installed."""
+    """Names of the distributions that install it."""
     purpose: str
     install: str
-    """How to get it, in ComfyUI's Python."""
+    """How to install it in ComfyUI's Python."""
 
     @property
     def installed(self) -> bool:
-        """Whether it can be imported, as far as that shows without importing it."""
+        """Whether it can be found for import; it is not imported."""
         return find_spec(self.module) is not None
 
     @property
     def version(self) -> str | None:
-        """Its version, where it tells."""
+        """Its version, if known."""
         for name in self.distributions:
             try:
                 return importlib.metadata.version(name)
@@ -63,16 +63,16 @@ PACKAGES = (INSIGHTFACE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP, PYTORCH3D, KOR
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that the pack does, and what it lacks here."""
+    """A capability of the pack and its missing requirements."""
 
     name: str
     missing: tuple[str, ...]
-    """Nothing, if it works; else what to get, each in a few words."""
+    """Empty if it works, else a short description of each missing requirement."""
 
 
 @dataclass(frozen=True)
-class Stock:
-    """What is there."""
+class Inventory:
+    """The files and packages that were found."""
 
     reports: Sequence[AssetReport]
     checkpoints: Sequence[Path]
@@ -80,40 +80,42 @@ class Stock:
     has: Callable[[Package], bool] = lambda package: package.installed
 
     def file(self, asset: Asset) -> bool:
-        """Whether a usable file of an asset is there."""
+        """Whether a usable file of an asset was found."""
         return any(report.usable for report in self.reports if report.asset is asset)
 
     def in_pack(self, *patterns: str) -> bool:
-        """Whether an insightface pack with some file is there."""
+        """Whether an insightface pack was found that contains a file matching one of the patterns."""
         packs = [one.path for report in self.reports if report.asset is catalogue.INSIGHTFACE for one in report.found]
-        return any(True for pack in packs for pattern in patterns for _ in pack.glob(pattern))
+        return any(any(pack.glob(pattern)) for pack in packs for pattern in patterns)
 
 
-def capabilities(stock: Stock) -> list[Capability]:
-    """Say what works, in the order in which a user comes across it."""
+def capabilities(inventory: Inventory) -> list[Capability]:
+    """List the capabilities, in the order in which a user meets them."""
 
     def file(asset: Asset) -> list[str]:
-        return [] if stock.file(asset) else [f"{asset.file} in models/{asset.folder}"]
+        return [] if inventory.file(asset) else [f"{asset.file} in models/{asset.folder}"]
 
     def packages(*wanted: Package) -> list[str]:
-        return [f"the package {one.distributions[0]}" for one in wanted if not stock.has(one)]
+        return [f"the package {one.distributions[0]}" for one in wanted if not inventory.has(one)]
 
     insightface = packages(INSIGHTFACE, ONNXRUNTIME) + file(catalogue.INSIGHTFACE)
     mtcnn = packages(FACENET_PYTORCH)
     detector = [] if not insightface or not mtcnn else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]})"]
-    dense = insightface or ([] if stock.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
+    dense = insightface or ([] if inventory.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
     arcface = insightface or (
-        [] if stock.in_pack(*RECOGNITION_FILES) else ["a recognition network in the insightface pack, such as w600k_r50.onnx"]
+        []
+        if inventory.in_pack(*RECOGNITION_FILES)
+        else ["a recognition network in the insightface pack, such as w600k_r50.onnx"]
     )
     flame = file(catalogue.FLAME)
     drawn = flame + file(catalogue.FLAME_TEMPLATE)
     deca = detector + file(catalogue.DECA) + flame
 
-    clip = any(is_clip_vit_l(path) for path in stock.clip_visions) or any(
-        path.suffix != ".safetensors" for path in stock.clip_visions
+    clip = any(is_clip_vit_l(path) for path in inventory.clip_visions) or any(
+        path.suffix != ".safetensors" for path in inventory.clip_visions
     )
-    clip = [] if clip or stock.file(catalogue.OPEN_CLIP) else ["CLIP ViT-L/14 in models/clip_vision"]
-    base = any(path.suffix != ".safetensors" or is_sd15(path) for path in stock.checkpoints)
+    clip = [] if clip or inventory.file(catalogue.OPEN_CLIP) else ["CLIP ViT-L/14 in models/clip_vision"]
+    base = any(path.suffix != ".safetensors" or is_sd15(path) for path in inventory.checkpoints)
     base = [] if base else ["a Stable Diffusion 1.x checkpoint in models/checkpoints"]
     portrait = file(catalogue.CAPHUMAN) + file(catalogue.FACENET) + clip + base + detector
 

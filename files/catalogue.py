@@ -1,4 +1,4 @@
-"""The files that the pack can use: where they belong, what they are for, and where they come from. Knows nothing of ComfyUI."""
+"""The files that the pack can use: their folders, purposes, sources, licences and checksums."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ FLAME_2020_MD5 = "cfc3b95159b2a8981ebc347170202ba5"
 
 @dataclass(frozen=True)
 class Asset:
-    """A file that the user brings."""
+    """A file that the user provides."""
 
     folder: str
     """Name of the folder under ComfyUI's `models`, also in extra_model_paths.yaml."""
@@ -17,16 +17,26 @@ class Asset:
     licence: str
     md5: str | None = None
     ending: str | None = None
-    """Of files to choose from, where it is none of ComfyUI's usual ones."""
+    """File extension to list, if it is not one of ComfyUI's usual ones."""
     sign: str | None = None
-    """Part of a tensor's name that tells this kind of checkpoint from others."""
+    """Part of a tensor's name that distinguishes this kind of checkpoint from others."""
     address: str | None = None
-    """Of the file itself, for the frontend's list of missing models, where it lies at one that the list follows."""
+    """Address of the file itself, for the frontend's list of missing models, if the list accepts it."""
+
+    @property
+    def provenance(self) -> str:
+        """The source, the licence and, if known, the checksum, for messages."""
+        checksum = f", MD5 {self.md5}" if self.md5 else ""
+        return f"{self.source} (licence {self.licence}{checksum})"
+
+    @property
+    def reference(self) -> str:
+        """The file and its provenance, for messages."""
+        return f"{self.file} from {self.provenance}"
 
     def how_to_get(self) -> str:
-        """Say in a sentence what to do about it being missing."""
-        checksum = f", MD5 {self.md5}" if self.md5 else ""
-        return f"Get {self.file} ({self.purpose}) from {self.source} (licence {self.licence}{checksum})"
+        """Say in a sentence where to get the file."""
+        return f"Get {self.file} ({self.purpose}) from {self.provenance}"
 
 
 CAPHUMAN = Asset(
@@ -114,7 +124,15 @@ OPEN_CLIP = Asset(
 )
 ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
 """The pack's own files."""
-STOCK = (
+CLIP_VISION = Asset(
+    "clip_vision",
+    "clip-vit-large-patch14.safetensors",
+    "CLIP ViT-L/14, the local identity",
+    "huggingface.co/openai/clip-vit-large-patch14, where it is called model.safetensors",
+    "MIT",
+    address="https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
+)
+HOST_FILES = (
     Asset(
         "checkpoints",
         "realisticVisionV60B1_v51VAE.safetensors",
@@ -131,14 +149,7 @@ STOCK = (
         "on that page",
         address="https://civitai.com/api/download/models/125771",
     ),
-    Asset(
-        "clip_vision",
-        "clip-vit-large-patch14.safetensors",
-        "CLIP ViT-L/14, the local identity",
-        "huggingface.co/openai/clip-vit-large-patch14, where it is called model.safetensors",
-        "MIT",
-        address="https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
-    ),
+    CLIP_VISION,
     Asset(
         "controlnet",
         "control_v11f1p_sd15_depth_fp16.safetensors",

@@ -1,7 +1,7 @@
-"""Reading checkpoints: safely, only what is needed, and by what they hold rather than by their names.
+"""Safe and lazy reading of checkpoints, recognised by their contents instead of their names.
 
-Files are mapped, not read: a tensor costs memory when it is used. Pickles go through torch's weights-only unpickler, so that
-no code of theirs runs.
+Files are mapped to memory: a tensor costs memory only when it is used. Pickles go through torch's weights-only unpickler, so
+their code does not run.
 """
 
 import logging
@@ -17,52 +17,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BadFile, MissingFile
+from ..errors import BadFile
+from .header import PICKLE_BEGIN, ZIP_BEGIN, begins_as_safetensors, is_safetensors, read_begin
 
 log = logging.getLogger("capface")
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read a checkpoint's tensors lazily.
 
     Args:
-        path: A torch pickle (zip or the format before torch 1.6) or a safetensors file, whatever its name ends in.
+        path: A torch pickle (zip, or the format before torch 1.6) or a safetensors file, whatever its extension.
 
     Returns:
-        Tensors by key, mapped to the file where its format allows. What lies under `state_dict` is unwrapped, other nested
-        dictionaries are joined with dots, and what is no tensor is left out.
+        Tensors by key, mapped to the file if its format allows. The contents of `state_dict` are unwrapped, other nested
+        dictionaries are joined with dots, and anything but tensors is left out.
 
     Raises:
-        MissingFile: if there is no such file.
-        BadFile: if it is no checkpoint, broken, or holds code; the message says which.
+        MissingFile: The file does not exist.
+        BadFile: The file is not a checkpoint, is broken, or holds code; the message says which.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFile(f"There is no file {path}.")
-    with path.open("rb") as file:
-        head = file.read(64)
-    size = path.stat().st_size
-    if not head:
-        raise BadFile(f"{path.name} is empty. Download it again.")
-    if head.lstrip()[:1] == b"<":
-        raise BadFile(
-            f"{path.name} is a web page, not a checkpoint: the download gave a login or error page. "
-            "Download it again in a browser."
-        )
-    if head.startswith(b"version https://git-lfs"):
-        raise BadFile(f"{path.name} is a Git LFS pointer, not the checkpoint itself. Run `git lfs pull` or download the file.")
-    if head[:4] == b"PK\x03\x04":
+    begin = read_begin(path)
+    if begin.startswith(ZIP_BEGIN):
         state = _read_zip(path)
-    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+    elif is_safetensors(path):
         state = _read_safetensors(path)
-    elif head[:1] == b"\x80":
+    elif begin.startswith(PICKLE_BEGIN):
         state = _unpickle(path, mmap=False)
-    elif head[8:9] == b"{":
-        raise BadFile(f"{path.name} is a truncated safetensors file ({size:,} bytes). Download it again.")
+    elif begins_as_safetensors(begin):
+        raise BadFile(f"{path.name} is a truncated safetensors file ({path.stat().st_size:,} bytes). Download it again.")
     else:
-        begin = head[:8]
         raise BadFile(
-            f"{path.name} is no checkpoint: expected safetensors or a torch pickle, got a file that begins with {begin}."
+            f"{path.name} is not a checkpoint: expected safetensors or a torch pickle, got a file that begins with {begin[:8]}."
         )
     tree: Any = state.get("state_dict", state) if isinstance(state, Mapping) else {"": state}
     return _flatten(tree)
@@ -73,7 +60,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is no dict
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is not a dict
     except SafetensorError as error:
         raise BadFile(f"{path.name} is a broken or truncated safetensors file ({error}). Download it again.") from None
 
@@ -96,8 +83,8 @@ def _read_zip(path: Path) -> object:
 
 
 def _unpickle(path: Path, *, mmap: bool) -> object:
-    """Unpickle tensors and plain containers. Objects of other classes become inert placeholders; no code of theirs runs."""
-    foreign = []
+    """Unpickle tensors and plain containers. Objects of other classes become inert placeholders; their code does not run."""
+    foreign: list[str] = []
     while True:
         inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
         try:
@@ -110,8 +97,8 @@ def _unpickle(path: Path, *, mmap: bool) -> object:
                 raise BadFile(f"{path.name} is a broken checkpoint ({error}). Download it again.") from None
             if found[1] in foreign or "." not in found[1]:
                 raise BadFile(
-                    f"{path.name} holds Python code ({found[1]}), which is never run. Expected tensors alone: get the file "
-                    "from its source, as safetensors if there is one."
+                    f"{path.name} holds Python code ({found[1]}), which is never run. Expected only tensors: get the file "
+                    "from its source, as safetensors if available."
                 ) from None
             foreign.append(found[1])
         except (RuntimeError, EOFError, ValueError, OSError) as error:
@@ -122,65 +109,23 @@ def _unpickle(path: Path, *, mmap: bool) -> object:
 
 
 class _Inert:
-    """Stands for an object of a class that is not loaded: takes any arguments and state, keeps nothing."""
+    """A placeholder for an object whose class is not loaded: it accepts any arguments and state, and keeps nothing."""
 
-    def __new__(cls, *_args, **_kwargs):
+    def __new__(cls, *_args: object, **_kwargs: object) -> "_Inert":
         return super().__new__(cls)
 
-    def __init__(self, *_args, **_kwargs):
+    def __init__(self, *_args: object, **_kwargs: object) -> None:
         pass
 
-    def __setstate__(self, _state):
+    def __setstate__(self, _state: object) -> None:
         pass
 
 
-def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Tensor]:
-    flat = {}
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    flat: dict[str, Tensor] = {}
     for key, value in tree.items():
         if isinstance(value, Tensor):
             flat[f"{prefix}{key}"] = value
         elif isinstance(value, Mapping):
             flat.update(_flatten(value, f"{prefix}{key}."))
     return flat
-
-
-# What a file looks like
-
-_DIFFUSION = "a diffusion model"
-_SIGNS = (  # the first that matches names the file
-    ("a LoRA", ("lora_up", "lora_down", "lora_A", "lora_B", ".lokr_", ".hada_")),
-    ("a ControlNet", ("control_model.zero_convs.", "zero_convs.0.", "controlnet_cond_embedding.", "controlnet_blocks.")),
-    ("an SDXL model", ("conditioner.embedders.", "add_embedding.linear_1")),
-    ("a Flux or SD3 model", ("double_blocks.", "joint_blocks.")),
-    (_DIFFUSION, ("model.diffusion_model.", "input_blocks.", "down_blocks.0.attentions.")),
-    ("an IP-Adapter", ("ip_adapter.", "image_proj.")),
-    ("a face kept by an insightface tool", ("landmark_3d_68", "landmark_2d_106")),
-    ("a DECA checkpoint", ("E_flame.",)),
-    ("a FaceNet checkpoint", ("conv2d_1a.", "last_linear.")),
-    ("a CLIP vision model", ("vision_model.encoder.", "visual.transformer.")),
-    ("a VAE", ("first_stage_model.", "decoder.up")),
-    ("a text encoder", ("text_model.encoder.", "transformer.resblocks.")),
-)
-_BY_CONTEXT_WIDTH = {
-    768: "a Stable Diffusion 1.x checkpoint",
-    1024: "a Stable Diffusion 2.x checkpoint",
-    2048: "an SDXL model",
-}
-
-
-def describe(state: Mapping[str, Tensor]) -> str:
-    """Say in a few words what a state dict looks like, for error messages.
-
-    Args:
-        state: Tensors (or anything with a `shape`) by key.
-
-    Returns:
-        A noun phrase such as "a LoRA (192 tensors, the first is lora_unet_…)".
-    """
-    if not state:
-        return "a file without tensors"
-    kind = next((kind for kind, signs in _SIGNS if any(sign in key for key in state for sign in signs)), "an unknown file")
-    if kind == _DIFFUSION:
-        width = next((v.shape[-1] for k, v in state.items() if k.endswith("attn2.to_k.weight")), 0)
-        kind = _BY_CONTEXT_WIDTH.get(width, kind)
-    return f"{kind} ({len(state)} tensors, the first is {next(iter(state))})"

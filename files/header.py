@@ -1,44 +1,93 @@
-"""What a checkpoint holds, by the names of its tensors alone: no tensor is read and nothing is unpickled."""
+"""The header of a file: how it begins, and the names and shapes of its tensors. No tensor is read, and nothing is unpickled."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
+from ..errors import BadFile, MissingFile
+
+ZIP_BEGIN = b"PK\x03\x04"
+PICKLE_BEGIN = b"\x80"
+ONNX_BEGIN = b"\x08"
+"""The field `ir_version`, with which every ONNX writer begins."""
+LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its header, little-endian, followed by the header as JSON."""
+BEGIN_BYTES = 512
 LARGEST_HEADER = 100_000_000
-PICKLE_BYTES = 8_000_000  # the formats before torch 1.6 name all tensors first
+PICKLE_BYTES = 8_000_000
+"""Bytes read of a pickle of the format before torch 1.6, which names all tensors first."""
 
 
-def tensor_names(path):
-    """The part of a file that names its tensors.
+def read_begin(path: Path) -> bytes:
+    """Read the first 512 bytes of a file, and reject the usual broken downloads by name.
+
+    Args:
+        path: Any file.
+
+    Raises:
+        MissingFile: The file does not exist.
+        BadFile: The file is empty, a web page or a Git LFS pointer.
+    """
+    if not path.is_file():
+        raise MissingFile(f"There is no file {path}.")
+    with path.open("rb") as file:
+        begin = file.read(BEGIN_BYTES)
+    if not begin:
+        raise BadFile(f"{path.name} is empty. Download it again.")
+    if begin.lstrip()[:1] == b"<":
+        raise BadFile(f"{path.name} is a web page: the download gave a login or error page. Download it again in a browser.")
+    if begin.startswith(b"version https://git-lfs"):
+        raise BadFile(f"{path.name} is a Git LFS pointer, not the file itself. Run `git lfs pull` or download the file.")
+    return begin
+
+
+def begins_as_safetensors(begin: bytes) -> bool:
+    """Whether a file with these first bytes is meant as safetensors, complete or truncated."""
+    return begin[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file exists, begins as safetensors does, and is long enough for its header."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        begin = file.read(LENGTH_BYTES + 1)
+    return begins_as_safetensors(begin) and int.from_bytes(begin[:LENGTH_BYTES], "little") < path.stat().st_size
+
+
+def tensor_names(path: str | os.PathLike[str]) -> bytes:
+    """Read the part of a file that names its tensors.
 
     Args:
         path: Any file.
 
     Returns:
-        Bytes in which the names stand as they are; empty where there are none, or the file is broken.
+        Bytes that contain the names verbatim; empty if the file names no tensors or is broken.
     """
     try:
         with Path(path).open("rb") as file:
-            head = file.read(9)
-            if head[:4] == b"PK\x03\x04":
+            begin = file.read(LENGTH_BYTES + 1)
+            if begin.startswith(ZIP_BEGIN):
                 with zipfile.ZipFile(path) as archive:
                     pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
                     return archive.read(pickles[0]) if pickles else b""
-            if head[8:] == b"{":
-                return b"{" + file.read(min(int.from_bytes(head[:8], "little"), LARGEST_HEADER) - 1)
-            return head + file.read(PICKLE_BYTES) if head[:1] == b"\x80" else b""
+            if begins_as_safetensors(begin):
+                length = min(int.from_bytes(begin[:LENGTH_BYTES], "little"), LARGEST_HEADER)
+                return b"{" + file.read(length - 1)
+            return begin + file.read(PICKLE_BYTES) if begin.startswith(PICKLE_BEGIN) else b""
     except (OSError, zipfile.BadZipFile):
         return b""
 
 
-def tensor_shapes(path):
-    """Shapes by name in a safetensors file.
+def tensor_shapes(path: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """Read the shapes of a safetensors file's tensors by name.
 
     Args:
         path: Any file.
 
     Returns:
-        A dict, empty for files of other formats and broken ones.
+        Shapes by name; empty for other formats and broken files.
     """
     names = tensor_names(path)
     if not names.startswith(b"{"):
@@ -47,16 +96,3 @@ def tensor_shapes(path):
         return {name: entry["shape"] for name, entry in json.loads(names).items() if name != "__metadata__"}
     except (ValueError, TypeError, KeyError):
         return {}
-
-
-def is_clip_vit_l(path):
-    """Whether a safetensors file holds CLIP ViT-L/14's image encoder for 224 pixels, in the layout of ComfyUI's CLIP_VISION."""
-    return tensor_shapes(path).get("vision_model.embeddings.position_embedding.weight") == [257, 1024]
-
-
-def is_sd15(path):
-    """Whether a safetensors file is a whole Stable Diffusion 1.x checkpoint: denoiser, text encoder and autoencoder."""
-    shapes = tensor_shapes(path)
-    attention = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    parts = {name.partition(".")[0] for name in shapes}
-    return shapes.get(attention) == [320, 768] and {"cond_stage_model", "first_stage_model"} <= parts

@@ -1,4 +1,4 @@
-"""Looking for the files of the catalogue: which are there, what they are, which lie elsewhere. Knows nothing of ComfyUI."""
+"""The scan for the catalogue's files: which exist, what they are, and which are in the wrong folder."""
 
 import hashlib
 import os
@@ -9,84 +9,85 @@ from pathlib import Path
 from ..errors import BadFile, CapFaceError, MissingFile
 from . import catalogue
 from .catalogue import Asset
-from .checkpoint import describe, read_state_dict
+from .checkpoint import read_state_dict
 from .header import tensor_names
+from .identify import describe
 from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
 BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
-"""What is found under its own name alone; other files are chosen in a list."""
+"""Assets found only under their own name; other files are chosen from a list."""
 NEIGHBOURS = ("checkpoints", "controlnet")
-"""Where a CapFace checkpoint lands by mistake, under any name."""
+"""Folders that a CapFace checkpoint is put into by mistake, under any name."""
 CHECKPOINTS = (".ckpt", ".safetensors", ".pt", ".pth")
 BLOCK = 1 << 24
 LARGEST_OLD_PICKLE = 1_000_000_000
-"""Bytes; a pickle of the format before torch 1.6 is read as a whole to look into it."""
+"""Bytes. A pickle of the format before torch 1.6 must be read completely to inspect it, so larger ones are not."""
 
 
 Inspector = Callable[[Path, Asset], str]
-"""Says what a file is, in a few words, or raises a BadFile that says what it is instead."""
+"""Returns a short description of a file, or raises a BadFile that states what it is instead."""
 
 
 @dataclass(frozen=True)
-class Places:
+class SearchPaths:
     """A ComfyUI's model folders."""
 
     folders: dict[str, list[Path]]
-    """By kind, in the order in which they are searched."""
+    """By kind, in search order."""
     listed: dict[str, list[Path]]
     """By kind, the files that ComfyUI lists for it."""
     roots: list[Path]
-    """Where misplaced files are looked for: all model folders and what holds them."""
+    """Folders in which misplaced files are searched: all model folders and their parents."""
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file that was found for an asset."""
 
     path: Path
     size: int
-    looks: str
-    """What it is, or what is wrong with it."""
+    description: str
+    """Its kind, or its problem."""
     good: bool
     checksum: str = ""
-    """What its verification found, where it was asked for."""
+    """The result of its verification, if requested."""
 
 
 @dataclass(frozen=True)
 class AssetReport:
-    """What there is of one asset."""
+    """The files found for an asset."""
 
     asset: Asset
     searched: list[Path]
-    found: list[Found]
+    found: list[FoundFile]
     elsewhere: list[str]
-    """What seems to be it and cannot be used where it lies, in sentences."""
+    """Sentences about files that appear to be the asset but cannot be used in their present location."""
 
     @property
     def usable(self) -> bool:
-        """Whether a file of the right kind is where it belongs."""
+        """Whether a file of the right kind is in the right folder."""
         return any(one.good for one in self.found)
 
 
 def scan(
-    places: Places,
+    search_paths: SearchPaths,
     *,
     inspectors: Mapping[Asset, Inspector] | None = None,
     verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     assets: Iterable[Asset] = catalogue.ASSETS,
 ) -> list[AssetReport]:
-    """Look for all files.
+    """Search for all files.
 
     Args:
-        places: Where.
-        inspectors: How files that are not torch checkpoints are looked into, by asset.
-        verify: Whether to compute the checksum of each file that is found, which reads it as a whole.
-        progress: Called with the bytes read and their total while verifying; what it raises ends the scan.
-        assets: Of which to look for.
+        search_paths: The folders to search.
+        inspectors: Inspectors of files that are not torch checkpoints, by asset.
+        verify: Whether to compute the checksum of each file that is found, which reads it completely.
+        progress: Called during verification with the number of bytes read and their total. Its errors end the scan.
+        assets: Assets to search for.
     """
-    every = _files_below(places.roots)
-    reports = [_look_for(asset, places, every, inspectors or {}) for asset in assets]
+    every = _files_below(search_paths.roots)
+    reports = [_look_for(asset, search_paths, every, inspectors or {}) for asset in assets]
     if not verify:
         return reports
     total = sum(one.size for report in reports for one in report.found if one.path.is_file())
@@ -98,7 +99,7 @@ def scan(
                 found.append(one)
                 continue
             verdict = _verify(one.path, report.asset, lambda read, before=done: progress(before + read, total))
-            found.append(Found(one.path, one.size, one.looks, one.good, verdict))
+            found.append(FoundFile(one.path, one.size, one.description, one.good, verdict))
             done += one.size
         verified.append(AssetReport(report.asset, report.searched, found, report.elsewhere))
     return verified
@@ -107,35 +108,35 @@ def scan(
 # One asset
 
 
-def _look_for(asset: Asset, places: Places, every: list[Path], inspectors: Mapping[Asset, Inspector]) -> AssetReport:
-    folders = places.folders.get(asset.folder, [])
+def _look_for(asset: Asset, search_paths: SearchPaths, every: list[Path], inspectors: Mapping[Asset, Inspector]) -> AssetReport:
+    folders = search_paths.folders.get(asset.folder, [])
     if asset is catalogue.INSIGHTFACE:
         return AssetReport(asset, folders, _packs(folders), [])
-    candidates = [path for path in places.listed.get(asset.folder, []) if _may_be(asset, path, folders)]
+    candidates = [path for path in search_paths.listed.get(asset.folder, []) if _may_be(asset, path, folders)]
     found = [_look_into(asset, path, inspectors.get(asset, _network)) for path in candidates]
     if any(one.good for one in found):
         return AssetReport(asset, folders, found, [])
-    return AssetReport(asset, folders, found, _elsewhere(asset, folders, places, every, set(candidates)))
+    return AssetReport(asset, folders, found, _elsewhere(asset, folders, search_paths, every, set(candidates)))
 
 
 def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
-    """Whether a file in an asset's folder is meant as that asset: the folder's other assets have names of their own."""
+    """Whether a file in an asset's folder may be that asset: the folder's other assets have their own names."""
     if asset in BY_NAME:
         return path.name == asset.file and path.parent in folders
     others = {other.file for other in catalogue.ASSETS if other.folder == asset.folder}
     return path.name not in others - {asset.file}
 
 
-def _look_into(asset: Asset, path: Path, inspect: Inspector) -> Found:
+def _look_into(asset: Asset, path: Path, inspect: Inspector) -> FoundFile:
     size = path.stat().st_size
     try:
-        return Found(path, size, inspect(path, asset), True)
+        return FoundFile(path, size, inspect(path, asset), True)
     except CapFaceError as error:
-        return Found(path, size, str(error), False)
+        return FoundFile(path, size, str(error), False)
 
 
 def _network(path: Path, asset: Asset) -> str:
-    """Look into a torch checkpoint."""
+    """Inspect a torch checkpoint."""
     with path.open("rb") as file:
         old = file.read(1) == b"\x80"
     if old and path.stat().st_size > LARGEST_OLD_PICKLE:
@@ -150,8 +151,8 @@ def _network(path: Path, asset: Asset) -> str:
     raise BadFile(f"{path.name} is {what}, not {asset.purpose}.")
 
 
-def _packs(folders: list[Path]) -> list[Found]:
-    """The insightface packs in the folders."""
+def _packs(folders: list[Path]) -> list[FoundFile]:
+    """Find the insightface packs in the folders."""
     found = []
     for root in folders:
         for name in PACKS:
@@ -160,42 +161,42 @@ def _packs(folders: list[Path]) -> list[Found]:
             except MissingFile:
                 continue
             lacking = [] if (pack / LANDMARK_FILE).is_file() else [f"the 68 landmarks ({LANDMARK_FILE})"]
-            if not any(True for pattern in RECOGNITION_FILES for _ in pack.glob(pattern)):
+            if not any(any(pack.glob(pattern)) for pattern in RECOGNITION_FILES):
                 lacking.append(f"recognition ({' or '.join(RECOGNITION_FILES[:2])})")
             size = sum(file.stat().st_size for file in pack.glob("*.onnx"))
-            found.append(Found(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
+            found.append(FoundFile(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
     return found
 
 
 # Usual mistakes
 
 
-def _elsewhere(asset: Asset, folders: list[Path], places: Places, every: list[Path], known: set[Path]) -> list[str]:
+def _elsewhere(asset: Asset, folders: list[Path], search_paths: SearchPaths, every: list[Path], known: set[Path]) -> list[str]:
     target = folders[0] if folders else Path(asset.folder)
     stem = Path(asset.file).name.partition(".")[0].lower()
     wanted = Path(asset.file).name.lower()
-    said = []
+    sentences: list[str] = []
     for path in every:
         if path in known:
             continue
         name, inside = path.name.lower(), any(path.is_relative_to(folder) for folder in folders)
         if name == wanted:
             where = "a folder too deep" if inside else "another folder"
-            said.append(f"{path} lies in {where}: move it to {target}.")
+            sentences.append(f"{path} lies in {where}: move it to {target}.")
         elif inside and name.startswith(stem):
-            said.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
+            sentences.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
     if asset.sign:
         sign = asset.sign.removesuffix(".").encode()
-        neighbours = {path for kind in NEIGHBOURS for path in places.listed.get(kind, [])}
-        neighbours |= {path for path in every if path.parent in places.roots and path.suffix in CHECKPOINTS}
+        neighbours = {path for kind in NEIGHBOURS for path in search_paths.listed.get(kind, [])}
+        neighbours |= {path for path in every if path.parent in search_paths.roots and path.suffix in CHECKPOINTS}
         for path in sorted(neighbours - known):
             if path.name.lower() != wanted and sign in tensor_names(path):
-                said.append(f"{path} looks like it, under another name and in another folder: move it to {target}.")
-    return said
+                sentences.append(f"{path} looks like it, under another name and in another folder: move it to {target}.")
+    return sentences
 
 
 def _files_below(roots: list[Path]) -> list[Path]:
-    """All files below some folders, each once."""
+    """List all files below some folders, each once."""
     files = {}
     for root in roots:
         for folder, _, names in os.walk(root):

@@ -1,28 +1,28 @@
-"""The report of CapFace Check as text: files, packages, and what works. Knows nothing of ComfyUI."""
+"""The report of CapFace Check as text: capabilities, packages and files."""
 
 from collections.abc import Sequence
 
-from .capabilities import PACKAGES, Capability, Stock, capabilities
+from .capabilities import PACKAGES, Capability, Inventory, capabilities
 from .scan import AssetReport
 
 GIGABYTE, MEGABYTE = 1_000_000_000, 1_000_000
 
 
-def report(machine: Sequence[str], stock: Stock) -> str:
+def report(machine: Sequence[str], inventory: Inventory) -> str:
     """Write the report.
 
     Args:
         machine: Lines about versions and devices.
-        stock: What was found.
+        inventory: The files and packages that were found.
     """
-    works = capabilities(stock)
-    parts = [list(machine), ["What works", *(_capability(one) for one in works)], ["Packages", *_packages(stock)]]
-    parts.append(["Files", *(line for one in stock.reports for line in _asset(one))])
+    works = capabilities(inventory)
+    parts = [list(machine), ["What works", *(_capability(one) for one in works)], ["Packages", *_packages(inventory)]]
+    parts.append(["Files", *(line for one in inventory.reports for line in _asset(one))])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes."""
     if size >= GIGABYTE:
         return f"{size / GIGABYTE:.1f} GB"
     return f"{size / MEGABYTE:.1f} MB" if size >= MEGABYTE else f"{size:,} bytes"
@@ -32,10 +32,10 @@ def _capability(one: Capability) -> str:
     return f"  no   {one.name}: needs {'; '.join(one.missing)}" if one.missing else f"  yes  {one.name}"
 
 
-def _packages(stock: Stock) -> list[str]:
+def _packages(inventory: Inventory) -> list[str]:
     return [
         f"  yes  {one.module} {one.version or 'of unknown version'}: {one.purpose}"
-        if stock.has(one)
+        if inventory.has(one)
         else f"  no   {one.module}: {one.purpose} ({one.install})"
         for one in PACKAGES
     ]
@@ -46,7 +46,9 @@ def _asset(one: AssetReport) -> list[str]:
     state = "yes " if one.usable else "BAD " if one.found else "no  "
     lines = [f"  {state} {asset.folder}/{asset.file}: {asset.purpose}"]
     for found in one.found:
-        lines.append(f"         {'' if found.good else 'NOT USABLE: '}{found.path} ({size_text(found.size)}): {found.looks}")
+        lines.append(
+            f"         {'' if found.good else 'NOT USABLE: '}{found.path} ({size_text(found.size)}): {found.description}"
+        )
         if found.checksum:
             lines.append(f"         {found.checksum}")
     lines += [f"         {sentence}" for sentence in one.elsewhere]

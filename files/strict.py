@@ -1,30 +1,47 @@
-"""Filling a network from a state dict that must fit it exactly."""
+"""Loading a state dict into a network that it must fit exactly."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
 
 from ..errors import BadFile
+from .header import ONNX_BEGIN
 
-ONNX_FIRST_BYTE = b"\x08"  # the field `ir_version`, with which every ONNX writer begins
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def load_strictly(network, state, *, file, kind, source, device=None, like=None):
-    """Give a network built on the meta device its tensors.
+def load_strictly(
+    network: Network,
+    state: Mapping[str, Tensor],
+    *,
+    file: str,
+    kind: str,
+    source: str,
+    device: torch.device | str | None = None,
+    like: nn.Module | None = None,
+) -> Network:
+    """Load tensors into a network that was built on the meta device.
 
     Args:
-        network: The module; its own types are kept, so that a half file fills a float32 network.
-        state: Tensors by key. They stay mapped to their file where neither type nor device changes.
+        network: The module. It keeps its own types: a file in half precision is converted for a float32 network.
+        state: Tensors by key. They stay mapped to their file if neither type nor device changes.
         file: The file's name, for messages.
-        kind: What was asked for, such as "FaceNet".
-        source: Where the right file comes from.
-        device: Where the tensors shall live; the CPU by default.
-        like: The same network of torch's own layers, on the meta device. A host's layers may have no weights before they are
-            loaded, and so cannot say which they need (ComfyUI with dynamic VRAM).
+        kind: The expected kind of network, such as "FaceNet".
+        source: The right file and its source, for messages.
+        device: Device of the tensors; the CPU by default.
+        like: The same network of torch's own layers, on the meta device. It is needed if a host's layers have no weights before
+            they are loaded (ComfyUI with dynamic VRAM) and therefore cannot list the tensors that they need.
 
     Returns:
         The network, in evaluation mode and without gradients.
 
     Raises:
-        BadFile: When a key is missing, unknown or of another shape.
+        BadFile: A key is missing, unknown or of another shape.
     """
-    expected = (like or network).state_dict()
+    expected: dict[str, Tensor] = (like or network).state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
     problems += [f"{key} does not belong to it" for key in state if key not in expected]
     problems += [
@@ -40,15 +57,20 @@ def load_strictly(network, state, *, file, kind, source, device=None, like=None)
     return network.eval().requires_grad_(False)
 
 
-def refuse_onnx(path, *, kind, source):
-    """Name an ONNX network for what it is: the usual mix-up, as face packs are full of them.
+def refuse_onnx(path: Path, *, kind: str, source: str) -> None:
+    """Reject an ONNX network by name, a common mistake because face packs consist of them.
+
+    Args:
+        path: The file; a missing one is left to the loader.
+        kind: The expected kind of network, such as "FaceNet".
+        source: The right file and its source.
 
     Raises:
-        BadFile: When the file is one.
+        BadFile: The file is an ONNX network.
     """
     if path.is_file():
         with path.open("rb") as stream:
-            if stream.read(1) == ONNX_FIRST_BYTE:
+            if stream.read(1) == ONNX_BEGIN:
                 raise BadFile(
                     f"{path.name} is an ONNX network, such as insightface's ArcFace recogniser or its detector, not {kind}. "
                     f"Expected {source}."

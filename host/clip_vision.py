@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile, BadInput
-from ..files.checkpoint import describe, read_state_dict
+from ..files.catalogue import OPEN_CLIP
+from ..files.checkpoint import read_state_dict
+from ..files.identify import describe
 from ..photos.encoding import RELEASED
 
 BATCH = 16
 IMAGE_TOWER = "visual."
 PATCHES = (RELEASED.local_width, 3, 14, 14)
 """Shape of ViT-L/14's patch embedding."""
-SOURCE = "CLIP ViT-L/14 by OpenAI: open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_224.openai"
+SOURCE = f"CLIP ViT-L/14 by OpenAI: {OPEN_CLIP.reference}"
 
 
 @runtime_checkable

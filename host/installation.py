@@ -9,8 +9,8 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ..files.capabilities import Stock
-from ..files.scan import Places, scan
+from ..files.capabilities import Inventory
+from ..files.scan import SearchPaths, scan
 from ..files.scan_report import report, size_text
 from ..flame.io.inspection import INSPECTORS
 from . import model_folders
@@ -34,17 +34,17 @@ def check(verify: bool = False) -> str:
             bar.append(comfy.utils.ProgressBar(total))
         bar[0].update_absolute(done)
 
-    found = scan(places(), inspectors=INSPECTORS, verify=verify, progress=progress)
-    return report(machine(), Stock(found, _listed("checkpoints"), _listed("clip_vision")))
+    found = scan(search_paths(), inspectors=INSPECTORS, verify=verify, progress=progress)
+    return report(machine(), Inventory(found, _listed("checkpoints"), _listed("clip_vision")))
 
 
-def places() -> Places:
+def search_paths() -> SearchPaths:
     """Return ComfyUI's model folders, those of extra_model_paths.yaml too, as they are now."""
     model_folders.register_folders()
     kinds = [kind for kind in folder_paths.folder_names_and_paths if kind not in NO_MODELS]
     folders = {kind: [Path(path) for path in folder_paths.get_folder_paths(kind)] for kind in kinds}
     roots = dict.fromkeys([Path(folder_paths.models_dir), *(folder for paths in folders.values() for folder in paths)])
-    return Places(folders, {kind: _listed(kind) for kind in kinds}, [root for root in roots if root.is_dir()])
+    return SearchPaths(folders, {kind: _listed(kind) for kind in kinds}, [root for root in roots if root.is_dir()])
 
 
 def _listed(kind: str) -> list[Path]:

@@ -86,7 +86,7 @@ class MiniatureClip:
     """The part of a CLIP that CLIP Text Encode needs, by the miniature's text encoder. LoRAs cannot patch it."""
 
     def __init__(self, miniature: Miniature):
-        self.words = miniature.words
+        self.words = miniature.text_encoder
 
     def tokenize(self, text: str, **_) -> Tensor:
         """Return the indices `[1, 32]` of the known words in a text."""

@@ -91,7 +91,7 @@ def _of_node(id: str, node: dict, facenet: bool) -> Iterator[Missing]:
     for (loader, name), folder in LOADERS.items():
         file = values.get(name)
         if kind == loader and isinstance(file, str) and file not in folder_paths.get_filename_list(folder):
-            known = next((asset for asset in catalogue.STOCK if (asset.folder, asset.file) == (folder, file)), None)
+            known = next((asset for asset in catalogue.HOST_FILES if (asset.folder, asset.file) == (folder, file)), None)
             yield _missing(id, name, file, known or folder)
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
 from ..files import catalogue
 from ..flame.builtin import builtin_head
-from ..flame.fitting import DECA_KINDS, GROUPS, face_size, head_difference, head_rmse, landmark_error
+from ..flame.fitting import DECA_KINDS, ERROR_GROUPS, face_size, head_difference, head_rmse, landmark_error
 from ..flame.model import HeadModel, HeadParams
 from ..flame.render import overlay, render_head
-from ..models.clip import OpenClip, cosine, is_best, load_open_clip, prompt_scores
+from ..models.clip import OpenClip, cosine, is_best, load_open_clip_model, prompt_scores
 from ..models.faces import ArcFace, FaceDetection
 from ..photos.analysis import FaceAnalyzer, frame_points
 from ..photos.encoding import EncodeOptions
@@ -33,7 +33,7 @@ NO_CLIP = "none"
 ID, ARCFACE, LANDMARKS, TURN, POSITION, SIZE, CLIP, PROMPT = (
     "ID similarity", "ArcFace", "landmarks %", "turn °", "position %", "size %", "CLIP score", "prompt"
 )  # fmt: skip
-COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dict.fromkeys(GROUPS, 4), CLIP: 4, PROMPT: 0}
+COLUMNS = {ID: 4, ARCFACE: 4, LANDMARKS: 2, TURN: 1, POSITION: 2, SIZE: 2, **dict.fromkeys(ERROR_GROUPS, 4), CLIP: 4, PROMPT: 0}
 """Headings of the table, and the number of decimals of each; the prompt is shown as yes or no."""
 LEGEND = {
     ID: "cosine of FaceNet's embeddings (the paper's ID similarity)",
@@ -67,7 +67,7 @@ class References:
     clip_file: str = NO_CLIP
     """A file in models/open_clip."""
     clip_activation: str = "auto"
-    """As for `load_open_clip`."""
+    """As for `load_open_clip_model`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,7 +301,7 @@ class _Measuring:
             raise _NotAsked(f"Choose a CLIP file. {catalogue.OPEN_CLIP.how_to_get()}.")
         path = model_folders.path_of(catalogue.OPEN_CLIP, self.references.clip_file)
         offload_device = mm.text_encoder_offload_device()
-        clip: OpenClip = load_open_clip(path, self.references.clip_activation, device=offload_device)
+        clip: OpenClip = load_open_clip_model(path, self.references.clip_activation, device=offload_device)
         patcher = managed(clip, mm.text_encoder_device(), offload_device)
         mm.load_models_gpu([patcher])
         texts = [prompt, *self.references.other_prompts]

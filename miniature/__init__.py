@@ -1,1 +1,1 @@
-"""CapHuman at a size that ships with the pack: networks, text encoder, evaluator, synthetic people."""
+"""CapHuman at a size that ships with the pack: networks, text encoder, evaluator and synthetic people."""

@@ -1,7 +1,7 @@
 """The miniature: all networks of the method at a size that fits into the repository, trained on synthetic people.
 
-One safetensors file holds them, each under its name; the words of its prompts are in the metadata. It shows that the mechanism
-works; it knows no real face.
+One safetensors file holds them, each under its own key prefix. The vocabulary of the text encoder is in the metadata. The
+miniature shows that the mechanism works. It does not know any real face.
 """
 
 import json
@@ -12,22 +12,31 @@ from typing import TypeVar
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import BadFile
 from ..files.atomic import write_atomically
 from ..models.diffusion import CapFace, Denoiser, DenoiserConfig, IdentityTokens, load_capface
 from .autoencoder import Autoencoder, AutoencoderConfig
-from .evaluator import Judge
+from .evaluator import Evaluator
 from .recognizer import Recognizer, RecognizerConfig
-from .text_encoder import WordEncoder
+from .text_encoder import TextEncoder
 
 PATH = Path(__file__).with_name("miniature.safetensors")
 PICTURE = 128
 """Side of the pictures that it was trained on, in pixels."""
+_PREFIXES = {
+    "denoiser": "denoiser",
+    "recognizer": "recognizer",
+    "text_encoder": "words",
+    "autoencoder": "autoencoder",
+    "evaluator": "judge",
+}
+"""Fields of `Miniature` and the prefixes of their keys in the file. CapFace and its identity tokens share "capface"."""
 _PARTS = ("denoiser", "capface", "recognizer", "words", "autoencoder", "judge")
+"""All prefixes, in the order in which an error message lists them."""
 HELD_OUT = 1_000_000
-"""Numbers of synthetic people from here on were kept from its training."""
+"""Synthetic people with this number or a higher one were held out of its training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +44,29 @@ class Miniature:
     """The networks, in float32 on the CPU."""
 
     denoiser: Denoiser
-    """eps_theta"""
+    """The base model eps_theta."""
     capface: CapFace
-    """pi; without identity it is pi* as well."""
+    """pi. Without an identity it also serves as pi*."""
     tokens: IdentityTokens
     recognizer: Recognizer
-    words: WordEncoder
+    text_encoder: TextEncoder
     autoencoder: Autoencoder
-    judge: Judge
-    """Took no part in training the others."""
+    evaluator: Evaluator
+    """Was not used to train the other networks."""
 
     def save(self, path: Path, about: dict[str, str]) -> None:
-        """Write all networks in half precision, with what there is to say about them."""
+        """Write all networks in half precision.
+
+        Args:
+            path: The safetensors file to write, atomically.
+            about: Metadata of the file. The vocabulary is added to it.
+        """
         state = {f"capface.control_model.{k}": v for k, v in self.capface.state_dict().items()}
         state |= {f"capface.{k}": v for k, v in self.tokens.state_dict().items()}
-        for name in ("denoiser", "recognizer", "words", "autoencoder", "judge"):
-            state |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
+        for field, prefix in _PREFIXES.items():
+            state |= {f"{prefix}.{k}": v for k, v in getattr(self, field).state_dict().items()}
         state = {k: v.detach().half().contiguous() for k, v in state.items()}
-        metadata = {**about, "vocabulary": json.dumps(self.words.vocabulary)}
+        metadata = {**about, "vocabulary": json.dumps(self.text_encoder.vocabulary)}
         write_atomically(path, lambda partial: save_file(state, partial, metadata))
 
 
@@ -60,20 +74,20 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_miniature(path: Path = PATH) -> Miniature:
-    """Load the networks.
+    """Load the networks, in float32 on the CPU and frozen.
 
     Args:
-        path: The file; the one that comes with the pack by default.
+        path: The file. By default, the one that comes with the pack.
 
     Raises:
-        BadFile: if it is not there, or not a miniature.
+        BadFile: The file is missing or not a miniature.
     """
     if not Path(path).is_file():
         raise BadFile(f"There is no miniature {path}. It comes with the pack: install it again, or train one with tasks.py.")
-    parts = {name: {} for name in _PARTS}
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
-        for key in file.keys():  # noqa: SIM118  no mapping
+        for key in file.keys():  # noqa: SIM118  the file is not a mapping
             name, _, rest = key.partition(".")
             if name in parts:
                 parts[name][rest] = file.get_tensor(key).float()
@@ -91,7 +105,7 @@ def load_miniature(path: Path = PATH) -> Miniature:
         capface.eval().requires_grad_(False),
         tokens.eval().requires_grad_(False),
         filled(Recognizer(RecognizerConfig.from_shapes(shapes["recognizer"])), "recognizer"),
-        filled(WordEncoder(json.loads(about["vocabulary"]), parts["words"]["norm.weight"].shape[0]), "words"),
+        filled(TextEncoder(json.loads(about["vocabulary"]), parts["words"]["norm.weight"].shape[0]), "words"),
         filled(Autoencoder(AutoencoderConfig.from_shapes(shapes["autoencoder"])), "autoencoder"),
-        filled(Judge.from_shapes(shapes["judge"]), "judge"),
+        filled(Evaluator.from_shapes(shapes["judge"]), "judge"),
     )

@@ -1,6 +1,6 @@
-"""A small network that says who a synthetic person is: the miniature's stand-in for both FaceNet and CLIP.
+"""A small network that recognizes synthetic people: the miniature's stand-in for both FaceNet and CLIP.
 
-Tensors are `[B, C, H, W]` pictures and `[B, N, C]` tokens.
+Pictures are `[B, C, H, W]`, tokens `[B, N, C]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..shapes import Float
+
 SIZE = 64
-"""Side of the picture that it looks at, in pixels."""
+"""Side of its input picture, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class RecognizerConfig:
     """Sizes of the network."""
 
     widths: tuple[int, ...] = (24, 40, 64, 96)
-    """Channels at 32, 16, 8 and 4 pixels; the last are the tokens'."""
+    """Channels at 32, 16, 8 and 4 pixels. The last number is the width of the tokens."""
     global_width: int = 128
 
     @classmethod
@@ -28,40 +30,37 @@ class RecognizerConfig:
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, operations, kw):
+    def __init__(self, width: int):
         super().__init__()
-        self.norm = operations.GroupNorm(8, width, **kw)
-        self.one = operations.Conv2d(width, width, 3, padding=1, **kw)
-        self.two = operations.Conv2d(width, width, 3, padding=1, **kw)
+        self.norm = nn.GroupNorm(8, width)
+        self.one = nn.Conv2d(width, width, 3, padding=1)
+        self.two = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return x + self.two(F.silu(self.one(F.silu(self.norm(x)))))
 
 
 class Recognizer(nn.Module):
-    """A picture of a person to a global embedding and sixteen local tokens."""
+    """Encodes a picture of a person as one global embedding and sixteen local tokens."""
 
-    def __init__(self, config: RecognizerConfig = RecognizerConfig(), *, device=None, dtype=None, operations=nn):
-        """Build the network; `operations` is the namespace of its layer classes."""
+    def __init__(self, config: RecognizerConfig = RecognizerConfig()):
+        """Build the network with the sizes in `config`."""
         super().__init__()
-        kw = {"device": device, "dtype": dtype}
         self.config = config
         channels = (3, *config.widths)
-        self.down = nn.ModuleList(
-            operations.Conv2d(channels[i], channels[i + 1], 3, stride=2, padding=1, **kw) for i in range(4)
-        )
-        self.blocks = nn.ModuleList(_Block(width, operations, kw) for width in config.widths[1:-1])
-        self.norm = operations.GroupNorm(8, config.widths[-1], **kw)
-        self.embed = operations.Linear(config.widths[-1], config.global_width, **kw)
+        self.down = nn.ModuleList(nn.Conv2d(channels[i], channels[i + 1], 3, stride=2, padding=1) for i in range(4))
+        self.blocks = nn.ModuleList(_Block(width) for width in config.widths[1:-1])
+        self.norm = nn.GroupNorm(8, config.widths[-1])
+        self.embed = nn.Linear(config.widths[-1], config.global_width)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Read who is in pictures.
+    def forward(self, pictures: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B G"], Float[Tensor, "B 16 C"]]:
+        """Recognize the people in pictures.
 
         Args:
-            pictures: `[B, 3, H, W]` in -1..1; square, at least 64 pixels wide.
+            pictures: `[B, 3, H, W]` in -1..1, square, at least 64 pixels wide.
 
         Returns:
-            The global embedding `[B, 128]`, each of length 1, and the local tokens `[B, 16, 96]`.
+            Global embeddings `[B, 128]`, each of length 1, and local tokens `[B, 16, 96]`.
         """
         h = F.interpolate(pictures, size=(SIZE, SIZE), mode="bilinear", antialias=True)
         h = self.down[0](h)

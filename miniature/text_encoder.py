@@ -1,4 +1,4 @@
-"""A prompt of known words as features for a denoiser: the miniature's stand-in for CLIP's text encoder."""
+"""The miniature's text encoder, which stands in for CLIP's: a prompt of known words becomes features for a denoiser."""
 
 import re
 from collections.abc import Sequence
@@ -7,47 +7,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..shapes import Float, Int
+
 LENGTH = 32
-"""Tokens of a prompt; what is beyond is left out."""
+"""Tokens in a prompt. Further tokens are dropped."""
 PADDING, COMMA = 0, 1
 
 
-class WordEncoder(nn.Module):
-    """Words to `[B, 32, C]`: an embedding each, mixed with its neighbours', so that "red hair, blue shirt" keeps its colours.
+class TextEncoder(nn.Module):
+    """Encodes words as `[B, 32, C]`: each word's embedding, mixed with its neighbours'.
+
+    The mixing keeps the colours of "red hair, blue shirt" where they belong.
 
     Attributes:
-        vocabulary: The words it knows; their numbers begin at 2, after padding and the comma.
+        vocabulary: The words it knows. Their token indices start at 2, after padding and the comma.
     """
 
-    def __init__(self, vocabulary: Sequence[str], width: int = 96, *, device=None, dtype=None, operations=nn):
-        """Build it.
+    def __init__(self, vocabulary: Sequence[str], width: int = 96):
+        """Build the network.
 
         Args:
             vocabulary: Words in lower case.
             width: Channels of the features.
-            device: Where the parameters live.
-            dtype: Their type.
-            operations: Namespace of the layer classes.
         """
         super().__init__()
-        kw = {"device": device, "dtype": dtype}
         self.vocabulary = tuple(vocabulary)
-        self._numbers = {word: i + 2 for i, word in enumerate(self.vocabulary)}
-        self.words = operations.Embedding(len(self.vocabulary) + 2, width, **kw)
-        self.places = operations.Embedding(LENGTH, width, **kw)
-        self.mix = operations.Conv1d(width, width, 3, padding=1, **kw)
-        self.norm = operations.LayerNorm(width, **kw)
+        self._indices = {word: i + 2 for i, word in enumerate(self.vocabulary)}
+        # The names of the layers are keys in the miniature's file.
+        self.words = nn.Embedding(len(self.vocabulary) + 2, width)
+        self.places = nn.Embedding(LENGTH, width)
+        self.mix = nn.Conv1d(width, width, 3, padding=1)
+        self.norm = nn.LayerNorm(width)
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Numbers of the words in prompts, int64 `[B, 32]`. Words that it does not know are left out."""
+    def tokenize(self, prompts: Sequence[str]) -> Int[Tensor, "B 32"]:
+        """Look up the token indices of the words in prompts, int64 `[B, 32]`. Unknown words are dropped."""
         tokens = torch.full((len(prompts), LENGTH), PADDING)
         for row, prompt in zip(tokens, prompts, strict=True):
-            found = [COMMA if part == "," else self._numbers.get(part) for part in re.findall(r"[a-z]+|,", prompt.lower())]
-            found = [number for number in found if number is not None][:LENGTH]
-            row[: len(found)] = torch.tensor(found, dtype=torch.int64)
+            found = [COMMA if part == "," else self._indices.get(part) for part in re.findall(r"[a-z]+|,", prompt.lower())]
+            known = [index for index in found if index is not None][:LENGTH]
+            row[: len(known)] = torch.tensor(known, dtype=torch.int64)
         return tokens
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Features `[B, 32, C]` of tokens `[B, 32]`."""
+    def forward(self, tokens: Int[Tensor, "B 32"]) -> Float[Tensor, "B 32 C"]:
+        """Encode tokens `[B, 32]` as features `[B, 32, C]`."""
         h = self.words(tokens) + self.places.weight
         return self.norm(h + self.mix(F.silu(h).transpose(1, 2)).transpose(1, 2))

@@ -5,7 +5,7 @@ import math
 from comfy_api.latest import io
 
 from ..errors import BadInput
-from ..flame.editing import EASINGS, GROUPS, animate_keys, follow, transfer, turntable
+from ..flame.editing import EASINGS, TRANSFER_GROUPS, animate_keys, follow, transfer, turntable
 from ..flame.model import HeadParams
 from .sockets import HEAD, HEAD_MODEL, by_hand, schema
 
@@ -34,7 +34,10 @@ class TransferHead(io.ComfyNode):
             inputs=[
                 HEAD.Input("head", tooltip="What is not taken stays as it is here."),
                 HEAD.Input("other", tooltip="Where it is taken from: one head, or as many as above."),
-                *(io.Boolean.Input(group, default=TAKES[group][0], tooltip=f"Take: {TAKES[group][1]}") for group in GROUPS),
+                *(
+                    io.Boolean.Input(group, default=TAKES[group][0], tooltip=f"Take: {TAKES[group][1]}")
+                    for group in TRANSFER_GROUPS
+                ),
             ],
             outputs=[HEAD.Output(display_name="head")],
         )
@@ -42,7 +45,7 @@ class TransferHead(io.ComfyNode):
     @classmethod
     def execute(cls, head, other, **take):
         """Mix the two."""
-        return io.NodeOutput(transfer(head, other, [group for group in GROUPS if take[group]]))
+        return io.NodeOutput(transfer(head, other, [group for group in TRANSFER_GROUPS if take[group]]))
 
 
 class AnimateHead(io.ComfyNode):

@@ -6,7 +6,7 @@ from ..flame.builtin import builtin_head
 from ..host.images import to_image
 from ..host.miniature_models import register_miniature
 from ..miniature.networks import HELD_OUT, PICTURE, load_miniature
-from ..miniature.people import BACKGROUNDS, LIGHTS, SHIRTS, Person, Setting, draw_people
+from ..miniature.people import BACKGROUNDS, PERSON_LIGHTS, SHIRTS, Person, Setting, draw_people
 from .sockets import CAPFACE, HEAD, HEAD_MODEL, READER, schema
 
 
@@ -69,7 +69,7 @@ class SyntheticPerson(io.ComfyNode):
                 _angle("yaw", 60, "Degrees. Turns the face to the picture's right; negative to its left."),
                 _angle("pitch", 30, "Degrees. The face looks up; negative down."),
                 _angle("roll", 30, "Degrees. Tilts the head clockwise; negative the other way."),
-                io.Combo.Input("light", options=list(LIGHTS), default="front", tooltip="Where the light comes from."),
+                io.Combo.Input("light", options=list(PERSON_LIGHTS), default="front", tooltip="Where the light comes from."),
                 io.Combo.Input("shirt", options=list(SHIRTS), default="blue", tooltip="Colour of the shirt."),
                 io.Combo.Input(
                     "background", options=list(BACKGROUNDS), default="white studio", tooltip="What is behind the person."

@@ -36,6 +36,9 @@ def imports(source, place):
     """`(module, relative, at load time)` of each import in a file at `place` (its folder, as a tuple)."""
     tree = ast.parse(source)
     inside = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
+    for block in ast.walk(tree):  # type checkers alone import these
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+            inside |= {n for statement in block.body for n in ast.walk(statement)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -88,6 +91,11 @@ def test_arrows(path):
         ("from flame.params import HeadParams", ("nodes",), "absolute import of flame"),
         ("import comfy.utils", ("models",), "models knows ComfyUI: comfy"),
         ("import insightface", ("models",), "insightface is optional and must be imported where it is used"),
+        (
+            "if TYPE_CHECKING:\n    import accelerate\nelse:\n    import insightface",
+            ("training",),
+            "insightface is optional and must be imported where it is used",
+        ),
         ("import sys\nsys.path.insert(0, '.')", ("host",), "touches sys.path"),
     ],
 )

@@ -37,15 +37,15 @@ def alone():
     """The report without a ComfyUI: what the files are, and which packages are there."""
     import torch
 
-    from capface.files.capabilities import Stock
-    from capface.files.scan import Places, scan
+    from capface.files.capabilities import Inventory
+    from capface.files.scan import SearchPaths, scan
     from capface.files.scan_report import report
 
     machine = [
         f"CapFace without a ComfyUI, Python {platform.python_version()} on {sys.platform}, torch {torch.__version__}",
         "Name a ComfyUI with --comfyui PATH to have its folders searched.",
     ]
-    return report(machine, Stock(scan(Places({}, {}, [])), [], []))
+    return report(machine, Inventory(scan(SearchPaths({}, {}, [])), [], []))
 
 
 def main():

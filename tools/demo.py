@@ -124,11 +124,11 @@ def main() -> int:
             say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
             with ComfyProcess(options.comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:
                 say(f"queueing workflows/api/miniature.json: {task}")
-                people_sheet(portraits_in_comfyui(client), miniature.judge).save(made["synthetic person"])
+                people_sheet(portraits_in_comfyui(client), miniature.evaluator).save(made["synthetic person"])
                 made["portrait"] = make_portrait(photo, chosen, client, options.out)
         else:
             say(f"{task}, in plain PyTorch")
-            people_sheet(portraits_in_plain_torch(miniature), miniature.judge).save(made["synthetic person"])
+            people_sheet(portraits_in_plain_torch(miniature), miniature.evaluator).save(made["synthetic person"])
     except (CapFaceError, ComfyError, OSError) as e:
         print(f"\nThe demo stopped: {e}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ python -m capface.tools.file_table --write   writes it into the page
 
 import sys
 
-from ..files.catalogue import ASSETS, STOCK, Asset
+from ..files.catalogue import ASSETS, HOST_FILES, Asset
 from .words import PACK
 
 PAGE = PACK / "docs" / "files.md"
@@ -22,7 +22,7 @@ def row(asset: Asset) -> str:
 def table() -> str:
     """Return the table in Markdown: the pack's own files, then those of ComfyUI's loaders that the workflows name."""
     head = "| file | in `ComfyUI/models/` | for | from | licence |\n| --- | --- | --- | --- | --- |"
-    return "\n".join([head, *map(row, (*ASSETS, *STOCK))])
+    return "\n".join([head, *map(row, (*ASSETS, *HOST_FILES))])
 
 
 def filled(page: str) -> str:

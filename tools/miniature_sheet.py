@@ -1,4 +1,4 @@
-"""The demo's sheet of a person who does not exist: the miniature's portraits of them, with what a judge reads from each."""
+"""The demo's sheet of a person who does not exist: the miniature's portraits, with the evaluator's predictions."""
 
 import copy
 import io
@@ -15,11 +15,11 @@ from ..flame import HeadParams
 from ..flame.builtin import builtin_head
 from ..flame.editing.edits import edit_head
 from ..flame.editing.expressions import SLIDERS
-from ..miniature.evaluator import Judge
+from ..miniature.evaluator import Evaluator
 from ..miniature.networks import HELD_OUT, PICTURE, Miniature
 from ..miniature.people import Person, Setting, draw_people
 from ..training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
-from ..training.miniature.train_evaluator import Facts
+from ..training.miniature.train_evaluator import Attributes
 from .comfy import PACK, ComfyClient
 from .sheet import BACKGROUND, GAP, INK, to_picture
 
@@ -99,16 +99,16 @@ def portraits_in_comfyui(client: ComfyClient) -> Tensor:
 
 
 @torch.no_grad()
-def people_sheet(made: Tensor, judge: Judge) -> Image.Image:
-    """Lay portraits `[N, 3, 128, 128]` of the shots out, with the judge's figures under each.
+def people_sheet(made: Tensor, evaluator: Evaluator) -> Image.Image:
+    """Lay portraits `[N, 3, 128, 128]` of the shots out, with the evaluator's figures under each.
 
-    Under each stands the cosine between the judge's embeddings of portrait and reference, and by how many degrees its reading
-    of the head's three angles is off, as the root of the mean square.
+    The figures are the cosine between the evaluator's embeddings of portrait and reference, and the root mean square error
+    of the head's three angles, in degrees.
     """
     given = reference()
-    embedding, numbers = judge(made * 2 - 1)
-    person = F.cosine_similarity(embedding, judge(given[None] * 2 - 1)[0])
-    pose = Facts.told(numbers).errors(Facts.of(heads(), [shot.setting for shot in SHOTS]))["pose"]
+    embedding, numbers = evaluator(made * 2 - 1)
+    person = F.cosine_similarity(embedding, evaluator(given[None] * 2 - 1)[0])
+    pose = Attributes.predicted(numbers).errors(Attributes.of(heads(), [shot.setting for shot in SHOTS]))["pose"]
     lines = [("the person", "who does not exist")]
     lines += [(s.caption, f"identity {i:.2f}, head {p:.1f}°") for s, i, p in zip(SHOTS, person, pose, strict=True)]
 

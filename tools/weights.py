@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.header import is_clip_vit_l, is_sd15, tensor_shapes
+from ..files.header import tensor_shapes
+from ..files.identify import is_clip_vit_l, is_sd15
 from .standins import STAND_INS, make_standins
 
 CHECKPOINT, CLIP_VISION, CAPFACE, FACENET, PARSER, *_ = STAND_INS

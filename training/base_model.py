@@ -1,4 +1,4 @@
-"""The base model that CapFace is trained for: any Stable Diffusion 1.x checkpoint in one file."""
+"""The base model for which CapFace is trained: any Stable Diffusion 1.x checkpoint in one file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadFile
-from ..files.checkpoint import describe, read_state_dict
+from ..files.checkpoint import read_state_dict
+from ..files.identify import describe
 from ..files.strict import load_strictly
 from ..models.diffusion import Denoiser, DenoiserConfig
 
 LATENT_SCALE = 0.18215
-"""What SD1.x multiplies its autoencoder's latents by, so that their variance is about 1 (Rombach et al. 2022)."""
+"""Factor of SD1.x for its autoencoder's latents, which gives them a variance of about 1 (Rombach et al. 2022)."""
 DENOISER, AUTOENCODER, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 SOURCE = "a Stable Diffusion 1.x checkpoint in one file, such as v1-5-pruned-emaonly.safetensors"
 HEADS_OF_TEXT_ENCODER = 12
+"""Attention heads of SD1.x's text encoder; its tensors do not show the number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,21 +32,21 @@ class Base:
     """transformers' CLIPTextModel."""
 
     def to(self, device: torch.device | str) -> "Base":
-        """Move all of it, in place."""
+        """Move the three networks to a device, in place."""
         for network in (self.denoiser, self.autoencoder, self.text_encoder):
             network.to(device)
         return self
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Latents z_0, drawn from the autoencoder's posterior.
+        """Sample latents z_0 from the autoencoder's posterior.
 
         Args:
-            pictures: `[B, 3, H, W]` in -1..1; H, W multiples of 8.
-            generator: A CPU generator.
+            pictures: `[B, 3, H, W]` in -1..1; H and W are multiples of 8.
+            generator: CPU generator.
 
         Returns:
-            `[B, 4, H/8, W/8]`, of about unit variance.
+            `[B, 4, H/8, W/8]`, with a variance of about 1.
         """
         like = next(self.autoencoder.parameters())
         posterior = self.autoencoder.encode(pictures.to(like)).latent_dist
@@ -53,26 +55,26 @@ class Base:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures `[B, 3, H, W]` in about 0..1 of latents z_0 `[B, 4, H/8, W/8]`."""
+        """Decode latents z_0 `[B, 4, H/8, W/8]` to pictures `[B, 3, H, W]` in about 0..1."""
         like = next(self.autoencoder.parameters())
         return self.autoencoder.decode((latents / LATENT_SCALE).to(like)).sample.float() / 2 + 0.5
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Text features `[B, 77, 768]` after the last layer norm, as SD1.x uses them."""
+        """Return the text features `[B, 77, 768]` after the last layer norm, as SD1.x uses them."""
         like = next(self.text_encoder.parameters())
         return self.text_encoder(input_ids=tokenize(prompts).to(like.device)).last_hidden_state.float()
 
 
 def load_base(path: str | Path) -> Base:
-    """Read a checkpoint's three networks, float32 on the CPU.
+    """Load the three networks of a checkpoint, float32 on the CPU.
 
     Args:
-        path: A safetensors file or a torch pickle with SD1.x's keys.
+        path: Safetensors file or torch pickle with SD1.x's keys.
 
     Raises:
-        MissingFile: if there is no such file.
-        BadFile: if it is something else, or a part of it is missing.
+        MissingFile: The file is missing.
+        BadFile: The file is not an SD1.x checkpoint, or a network is incomplete.
     """
     path = Path(path)
     state = read_state_dict(path)
@@ -85,25 +87,26 @@ def load_base(path: str | Path) -> Base:
 
 
 def load_denoiser(state: dict[str, Tensor], name: str) -> Denoiser:
-    """Build the denoiser of a checkpoint, float32 on the CPU, in memory of its own.
+    """Build the denoiser of a checkpoint, float32 on the CPU; its tensors are copied.
 
     Args:
-        state: Its tensors, keys without `model.diffusion_model.`.
-        name: The file's name, for messages.
+        state: Its tensors, with keys without `model.diffusion_model.`.
+        name: Name of the file, for messages.
 
     Raises:
-        BadFile: if they are not those of an SD1.x denoiser.
+        BadFile: The tensors are not those of an SD1.x denoiser.
     """
     network = Denoiser(DenoiserConfig.from_state_dict(state), device="meta", dtype=torch.float32)
-    return load_strictly(network, _own(state), file=name, kind="the SD1.x denoiser", source=SOURCE)
+    return load_strictly(network, _copies(state), file=name, kind="the SD1.x denoiser", source=SOURCE)
 
 
-def _own(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 copies: what stays mapped to a file would be read again at every step."""
+def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors as float32: tensors that stay mapped to a file would be read again at every step."""
     return {k: v.to(torch.float32, copy=True) if v.is_floating_point() else v.clone() for k, v in state.items()}
 
 
 def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
+    """Build diffusers' AutoencoderKL from the tensors of a checkpoint."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
@@ -114,7 +117,7 @@ def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
         blocks = len({k.split(".")[4] for k in state if k.startswith("encoder.down.0.block.")})
         latent_channels = state["post_quant_conv.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise BadFile(f"{name} holds no autoencoder of Stable Diffusion 1.x ({error}). Expected {SOURCE}.") from None
+        raise BadFile(f"{name} contains no valid autoencoder of Stable Diffusion 1.x ({error}). Expected {SOURCE}.") from None
     with torch.device("meta"):
         network = AutoencoderKL(
             latent_channels=latent_channels,
@@ -123,11 +126,12 @@ def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
             down_block_types=["DownEncoderBlock2D"] * levels,
             up_block_types=["UpDecoderBlock2D"] * levels,
         )
-    converted = convert_ldm_vae_checkpoint(_own({f"{AUTOENCODER}{k}": v for k, v in state.items()}), network.config)
+    converted = convert_ldm_vae_checkpoint(_copies({f"{AUTOENCODER}{k}": v for k, v in state.items()}), network.config)
     return load_strictly(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=SOURCE)
 
 
 def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
+    """Build transformers' CLIPTextModel from the tensors of a checkpoint."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     root = "text_model."
@@ -145,18 +149,18 @@ def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
             eos_token_id=49407,
         )
     except KeyError as missing:
-        raise BadFile(f"{name} holds no text encoder of Stable Diffusion 1.x: {missing} is missing.") from None
-    network = CLIPTextModel(config)  # not on the meta device: its position numbers are no parameter
-    state = {k: v for k, v in _own(state).items() if not k.endswith("position_ids")}
+        raise BadFile(f"{name} contains no complete text encoder of Stable Diffusion 1.x: {missing} is missing.") from None
+    network = CLIPTextModel(config)  # not on the meta device: its position indices are not a parameter
+    state = {k: v for k, v in _copies(state).items() if not k.endswith("position_ids")}
     if not any(k.startswith(root) for k in network.state_dict()):  # transformers 5 has no inner module of that name
         state = {k.removeprefix(root): v for k, v in state.items()}
     return load_strictly(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=SOURCE)
 
 
 def tokenize(prompts: Sequence[str]) -> Tensor:
-    """CLIP's tokens `[B, 77]`, filled up with the end token, as SD1.x's text encoder was used in training."""
+    """Return CLIP's tokens `[B, 77]`, padded with the end token, as in the training of SD1.x."""
     from open_clip import get_tokenizer
 
     tokens = get_tokenizer("ViT-L-14")(list(prompts))
-    end = tokens.argmax(dim=1, keepdim=True)  # the end token has the highest number
+    end = tokens.argmax(dim=1, keepdim=True)  # the end token has the highest index
     return torch.where(torch.arange(tokens.shape[1]) > end, tokens.gather(1, end), tokens)

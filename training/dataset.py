@@ -1,14 +1,14 @@
-"""A prepared training set as samples: any of them at any time, in an order that a number says.
+"""Access to the samples of a prepared training set, in an endless shuffled order.
 
-Nothing here has a state. What is drawn depends on the seed and on the position in the endless order alone, not on how many
-processes or workers read it, so that a run resumes exactly where it stopped, even on another number of processes.
+Nothing here keeps a state. A sample depends only on the seed and on its position in the order, not on the number of processes
+or workers. A run therefore resumes exactly where it stopped, even with another number of processes.
 """
 
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,38 +24,40 @@ from ..flame.render import render_head
 from .shards import DATASET, FORMAT, VERSION, Place, read_index, read_json, read_member
 
 BUILT_IN = "builtin"
+"""Kind of the built-in head model."""
 
 
 class Position(NamedTuple):
-    """A place in the endless order."""
+    """A position in the endless order."""
 
     epoch: int
-    """How often every sample has been drawn before."""
+    """How many times each sample has been used before."""
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  hides the method of tuples
-    """Number of the sample in the set."""
+    """Index of the sample in the training set."""
 
 
 class Positions:
-    """The endless order of one process, for a DataLoader's `sampler`: every epoch draws each sample once, anew shuffled.
+    """The endless order of one process, for a DataLoader's `sampler`: each epoch visits every sample once, in another order.
 
     Args:
-        length: How many samples there are.
-        seed: Of the order.
-        rank: Number of this process.
-        world: How many processes share each epoch.
-        start: How many samples all processes together have had: where a resumed run goes on.
+        length: Number of samples.
+        seed: Seed of the order.
+        rank: Number of this process, from 0.
+        world: Number of processes that share each epoch.
+        start: Number of samples that all processes together have already used: the position at which a resumed run continues.
 
     Raises:
-        BadInput: There are no samples.
+        BadInput: The training set has no samples.
     """
 
     def __init__(self, length: int, seed: int = 0, rank: int = 0, world: int = 1, start: int = 0):
         if length < 1:
-            raise BadInput("The training set has no samples. See its report.md for what was rejected and why.")
+            raise BadInput("The training set has no samples. Its report.md lists the rejected photos and the reasons.")
         self.length, self.seed, self.rank, self.world, self.start = length, seed, rank, world, start
 
     def __iter__(self) -> Iterator[Position]:
-        place, shuffled = self.start + self.rank, None
+        place = self.start + self.rank
+        shuffled: tuple[int, np.ndarray] | None = None  # epoch, and the order of its samples
         while True:
             epoch, offset = divmod(place, self.length)
             if shuffled is None or shuffled[0] != epoch:
@@ -65,31 +67,33 @@ class Positions:
 
 
 class TrainingSet(torch.utils.data.Dataset):
-    """The samples of a prepared folder; dictionaries of CPU tensors.
+    """The samples of a prepared training set, as dictionaries of CPU tensors.
 
     A sample holds
 
-        image    float32 [3, S, S] in -1..1
-        hint     float32 [9, S, S]: normal, albedo, Lambertian of its head, rendered as it is asked for
-        alpha    float32 [1, S, S]: 1 on that head, 0 elsewhere; the target of the mask loss
-        global   float32 [512], FaceNet's embedding of the reference
-        local    float32 [257, 1024], CLIP's tokens of the reference
-        caption  str
-        key, reference  str: the sample's, and that of the one whose features these are
+        image      float32 `[3, S, S]` in -1..1
+        hint       float32 `[9, S, S]`: normal, albedo and Lambertian map of its head, rendered on access
+        alpha      float32 `[1, S, S]`: 1 on that head, 0 elsewhere; the target of the mask loss
+        global     float32 `[512]`, FaceNet's embedding of the reference
+        local      float32 `[257, 1024]`, CLIP's tokens of the reference
+        caption    str
+        key        str, name of the sample
+        reference  str, name of the sample whose identity features these are
 
-    Nothing is mirrored: a face is not symmetric, and neither is its light.
+    Samples are not mirrored, because faces and their light are not symmetric.
 
     Args:
-        folder: What `prepare` made.
+        folder: Folder of the training set.
         size: S, side of picture and maps in pixels.
-        head_model: What the heads are drawn with; the built-in head where they are its own.
-        other_reference: Probability from 0 to 1 that the features come from another photo of the same person, where there is
-            one. The paper takes them from the picture itself (0).
-        seed: Of the choice of references.
+        head_model: Head model that renders the heads; by default the built-in head, if the heads were fitted with it.
+        other_reference: Probability from 0 to 1 that the identity features come from another photo of the same person, if
+            there is one. The paper takes them from the picture itself (0).
+        seed: Seed of the choice of references.
 
     Raises:
-        MissingFile, BadFile: The folder is no finished training set.
-        BadInput: Another head model than the one that the heads were fitted with, or a number out of range.
+        MissingFile: A file of the training set is missing.
+        BadFile: A file of the training set is invalid.
+        BadInput: The heads were fitted with another head model, or an argument is out of range.
     """
 
     def __init__(
@@ -106,15 +110,17 @@ class TrainingSet(torch.utils.data.Dataset):
         self.folder, self.size, self.other_reference, self.seed = Path(folder), size, other_reference, seed
         self.about = read_json(self.folder / DATASET)
         if self.about.get("format") != FORMAT or self.about.get("version") != VERSION:
-            raise BadFile(f"{self.folder / DATASET} is no training set of version {VERSION}. Prepare the photos again.")
+            raise BadFile(f"{self.folder / DATASET} is not a training set of version {VERSION}. Prepare the photos again.")
         kind = self.about["head_model"]["kind"]
         if head_model is None and kind == BUILT_IN:
             head_model = builtin_head()
         if head_model is None or head_model.kind != kind:
             got = "none" if head_model is None else f"one of kind {head_model.kind}"
-            raise BadInput(f"These heads were fitted with a head model of kind {kind}, got {got}: give that one.")
+            raise BadInput(f"These heads were fitted with a head model of kind {kind}, got {got}.")
         self.head_model = head_model
-        self.shards, self.places = [], []
+        self.shards: list[str] = []
+        """File of each sample's shard."""
+        self.places: list[Place] = []
         for shard in self.about["shards"]:
             index = read_index(self.folder, int(shard["file"].partition(".")[0]))
             if index is None or len(index["samples"]) != shard["samples"]:
@@ -122,6 +128,7 @@ class TrainingSet(torch.utils.data.Dataset):
             self.places += [Place(**place) for place in index["samples"]]
             self.shards += [shard["file"]] * shard["samples"]
         self.people: dict[str, list[int]] = {}
+        """Indices of each person's samples."""
         for i, place in enumerate(self.places):
             self.people.setdefault(place.identity, []).append(i)
 
@@ -129,7 +136,7 @@ class TrainingSet(torch.utils.data.Dataset):
         return len(self.places)
 
     def __getitem__(self, position: Position | int) -> dict[str, Tensor | str]:
-        """The sample at a position; a plain number is that of a sample in the first epoch."""
+        """Return the sample at a position; an int is the index of a sample in the first epoch."""
         position = Position(0, position) if isinstance(position, int) else position
         about = json.loads(self.read(position.index, "json"))
         place, reference = self.places[position.index], self.reference(position)
@@ -146,18 +153,23 @@ class TrainingSet(torch.utils.data.Dataset):
         }
 
     def reference(self, position: Position) -> int:
-        """Number of the sample whose features stand for the person at a position."""
+        """Return the index of the sample whose identity features are used at a position."""
         others = [i for i in self.people[self.places[position.index].identity] if i != position.index]
-        chance = np.random.default_rng((self.seed, *position))
-        if others and chance.random() < self.other_reference:
-            return int(chance.choice(others))
+        random = np.random.default_rng((self.seed, *position))
+        if others and random.random() < self.other_reference:
+            return int(random.choice(others))
         return position.index
 
     def read(self, index: int, ending: str) -> bytes:
-        """One of a sample's files, see `shards`."""
+        """Read one file of a sample.
+
+        Args:
+            index: Index of the sample.
+            ending: Name of the file after the sample's key, see `shards`.
+        """
         return read_member(self.folder, self.shards[index], self.places[index].members[ending])
 
-    def _head(self, head: dict, place: Place) -> HeadParams:
+    def _head(self, head: dict[str, Any], place: Place) -> HeadParams:
         return heads_from_json(json.dumps(head), f"{place.key}.json").params
 
     def _image(self, index: int) -> Tensor:

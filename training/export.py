@@ -1,4 +1,4 @@
-"""The file that a training run is for: it loads in Load CapFace as it is."""
+"""Export of a trained CapFace to a file that the node Load CapFace can read."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from .objective import TrainedCapFace
 
 
 def write_capface(path: Path, trained: TrainedCapFace, *, dtype: torch.dtype | None = None, about: dict[str, str]) -> None:
-    """Write a trained CapFace as safetensors, whole or not at all.
+    """Write a trained CapFace atomically to a safetensors file.
 
     Args:
-        path: The file; one of that name is replaced.
-        trained: The weights.
-        dtype: Type to store, such as float16; the weights' own by default.
-        about: What is said of it in the file's metadata.
+        path: The file; an existing one is replaced.
+        trained: The trained networks.
+        dtype: Stored type, such as float16; by default the type of the weights.
+        about: Further metadata of the file.
     """
     tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in trained.checkpoint().items()}
     content = save(tensors, metadata={"format": "pt", "model": "capface", **about})

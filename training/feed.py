@@ -1,4 +1,4 @@
-"""From a prepared training set to batches: pictures become latents and captions text features, by the base's own networks."""
+"""Batches from a prepared training set: the base's networks encode pictures to latents and captions to text features."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,27 +13,27 @@ from .batch import TrainingBatch
 from .dataset import Positions, TrainingSet
 
 CAPTIONS_KEPT = 4096
-"""Text features kept in memory (half precision, 118 KB each): sets have many equal captions."""
+"""Number of captions whose text features are cached (half precision, 118 KB each), since many captions are equal."""
 
 
 class PhotoData:
-    """`Data` from a training set; batches of a process depend on the seed and their number alone."""
+    """`Data` from a training set. A batch depends only on the seed, its number and the process."""
 
     def __init__(self, samples: TrainingSet, base: Base, *, batch: int, seed: int = 0, workers: int = 0):
-        """Prepare to read.
+        """Store the settings.
 
         Args:
-            samples: The set.
-            base: Its autoencoder and text encoder are used, on their own device.
-            batch: Samples of a process in a batch.
-            seed: Of the order and of the latents' noise.
-            workers: Processes that read and render ahead, for each training process; 0 does it in between.
+            samples: The training set.
+            base: The base model; its autoencoder and text encoder run on their own device.
+            batch: Number of samples in a batch of one process.
+            seed: Seed of the order and of the latents' noise.
+            workers: Processes per training process that read and render ahead; 0 reads in the training process.
         """
         self.samples, self.base, self.batch, self.seed, self.workers = samples, base, batch, seed, workers
         self._prompt = lru_cache(CAPTIONS_KEPT)(lambda prompt: base.encode_prompts([prompt])[0].half().cpu())
 
     def batches(self, start: int, rank: int, world: int) -> Iterator[TrainingBatch]:
-        """See `Data`."""
+        """Yield the batches of one process, see `Data`."""
         positions = Positions(len(self.samples), self.seed, rank, world, start * self.batch * world)
         loader = torch.utils.data.DataLoader(
             self.samples,
@@ -45,8 +45,8 @@ class PhotoData:
         )
         null = self.features([""])
         for number, rows in zip(count(start), loader, strict=False):
-            chance = np.random.SeedSequence((self.seed, number, rank)).generate_state(1, np.uint64)
-            generator = torch.Generator().manual_seed(int(chance[0]))
+            seed = np.random.SeedSequence((self.seed, number, rank)).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(seed[0]))
             yield TrainingBatch(
                 latents=self.base.encode_pictures(rows["image"], generator),
                 context=self.features(rows["caption"]),
@@ -58,5 +58,5 @@ class PhotoData:
             )
 
     def features(self, prompts: list[str]) -> Tensor:
-        """Text features `[B, 77, 768]` of captions."""
+        """Return the text features `[B, 77, 768]` of captions."""
         return torch.stack([self._prompt(prompt) for prompt in prompts]).float()

@@ -1,8 +1,10 @@
-"""What a run says of itself: lines with rate and time left, TensorBoard's curves, sheets of samples."""
+"""The log of a training run: progress lines, TensorBoard curves and sheets of samples."""
 
 import math
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,92 +12,127 @@ from torch import Tensor
 from .progress import Progress
 from .schedule import TIMESTEPS
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.utils.tensorboard import SummaryWriter
+
 BUCKETS = 10
-"""Ranges of timesteps whose errors are logged apart: the loss as a whole is dominated by the range it is worst in."""
-_COUNTED, _SAMPLES = "errors and counts by timestep", "samples"
-"""What is summed beside the losses; no loss has such a name."""
+"""Number of timestep ranges whose errors are logged separately: the range with the largest errors dominates the whole loss."""
 
 
 class Log:
-    """Collects figures between two lines, as means over samples and processes; a context manager."""
+    """Collects metrics between two lines and logs their means over samples and processes; a context manager."""
 
     def __init__(self, folder: Path, steps: int, first: int, world: int, writes: bool):
         """Open the log.
 
         Args:
-            folder: Of the run; `logs` in it is TensorBoard's, `samples` holds the sheets.
-            steps: How many there will be.
-            first: How many there have been.
+            folder: Folder of the run; TensorBoard's files go to `logs` in it, sheets to `samples`.
+            steps: Number of steps of the whole run.
+            first: Number of steps that are already done.
             world: Number of processes.
             writes: Whether this process is the one that writes.
         """
-        self.folder, self.world, self.writer = folder, world, None
+        self.folder, self.world = folder, world
+        self.writer: SummaryWriter | None = None
         self.progress = Progress("steps", steps, first, every=0)
-        self.sums, self.batches = {}, 0
-        self.since = time.monotonic()
+        self._reset()
         if writes:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils import tensorboard
 
-            # what a killed run had logged beyond its last state is dropped: it comes again
-            self.writer = SummaryWriter(folder / "logs", purge_step=first + 1 if first else None)
+            # purge_step drops what a killed run logged after its last state: these steps are trained again
+            self.writer = tensorboard.SummaryWriter(folder / "logs", purge_step=first + 1 if first else None)
 
-    def __enter__(self):
+    def _reset(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        """Sum of each logged scalar over batches."""
+        self.errors_by_timestep: Tensor | None = None
+        """`[2, BUCKETS]`: the sum of the errors, and their number."""
+        self.samples = self.batches = 0
+        self.since = time.monotonic()
+
+    def __enter__(self) -> "Log":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.writer:
             self.writer.close()
 
     def add(self, out: dict[str, Tensor], samples: int) -> None:
-        """Take in what an objective has returned for a number of samples."""
-        new = {k: v.detach().float() for k, v in out.items() if v.ndim == 0}
-        counted = torch.zeros(2 * BUCKETS, device=out["loss"].device)
-        if "timesteps" in out:
-            bucket = (out["timesteps"] * BUCKETS // TIMESTEPS).clamp(0, BUCKETS - 1)
-            values = torch.cat([out["errors"].float(), torch.ones_like(out["errors"], dtype=torch.float32)])
-            counted.index_add_(0, torch.cat([bucket, bucket + BUCKETS]), values)
-        new |= {_COUNTED: counted, _SAMPLES: torch.tensor(float(samples), device=counted.device)}
-        self.sums = {k: self.sums.get(k, 0) + v for k, v in new.items()}
+        """Collect the output of an objective for one batch.
+
+        Args:
+            out: Output of the objective, see `loop.Objective`.
+            samples: Number of samples in the batch.
+        """
+        for name, value in out.items():
+            if value.ndim == 0:
+                value = value.detach().float()
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
+        errors = _sum_by_timestep(out)
+        self.errors_by_timestep = errors if self.errors_by_timestep is None else self.errors_by_timestep + errors
+        self.samples += samples
         self.batches += 1
 
-    def write(self, step: int, accelerator, learning_rate: float) -> None:
-        """Write what has been collected, and begin anew. Every process must call it.
+    def write(self, step: int, accelerator: "Accelerator", learning_rate: float) -> None:
+        """Write the collected metrics and start collecting from zero. Every process must call it, after at least one `add`.
+
+        Args:
+            step: Number of steps that are done.
+            accelerator: The processes, whose metrics are summed.
+            learning_rate: The optimizer's current learning rate.
 
         Raises:
-            FloatingPointError: if the loss is no longer a number.
+            FloatingPointError: The loss is NaN or infinite.
         """
-        sums = {k: accelerator.reduce(v) for k, v in sorted(self.sums.items())}
-        errors, counts = sums.pop(_COUNTED).split(BUCKETS)
-        samples = int(sums.pop(_SAMPLES).item())
-        means = {k: v.item() / (self.batches * self.world) for k, v in sums.items()}
-        now = time.monotonic()
-        elapsed, self.since, self.sums, self.batches = now - self.since, now, {}, 0
+        assert self.errors_by_timestep is not None, "nothing has been added"
+        sums = {name: accelerator.reduce(value) for name, value in sorted(self.sums.items())}
+        errors, counts = accelerator.reduce(self.errors_by_timestep)
+        samples = torch.tensor(float(self.samples), device=self.errors_by_timestep.device)
+        samples = int(accelerator.reduce(samples).item())
+        means = {name: value.item() / (self.batches * self.world) for name, value in sums.items()}
+        elapsed = time.monotonic() - self.since
+        self._reset()
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(
-                f"The loss is {means['loss']} at step {step}. The states in {self.folder} are older: start a new folder from "
-                "the file exported there, with a lower learning rate, or bf16 instead of fp16."
+                f"The loss is {means['loss']} at step {step}. The states in {self.folder} are older: start in a new folder "
+                "from the exported file there, with a lower learning rate, or with bf16 instead of fp16."
             )
         if not self.writer:
             return
-        figures = {f"loss/{k}": v for k, v in means.items()} | {"learning rate": learning_rate}
+        metrics = {f"loss/{name}": mean for name, mean in means.items()} | {"learning rate": learning_rate}
         for i in counts.nonzero().flatten().tolist():
             width = TIMESTEPS // BUCKETS
-            figures[f"error by timestep/{i * width:03d}-{(i + 1) * width - 1:03d}"] = (errors[i] / counts[i]).item()
-        note = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
-        figures["images per second"] = samples / elapsed
+            metrics[f"error by timestep/{i * width:03d}-{(i + 1) * width - 1:03d}"] = (errors[i] / counts[i]).item()
+        metrics["images per second"] = samples / elapsed
+        note = "  ".join(f"{name} {mean:.4f}" for name, mean in means.items())
         self.progress.at(step, f"{samples / elapsed:.1f} images/s  {note}")
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
     def picture(self, step: int, picture: Tensor) -> None:
-        """Keep a sheet of samples `[3, H, W]` in 0..1, as a file and in TensorBoard; only in the process that writes."""
+        """Write a sheet of samples to a file and to TensorBoard; only for the process that writes.
+
+        Args:
+            step: Number of steps that are done.
+            picture: `[3, H, W]` in 0..1.
+        """
         from PIL import Image
 
         assert self.writer is not None, "another process writes"
-
         picture = picture.detach().float().cpu().clamp(0, 1)
         self.writer.add_image("samples", picture, step)
         path = self.folder / "samples" / f"{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+
+
+def _sum_by_timestep(out: dict[str, Tensor]) -> Tensor:
+    """Sum and number of the errors in each range of timesteps: float32 `[2, BUCKETS]`, zero if the objective returns none."""
+    sums = torch.zeros(2 * BUCKETS, device=out["loss"].device)
+    if "timesteps" in out:
+        bucket = (out["timesteps"] * BUCKETS // TIMESTEPS).clamp(0, BUCKETS - 1)
+        errors = out["errors"].float()
+        sums.index_add_(0, torch.cat([bucket, bucket + BUCKETS]), torch.cat([errors, torch.ones_like(errors)]))
+    return sums.view(2, BUCKETS)

@@ -1,4 +1,4 @@
-"""A folder of photos: which there are, whose, what is said of them, and which are the same."""
+"""A folder of photos: paths, identities, captions and duplicates."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,46 +11,48 @@ from .progress import Progress
 from .shards import digest
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-BY_FOLDER, BY_PHOTO = IDENTITIES = ("folder", "photo")
+BY_FOLDER, BY_PHOTO = "folder", "photo"
+IDENTITIES = (BY_FOLDER, BY_PHOTO)
+"""Ways to group photos by person, see `find_photos`."""
 THREADS = 8
-"""That read files at once, to tell the same from others."""
+"""Number of threads that read files to find duplicates."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo, before anybody looked at it."""
+    """A photo file, before it is decoded."""
 
     source: str
     """Path relative to the folder of photos, with slashes."""
     identity: str
-    """Who it shows: equal for photos of one person."""
+    """Name of the person; equal for photos of the same person."""
     digest: str
     """SHA-256 of the file."""
     size: int
-    """Of the file, in bytes."""
+    """Size of the file, in bytes."""
     changed: int
-    """When the file was last changed, in nanoseconds."""
+    """Modification time of the file, in nanoseconds."""
     same_as: str | None = None
-    """The photo before it that is the same file."""
+    """Source of an earlier photo with the same contents."""
 
 
 def find_photos(folder: Path, identities: str = BY_FOLDER, known: Iterable[Photo] = ()) -> list[Photo]:
-    """The photos in a folder and the folders in it, in the order of their names.
+    """Find the photos in a folder and its subfolders, sorted by path.
 
     Args:
-        folder: Where they are. Names that begin with a dot are left out.
-        identities: "folder": the photos in a folder within it show one person, each of those beside them somebody else;
-            "photo": each photo shows somebody else, wherever it lies.
-        known: What was found before; files of the same size and time are not read again.
+        folder: The folder. Names that begin with a dot are skipped.
+        identities: "folder": all photos in a subfolder show one person, and each photo beside the subfolders another one;
+            "photo": each photo shows a different person.
+        known: Photos that were found before; files with the same size and modification time are not read again.
 
     Raises:
-        MissingFile: There is no such folder, or no photo in it.
-        BadInput: For another way to tell identities.
+        MissingFile: The folder does not exist or contains no photo.
+        BadInput: `identities` is not one of `IDENTITIES`.
     """
     if identities not in IDENTITIES:
-        raise BadInput(f"Identities are told by {' or '.join(IDENTITIES)}, got {identities!r}.")
+        raise BadInput(f"Expected identities by {' or '.join(IDENTITIES)}, got {identities!r}.")
     if not folder.is_dir():
-        raise MissingFile(f"There is no folder {folder}. Expected one of photos.")
+        raise MissingFile(f"There is no folder {folder}. Expected a folder of photos.")
     paths = sorted(
         (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()),
         key=lambda path: path.as_posix(),
@@ -60,9 +62,10 @@ def find_photos(folder: Path, identities: str = BY_FOLDER, known: Iterable[Photo
         raise MissingFile(f"There is no photo in {folder}. Expected files that end in {', '.join(ENDINGS)}.")
     before = {photo.source: photo for photo in known}
     progress = Progress("files read", len(paths))
-    photos, first = [], {}
+    photos: list[Photo] = []
+    first: dict[str, str] = {}  # source of the first photo with a digest
     with ThreadPoolExecutor(THREADS) as pool:
-        for path, (found, size, changed) in zip(paths, pool.map(lambda p: _look(folder, p, before), paths), strict=True):
+        for path, (found, size, changed) in zip(paths, pool.map(lambda p: _inspect(folder, p, before), paths), strict=True):
             source = path.as_posix()
             identity = path.parent.as_posix() if identities == BY_FOLDER and path.parent.parts else source
             photos.append(Photo(source, identity, found, size, changed, first.get(found)))
@@ -72,8 +75,8 @@ def find_photos(folder: Path, identities: str = BY_FOLDER, known: Iterable[Photo
     return photos
 
 
-def _look(folder: Path, path: Path, before: dict[str, Photo]) -> tuple[str, int, int]:
-    """Digest, size and time of change of a file; of one that cannot be read, a digest that only it has."""
+def _inspect(folder: Path, path: Path, before: dict[str, Photo]) -> tuple[str, int, int]:
+    """Return digest, size and modification time of a file. If it cannot be read, its digest is unique."""
     stat = (folder / path).stat()
     known = before.get(path.as_posix())
     if known is not None and (known.size, known.changed) == (stat.st_size, stat.st_mtime_ns):
@@ -85,10 +88,16 @@ def _look(folder: Path, path: Path, before: dict[str, Photo]) -> tuple[str, int,
 
 
 def caption_of(photo: Path, default: str) -> str:
-    """What the text file of a photo's name says, in one line; the default where there is none or it is empty.
+    """Read the caption of a photo from the text file beside it, as one line.
+
+    Args:
+        photo: Path of the photo.
+        default: Caption if the text file is missing or empty.
 
     Raises:
-        UnicodeDecodeError: The file is no UTF-8 text.
+        UnicodeDecodeError: The file is not UTF-8 text.
     """
-    text = photo.with_suffix(".txt")
-    return (" ".join(text.read_text(encoding="utf-8-sig").split()) if text.is_file() else "") or default
+    file = photo.with_suffix(".txt")
+    if not file.is_file():
+        return default
+    return " ".join(file.read_text(encoding="utf-8-sig").split()) or default

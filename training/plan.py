@@ -1,7 +1,8 @@
-"""What a training set is made of and by, kept in its folder so that a stopped run goes on with the same."""
+"""The photos and settings of a training set, stored in its folder so that a resumed run uses the same ones."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadInput, MissingFile
 from ..models.clip import VIT_L, load_clip_tokens
@@ -16,27 +17,39 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides which samples there are and what is in them."""
+    """Settings that decide the contents of a training set."""
 
     networks: Networks
+    """The network files."""
     rules: Rules = field(default_factory=Rules)
+    """Limits beyond which photos are rejected."""
     caption: str = "a photo of a person"
+    """Caption of photos without a text file."""
     identities: str = BY_FOLDER
+    """How photos are grouped by person, one of `IDENTITIES`."""
     per_shard: int = 256
-    """Photos, of which some are left out; a shard has as many samples at most."""
+    """Photos per shard, some of which may be rejected: the largest number of samples in a shard."""
     batch: int = 8
-    """Photos that go through the networks together."""
+    """Photos that the networks process together."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.per_shard < 1 or self.batch < 1:
             raise BadInput(f"Expected shards and batches of at least 1 photo, got {self.per_shard} and {self.batch}.")
 
 
-def describe(settings: Settings) -> tuple[dict, list[str]]:
-    """What the training set is made by, and what the user should know of that.
+def describe(settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    """Describe how a training set is made.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        The first entries of `dataset.json`, and notes for the user.
 
     Raises:
-        MissingFile, MissingPackage, BadFile: A file is not what it should be.
+        MissingFile: A network file is missing.
+        MissingPackage: A network needs a package that is not installed.
+        BadFile: A network file is invalid.
     """
     networks = settings.networks
     files = {name: getattr(networks, name) for name in ("facenet", "clip", "parser", "deca", "head")}
@@ -65,23 +78,33 @@ def describe(settings: Settings) -> tuple[dict, list[str]]:
     notes = []
     if shape != VIT_L:
         notes.append(
-            f"The local features are {shape[0]} tokens of {shape[1]}. Encode Identity reads {VIT_L[0]} of {VIT_L[1]}, by CLIP "
-            "ViT-L/14: what is trained on these cannot be used there."
+            f"The local features are {shape[0]} tokens of {shape[1]}. Encode Identity uses {VIT_L[0]} of {VIT_L[1]} "
+            "from CLIP ViT-L/14, so a CapFace that is trained on this set cannot be used there."
         )
     if not networks.parser:
-        notes.append("Without a face parser CLIP read the whole portraits, background and clothes too.")
+        notes.append("Without a face parser, CLIP encoded the whole portraits, including background and clothes.")
     if not (insight and detector.landmarks is not None) and not networks.deca:
         notes.append(
-            "The detector gives five landmarks: heads have a place and a rotation, but neither shape nor expression. "
-            "insightface's pack gives 68."
+            "The detector finds five landmarks only: heads have a position and a rotation, but neither shape nor expression. "
+            "insightface's pack finds 68."
         )
     return about, notes
 
 
-def make_plan(photos: Path, out: Path, settings: Settings, about: dict) -> list[Photo]:
-    """The photos in their order, kept in the training set's folder with what it is made by.
+def make_plan(photos: Path, out: Path, settings: Settings, about: dict[str, Any]) -> list[Photo]:
+    """List the photos, and store the list with the settings in the folder of the training set.
+
+    Args:
+        photos: Folder of the photos.
+        out: Folder of the training set.
+        settings: Settings of the training set.
+        about: Its description, from `describe`.
+
+    Returns:
+        The photos in the order of their samples.
 
     Raises:
+        MissingFile: The photos are missing.
         BadInput: The folder holds a training set of other photos or settings.
     """
     path = out / PLAN
@@ -92,7 +115,9 @@ def make_plan(photos: Path, out: Path, settings: Settings, about: dict) -> list[
         other = [key for key in about if about[key] != before["about"].get(key)]
         if other:
             differ = "; ".join(f"{key} was {before['about'].get(key)}, now {about[key]}" for key in other)
-            raise BadInput(f"{out} was begun with other settings: {differ}. Go on with the same ones, or choose a new folder.")
+            raise BadInput(
+                f"{out} was begun with other settings: {differ}. Use the same settings to resume, or choose a new folder."
+            )
         was, now = ({(photo.source, photo.digest) for photo in some} for some in (known, found))
         if was != now:
             new, gone = sorted(source for source, _ in now - was), sorted(source for source, _ in was - now)
@@ -102,12 +127,13 @@ def make_plan(photos: Path, out: Path, settings: Settings, about: dict) -> list[
             )
         return found
     if any(out.glob("*.tar")):
-        raise BadInput(f"{out} holds tars but no {PLAN}: no training set that can be gone on with. Choose a new folder.")
+        raise BadInput(f"{out} holds tars but no {PLAN}: it is not a training set that can be resumed. Choose a new folder.")
     write_json(path, {"about": about, "photos": [asdict(photo) for photo in found]}, indent=None)
     return found
 
 
-def _file(path: str) -> dict:
+def _file(path: str) -> dict[str, str]:
+    """Name and SHA-256 of a network file."""
     if not Path(path).is_file():
         raise MissingFile(f"There is no file {path}.")
     return {"file": Path(path).name, "sha256": digest(Path(path))}

@@ -1,11 +1,11 @@
-"""A folder of photos in, a training set out: `python tasks.py prepare PHOTOS OUT --models ComfyUI/models`.
+"""Make a training set from a folder of photos: `python tasks.py prepare PHOTOS OUT --models ComfyUI/models`.
 
-Photos are read by a pool of processes and written in the order of their names, so that the shards do not depend on how many
-processes there are or on how often the run was stopped. A run that was killed goes on with the same command; what it had
-finished stays.
+A pool of processes reads the photos. Samples are written in the order of the photos' names, so the shards depend neither on the
+number of processes nor on interruptions. The same command resumes a run that was stopped and keeps its finished shards.
 """
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -16,14 +16,14 @@ from typing import Any
 
 from ..errors import CapFaceError, MissingFile
 from ..files.atomic import remove_partial_files
-from .photo_files import BY_FOLDER, IDENTITIES
+from .photo_files import BY_FOLDER, IDENTITIES, Photo
 from .plan import Settings, describe, make_plan
 from .progress import Progress
 from .report import as_table, make_report
 from .rules import Rules
 from .samples import Batch, Networks
 from .shards import DATASET, read_index, write_json, write_shard
-from .workers import read_by
+from .workers import Task, read_by
 
 REPORT, TABLE = "report.json", "report.md"
 USUAL = {
@@ -37,135 +37,159 @@ USUAL = {
     "head": ("flame/generic_model.pkl",),
     "deca": ("deca/deca_model.tar",),
 }
-"""Where the files lie in a folder laid out like ComfyUI's `models`."""
+"""Paths that are searched in a folder laid out like ComfyUI's `models`, in this order."""
 NONE = "none"
 
 
-def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, device: str = "cpu") -> dict:
-    """Make a training set, or go on with one.
+def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, device: str = "cpu") -> dict[str, Any]:
+    """Make a training set, or resume making it.
 
     Args:
-        photos: The folder of photos.
-        out: The training set's folder.
-        settings: How; those of the run before where one goes on.
-        workers: Processes that read photos; 0 reads them in this one.
-        device: Where the networks run.
+        photos: Folder of the photos.
+        out: Folder of the training set.
+        settings: Rules and contents; a resumed run must have the settings of the first one.
+        workers: Number of processes that read photos; 0 reads them in this process.
+        device: Device of the networks.
 
     Returns:
         The report.
 
     Raises:
-        MissingFile, MissingPackage, BadFile, BadInput: A network or the photos are not what they should be, or `out` holds a
-            training set of other photos or settings.
+        MissingFile: A network file or the photos are missing.
+        MissingPackage: A network needs a package that is not installed.
+        BadFile: A network file is invalid.
+        BadInput: `out` holds a training set of other photos or settings.
     """
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     remove_partial_files(out)
     about, notes = describe(settings)
     plan = make_plan(photos, out, settings, about)
-    shards = [plan[i : i + settings.per_shard] for i in range(0, len(plan), settings.per_shard)]
-    left = [number for number in range(len(shards)) if read_index(out, number) is None]
-    numbered = list(enumerate(plan))
-    tasks = []
-    for number in left:
-        first, last = number * settings.per_shard, number * settings.per_shard + len(shards[number])
-        tasks += [(number, numbered[i : min(i + settings.batch, last)]) for i in range(first, last, settings.batch)]
+    shards = range(math.ceil(len(plan) / settings.per_shard))
+    tasks = {number: _tasks(plan, number, settings) for number in shards if read_index(out, number) is None}
 
-    total = sum(len(shards[number]) for number in left)
-    done, accepted, gathered = len(plan) - total, 0, Batch()
+    total = sum(len(task) for shard in tasks.values() for task in shard)
+    done, accepted = len(plan) - total, 0
     progress = Progress("photos", len(plan), done)
-    if left:
+    if tasks:
         with read_by(workers, (photos, settings.networks, settings.rules, settings.caption, device)) as read:
-            for i, ((number, part), batch) in enumerate(zip(tasks, read([part for _, part in tasks]), strict=True)):
-                gathered.add(batch)
-                done += len(part)
-                accepted += len(batch.samples)
-                if i + 1 == len(tasks) or tasks[i + 1][0] != number:
-                    write_shard(out, number, gathered.samples, {"rejected": gathered.rejected, "stages": gathered.stages})
-                    gathered = Batch()
-                progress.at(done, f"{accepted:,} accepted")
+            batches = read([task for shard in tasks.values() for task in shard])
+            for number, shard in tasks.items():
+                gathered = Batch()
+                for task in shard:
+                    batch = next(batches)
+                    gathered.add(batch)
+                    done += len(task)
+                    accepted += len(batch.samples)
+                    progress.at(done, f"{accepted:,} accepted")
+                write_shard(out, number, gathered.samples, {"rejected": gathered.rejected, "stages": gathered.stages})
 
-    finished = [read_index(out, number) for number in range(len(shards))]
-    indices: list[dict[str, Any]] = [index | {"shard": index.get("shard")} for index in finished if index is not None]
-    stages = Batch()
-    for index in indices:
-        stages.add(Batch(stages=index["stages"]))
+    indices = [index for index in (read_index(out, number) for number in shards) if index is not None]
     run = {"seconds": round(time.monotonic() - start, 1), "photos": total, "workers": workers}
-    report = make_report(out, indices, stages.stages, notes, run)
-    write_json(out / DATASET, about | {key: report[key] for key in ("photos", "accepted", "identities")} | _shard_list(indices))
+    report = make_report(out, indices, _total_stages(indices), notes, run)
+    counts = {key: report[key] for key in ("photos", "accepted", "identities")}
+    write_json(out / DATASET, about | counts | {"shards": _shard_list(indices)})
     write_json(out / REPORT, report)
     (out / TABLE).write_text(as_table(report), encoding="utf-8")
     return report
 
 
-def _shard_list(indices: list[dict]) -> dict:
-    shards = [
+def _tasks(plan: list[Photo], number: int, settings: Settings) -> list[Task]:
+    """Split the photos of a shard into batches; each photo comes with its number in the plan."""
+    first = number * settings.per_shard
+    photos = list(enumerate(plan[first : first + settings.per_shard], first))
+    return [photos[i : i + settings.batch] for i in range(0, len(photos), settings.batch)]
+
+
+def _total_stages(indices: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Sum the photos and the CPU seconds of each stage over shards."""
+    totals: dict[str, list[float]] = {}
+    for index in indices:
+        for name, (photos, seconds) in index["stages"].items():
+            total = totals.setdefault(name, [0, 0.0])
+            total[0] += photos
+            total[1] += seconds
+    return totals
+
+
+def _shard_list(indices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Describe each shard that has samples; the index of a shard without samples names no file."""
+    return [
         {"file": index["shard"], "samples": len(index["samples"]), "bytes": index["bytes"], "sha256": index["sha256"]}
         for index in indices
-        if index["shard"]
+        if index.get("shard")
     ]
-    return {"shards": shards}
 
 
 def choose_networks(options: argparse.Namespace) -> Networks:
-    """The files that were named, and those of the models folder for the others.
+    """Choose the network files: the named ones, and those of the models folder for the others.
+
+    Args:
+        options: The command line.
 
     Raises:
-        MissingFile: FaceNet's or CLIP's is neither named nor there.
+        MissingFile: FaceNet's or CLIP's file is neither named nor in the models folder.
     """
     models = Path(options.models).expanduser() if options.models else None
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for name, places in USUAL.items():
-        given = getattr(options, name)
-        there = [models / place for place in places if (models / place).is_file()] if models else []
-        chosen[name] = None if given == NONE else given or (str(there[0]) if there else None)
+        named = getattr(options, name)
+        if not named:
+            found = [models / place for place in places if (models / place).is_file()] if models else []
+            named = str(found[0]) if found else None
+        chosen[name] = None if named == NONE else named
     for name in ("facenet", "clip"):
         if chosen[name] is None:
-            where = f"{models} has no {' or '.join(USUAL[name])}" if models else "there is no --models folder to look in"
+            where = f"{models} has no {' or '.join(USUAL[name])}" if models else "no --models folder is given"
             raise MissingFile(f"--{name} is not given, and {where}. docs/files.md says where the file comes from.")
     if chosen["head"] is None and not options.deca:
-        chosen["deca"] = None  # its codes mean nothing on the built-in head
+        chosen["deca"] = None  # DECA's codes are not valid for the built-in head
     root = options.insightface or (str(models / "insightface") if models else "insightface")
     return Networks(**chosen, detector=options.detector, insightface=root)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser("prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path, help="folder of photos; NAME.txt beside NAME.jpg is its caption")
-    parser.add_argument("out", type=Path, help="folder of the training set; the same one goes on where a run was stopped")
+    parser.add_argument("photos", type=Path, help="folder of photos; NAME.txt beside NAME.jpg holds its caption")
+    parser.add_argument("out", type=Path, help="folder of the training set; an existing one is resumed")
     files = parser.add_argument_group("files")
-    files.add_argument("--models", metavar="FOLDER", help="folder laid out like ComfyUI's models, to look for the files in")
-    for name, what in (
+    files.add_argument("--models", metavar="FOLDER", help="folder laid out like ComfyUI's models, searched for files")
+    for name, file in (
         ("facenet", "20180402-114759-vggface2.pt"),
         ("clip", "CLIP ViT-L/14"),
-        ("parser", "the face parser, or none"),
+        ("parser", "weights of the face parser, or none"),
         ("deca", "deca_model.tar, or none; needs --head"),
-        ("head", "generic_model.pkl of FLAME 2020 or a safetensors file of it, or none for the built-in head"),
+        ("head", "generic_model.pkl of FLAME 2020, a safetensors file of it, or none for the built-in head"),
     ):
-        files.add_argument(f"--{name}", metavar="FILE", help=what)
+        files.add_argument(f"--{name}", metavar="FILE", help=file)
     files.add_argument("--detector", choices=("auto", "insightface", "mtcnn"), default="auto")
-    files.add_argument("--insightface", metavar="FOLDER", help="that holds models/buffalo_l")
+    files.add_argument("--insightface", metavar="FOLDER", help="folder that contains models/buffalo_l")
     data = parser.add_argument_group("photos")
-    data.add_argument("--caption", default=Settings.caption, help="where a photo has no text file (default: %(default)s)")
-    data.add_argument("--identities", choices=IDENTITIES, default=BY_FOLDER, help="one person a folder, or a photo")
-    rules = parser.add_argument_group("rules: photos beyond these limits are left out")
-    for one in fields(Rules):
-        flag = f"--{one.name.replace('_', '-')}"
-        rules.add_argument(flag, type=type(one.default), default=one.default, metavar=str(one.default))
+    data.add_argument("--caption", default=Settings.caption, help="caption without a text file (default: %(default)s)")
+    data.add_argument("--identities", choices=IDENTITIES, default=BY_FOLDER, help="one person per folder or per photo")
+    rules = parser.add_argument_group("rules: photos beyond these limits are rejected")
+    for field in fields(Rules):
+        flag = f"--{field.name.replace('_', '-')}"
+        rules.add_argument(flag, type=type(field.default), default=field.default, metavar=str(field.default))
     run = parser.add_argument_group("run")
-    run.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 for none beside this (default: a core)")
-    run.add_argument("--device", default="cpu", help="where each worker's networks run, such as cuda (default: %(default)s)")
-    run.add_argument("--batch", type=int, default=Settings.batch, help="photos at once (default: %(default)s)")
-    run.add_argument("--per-shard", type=int, default=Settings.per_shard, help="photos a shard (default: %(default)s)")
+    run.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count(),
+        help="worker processes, 0 for none (default: one per core)",
+    )
+    run.add_argument("--device", default="cpu", help="device of each worker's networks, such as cuda (default: %(default)s)")
+    run.add_argument("--batch", type=int, default=Settings.batch, help="photos per batch (default: %(default)s)")
+    run.add_argument("--per-shard", type=int, default=Settings.per_shard, help="photos per shard (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     options = parse(arguments)
     try:
-        rules = Rules(**{one.name: getattr(options, one.name) for one in fields(Rules)})
+        rules = Rules(**{field.name: getattr(options, field.name) for field in fields(Rules)})
         networks = choose_networks(options)
         for name, path in asdict(networks).items():
             print(f"{name:12s} {path or 'none'}", flush=True)
@@ -175,10 +199,13 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except BrokenProcessPool:
-        print("A worker process ended, most often for lack of memory. Run it again with fewer --workers.", file=sys.stderr)
+        print(
+            "A worker process ended, most often because memory ran out. Run it again with fewer --workers.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
+        print("Stopped. Run the same command to resume.", file=sys.stderr)
         return 130
     print(f"\n{as_table(report)}\n{options.out / DATASET}, {REPORT} and {TABLE}", flush=True)
     return 0

@@ -1,25 +1,25 @@
-"""Lines that say how far a long job is."""
+"""Progress reports of long jobs."""
 
 import time
 
 
 class Progress:
-    """Prints how much is done, how fast, and how long it will still take, at most once every few seconds."""
+    """Prints the amount done, the rate and the remaining time, at most once in a given number of seconds."""
 
     def __init__(self, what: str, total: int, done: int = 0, every: float = 10.0):
         """Start the clock.
 
         Args:
-            what: The unit that is counted, as a plural.
-            total: How many there are.
-            done: How many were done before.
-            every: Least seconds between two lines.
+            what: Unit that is counted, in the plural.
+            total: Number of units in the job.
+            done: Number of units that an earlier run has finished.
+            every: Smallest number of seconds between two reports.
         """
         self.what, self.total, self.first, self.every = what, total, done, every
         self.start = self.last = time.monotonic()
 
     def at(self, done: int, note: str = "") -> None:
-        """Say that `done` are done, with a note behind."""
+        """Report that `done` units are finished, followed by a note. The last unit is always reported."""
         now = time.monotonic()
         if now - self.last < self.every and done < self.total:
             return

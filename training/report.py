@@ -1,8 +1,9 @@
-"""What became of the photos: which made the set, which were left out and why, whose photos do not look alike, and the time."""
+"""The report on a training set: accepted and rejected photos, dissimilar photos of one identity, and the time of each stage."""
 
 import io
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,18 +11,24 @@ from .rules import REASONS
 from .shards import read_member
 
 STRANGERS = 0.4
-"""Mean cosine of FaceNet's embeddings below which the photos of one identity are probably not of one person."""
+"""Mean cosine of FaceNet's embeddings below which the photos of an identity probably show several people."""
 
 
-def make_report(folder: Path, indices: list[dict], stages: dict[str, list[float]], notes: list[str], run: dict) -> dict:
-    """Sum up.
+def make_report(
+    folder: Path,
+    indices: list[dict[str, Any]],
+    stages: dict[str, list[float]],
+    notes: list[str],
+    run: dict[str, Any],
+) -> dict[str, Any]:
+    """Summarise a training set.
 
     Args:
-        folder: Of the training set.
-        indices: The shards'.
-        stages: Photos and seconds of a core of each, over all runs.
-        notes: What the user should know.
-        run: What is to be said of this run: seconds, photos, workers.
+        folder: Folder of the training set.
+        indices: Index of each shard.
+        stages: Number of photos and CPU seconds of each stage, over all runs.
+        notes: Notes for the user.
+        run: Seconds, photos and workers of this run.
 
     Returns:
         A dictionary of plain values.
@@ -47,17 +54,17 @@ def make_report(folder: Path, indices: list[dict], stages: dict[str, list[float]
     }
 
 
-def strangers(folder: Path, samples: list[tuple[str, dict]]) -> list[dict]:
-    """Identities whose photos look like several people, the worst first.
+def strangers(folder: Path, samples: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Find identities whose photos probably show several people.
 
     Args:
-        folder: Of the training set.
+        folder: Folder of the training set.
         samples: Shard and index entry of each sample.
 
     Returns:
-        Identity, mean cosine of its photos' embeddings and their number.
+        Name of each such identity, mean cosine of its photos' embeddings and number of its photos; lowest cosine first.
     """
-    people = {}
+    people: dict[str, list[tuple[str, tuple[int, int]]]] = {}
     for shard, sample in samples:
         people.setdefault(sample["identity"], []).append((shard, sample["members"]["global.npy"]))
     found = []
@@ -65,26 +72,26 @@ def strangers(folder: Path, samples: list[tuple[str, dict]]) -> list[dict]:
         if len(places) > 1:
             vectors = np.stack([np.load(io.BytesIO(read_member(folder, shard, place))) for shard, place in places])
             n = len(vectors)
-            # mean over pairs of i != j of vectors of length 1:  (|sum v|² - n) / (n (n - 1))
+            # mean over pairs i != j of vectors of length 1: (|sum v|² - n) / (n (n - 1))
             cosine = float((np.square(vectors.sum(0)).sum() - n) / (n * (n - 1)))
             if cosine < STRANGERS:
                 found.append({"identity": identity, "cosine": round(cosine, 3), "photos": n})
     return sorted(found, key=lambda one: one["cosine"])
 
 
-def as_table(report: dict) -> str:
-    """The report to be read: Markdown."""
+def as_table(report: dict[str, Any]) -> str:
+    """Format the report as Markdown."""
     run = report["run"]
-    share = report["accepted"] / max(report["photos"], 1)
+    fraction = report["accepted"] / max(report["photos"], 1)
     lines = [
-        f"{report['accepted']:,} of {report['photos']:,} photos ({share:.0%}) made samples of {report['identities']:,} "
+        f"{report['accepted']:,} of {report['photos']:,} photos ({fraction:.0%}) are samples of {report['identities']:,} "
         f"identities, {report['identities_with_several_photos']:,} of them with several photos.",
-        f"This run: {run['photos']:,} photos in {run['seconds']:.0f} s by {run['workers'] or 'no'} worker processes, "
-        f"{run['per_second']} a second.",
+        f"This run: {run['photos']:,} photos in {run['seconds']:.0f} s with {run['workers'] or 'no'} worker processes, "
+        f"{run['per_second']} per second.",
         "",
-        *_table(("left out", "photos", "why"), [(r, f"{n:,}", REASONS[r]) for r, n in report["rejected"].items()]),
+        *_table(("rejected", "photos", "reason"), [(r, f"{n:,}", REASONS[r]) for r, n in report["rejected"].items()]),
         *_table(
-            ("stage", "photos", "core seconds", "photos a second on one core"),
+            ("stage", "photos", "CPU seconds", "photos per CPU second"),
             [
                 (name, f"{stage['photos']:,}", f"{stage['seconds']:.1f}", f"{stage['per_second']:.2f}")
                 for name, stage in report["stages"].items()
@@ -92,14 +99,14 @@ def as_table(report: dict) -> str:
         ),
     ]
     if report["strangers"]:
-        lines.append("Photos of one identity that do not look like one person:\n")
+        lines.append("Identities whose photos probably show several people:\n")
         rows = [(one["identity"], str(one["photos"]), f"{one['cosine']:.2f}") for one in report["strangers"][:20]]
         lines += _table(("identity", "photos", "mean cosine"), rows)
     return "\n".join(lines + [f"- {note}" for note in report["notes"]]).rstrip() + "\n"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table with columns of even width; none where there are no rows."""
+    """Format a Markdown table as lines, followed by an empty line; no lines without rows."""
     if not rows:
         return []
     cells = [head, *[tuple(cell.replace("|", "\\|") for cell in row) for row in rows]]

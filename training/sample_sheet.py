@@ -1,4 +1,4 @@
-"""Sheets of samples: what the network makes of a few people while it is trained."""
+"""Sheets of samples: portraits of a few people, made during training."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from .batch import TrainingBatch
 from .objective import IDENTITY, TrainedCapFace
-from .sampling import capface_steering, ddim, noise_prediction
+from .sampling import capface_control, ddim, noise_prediction
 from .schedule import NoiseSchedule
 
 
 class Preview:
-    """Draws the same people from the same noise at every stage of training, so that sheets can be compared."""
+    """Makes portraits of the same people from the same noise at each call, so that sheets can be compared."""
 
     def __init__(
         self,
@@ -26,17 +26,17 @@ class Preview:
         schedule: NoiseSchedule | None = None,
         seed: int = 0,
     ):
-        """Choose the people.
+        """Choose the people and the noise.
 
         Args:
             denoiser: eps_theta.
-            decode: Latents to pictures `[B, 3, H, W]` in 0..1.
+            decode: Function from latents to pictures `[B, 3, H, W]` in 0..1.
             batch: The people, on the denoiser's device.
-            identity: Which identity features are used, out of `IDENTITY`.
-            steps: Of DDIM.
-            guidance: Of the text.
-            schedule: The base's.
-            seed: Of the noise.
+            identity: Identity features that are used, one of `IDENTITY`.
+            steps: Number of DDIM steps.
+            guidance: Scale of classifier-free guidance.
+            schedule: Noise schedule of the base; Stable Diffusion's by default.
+            seed: Seed of the noise.
         """
         self.denoiser, self.decode, self.batch, self.identity = denoiser, decode, batch, identity
         self.steps, self.guidance, self.schedule = steps, guidance, schedule
@@ -45,19 +45,25 @@ class Preview:
 
     @torch.no_grad()
     def __call__(self, trained: TrainedCapFace) -> Tensor:
-        """Return the sheet `[3, H, W]` in 0..1.
+        """Return a sheet with a row for each person.
 
-        A row for each person: the picture, its Lambertian map, a portrait by the base alone, with the head, and with head and
-        identity.
+        A row shows the picture, its Lambertian map, a portrait by the base alone, one with the head, and one with head and
+        identity; the last one is missing for a head-control model.
+
+        Args:
+            trained: The networks.
+
+        Returns:
+            `[3, H, W]` in 0..1.
         """
         batch = self.batch
-        everybody = torch.ones(len(batch), dtype=torch.bool, device=batch.latents.device)
-        tokens = trained.context(batch, IDENTITY[self.identity], everybody)
+        keep = torch.ones(len(batch), dtype=torch.bool, device=batch.latents.device)
+        tokens = trained.context(batch, IDENTITY[self.identity], keep)
         columns = [self.decode(batch.latents), batch.hint[:, 6:9]]
-        full = capface_steering(trained.capface, batch.hint, tokens)
-        head = capface_steering(trained.capface, batch.hint, None)
-        for steerings in ([], [head]) if self.identity == "none" else ([], [head], [full]):
-            predict = noise_prediction(self.denoiser, batch.context, batch.null_context, steerings, guidance=self.guidance)
+        full = capface_control(trained.capface, batch.hint, tokens)
+        head = capface_control(trained.capface, batch.hint, None)
+        for controls in ([], [head]) if self.identity == "none" else ([], [head], [full]):
+            predict = noise_prediction(self.denoiser, batch.context, batch.null_context, controls, guidance=self.guidance)
             columns.append(self.decode(ddim(predict, self.noise, steps=self.steps, schedule=self.schedule)))
         rows = torch.cat([c.float().cpu().clamp(0, 1) for c in columns], dim=-1)
         return torch.cat(list(rows), dim=-2)

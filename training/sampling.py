@@ -1,6 +1,7 @@
-"""DDIM (Song et al. 2021) without a ComfyUI: the sampler of the released code, for previews, tests and the demo.
+"""DDIM (Song et al. 2021) without ComfyUI: the sampler of the released code, for previews, tests and the demo.
 
-A *steering* is a function `(z_t [B,C,h,w], t [B]) -> residuals`, or None where it does not act; several are summed.
+A control function maps `(z_t [B, C, h, w], t [B])` to the residuals that it adds to the denoiser, or to None where it is
+inactive. The residuals of several control functions are summed.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,85 +12,82 @@ from torch import Tensor
 from ..models.diffusion import CapFace, Denoiser
 from .schedule import TIMESTEPS, NoiseSchedule
 
-Steering = Callable[[Tensor, Tensor], list[Tensor] | None]
+ControlFunction = Callable[[Tensor, Tensor], list[Tensor] | None]
+NoisePrediction = Callable[[Tensor, Tensor], Tensor]
 
 
 def ddim_timesteps(steps: int) -> list[int]:
-    """The released code's timesteps 1 + 0, 1000/S, 2000/S, …, highest first; ComfyUI calls them `ddim_uniform`."""
+    """Return the released code's timesteps 1 + 0, 1000/S, 2000/S, ..., highest first; ComfyUI calls them `ddim_uniform`."""
     return list(range(1, TIMESTEPS, max(TIMESTEPS // steps, 1)))[::-1]
 
 
-def capface_steering(
+def capface_control(
     capface: CapFace,
     hint: Tensor,
     identity: Tensor | None,
     *,
     strength: float = 1.0,
     tau: float = 1000.0,
-    acts: tuple[float, float] = (0, TIMESTEPS),
-) -> Steering:
-    """A person in a head: F† * M of equations 6 and 8.
+    active: tuple[float, float] = (0, TIMESTEPS),
+) -> ControlFunction:
+    """Return the control function of a person and a head: F† * M of equations 6 and 8.
 
     Args:
         capface: pi.
         hint: Head maps `[B or 1, 9, 8h, 8w]`.
-        identity: Tokens `[B or 1, N, W]`, or None for nobody.
+        identity: Identity tokens `[B or 1, N, W]`, or None for the head alone.
         strength: Factor of the residuals.
-        tau: The identity is kept at t <= tau; 0 never uses it.
-        acts: Lowest and highest timestep at which there is any steering.
+        tau: The identity is used at t <= tau; 0 never uses it.
+        active: Lowest and highest timestep at which the control is active.
     """
     guided, mask = capface.encode_hint(hint)
-    evaluate = _evaluation(capface, guided, acts)
 
-    def steer(x: Tensor, t: Tensor) -> list[Tensor] | None:
+    def control(x: Tensor, t: Tensor) -> list[Tensor] | None:
+        if not active[0] <= t[0] <= active[1]:
+            return None
         kept = identity if tau > 0 and t[0] <= tau else None
-        residuals = evaluate(x, t, kept)
-        return residuals and [strength * r for r in CapFace.mask_residuals(residuals, mask)]
+        residuals = CapFace.mask_residuals(capface(x, t, guided, kept), mask)
+        return [strength * residual for residual in residuals]
 
-    return steer
+    return control
 
 
-def head_steering(star: CapFace, hint: Tensor, *, alpha: float = 1.0, acts: tuple[float, float] = (0, TIMESTEPS)) -> Steering:
-    """Post-hoc head control: alpha · pi*(z_t, t, H, none) of equation 9, not masked.
+def head_control(
+    star: CapFace, hint: Tensor, *, alpha: float = 1.0, active: tuple[float, float] = (0, TIMESTEPS)
+) -> ControlFunction:
+    """Return the control function of post-hoc head control: alpha · pi*(z_t, t, H, none) of equation 9, not masked.
 
     Args:
-        star: pi*, a CapFace trained without identity.
+        star: pi*, a CapFace that was trained without identity.
         hint: Head maps `[B or 1, 9, 8h, 8w]`.
-        alpha: Its scale.
-        acts: Lowest and highest timestep at which it acts.
+        alpha: Factor of the residuals.
+        active: Lowest and highest timestep at which the control is active.
     """
-    evaluate = _evaluation(star, star.encode_hint(hint)[0], acts)
+    guided, _ = star.encode_hint(hint)
 
-    def steer(x: Tensor, t: Tensor) -> list[Tensor] | None:
-        residuals = evaluate(x, t, None)
-        return residuals and [alpha * r for r in residuals]
+    def control(x: Tensor, t: Tensor) -> list[Tensor] | None:
+        if not active[0] <= t[0] <= active[1]:
+            return None
+        return [alpha * residual for residual in star(x, t, guided, None)]
 
-    return steer
-
-
-def _evaluation(network: CapFace, guided: Tensor, acts: tuple[float, float]):
-    def evaluate(x: Tensor, t: Tensor, context: Tensor | None) -> list[Tensor] | None:
-        return network(x, t, guided, context) if acts[0] <= t[0] <= acts[1] else None
-
-    return evaluate
+    return control
 
 
 def noise_prediction(
-    denoiser: Denoiser, text: Tensor, null_text: Tensor, steerings: Sequence[Steering] = (), *, guidance: float = 7.0
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """eps_hat(z_t, t) with classifier-free guidance; both halves get the same residuals.
+    denoiser: Denoiser, text: Tensor, null_text: Tensor, controls: Sequence[ControlFunction] = (), *, guidance: float = 7.0
+) -> NoisePrediction:
+    """Return eps_hat(z_t, t) with classifier-free guidance; both halves get the same residuals.
 
     Args:
         denoiser: eps_theta.
-        text: `[B or 1, N, W]`.
+        text: Features of the prompt `[B or 1, N, W]`.
         null_text: Features of the empty prompt `[B or 1, N, W]`.
-        steerings: What acts on the denoiser.
-        guidance: 1 leaves the empty prompt out.
+        controls: Control functions whose residuals are added.
+        guidance: Guidance scale; 1 skips the empty prompt.
     """
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
-        parts = [residuals for steer in steerings if (residuals := steer(x, t)) is not None]
-        added = [sum(r) for r in zip(*parts, strict=True)] or None
+        added = _sum_residuals([control(x, t) for control in controls])
         with_text = denoiser(x, t, text.expand(len(x), -1, -1), added)
         if guidance == 1:
             return with_text
@@ -99,9 +97,19 @@ def noise_prediction(
     return predict
 
 
+def _sum_residuals(outputs: list[list[Tensor] | None]) -> list[Tensor] | None:
+    """Sum the residuals of several control functions layer by layer; None if all of them are inactive."""
+    total: list[Tensor] | None = None
+    for residuals in outputs:
+        if residuals is None:
+            continue
+        total = residuals if total is None else [a + b for a, b in zip(total, residuals, strict=True)]
+    return total
+
+
 @torch.no_grad()
 def ddim(
-    predict: Callable[[Tensor, Tensor], Tensor],
+    predict: NoisePrediction,
     noise: Tensor,
     *,
     steps: int = 20,
@@ -116,10 +124,10 @@ def ddim(
         predict: `(z_t, t [B]) -> eps_hat`.
         noise: z_T `[B, C, h, w]`.
         steps: Number of evaluations, 1..1000.
-        eta: 0 is deterministic, 1 adds as much noise as DDPM does.
-        schedule: Stable Diffusion's by default.
-        generator: CPU generator of the noise that eta asks for.
-        clip: Bound of the predicted z_0, where the latents have one.
+        eta: 0 is deterministic; 1 adds as much noise as DDPM does.
+        schedule: The noise schedule; Stable Diffusion's by default.
+        generator: CPU generator of the noise that is added for eta > 0.
+        clip: Largest absolute value of the predicted z_0, if the latents are bounded.
 
     Returns:
         z_0 `[B, C, h, w]`.

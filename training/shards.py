@@ -1,16 +1,16 @@
-"""A training set on disk: WebDataset shards, an index beside each, and one file that says what the whole is.
+"""Files of a training set: WebDataset shards, an index beside each shard, and a description of the whole set.
 
-A shard is an uncompressed tar that the package webdataset reads as it is. The members of the sample KEY:
+A shard is an uncompressed tar that the package webdataset can read. The members of the sample KEY:
 
     KEY.jpg          the portrait, RGB
-    KEY.json         caption, identity, source, the head (as Save Head writes it, in degrees) and how well it fits
-    KEY.global.npy   float32 [512], FaceNet's embedding
-    KEY.local.npy    float16 [257, 1024], CLIP's tokens before the last layer norm
-    KEY.parsing.png  the face parser's labels, where it was there
+    KEY.json         caption, identity, source, the head (as Save Head writes it, in degrees) and the error of its fit
+    KEY.global.npy   float32 `[512]`, FaceNet's embedding
+    KEY.local.npy    float16 `[257, 1024]`, CLIP's tokens before the last layer norm
+    KEY.parsing.png  the face parser's labels, if there was a face parser
 
-The index of a shard, a JSON file of its name, says where each member lies, so that samples can be read in any order, what was
-rejected while it was made, and the time that took. A shard is finished when its index is there; both appear whole or not at
-all.
+The index of a shard is a JSON file of the same name. It lists the position of each member, so that samples can be read in any
+order, the photos that were rejected, and the time of each stage. A shard is finished when its index exists. Both are written
+atomically.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import json
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadFile, MissingFile
 from ..files.atomic import write_atomically
@@ -30,44 +31,48 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as files."""
+    """The files of a sample."""
 
     key: str
-    """Its name in the shard."""
+    """Name of the sample in the shard."""
     identity: str
+    """Name of the person."""
     source: str
-    """The photo that it was made of, relative to the folder of photos."""
+    """Path of its photo, relative to the folder of photos."""
     members: dict[str, bytes]
-    """What each file, named by its ending, holds."""
+    """Contents of each file by its ending."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A sample in a shard."""
+    """Position of a sample's files in a shard."""
 
     key: str
+    """Name of the sample in the shard."""
     identity: str
+    """Name of the person."""
     source: str
+    """Path of its photo, relative to the folder of photos."""
     members: dict[str, tuple[int, int]]
-    """Where each file begins in the tar, and how long it is, in bytes."""
+    """Offset in the tar and size of each file by its ending, in bytes."""
 
 
 def shard_name(number: int) -> str:
-    """Name of a shard's tar."""
+    """Return the name of a shard's tar."""
     return f"{number:06d}.tar"
 
 
-def write_shard(folder: Path, number: int, samples: list[Sample], about: dict) -> None:
+def write_shard(folder: Path, number: int, samples: list[Sample], about: dict[str, Any]) -> None:
     """Write a shard and its index. Equal samples give equal bytes.
 
     Args:
-        folder: The training set's.
-        number: Of the shard.
-        samples: What goes in; without any, the shard is its index alone.
-        about: What else the index says.
+        folder: Folder of the training set.
+        number: Number of the shard.
+        samples: The samples; without samples only the index is written.
+        about: Further entries of the index.
     """
     path = folder / shard_name(number)
-    index = {"samples": [], **about}
+    index: dict[str, Any] = {"samples": [], **about}
     if samples:
         write_atomically(path, lambda partial: _write_tar(partial, samples))
         with tarfile.open(path) as tar:
@@ -89,12 +94,12 @@ def _write_tar(path: Path, samples: list[Sample]) -> None:
 
 
 def index_path(folder: Path, number: int) -> Path:
-    """Path of a shard's index."""
+    """Return the path of a shard's index."""
     return folder / shard_name(number).replace(".tar", ".json")
 
 
-def read_index(folder: Path, number: int) -> dict | None:
-    """Read a finished shard's index; None for a shard that is not finished."""
+def read_index(folder: Path, number: int) -> dict[str, Any] | None:
+    """Read the index of a shard; None if the shard is not finished."""
     path = index_path(folder, number)
     return read_json(path) if path.is_file() else None
 
@@ -102,9 +107,14 @@ def read_index(folder: Path, number: int) -> dict | None:
 def read_member(folder: Path, shard: str, place: tuple[int, int]) -> bytes:
     """Read one file of a sample.
 
+    Args:
+        folder: Folder of the training set.
+        shard: Name of the shard's tar.
+        place: Offset and size of the file, in bytes.
+
     Raises:
-        MissingFile: The shard is not there.
-        BadFile: It ends before the file does.
+        MissingFile: The shard is missing.
+        BadFile: The shard is truncated.
     """
     offset, size = place
     path = folder / shard
@@ -120,7 +130,7 @@ def read_member(folder: Path, shard: str, place: tuple[int, int]) -> bytes:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file as hexadecimal text."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -128,22 +138,22 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
-    """Write a JSON file, complete or not at all."""
+def write_json(path: Path, content: dict[str, Any], indent: int | None = 1) -> None:
+    """Write a JSON file atomically."""
     text = json.dumps(content, ensure_ascii=False, indent=indent)
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
 
     Raises:
-        MissingFile: There is none.
-        BadFile: It is broken.
+        MissingFile: The file is missing.
+        BadFile: The file is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFile(f"There is no file {path}.") from None
     except ValueError as error:
-        raise BadFile(f"{path} is no readable JSON ({error}). Remove it, and prepare the training set again.") from None
+        raise BadFile(f"{path} is not readable JSON ({error}). Remove it and prepare the training set again.") from None

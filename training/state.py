@@ -1,6 +1,7 @@
-"""What a run must remember to go on as if it had never stopped: files that are whole or not there."""
+"""Saved states of a training run, for a bit-exact resume; written atomically."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,38 +9,48 @@ from ..errors import BadInput
 from ..files.atomic import write_atomically
 
 KEPT = 2
-"""States that are kept; the older one serves if the newer one's disk fails."""
+"""Number of states that are kept; the older one is a backup of the newer one."""
 
 
-def save_state(folder: Path, state: dict) -> None:
-    """Write `state`, which has its `step`, and remove states that are no longer kept."""
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write a state, and remove states that are no longer kept.
+
+    Args:
+        folder: Folder of the run.
+        state: The state; its entry `step` is the number of steps that are done.
+    """
     write_atomically(folder / f"state-{state['step']:08d}.pt", lambda part: torch.save(state, part))
     for old in sorted(folder.glob("state-*.pt"))[:-KEPT]:
         old.unlink()
 
 
 def steps_done(folder: Path) -> int:
-    """Steps of the newest state in a folder; 0 where there is none."""
+    """Return the number of steps of the newest state in a folder; 0 if there is no state."""
     return max((int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.pt")), default=0)
 
 
-def load_state(folder: Path, settings: dict) -> dict | None:
-    """The newest state of a folder, on the CPU, or None where there is none.
+def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Load the newest state in a folder.
 
     Args:
-        folder: The run's folder.
-        settings: What decides the run's numbers; the state's own must equal them.
+        folder: Folder of the run.
+        settings: Settings that decide the results of the run; those in the state must be equal.
+
+    Returns:
+        The state, on the CPU; None if there is no state.
 
     Raises:
-        BadInput: if the run was started with other settings.
+        BadInput: The run was started with other settings.
     """
     states = sorted(folder.glob("state-*.pt"))
     if not states:
         return None
     state = torch.load(states[-1], map_location="cpu", weights_only=True)
-    theirs = state["settings"]
-    differ = [k for k in sorted({*theirs, *settings}) if theirs.get(k) != settings.get(k)]
-    if differ:
-        words = "; ".join(f"{k} was {theirs.get(k)!r}, is {settings.get(k)!r}" for k in differ)
-        raise BadInput(f"{folder} holds a run with other settings ({words}). Take the same settings to go on, or a new folder.")
+    before = state["settings"]
+    different = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
+    if different:
+        details = "; ".join(f"{k} was {before.get(k)!r}, is {settings.get(k)!r}" for k in different)
+        raise BadInput(
+            f"{folder} holds a run with other settings ({details}). Use the same settings to resume, or choose a new folder."
+        )
     return state

@@ -1,21 +1,21 @@
-"""Changing heads: pose, place, expression, light, animation, transfer."""
+"""Edit heads: pose, position, expression, light, animation and transfer."""
 
 from .animation import EASINGS, animate_keys, follow, turntable
 from .cropping import crop_head
 from .edits import MODES, angles_of, change_face, edit_head, place_head, rotation_of, scale_shape, turn_head
 from .expressions import SLIDERS, express
 from .lighting import FROM_PHOTO, KEEP, LIGHTS, PRESETS, Lamp, Lighting, direction_of, relight
-from .transfers import GROUPS, transfer
+from .transfers import TRANSFER_GROUPS, transfer
 
 __all__ = [
     "EASINGS",
     "FROM_PHOTO",
-    "GROUPS",
     "KEEP",
     "LIGHTS",
     "MODES",
     "PRESETS",
     "SLIDERS",
+    "TRANSFER_GROUPS",
     "Lamp",
     "Lighting",
     "angles_of",

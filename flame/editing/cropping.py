@@ -1,30 +1,31 @@
-"""Heads in a part of the picture: as they are seen once it is cut out, whatever size it is then given.
+"""Convert heads to a region of the picture, as they appear after the region is cut out and resized to any size.
 
 Conventions: frame units and pixel coordinates as in `camera.py`. A region (x, y, width, height) is in pixels of the whole
-picture, (x, y) its upper left corner; it may reach beyond the picture, so that cropping back is a crop as well.
+picture, with (x, y) its upper left corner. It may extend beyond the picture, so a crop can be undone by another crop.
 """
 
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Num
 from ..model import HeadParams
 
 
-def crop_head(head: HeadParams, regions: Tensor, height: int, width: int) -> HeadParams:
-    """Heads as the region shows them.
+def crop_head(head: HeadParams, regions: Num[Tensor, "R 4"], height: int, width: int) -> HeadParams:
+    """Convert heads to the frames of regions.
 
     Args:
         head: B heads in the whole picture.
-        regions: `[R, 4]` (x, y, width, height) in pixels of it; R is 1 or B, or B is 1.
-        height: rows of the whole picture.
-        width: columns of the whole picture.
+        regions: `[R, 4]` (x, y, width, height) in pixels of the whole picture. R is 1 or B, or B is 1.
+        height: Height of the whole picture in pixels.
+        width: Width of the whole picture in pixels.
 
     Returns:
-        max(B, R) heads, in frame units of the region: only their cameras differ.
+        max(B, R) heads, in frame units of their region. Only their cameras change.
 
     Raises:
-        BadInput: a region or the picture has no pixels, or there are as many regions as fit neither one head nor all.
+        BadInput: A region or the picture has no pixels, or the numbers of heads and regions do not match.
     """
     if regions.dim() != 2 or regions.shape[-1] != 4 or not len(regions):
         raise BadInput(f"Expected regions [R, 4] of (x, y, width, height), got {list(regions.shape)}.")
@@ -38,7 +39,7 @@ def crop_head(head: HeadParams, regions: Tensor, height: int, width: int) -> Hea
     head = head.expand(max(head.batch, len(regions)))
     s, tx, ty = head.camera.double().unbind(1)
     x, y, w, h = regions.to(head.device, torch.float64).unbind(1)
-    # Pixels stay where they are: half·(u, v) + middle is one place, by the frame's half side and middle or by the region's.
+    # Pixels do not move: half·(u, v) + centre is the same place for the half side and centre of the frame and of the region.
     whole, part = min(height, width) / 2, torch.minimum(w, h) / 2
     right = (whole * tx + width / 2 - x - w / 2) / part
     down = (whole * ty + height / 2 - y - h / 2) / part

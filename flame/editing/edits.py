@@ -1,12 +1,12 @@
-"""Turning, placing and changing heads by numbers that a person types; all of them together as Edit Head applies them.
+"""Turn, place and change heads by values that a user enters, one group at a time or all together as in Edit Head.
 
-Conventions: degrees. Positive yaw turns the face to the picture's right, positive pitch lets it look up, positive roll tilts it
-clockwise as seen: `R = R_y(yaw) · R_x(-pitch) · R_z(-roll)`, so the head tilts about its nose, nods about its ears and turns
-about the vertical, in this order. Adding means adding to these three angles. Positions are frame units: origin at the frame's
-centre, one unit is half its short side, x right, y down. Every number may be one for all heads or `[B]`.
+Conventions: angles are in degrees. Positive yaw turns the face to the picture's right, positive pitch lets it look up, positive
+roll tilts it clockwise as seen: `R = R_y(yaw) · R_x(-pitch) · R_z(-roll)`, so the head tilts about its nose, nods about its
+ears and turns about the vertical, in this order. Adding adds to these three angles. Positions are frame units: origin at the
+frame's centre, one unit is half its short side, x right, y down. Every value is one number for all heads or `[B]`.
 
-A head's place is that of its centre (see `transform.py`), between the ears and not in the face: a turning head stays where it
-is.
+The position of a head is that of its centre (see `placement.py`), between the ears and not in the face, so a head that turns
+does not move.
 """
 
 import math
@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Float, Num
 from ..model import NEUTRAL_SCALE, HeadModel, HeadParams, axis_angle_to_matrix, matrix_to_axis_angle
 from .expressions import express
 from .lighting import FROM_PHOTO, KEEP, Lamp, Lighting, relight
 from .placement import head_centre, move_centre
 
 MODES = ("add", "absolute")
-"""Add to what the head has, or put it in its place: with all numbers at rest the latter resets."""
+"""Add to the values of the head, or replace them. Replacing by the default values resets the head."""
 
-Number = float | Tensor
+Number = float | Num[Tensor, "..."]
+"""One number for all heads, or `[B]`."""
 
 
 def turn_head(
@@ -41,21 +43,21 @@ def turn_head(
     """Turn heads about their centres.
 
     Args:
-        model: the head model.
+        model: The head model.
         head: B heads.
-        yaw: of the whole head with its neck, degrees.
-        pitch: likewise.
-        roll: likewise.
-        neck_yaw: of the head on its neck, degrees, on top of the above.
-        neck_pitch: likewise.
-        neck_roll: likewise.
-        mode: one of MODES.
+        yaw: Yaw of the whole head with its neck, in degrees.
+        pitch: Pitch of the whole head with its neck, in degrees.
+        roll: Roll of the whole head with its neck, in degrees.
+        neck_yaw: Yaw of the head on its neck, in degrees, in addition to `yaw`.
+        neck_pitch: Pitch of the head on its neck, in degrees, in addition to `pitch`.
+        neck_roll: Roll of the head on its neck, in degrees, in addition to `roll`.
+        mode: One of MODES.
 
     Returns:
-        The heads with other rotation, neck and camera shift. The very same ones where nothing is added.
+        The heads with other rotation, neck and camera shift; the same object if nothing is added.
 
     Raises:
-        BadInput: the mode is unknown, or a number is neither one nor B.
+        BadInput: The mode is unknown, or a value is neither one number nor `[B]`.
     """
     rotation = _turned(head.rotation, (yaw, pitch, roll), mode)
     neck = _turned(head.neck, (neck_yaw, neck_pitch, neck_roll), mode)
@@ -70,18 +72,18 @@ def place_head(
     """Place heads in the frame.
 
     Args:
-        model: the head model.
+        model: The head model.
         head: B heads.
-        x: frame units by which the head's centre goes right; where it is, in absolute mode.
-        y: likewise down.
-        size: factor by which the head grows about its centre, above 0; of its neutral size, in absolute mode.
-        mode: one of MODES.
+        x: Shift of the head's centre to the right, in frame units; in absolute mode, its position.
+        y: Shift of the head's centre down, in frame units; in absolute mode, its position.
+        size: Factor of the head's size about its centre, above 0; in absolute mode, relative to the neutral size.
+        mode: One of MODES.
 
     Returns:
-        The heads with another camera. The very same ones where nothing is added.
+        The heads with another camera; the same object if nothing is added.
 
     Raises:
-        BadInput: the mode is unknown, the size is not above 0, or a number is neither one nor B.
+        BadInput: The mode is unknown, the size is not above 0, or a value is neither one number nor `[B]`.
     """
     _check_mode(mode)
     columns = [_column(value, head) for value in (x, y, size)]
@@ -105,23 +107,23 @@ def change_face(
     gaze_pitch: Number = 0.0,
     mode: str = "add",
 ) -> HeadParams:
-    """Change what heads do with their faces.
+    """Change expression, jaw and gaze of heads.
 
     Args:
-        model: the head model, with landmarks where there are expressions.
+        model: The head model. Expressions need its landmarks.
         head: B heads.
-        expressions: amounts by the names of `expressions.SLIDERS`.
-        jaw_open: degrees; whatever is added, the jaw does not close further than shut.
-        jaw_side: degrees, positive to the picture's right.
-        gaze_yaw: of both eyes in the head, degrees, positive to the picture's right.
-        gaze_pitch: likewise, positive upwards.
-        mode: one of MODES.
+        expressions: Amounts by the names in `expressions.SLIDERS`.
+        jaw_open: Opening of the jaw in degrees. The jaw never closes beyond shut.
+        jaw_side: Sideways turn of the jaw in degrees, positive to the picture's right.
+        gaze_yaw: Yaw of both eyes in the head, in degrees, positive to the picture's right.
+        gaze_pitch: Pitch of both eyes in the head, in degrees, positive upwards.
+        mode: One of MODES.
 
     Returns:
-        The heads with other expression, jaw and eyes. The very same ones where nothing is added.
+        The heads with other expression, jaw and eyes; the same object if nothing is added.
 
     Raises:
-        BadInput: a mode or expression is unknown, or a number is neither one nor B.
+        BadInput: The mode or an expression is unknown, or a value is neither one number nor `[B]`.
     """
     _check_mode(mode)
     if mode == "absolute":
@@ -140,15 +142,15 @@ def change_face(
 
 
 def scale_shape(model: HeadModel, head: HeadParams, strength: Number = 1.0) -> HeadParams:
-    """Bring heads nearer to the average shape or away from it; their centres stay.
+    """Scale the shapes of heads towards the average shape or away from it. Their centres do not move.
 
     Args:
-        model: the head model.
+        model: The head model.
         head: B heads.
-        strength: factor of the shape coefficients: 0 is the average, above 1 exaggerates.
+        strength: Factor of the shape coefficients. 0 gives the average shape, above 1 exaggerates.
 
     Returns:
-        The heads with another shape. The very same ones at strength 1.
+        The heads with another shape; the same object at strength 1.
     """
     factor = _column(strength, head)
     if (factor == 1).all():
@@ -156,14 +158,14 @@ def scale_shape(model: HeadModel, head: HeadParams, strength: Number = 1.0) -> H
     return move_centre(model, head.replace(shape=head.shape * factor[:, None]), head_centre(model, head))
 
 
-def angles_of(rotation: Tensor) -> Tensor:
-    """The yaw, pitch and roll of axis-angle vectors.
+def angles_of(rotation: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Convert axis-angle vectors to yaw, pitch and roll.
 
     Args:
-        rotation: `[..., 3]` radians.
+        rotation: `[..., 3]` in radians.
 
     Returns:
-        `[..., 3]` degrees, pitch in ±90; at ±90 the roll is taken as 0.
+        `[..., 3]` in degrees. The pitch is in ±90; at ±90 the roll is set to 0.
     """
     R = axis_angle_to_matrix(rotation)
     # R = R_y(alpha) R_x(beta) R_z(gamma):
@@ -176,14 +178,14 @@ def angles_of(rotation: Tensor) -> Tensor:
     return torch.stack([alpha, -beta, -gamma], dim=-1) * (180 / math.pi)
 
 
-def rotation_of(angles: Tensor) -> Tensor:
-    """The axis-angle vectors of yaw, pitch and roll.
+def rotation_of(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Convert yaw, pitch and roll to axis-angle vectors.
 
     Args:
-        angles: `[..., 3]` degrees.
+        angles: `[..., 3]` in degrees.
 
     Returns:
-        `[..., 3]` radians.
+        `[..., 3]` in radians.
     """
     yaw, pitch, roll = (angles * (math.pi / 180)).unsqueeze(-1).unbind(-2)
     axes = torch.eye(3, dtype=angles.dtype, device=angles.device)
@@ -194,7 +196,7 @@ def rotation_of(angles: Tensor) -> Tensor:
 
 
 def _turned(rotation: Tensor, angles: tuple[Number, Number, Number], mode: str) -> Tensor:
-    """Rotations `[B, 3]` by angles more, or at these angles; the same tensor where nothing is added."""
+    """Add angles to rotations `[B, 3]`, or set them. Returns the same tensor if nothing is added."""
     _check_mode(mode)
     wanted = torch.stack([_column(angle, rotation) for angle in angles], dim=1)
     if mode == "add":
@@ -205,7 +207,7 @@ def _turned(rotation: Tensor, angles: tuple[Number, Number, Number], mode: str) 
 
 
 def _column(value: Number, heads: HeadParams | Tensor) -> Tensor:
-    """A number as `[B]`."""
+    """Expand a value to `[B]`, in float32."""
     column = torch.as_tensor(value, dtype=torch.float32, device=heads.device)
     if column.dim() > 1 or (column.dim() == 1 and len(column) not in (1, len(heads))) or not torch.isfinite(column).all():
         raise BadInput(f"Expected a finite number, or {len(heads)}, one a head; got {column.tolist()}.")
@@ -213,15 +215,16 @@ def _column(value: Number, heads: HeadParams | Tensor) -> Tensor:
 
 
 def _check_mode(mode: str) -> None:
+    """Refuse an unknown mode."""
     if mode not in MODES:
         raise BadInput(f"Expected the mode {' or '.join(MODES)}, got '{mode}'.")
 
 
-def edit_head(  # noqa: D417  the others are described by the tooltips of the node
+def edit_head(  # noqa: D417  tooltips of the node describe the other arguments
     model: HeadModel,
     head: HeadParams,
-    photo: Tensor | None = None,
-    photo_light: Tensor | None = None,
+    photo: Float[Tensor, "N 3 H W"] | None = None,
+    photo_light: Float[Tensor, "B 9 3"] | None = None,
     *,
     pose_mode: str = MODES[0],
     yaw: float = 0.0,
@@ -250,20 +253,20 @@ def edit_head(  # noqa: D417  the others are described by the tooltips of the no
     shape_strength: float = 1.0,
     **expressions: float,
 ) -> HeadParams:
-    """Edit heads, group by group: shape, face, pose, place, light. What is not listed below is as in Edit Head.
+    """Edit heads, group by group: shape, face, pose, position, light. Arguments that are not listed are those of Edit Head.
 
     Args:
-        model: the head model.
+        model: The head model.
         head: B heads.
-        photo: `[B or 1, 3, H, W]` in 0..1 that the heads were fitted to, for the light "from photo".
-        photo_light: `[B, 9, 3]`, what `light_from_photo` finds in it, where that is known already.
-        **expressions: amounts by the names of `SLIDERS`.
+        photo: The photos that the heads were fitted to, `[B or 1, 3, H, W]` in 0..1, for the light "from photo".
+        photo_light: The result of `light_from_photo` for these photos, `[B, 9, 3]`, if it is already known.
+        **expressions: Amounts by the names in `SLIDERS`.
 
     Returns:
-        The edited heads. The very same ones at the defaults.
+        The edited heads; the same object at the defaults.
 
     Raises:
-        BadInput: a number, name or colour is out of range, or the light needs a photo.
+        BadInput: A value, name or colour is out of range, or the light needs a photo.
     """
     edited = scale_shape(model, head, shape_strength)
     edited = change_face(model, edited, expressions, jaw_open, jaw_side, gaze_yaw, gaze_pitch, expression_mode)
@@ -272,4 +275,4 @@ def edit_head(  # noqa: D417  the others are described by the tooltips of the no
     if light == FROM_PHOTO and photo_light is not None:
         return relight(model, edited.replace(light=photo_light), KEEP, light_strength)
     custom = Lighting((Lamp(key_azimuth, key_elevation, key_intensity, key_color, key_softness),), ambient)
-    return relight(model, edited, light, light_strength, custom, photo, seen=head)
+    return relight(model, edited, light, light_strength, custom, photo, observed=head)

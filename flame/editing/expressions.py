@@ -1,41 +1,42 @@
-"""Expression sliders that mean the same on every head model.
+"""Expression sliders that have the same effect on every head model.
 
 Conventions: left and right are the person's (the person's left is on the picture's right, x > 0). A slider is a displacement of
-landmarks (numbers 0 to 67 of 300-W) and of a point on either cheek, from the average head at rest, seen from the front. Units
-are eye distances, the distance between the middles of both eyes' landmarks; lids move in shares of their own opening. Axes
+landmarks (indices 0 to 67 of 300-W) and of a point on each cheek, relative to the average head at rest, from the front. The
+unit is the eye distance, between the centres of the landmarks of both eyes. Lids move by fractions of their own opening. Axes
 are out (away from the middle of the face), up and forwards. At 1 a slider shows the whole displacement.
 
-A head model's answer is solved once, by least squares over its expression basis and, for the open mouth, its jaw joint:
-`min_e sum_i w_i |D_i e - t_i|² / sigma² + |e|²` with the points' derivatives D and their displacements t, 0 for those that the
-slider leaves alone. No annotation of a model's components is needed.
+The parameters of a head model are solved once, by least squares over its expression basis and, for the open mouth, its jaw
+joint: `min_e sum_i w_i |D_i e - t_i|² / sigma² + |e|²` with the points' derivatives D and their displacements t, 0 for those
+that the slider does not move. The components of a model need no annotation.
 """
 
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Bool, Float, Num
 from ..model import CONTOUR, N_LANDMARKS, HeadModel, HeadParams
 
-CHEEKS = 2
-"""Points beside the landmarks: on the person's left cheek and on the right one."""
 LEFT_CHEEK = N_LANDMARKS
+"""Index of the point on the person's left cheek. The one on the right cheek follows it."""
 
-# sigma, in eye distances. Followers may lag behind what they follow, and the contour slides over the skin.
+# sigma, in eye distances. Followers have a low weight because they may lag behind. So has the contour: it slides over the skin.
 DEVIATION = 0.02
 FOLLOWER_WEIGHT = 0.15
 CONTOUR_WEIGHT = 0.3
-# The prior holds a slider back a little; so far may it be scaled up again to show the whole displacement.
+# The prior reduces a slider's effect. To show the whole displacement, the solution may be scaled by at most this factor.
 MOST_GAIN = 1.5
-# However little a model can do, no component goes further than so many standard deviations.
+# Limit of each component in standard deviations, for models that cannot show a displacement.
 MOST_DEVIATIONS = 4.0
-# The jaw is taken as straight over this opening, in radians; its coefficient is in standard deviations of so many radians.
+# The motion of the jaw is linearised over JAW_REFERENCE radians. Its coefficient has a standard deviation of JAW_DEVIATION.
 JAW_REFERENCE, JAW_DEVIATION = 0.3, 0.2
 
-# The landmark that each one is on the other side of the face.
+# The mirror image of each landmark on the other side of the face.
 _MIRROR = {
     **{i: 16 - i for i in range(17)},
     **{i: 43 - i for i in range(17, 27)},
@@ -49,7 +50,7 @@ _MIRROR = {
     **{i: 132 - i for i in range(65, 68)},
     LEFT_CHEEK: LEFT_CHEEK + 1,
 }
-# Lower lid, upper lid: pairs that meet when the person's left eye shuts.
+# Pairs (lower lid, upper lid) that meet when the person's left eye closes.
 _LIDS = ((47, 43), (46, 44))
 
 Move = tuple[float, float, float]
@@ -58,37 +59,46 @@ Move = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Slider:
-    """A named displacement, drawn on the person's left."""
+    """A displacement, defined on the person's left side."""
 
     sides: str
-    """"left", "right" or "both": where it takes place."""
+    """The side of the face that moves: "left", "right" or "both"."""
     own: Mapping[int, Move] = field(default_factory=dict)
-    """Landmarks that show it, in eye distances."""
+    """Displacements of the landmarks that show the slider, in eye distances."""
     followers: Mapping[int, Move] = field(default_factory=dict)
-    """Landmarks that are drawn along more or less."""
+    """Displacements of landmarks that may follow only partly."""
     lids: tuple[float, float] = (0.0, 0.0)
-    """How far the upper lid comes down and the lower lid up, in shares of the eye's opening."""
+    """How far the upper lid moves down and the lower lid up, as fractions of the eye's opening."""
     free: tuple[int, ...] = ()
-    """Landmarks that may go where they like."""
+    """Landmarks that may move freely."""
     jaw: bool = False
-    """Whether the jaw joint takes part."""
+    """Whether the slider also moves the jaw joint."""
     least: float = -1.0
     most: float = 1.5
-    """The range that makes sense; what is below 0 takes a head's own expression back."""
+    """The useful range is `least` to `most`. Values below 0 reduce the head's own expression."""
     help: str = ""
 
 
-_SMILE = {
+class _Displacement(TypedDict, total=False):
+    """The fields of `Slider` that two sliders share."""
+
+    own: Mapping[int, Move]
+    followers: Mapping[int, Move]
+    free: tuple[int, ...]
+
+
+_SMILE: _Displacement = {
     "own": {54: (0.08, 0.115, -0.045), 64: (0.075, 0.11, -0.04)},
     "followers": {53: (0.05, 0.05, -0.02), 55: (0.05, 0.055, -0.02), 63: (0.04, 0.04, -0.01), 65: (0.04, 0.045, -0.01)},
     "free": (LEFT_CHEEK, 46, 47, 52, 56),
 }
 _BROW_UP: Mapping[int, Move] = {22: (0, 0.11, 0), 23: (0, 0.12, 0), 24: (0, 0.12, 0), 25: (0, 0.11, 0), 26: (0, 0.08, 0)}
-_BROW_DOWN = {
+_BROW_DOWN: _Displacement = {
     "own": {22: (-0.03, -0.10, 0.02), 23: (-0.03, -0.11, 0.02), 24: (-0.02, -0.09, 0.01), 25: (0, -0.06, 0)},
     "followers": {26: (0, -0.03, 0)},
+    "free": (27,),
 }
-_SNEER = {
+_SNEER: _Displacement = {
     "own": {35: (0.01, 0.045, 0.01), 34: (0.005, 0.025, 0.01), 52: (0, 0.065, 0.01), 63: (0, 0.06, 0.01)},
     "followers": {53: (0, 0.04, 0.01), 51: (0, 0.02, 0), 62: (0, 0.02, 0), 22: (0, -0.01, 0.01)},
     "free": (LEFT_CHEEK, 33),
@@ -125,7 +135,7 @@ SLIDERS: dict[str, Slider] = {
     ),
     "brows_up_left": Slider("left", own=_BROW_UP, help="Raises the brow."),
     "brows_up_right": Slider("right", own=_BROW_UP, help="Raises the brow."),
-    "brows_down": Slider("both", **_BROW_DOWN, free=(27,), help="Lowers both brows and draws them together."),
+    "brows_down": Slider("both", **_BROW_DOWN, help="Lowers both brows and draws them together."),
     "eyes_closed_left": Slider("left", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
     "eyes_closed_right": Slider("right", lids=(0.8, 0.2), most=1.0, help="Shuts the eye."),
     "squint_left": Slider("left", lids=(0.3, 0.15), most=1.0, help="Narrows the eye."),
@@ -136,47 +146,47 @@ SLIDERS: dict[str, Slider] = {
         "both", own={LEFT_CHEEK: (0.08, 0, 0.09)}, free=(10, 11, 12, 13, 53, 54, 55, 64), help="Puffs both cheeks."
     ),
 }
-"""Every slider by its name."""
+"""All sliders by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """What each slider adds at 1, for one head model."""
+    """Parameter changes of each slider at 1, for one head model."""
 
-    expression: Tensor
+    expression: Float[Tensor, "S 50"]
     """`[S, 50]`, in the order of SLIDERS."""
-    jaw: Tensor
+    jaw: Float[Tensor, "S 3"]
     """`[S, 3]` axis-angle, radians."""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Where a slider wants the points of one head model."""
+    """Target displacements of a slider for the points of one head model."""
 
-    displacement: Tensor
-    """`[70, 3]` metres."""
-    weights: Tensor
-    """`[70]`"""
-    own: Tensor
+    displacement: Float[Tensor, "70 3"]
+    """`[70, 3]` in metres."""
+    weights: Float[Tensor, "70"]
+    """`[70]` weights of the points in the fit."""
+    own: Bool[Tensor, "70"]
     """`[70]` bool, the points that show the slider."""
 
 
 _solved: "weakref.WeakKeyDictionary[HeadModel, Directions]" = weakref.WeakKeyDictionary()
 
 
-def express(model: HeadModel, head: HeadParams, amounts: Mapping[str, float | Tensor]) -> HeadParams:
+def express(model: HeadModel, head: HeadParams, amounts: Mapping[str, float | Num[Tensor, "..."]]) -> HeadParams:
     """Add expressions to heads.
 
     Args:
-        model: the head model, with landmarks.
+        model: The head model, with landmarks.
         head: B heads.
-        amounts: slider names and how much of each, one number or `[B]`; 1 is the whole displacement.
+        amounts: Amounts by slider name, each one number or `[B]`; 1 is the whole displacement.
 
     Returns:
-        The heads with other expression and jaw; the very same ones where every amount is 0.
+        The heads with other expression and jaw; the same object if every amount is 0.
 
     Raises:
-        BadInput: there is no slider of a name, or the model has no landmarks.
+        BadInput: A slider is unknown, an amount is neither one number nor `[B]`, or the model has no landmarks.
     """
     unknown = sorted(set(amounts) - set(SLIDERS))
     if unknown:
@@ -195,10 +205,13 @@ def express(model: HeadModel, head: HeadParams, amounts: Mapping[str, float | Te
 
 
 def slider_directions(model: HeadModel) -> Directions:
-    """What every slider adds to the parameters of a model's heads; solved at the first call for a model.
+    """Return the parameter changes of all sliders for a model. They are solved once per model.
+
+    Args:
+        model: A head model with landmarks.
 
     Raises:
-        BadInput: the model has no landmarks.
+        BadInput: The model has no landmarks.
     """
     if model not in _solved:
         _solved[model] = _solve(model.to("cpu"))
@@ -206,6 +219,7 @@ def slider_directions(model: HeadModel) -> Directions:
 
 
 def _solve(model: HeadModel) -> Directions:
+    """Solve the parameter changes of all sliders."""
     rest, derivatives, jaw = _derivatives(model)
     unit = eye_distance(rest) * DEVIATION
     K = len(derivatives)
@@ -221,8 +235,8 @@ def _solve(model: HeadModel) -> Directions:
         e = torch.linalg.solve(A.T @ A + torch.eye(A.shape[1], dtype=A.dtype), A.T @ t)
         # e <- e |t|² / t·De over the points that show the slider
         shown, wanted = (columns.flatten(1).T @ e).view(-1, 3)[target.own], target.displacement[target.own]
-        share = float((shown * wanted).sum() / wanted.square().sum())
-        e = e / min(max(share, 1 / MOST_GAIN), MOST_GAIN)
+        achieved = float((shown * wanted).sum() / wanted.square().sum())
+        e = e / min(max(achieved, 1 / MOST_GAIN), MOST_GAIN)
         e = e * min(1.0, MOST_DEVIATIONS / max(float(e.abs().max()), 1e-12))
         expression[row, :K] = e[:K].float()
         if slider.jaw:
@@ -231,9 +245,9 @@ def _solve(model: HeadModel) -> Directions:
 
 
 def _derivatives(model: HeadModel) -> tuple[Tensor, Tensor, Tensor]:
-    """The points of the head at rest `[70, 3]`, their derivatives by expression `[K, 70, 3]` and by the jaw `[70, 3]`.
+    """Return the points of the head at rest `[70, 3]`, and their derivatives by expression `[K, 70, 3]` and jaw `[70, 3]`.
 
-    In double precision; K is at most the number of expression coefficients that a head has.
+    All are in double precision. K is at most the number of expression coefficients of a head.
     """
     neutral = HeadParams.neutral()
     K = min(model.n_expression, neutral.expression.shape[1])
@@ -242,41 +256,49 @@ def _derivatives(model: HeadModel) -> tuple[Tensor, Tensor, Tensor]:
     at_rest, with_jaw = model.vertices(HeadParams.cat([neutral, opened])).double()
     meshes = torch.cat([torch.stack([at_rest, with_jaw - at_rest]), basis.double()])
     triangles, weights = model.landmark_places(torch.zeros(1))
-    corners, share = model.faces[triangles[0]], weights[0].double()
-    points = (meshes[:, corners] * share[None, :, :, None]).sum(2)
+    corners, barycentric = model.faces[triangles[0]], weights[0].double()
+    points = (meshes[:, corners] * barycentric[None, :, :, None]).sum(2)
     points = torch.cat([points, meshes[:, _cheeks(at_rest, points[0])]], dim=1)
     return points[0], points[2:], points[1] * (JAW_DEVIATION / JAW_REFERENCE)
 
 
 def _cheeks(vertices: Tensor, landmarks: Tensor) -> Tensor:
-    """The vertices `[2]` midway between the mouth's corners and the jaw, on the person's left and right cheek."""
+    """Find the vertices `[2]` on the person's left and right cheek, midway between the mouth's corners and the jaw."""
     middles = torch.stack([landmarks[54] + landmarks[12], landmarks[48] + landmarks[4]]) / 2
     return torch.cdist(middles, vertices).argmin(1)
 
 
-def eye_distance(landmarks: Tensor) -> float:
-    """The distance between both eyes of landmarks `[68 or more, 3]`, in their own unit."""
+def eye_distance(landmarks: Float[Tensor, "N 3"]) -> float:
+    """Measure the distance between the eyes.
+
+    Args:
+        landmarks: `[N, 3]`, the 68 landmarks first.
+
+    Returns:
+        The distance, in the unit of the landmarks.
+    """
     return float((landmarks[42:48].mean(0) - landmarks[36:42].mean(0)).norm())
 
 
-def slider_target(slider: Slider, rest: Tensor) -> Target:
-    """Where a slider wants the points of a head at rest.
+def slider_target(slider: Slider, rest: Float[Tensor, "70 3"]) -> Target:
+    """Compute the target displacements of a slider.
 
     Args:
-        slider: one of SLIDERS.
-        rest: `[70, 3]` landmarks and cheeks, metres.
+        slider: One of SLIDERS.
+        rest: Landmarks and cheeks of a head at rest, `[70, 3]` in metres.
     """
     unit = eye_distance(rest)
     displacement = torch.zeros_like(rest)
     weights = torch.ones(len(rest), dtype=rest.dtype)
     weights[:CONTOUR] = CONTOUR_WEIGHT
     own = torch.zeros(len(rest), dtype=torch.bool)
-    for left in (True, False) if slider.sides == "both" else (slider.sides == "left",):
+    sides = ("left", "right") if slider.sides == "both" else (slider.sides,)
+    for side in sides:
 
-        def place(index: int, left: bool = left) -> int:
-            return index if left else _MIRROR[index]
+        def place(index: int, side: str = side) -> int:
+            return index if side == "left" else _MIRROR[index]
 
-        axes = rest.new_tensor([unit if left else -unit, unit, unit])
+        axes = rest.new_tensor([unit if side == "left" else -unit, unit, unit])
         for index in slider.free:
             weights[place(index)] = 0
         for moves, weight in ((slider.followers, FOLLOWER_WEIGHT), (slider.own, 1.0)):

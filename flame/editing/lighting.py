@@ -1,9 +1,9 @@
-"""Light by lamps, by name, or from a photo.
+"""Light heads by lamps, by the name of a preset, or from a photo.
 
-Conventions: degrees. A lamp at azimuth 0 and elevation 0 shines from the viewer; azimuth goes to the picture's right (90 is
-from the right, 180 from behind), elevation upwards. Colours are hexadecimal, red, green, blue. Light is what `light.py` calls
-so: nine coefficients a channel, in head space, and does not turn with the head. Shading multiplies the albedo as pixels are,
-without gamma.
+Conventions: angles are in degrees. A lamp at azimuth 0 and elevation 0 shines from the viewer. Azimuth goes to the picture's
+right (90 is from the right, 180 from behind), elevation upwards. Colours are hexadecimal: red, green, blue. Light is as in
+`spherical_harmonics.py`: nine coefficients per channel, in head space. It does not turn with the head. Shading times albedo
+gives the pixels directly, without gamma.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BadInput
+from ...shapes import Float
 from ..fitting import light_from_photo
 from ..model import HeadModel, HeadParams, directional_light, frontal_light, shade
 
@@ -24,28 +25,28 @@ class Lamp:
     azimuth: float = 0.0
     elevation: float = 0.0
     intensity: float = 1.0
-    """What a surface facing the lamp gets of it, whatever its softness."""
+    """Light on a surface that faces the lamp. It does not depend on the softness."""
     color: str = "#ffffff"
     softness: float = 0.0
-    """0 is a point, 1 half the sky."""
+    """0 is a point light, 1 is as large as half the sky."""
 
 
 @dataclass(frozen=True)
 class Lighting:
-    """Lamps over an even glow."""
+    """Lamps and ambient light."""
 
     lamps: tuple[Lamp, ...]
     ambient: float = 0.0
     ambient_color: str = "#ffffff"
 
-    def coefficients(self) -> Tensor:
-        """The light `[9, 3]`, as `HeadParams.light` holds it.
+    def coefficients(self) -> Float[Tensor, "9 3"]:
+        """Compute the light `[9, 3]`, as in `HeadParams.light`.
 
         Raises:
-            BadInput: a colour or a number is out of range.
+            BadInput: A colour or a value is out of range.
         """
-        glow = directional_light(diffuse=0.0, ambient=_tinted(self.ambient, self.ambient_color))
-        return glow + sum(_lamp_light(lamp) for lamp in self.lamps)
+        ambient = directional_light(diffuse=0.0, ambient=_tinted(self.ambient, self.ambient_color))
+        return ambient + sum(_lamp_light(lamp) for lamp in self.lamps)
 
 
 PRESETS: dict[str, Lighting] = {
@@ -56,11 +57,11 @@ PRESETS: dict[str, Lighting] = {
     "overcast": Lighting((Lamp(0, 70, 0.65, "#eef4ff", 1.0),), 0.50, "#f2f6ff"),
     "sunset": Lighting((Lamp(65, 8, 1.0, "#ff9d52", 0.1), Lamp(-120, 20, 0.25, "#6f86d6", 0.8)), 0.30, "#8f97c9"),
 }
-"""Ready-made light by name."""
+"""Preset lights by name."""
 
 NEUTRAL, KEEP, CUSTOM, FROM_PHOTO = "neutral", "keep", "custom", "from photo"
 LIGHTS = (KEEP, CUSTOM, FROM_PHOTO, NEUTRAL, *PRESETS)
-"""What `relight` knows."""
+"""The lights that `relight` accepts."""
 
 
 def relight(
@@ -69,25 +70,25 @@ def relight(
     light: str = KEEP,
     strength: float = 1.0,
     custom: Lighting | None = None,
-    photo: Tensor | None = None,
-    seen: HeadParams | None = None,
+    photo: Float[Tensor, "N 3 H W"] | None = None,
+    observed: HeadParams | None = None,
 ) -> HeadParams:
-    """Put heads into another light.
+    """Change the light of heads.
 
     Args:
-        model: the head model.
+        model: The head model.
         head: B heads.
-        light: one of LIGHTS.
-        strength: multiplies the light, at least 0.
-        custom: the lamps for "custom".
-        photo: `[B or 1, 3, H, W]` in 0..1 for "from photo".
-        seen: the heads as they are in that photo; `head` itself where left out.
+        light: One of LIGHTS.
+        strength: Factor of the light, at least 0.
+        custom: The lamps, for "custom".
+        photo: `[B or 1, 3, H, W]` in 0..1, for "from photo".
+        observed: The heads as they were fitted to that photo. By default, `head`.
 
     Returns:
-        The heads with another light. The very same ones for "keep" at strength 1.
+        The heads with another light; the same object for "keep" at strength 1.
 
     Raises:
-        BadInput: there is no such light, or what it needs is missing.
+        BadInput: The light is unknown, the strength is out of range, or the photo or the lamps for the light are missing.
     """
     if not 0 <= strength < math.inf:
         raise BadInput(f"A light's strength is at least 0, got {strength}.")
@@ -98,7 +99,7 @@ def relight(
     elif light == CUSTOM and custom is not None:
         new = custom.coefficients()
     elif light == FROM_PHOTO and photo is not None:
-        new = light_from_photo(model, seen or head, photo)
+        new = light_from_photo(model, observed or head, photo)
     elif light == NEUTRAL:
         new = frontal_light()
     elif light in PRESETS:
@@ -112,10 +113,13 @@ def relight(
 
 
 def rgb_of(color: str) -> tuple[float, float, float]:
-    """A colour like "#ff9d52" or "#f95" as red, green and blue in 0..1.
+    """Parse a colour like "#ff9d52" or "#f95" as red, green and blue in 0..1.
+
+    Args:
+        color: Hexadecimal colour, with or without "#".
 
     Raises:
-        BadInput: it is none.
+        BadInput: It is not a hexadecimal colour.
     """
     digits = color.strip().removeprefix("#")
     digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
@@ -126,6 +130,7 @@ def rgb_of(color: str) -> tuple[float, float, float]:
 
 
 def _tinted(strength: float, color: str) -> tuple[float, float, float]:
+    """Multiply a colour by a strength."""
     if not 0 <= strength < math.inf:
         raise BadInput(f"A lamp's strength is at least 0, got {strength}.")
     red, green, blue = rgb_of(color)
@@ -133,7 +138,12 @@ def _tinted(strength: float, color: str) -> tuple[float, float, float]:
 
 
 def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]:
-    """The direction `[3]` in head space, of length 1, in which a lamp stands at angles in degrees."""
+    """Compute the direction towards a lamp: a vector of length 1 in head space.
+
+    Args:
+        azimuth: In degrees, to the picture's right.
+        elevation: In degrees, upwards.
+    """
     azimuth, elevation = math.radians(azimuth), math.radians(elevation)
     # d = (sin phi cos theta, sin theta, cos phi cos theta)
     flat = math.cos(elevation)
@@ -141,6 +151,7 @@ def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]
 
 
 def _lamp_light(lamp: Lamp) -> Tensor:
+    """Compute the light `[9, 3]` of a lamp."""
     if not 0 <= lamp.softness <= 1:
         raise BadInput(f"A lamp's softness lies in 0 to 1, got {lamp.softness}.")
     direction = direction_of(lamp.azimuth, lamp.elevation)

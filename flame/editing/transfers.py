@@ -1,8 +1,8 @@
-"""One head with something of another.
+"""Transfer groups of parameters from one head to another.
 
-The groups position, pose, expression and lighting are those of the released code, whose default is position and pose. It reads
-heads with neck and eyes at rest; here the neck belongs to the pose and the gaze to the expression. Shape, with the skin, is an
-addition: it says who, which the identity does too.
+The groups position, pose, expression and lighting are those of the released code, whose default is position and pose. Its heads
+have neck and eyes at rest; here the neck belongs to the pose and the gaze to the expression. The group shape, with the skin, is
+an addition. It determines the person, as the identity does too.
 """
 
 from collections.abc import Collection
@@ -10,21 +10,28 @@ from collections.abc import Collection
 from ...errors import BadInput
 from ..model import HeadParams
 
-GROUPS: dict[str, tuple[str, ...]] = {
+TRANSFER_GROUPS: dict[str, tuple[str, ...]] = {
     "position": ("camera",),
     "pose": ("rotation", "neck"),
     "expression": ("expression", "jaw", "eyes"),
     "lighting": ("light",),
     "shape": ("shape", "texture"),
 }
-"""What can be taken from another head, and the fields that it stands for."""
+"""Groups that can be taken from another head, with their fields."""
 
 
 def common_batch(a: HeadParams, b: HeadParams) -> tuple[HeadParams, HeadParams]:
-    """Two batches of heads brought to one size and device: a single head serves all of the other's frames.
+    """Expand two batches of heads to one size, on one device. A single head is repeated for all frames of the other.
+
+    Args:
+        a: N heads, or 1.
+        b: N heads, or 1.
+
+    Returns:
+        N heads each, on the device of `a`.
 
     Raises:
-        BadInput: both are sequences, of different lengths.
+        BadInput: Both are sequences, of different lengths.
     """
     if a.batch != b.batch and 1 not in (a.batch, b.batch):
         raise BadInput(
@@ -36,21 +43,21 @@ def common_batch(a: HeadParams, b: HeadParams) -> tuple[HeadParams, HeadParams]:
 
 
 def transfer(a: HeadParams, b: HeadParams, groups: Collection[str]) -> HeadParams:
-    """Head `a` with some groups of parameters of head `b`.
+    """Replace groups of parameters of head `a` by those of head `b`.
 
     Args:
         a: N heads, or 1.
         b: N heads, or 1, for every frame of the other.
-        groups: names out of `GROUPS`; none gives `a` as it is.
+        groups: Names in `TRANSFER_GROUPS`. With no names, `a` stays as it is.
 
     Returns:
         N heads on the device of `a`.
 
     Raises:
-        BadInput: an unknown group, or sequences of different lengths.
+        BadInput: A group is unknown, or the sequences have different lengths.
     """
-    unknown = set(groups) - set(GROUPS)
+    unknown = set(groups) - set(TRANSFER_GROUPS)
     if unknown:
-        raise BadInput(f"Expected groups out of {', '.join(GROUPS)}, got {', '.join(sorted(unknown))}.")
+        raise BadInput(f"Expected groups out of {', '.join(TRANSFER_GROUPS)}, got {', '.join(sorted(unknown))}.")
     a, b = common_batch(a, b)
-    return a.replace(**{name: getattr(b, name) for group in groups for name in GROUPS[group]})
+    return a.replace(**{name: getattr(b, name) for group in groups for name in TRANSFER_GROUPS[group]})

@@ -1,14 +1,14 @@
-"""Heads from landmarks, DECA codes and photos, and how far one head is from another."""
+"""Fit heads to landmarks, DECA codes and photos, and measure the difference between heads."""
 
 from .deca_codes import DECA_KINDS, deca_heads
 from .landmark_fit import HeadFit, fit_landmarks, landmark_error
 from .light_estimation import light_from_photo, reduce_photo
-from .metrics import GROUPS, face_size, head_difference, head_rmse
+from .metrics import ERROR_GROUPS, face_size, head_difference, head_rmse
 from .smoothing import smooth
 
 __all__ = [
     "DECA_KINDS",
-    "GROUPS",
+    "ERROR_GROUPS",
     "HeadFit",
     "deca_heads",
     "face_size",

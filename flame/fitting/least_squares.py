@@ -5,28 +5,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Residuals = Callable[[Tensor], Tensor]
+from ...shapes import Float
 
-# Forward differences in double precision; damping relative to the normal matrix's diagonal.
+Residuals = Callable[[Float[Tensor, "S B P"]], Float[Tensor, "S B R"]]
+"""Computes the residuals of states."""
+
+# Forward differences in double precision. The damping is relative to the diagonal of the normal matrix.
 _DELTA = 1e-5
 _DAMPING_START, _DAMPING_LEAST, _DAMPING_MOST = 1e-3, 1e-9, 1e6
 _LESS, _MORE = 0.2, 8.0
-# A step that lowers a cost by less than this share ends the work on it.
+# The iteration ends when each step lowers its cost by less than this fraction.
 _ENOUGH = 1e-6
 
 
-def minimise(around: Callable[[Tensor], Residuals], state: Tensor, free: int, steps: int) -> Tensor:
-    """States that make the sums of squared residuals small, each of the batch on its own.
+def minimise(
+    around: Callable[[Float[Tensor, "B P"]], Residuals], state: Float[Tensor, "B P"], free: int, steps: int
+) -> Float[Tensor, "B P"]:
+    """Minimise the sum of squared residuals of each state in a batch independently.
 
     Args:
-        around: gives the residuals near states `[B, P]`: a function from `[S, B, P]` to `[S, B, R]`. It is asked anew before
-            every step, so that whatever jumps (here: which contour points are seen) stays put within one.
-        state: `[B, P]` double precision, where to start.
-        free: how many of the P columns, from the first on, may change.
-        steps: at most so many steps.
+        around: Returns the residual function near states `[B, P]`, which maps `[S, B, P]` to `[S, B, R]`. It is called again
+            before every step. Discrete choices (here: the visible contour points) thus stay fixed within a step.
+        state: The initial states `[B, P]`, in double precision.
+        free: How many of the P columns may change, counted from the first.
+        steps: Maximum number of steps.
 
     Returns:
-        `[B, P]`, of all states on the way the best, so never worse than the start.
+        The best states of all steps, `[B, P]`. They are never worse than the initial ones.
     """
     B = len(state)
     identity = torch.eye(free, dtype=state.dtype, device=state.device)

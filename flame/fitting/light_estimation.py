@@ -1,7 +1,7 @@
-"""The light in a photo, estimated on the face of a head that was fitted to it.
+"""Estimate the light in a photo, on the face of a head that was fitted to it.
 
-Conventions: light is nine spherical-harmonics coefficients a channel, in head space, as in `spherical_harmonics.py`. Shading
-multiplies the albedo as pixels are, without gamma.
+Conventions: light is nine spherical-harmonics coefficients per channel, in head space, as in `spherical_harmonics.py`. Shading
+times albedo gives the pixels directly, without gamma.
 """
 
 import math
@@ -11,42 +11,45 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...errors import BadInput
+from ...shapes import Float
 from ..model import SH_FACTORS, HeadModel, HeadParams, sh_basis
 from ..render import landmark_pixels, render_head
 
-# The photo is looked at with so many pixels along its short side, and has to show so many of the face.
+# The photo is reduced to this many pixels along its short side, and must show at least so many pixels of the face.
 PHOTO_SIDE = 256
 LEAST_PIXELS = 100
-# A pixel whose brightest or darkest channel lies outside says nothing about the light.
+# A pixel whose brightest or darkest channel lies outside this range is clipped and carries no information about the light.
 EXPOSED = (0.01, 0.99)
-# Rounds of reweighting by least absolute deviations, which find the majority, and then by Tukey's biweight, which forgets the
-# rest; its bound is in robust standard deviations (1.4826 times the median), these at least so large.
+# Rounds of reweighting: first by least absolute deviations, which find the majority, then by Tukey's biweight, which drops
+# the outliers. Its bound is in robust standard deviations (1.4826 times the median), which are at least LEAST_DEVIATION.
 ROUNDS, LAST_ROUNDS = 30, 10
 TUKEY, LEAST_DEVIATION = 4.685, 0.002
-# The pull of the eight uneven coefficients to 0, as a share of the pixels: what no visible normal tells apart stays small.
-PULL = 1e-4
-# The forehead up to the hair, from the brows, in shares of the distance from the nose's base to the brows.
+# Regularisation of the eight directional coefficients, as a fraction of the pixels: components that no visible normal
+# determines stay small.
+REGULARISATION = 1e-4
+# Height of the forehead above the brows, as a fraction of the distance from the base of the nose to the brows.
 FOREHEAD = 0.6
 OUTLINE_SIDES = 64
 
 
-def light_from_photo(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
-    """The light in which fitted heads look most like their photos.
+def light_from_photo(model: HeadModel, head: HeadParams, photo: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "B 9 3"]:
+    """Estimate the light that makes fitted heads look most like their photos.
 
-    Robust least squares over the face's pixels: `pixel ~ albedo · sum_k c_k b_k(n) light_k`. Only the product of skin and light
-    shows in a photo: where the head's skin is darker or redder than the person's, the light comes out brighter or less red.
-    Light from behind hardly shows on a face and stays small. Hair, glasses and clipped pixels count little or not at all.
+    The method is robust least squares over the face's pixels: `pixel ~ albedo · sum_k c_k b_k(n) light_k`. A photo shows only
+    the product of skin and light: if the head's skin is darker or redder than the person's, the estimated light is brighter or
+    less red. Light from behind is hardly visible on a face and stays small. Hair, glasses and clipped pixels have little or no
+    weight.
 
     Args:
-        model: the head model, with landmarks, UVs and texture.
-        head: B heads, as they are in the photos.
-        photo: `[B, 3, H, W]` in 0..1, or one for all heads.
+        model: The head model, with landmarks, UVs and texture.
+        head: B heads, fitted to the photos.
+        photo: `[B, 3, H, W]` in 0..1, or `[1, 3, H, W]` for all heads.
 
     Returns:
-        `[B, 9, 3]`.
+        `[B, 9, 3]`, as in `HeadParams.light`.
 
     Raises:
-        BadInput: there is neither one photo nor one a head, or a photo does not show its face.
+        BadInput: The number of photos is neither 1 nor B, or a photo does not show its face.
     """
     if photo.dim() != 4 or photo.shape[1] != 3 or photo.shape[0] not in (1, head.batch):
         raise BadInput(f"Expected one photo [1, 3, H, W] or {head.batch}, one a head; got {list(photo.shape)}.")
@@ -54,15 +57,22 @@ def light_from_photo(model: HeadModel, head: HeadParams, photo: Tensor) -> Tenso
     return torch.cat([_one_light(model, head[i], photo[i % len(photo)]) for i in range(head.batch)])
 
 
-def reduce_photo(photo: Tensor) -> Tensor:
-    """Photos `[B, 3, H, W]` as small as the light is read from them; small ones as they are."""
+def reduce_photo(photo: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+    """Reduce photos to the size at which the light is estimated. Smaller photos keep their size.
+
+    Args:
+        photo: `[B, 3, H, W]`.
+
+    Returns:
+        `[B, 3, h, w]`.
+    """
     factor = min(1.0, PHOTO_SIDE / min(photo.shape[2:]))
     size = [max(1, round(side * factor)) for side in photo.shape[2:]]
     return interpolate(photo, size=size, mode="bilinear", antialias=True)
 
 
 def _one_light(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
-    """The light `[1, 9, 3]` of one head in one photo `[3, H, W]`."""
+    """Estimate the light `[1, 9, 3]` of one head in one photo `[3, H, W]`."""
     height, width = photo.shape[1:]
     maps = render_head(model, head, height, width)
     exposed = (photo.amin(0) > EXPOSED[0]) & (photo.amax(0) < EXPOSED[1])
@@ -72,16 +82,18 @@ def _one_light(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
             f"Light from a photo: expected at least {LEAST_PIXELS} well exposed pixels of the face, got {int(used.sum())}. "
             "Use the photo that the head was fitted to."
         )
-    normal, albedo, seen = (image[:, used].double() for image in (maps.normal[0], maps.albedo[0], photo))
-    # In the plain basis b_k the pull means the same for every k.
+    normal, albedo, observed = (image[:, used].double() for image in (maps.normal[0], maps.albedo[0], photo))
+    # In the plain basis b_k, the regularisation has the same meaning for every k.
     factors = normal.new_tensor(SH_FACTORS)[:, None]
     columns = albedo[:, :, None] * (sh_basis(normal) / factors).T
-    pull = PULL * len(columns[0]) * albedo.square().mean() * torch.diag(normal.new_tensor([0.0] + [1.0] * 8))
-    weights, light = torch.ones_like(seen[0]), columns.new_zeros(3, 9, 1)
+    regularisation = (
+        REGULARISATION * len(columns[0]) * albedo.square().mean() * torch.diag(normal.new_tensor([0.0] + [1.0] * 8))
+    )
+    weights, light = torch.ones_like(observed[0]), columns.new_zeros(3, 9, 1)
     for round_ in range(ROUNDS + LAST_ROUNDS):
         A = columns * weights[:, None]
-        light = torch.linalg.solve(A.mT @ columns + weights.mean() * pull, A.mT @ seen[..., None])
-        distance = (columns @ light - seen[..., None])[..., 0].norm(dim=0)
+        light = torch.linalg.solve(A.mT @ columns + weights.mean() * regularisation, A.mT @ observed[..., None])
+        distance = (columns @ light - observed[..., None])[..., 0].norm(dim=0)
         if round_ < ROUNDS:
             weights = 1 / distance.clamp(min=LEAST_DEVIATION)
         else:
@@ -91,11 +103,11 @@ def _one_light(model: HeadModel, head: HeadParams, photo: Tensor) -> Tensor:
 
 
 def _face_region(points: Tensor, height: int, width: int) -> Tensor:
-    """The convex outline of landmarks `[68, 2]` in pixels and the forehead above them, as a mask `[H, W]`."""
+    """Return a mask `[H, W]` of the convex outline of landmarks `[68, 2]` in pixels and the forehead above them."""
     forehead = points[17:27] + FOREHEAD * (points[17:27].mean(0) - points[33])
     angles = torch.arange(OUTLINE_SIDES, device=points.device) * (2 * math.pi / OUTLINE_SIDES)
     sides = torch.stack([angles.cos(), angles.sin()])
-    # inside where p·d <= max_i q_i·d for all directions d
+    # A pixel p is inside if p·d <= max_i q_i·d for all directions d.
     reach = (torch.cat([points, forehead]) @ sides).amax(0)
     y, x = torch.meshgrid(torch.arange(height, device=points.device), torch.arange(width, device=points.device), indexing="ij")
     pixels = torch.stack([x, y], dim=-1) + 0.5

@@ -10,12 +10,13 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
 from ...errors import BadFile, MissingFile
 from ...files.catalogue import FLAME, FLAME_2020_MD5, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE
+from ...files.header import read_begin
 from ...shapes import Int
 from ..model import SIZES
 from .safe_pickle import sole_object, to_array, unpickle
@@ -49,16 +50,8 @@ def contents(path: Path) -> bytes:
         MissingFile: The file does not exist.
         BadFile: The file is empty, a web page or a Git LFS pointer.
     """
-    if not path.is_file():
-        raise MissingFile(f"There is no file {path}.")
-    data = path.read_bytes()
-    if not data:
-        raise BadFile(f"{path.name} is empty. Download it again.")
-    if data[:512].lstrip()[:1] == b"<":
-        raise BadFile(f"{path.name} is a web page: the download gave a login or error page. Download it again in a browser.")
-    if data.startswith(b"version https://git-lfs"):
-        raise BadFile(f"{path.name} is a Git LFS pointer, not the file itself. Run `git lfs pull` or download the file.")
-    return data
+    read_begin(path)
+    return path.read_bytes()
 
 
 # generic_model.pkl
@@ -79,7 +72,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
         BadFile: The file is broken, or not FLAME.
     """
     file, data = path.name, contents(path)
-    wanted = f"Expected {MODEL_FILE} of FLAME 2020 (MD5 {FLAME_2020_MD5}) from flame.is.tue.mpg.de"
+    wanted = f"Expected FLAME 2020: {FLAME.reference}"
     if data[:4] == b"PK\x03\x04":
         what = "a torch checkpoint or an archive: unpack it if it is FLAME's"
         raise BadFile(f"{file} is a zip file ({what}). {wanted}.")
@@ -106,7 +99,7 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
     return arrays, _version(file, data, content)
 
 
-def _version(file: str, data: bytes, content: dict) -> str:
+def _version(file: str, data: bytes, content: dict[Any, Any]) -> str:
     """Recognise the version of FLAME by the published files' checksums, by a key that only FLAME 2023 has, and by the name."""
     if hashlib.md5(data, usedforsecurity=False).hexdigest() == FLAME_2020_MD5:
         return "flame2020"
@@ -116,7 +109,7 @@ def _version(file: str, data: bytes, content: dict) -> str:
     return "flame"
 
 
-def _array(file: str, content: dict, key: str) -> np.ndarray:
+def _array(file: str, content: dict[Any, Any], key: str) -> np.ndarray:
     try:
         return to_array(content[key])
     except BadFile as error:
@@ -145,7 +138,7 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
         MissingFile: The file does not exist.
         BadFile: The file is broken, or not a landmark embedding.
     """
-    wanted = f"Expected {LANDMARKS_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
+    wanted = f"Expected {FLAME_LANDMARKS.reference}"
     data = contents(path)
     try:
         stream = io.BytesIO(data)
@@ -186,7 +179,7 @@ def read_uvs(path: Path, faces: Int[np.ndarray, "F 3"]) -> dict[str, np.ndarray]
         MissingFile: The file does not exist.
         BadFile: The file is broken, not an OBJ file of triangles with UVs, or of another mesh.
     """
-    wanted = f"Expected {TEMPLATE_FILE}, which comes with DECA (github.com/yfeng95/DECA, data)"
+    wanted = f"Expected {FLAME_TEMPLATE.reference}"
     uv, corners = [], []
     try:
         for line in contents(path).decode("ascii").splitlines():
@@ -235,7 +228,7 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
         MissingFile: The file does not exist.
         BadFile: The file is broken, or not FLAME's texture.
     """
-    wanted = f"Expected {TEXTURE_FILE} (mean and tex_dir) from flame.is.tue.mpg.de"
+    wanted = f"Expected {FLAME_TEXTURE.reference}, with mean and tex_dir"
     if not path.is_file():
         raise MissingFile(f"There is no file {path}.")
     try:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
     return StoredHeads(HeadParams(**{name: torch.stack([row[name] for row in rows]) for name in SIZES}), kind)
 
 
-def _lines(fields: dict, indent: int) -> str:
+def _lines(fields: dict[str, Any], indent: int) -> str:
     """Format a JSON object with one line per field."""
     body = ",\n".join(
         f'{" " * (indent + 2)}"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in fields.items()
@@ -103,9 +103,9 @@ def _lines(fields: dict, indent: int) -> str:
     return f"{{\n{body}\n{' ' * indent}}}"
 
 
-def _frame_fields(params: HeadParams, frame: int) -> dict:
+def _frame_fields(params: HeadParams, frame: int) -> dict[str, Any]:
     values = {name: getattr(params, name)[frame].numpy() for name in SIZES}
-    fields = {"scale": _shortest(values["camera"][:1])[0], "position": _shortest(values["camera"][1:])}
+    fields: dict[str, Any] = {"scale": _shortest(values["camera"][:1])[0], "position": _shortest(values["camera"][1:])}
     fields |= {name: _degrees(values[name]) for name in ANGLES}
     fields["eyes"] = [_degrees(values["eyes"][:3]), _degrees(values["eyes"][3:])]
     for name in COEFFICIENTS:
@@ -149,7 +149,7 @@ def _read_frame(frame: object, where: str) -> dict[str, Tensor]:
         raise BadFile(f"{where}.eyes: expected two lists of 3 angles, got {_kind_of(eyes)}.")
     angles = {name: _numbers(frame[name], 3, f"{where}.{name}") for name in ANGLES}
     angles["eyes"] = [angle for eye, triple in enumerate(eyes) for angle in _numbers(triple, 3, f"{where}.eyes[{eye}]")]
-    rows: dict[str, list] = {name: [math.radians(angle) for angle in value] for name, value in angles.items()}
+    rows: dict[str, list[Any]] = {name: [math.radians(angle) for angle in value] for name, value in angles.items()}
     for name in COEFFICIENTS:
         count = SIZES[name][0]
         used = _numbers(frame[name], count, f"{where}.{name}", fewer=True)
@@ -158,7 +158,7 @@ def _read_frame(frame: object, where: str) -> dict[str, Tensor]:
     return {name: torch.tensor(row, dtype=torch.float32) for name, row in (rows | {"camera": camera}).items()}
 
 
-def _check_names(got: dict, known: Iterable[str], needed: Iterable[str], where: str) -> None:
+def _check_names(got: dict[str, Any], known: Iterable[str], needed: Iterable[str], where: str) -> None:
     known, missing = list(known), [name for name in needed if name not in got]
     for name in got:
         if name not in known:
@@ -190,5 +190,12 @@ def _no_constant(name: str) -> NoReturn:
 def _kind_of(value: object) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
-    names = {type(None): "nothing", dict: "an object", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    names: dict[type, str] = {
+        type(None): "nothing",
+        dict: "an object",
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return names[type(value)]

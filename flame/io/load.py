@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from ...errors import BadFile, BadInput, MissingFile
 from ...files.atomic import write_atomically
+from ...files.header import is_safetensors
 from ..model import SIZES, HeadModel
 from .flame_files import (
     FLAME_2020_MD5,
@@ -38,7 +39,7 @@ NEUTRAL_SKIN = (0.72, 0.56, 0.48)
 
 Arrays = dict[str, Any]
 """Arguments of `HeadModel.from_arrays` by name."""
-Given = str | os.PathLike | None
+Given = str | os.PathLike[str] | None
 """A path from the caller; None for the file beside the model."""
 
 _FORMAT = "CapFace head"
@@ -52,11 +53,11 @@ _REMARKS = {
 
 
 def load_flame(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    landmarks: str | os.PathLike | None = None,
-    template: str | os.PathLike | None = None,
-    texture: str | os.PathLike | None = None,
+    landmarks: str | os.PathLike[str] | None = None,
+    template: str | os.PathLike[str] | None = None,
+    texture: str | os.PathLike[str] | None = None,
 ) -> HeadModel:
     """Load FLAME from its published files, or from a safetensors file by `convert_flame`. No code in the files is run.
 
@@ -84,12 +85,12 @@ def load_flame(
 
 
 def convert_flame(
-    path: str | os.PathLike,
-    target: str | os.PathLike,
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
     *,
-    landmarks: str | os.PathLike | None = None,
-    template: str | os.PathLike | None = None,
-    texture: str | os.PathLike | None = None,
+    landmarks: str | os.PathLike[str] | None = None,
+    template: str | os.PathLike[str] | None = None,
+    texture: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write the contents that `load_flame` reads to one safetensors file, atomically.
 
@@ -128,7 +129,7 @@ def _build(file: str, arrays: Arrays, kind: str) -> HeadModel:
 
 def _read(path: Path, landmarks: Given, template: Given, texture: Given) -> tuple[Arrays, str]:
     """Return the arrays for `from_arrays`, and the kind of model."""
-    if _is_safetensors(path):
+    if is_safetensors(path):
         return _from_safetensors(path)
     landmarks, template, texture = (
         _companion(path, given, usual)
@@ -154,14 +155,6 @@ def _companion(path: Path, given: Given, usual: str) -> Path | None:
         return Path(given)
     beside = path.with_name(usual)
     return beside if beside.is_file() else None
-
-
-def _is_safetensors(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _from_safetensors(path: Path) -> tuple[Arrays, str]:

@@ -26,8 +26,8 @@ def rasterize_pytorch3d(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 
         MissingPackage: PyTorch3D is not installed.
     """
     try:
-        from pytorch3d.renderer.mesh import rasterize_meshes
-        from pytorch3d.structures import Meshes
+        from pytorch3d.renderer.mesh import rasterize_meshes  # pyright: ignore[reportMissingImports]
+        from pytorch3d.structures import Meshes  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingPackage(
             f"The backend 'pytorch3d' needs the package pytorch3d ({error}). Install a build that fits this Python, torch and "

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput
+from ...models.diffusion import token_factors
 from ...photos.encoding import RELEASED, Features
 
 GRID = 16
@@ -61,8 +62,7 @@ class Identity:
 
     def token_strengths(self) -> Tensor:
         """Return each context token's scale, the image tokens first: `[B, n + 1, 1]`."""
-        image = self.strength[:, 1:].expand(-1, self.local.shape[1])
-        return torch.cat([image, self.strength[:, :1]], dim=1)[..., None]
+        return token_factors(self.strength[:, 1], self.strength[:, 0], self.local.shape[1])
 
     def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> "Identity":
         """Return some of the rows."""

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from ...errors import BadFile
 from ...files.atomic import write_atomically
-from ...files.checkpoint import describe, read_state_dict
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from .identity import MINIATURE, RELEASED, Identity
 
 ENDING = ".identity.safetensors"

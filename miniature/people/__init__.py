@@ -1,6 +1,6 @@
-"""Synthetic people: the built-in head with hair, brows, beard, glasses and clothes, drawn in front of a background.
+"""Synthetic people: the built-in head with hair, brows, beard, glasses and clothes, rendered in front of a background.
 
-They stand in for photos where nobody's may be used: to train and to judge the miniature, and to try the pack without a file.
+They replace photos of real people: to train and evaluate the miniature, and to try the pack without downloading a file.
 """
 
 from .backdrops import backdrop
@@ -13,8 +13,8 @@ from .person import (
     GLASSES,
     HAIR_COLOURS,
     HAIR_STYLES,
-    LIGHTS,
     LIP_COLOURS,
+    PERSON_LIGHTS,
     SHIRTS,
     SKIN_TONES,
     Person,
@@ -29,8 +29,8 @@ __all__ = [
     "GLASSES",
     "HAIR_COLOURS",
     "HAIR_STYLES",
-    "LIGHTS",
     "LIP_COLOURS",
+    "PERSON_LIGHTS",
     "SHIRTS",
     "SKIN_TONES",
     "Person",

@@ -1,7 +1,7 @@
-"""What synthetic people have beside a head: hair, glasses, shoulders. Meshes made by code from the head that they belong to.
+"""Hair, glasses and shoulders of synthetic people: procedural meshes that fit a given head.
 
 Conventions: head space in metres, before the head is turned: x to the viewer's right, y up, z towards the viewer. Faces are
-counter-clockwise from outside; all parts but the shoulders turn with the head. Colours are RGB in 0..1 without light.
+counter-clockwise from outside. All parts except the shoulders turn with the head. Colours are RGB in 0..1 without light.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class Part:
     colours: np.ndarray
     """`[V, 3]`"""
     sheet: bool = False
-    """Whether it is open, so that its inner side may be seen."""
+    """Whether it is an open surface, whose inner side may be visible."""
     turns: bool = True
     """Whether it turns with the head."""
 
 
 def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
-    """Smooth noise `[V]` of about unit variance over places `[V, 3]`; `length` is its wavelength in metres."""
+    """Smooth noise `[V]` of about unit variance at points `[V, 3]`. `length` is its wavelength in metres."""
     random = np.random.Generator(np.random.PCG64(seed))
     directions = random.standard_normal((8, 3))
     directions *= 2 * np.pi / length / np.linalg.norm(directions, axis=1, keepdims=True)
@@ -39,15 +39,18 @@ def _waves(place: np.ndarray, length: float, seed: int) -> np.ndarray:
 
 
 def hair(rest: np.ndarray, average: np.ndarray, normals: np.ndarray, style: str, colour: np.ndarray, seed: int) -> list[Part]:
-    """The hair of a head.
+    """Build the hair of a head.
 
     Args:
-        rest: `[V, 3]` the person's head, unturned.
-        average: `[V, 3]` the average head: where on it hair grows is the same for all.
-        normals: `[V, 3]` of `rest`.
+        rest: Vertices `[V, 3]` of the person's head, unturned.
+        average: Vertices `[V, 3]` of the average head. Hair grows on the same part of it for everyone.
+        normals: Normals `[V, 3]` of `rest`.
         style: One of `person.HAIR_STYLES`.
-        colour: `[3]`.
-        seed: Of locks and curls.
+        colour: RGB `[3]`.
+        seed: Seed of locks and curls.
+
+    Returns:
+        The parts; an empty list for a bald head.
     """
     if style == "bald":
         return []
@@ -72,7 +75,7 @@ def hair(rest: np.ndarray, average: np.ndarray, normals: np.ndarray, style: str,
     elif style == "swept":
         top = smoothstep(y, 0.075, 0.120) * smoothstep(z, -0.09, 0.02)
         thickness = thickness + 0.030 * top * cover * (1 + 0.35 * side * x / 0.06)
-    # at the nape and before the ears hair lies close: folds of a thick shell would stick out
+    # Hair lies close at the nape and in front of the ears. Folds of a thick shell would stick out there.
     thickness = np.maximum(thickness * (0.25 + 0.75 * smoothstep(y, 0.0, 0.05)), 0.0015)
     grows = (over > -0.003) & (head_mesh().kind[head_mesh().source] == SKIN)
     if style == "curly":
@@ -90,7 +93,7 @@ def hair(rest: np.ndarray, average: np.ndarray, normals: np.ndarray, style: str,
 
 
 def _curtain(rest: np.ndarray, thick: float, end: float, colour: np.ndarray, seed: int) -> Part:
-    """Hair that hangs from the back half of the head down to a height `end`."""
+    """Build the hair that hangs from the back half of the head down to a height `end`."""
     skull = rest[(rest[:, 1] > 0.03) & (rest[:, 1] < 0.10)]
     wide, back = np.abs(skull[:, 0]).max() + thick, -skull[:, 2].min() + thick
     centre = -0.045
@@ -105,7 +108,12 @@ def _curtain(rest: np.ndarray, thick: float, end: float, colour: np.ndarray, see
 
 
 def glasses(rest: np.ndarray, colour: np.ndarray) -> Part:
-    """Round frames before the eyes, with a bridge and temples."""
+    """Build glasses: round frames in front of the eyes, with a bridge and temples.
+
+    Args:
+        rest: Vertices `[V, 3]` of the person's head, unturned.
+        colour: RGB `[3]`.
+    """
     eyes = rest[(head_mesh().kind == EYE)[head_mesh().source]]
     eye_x, eye_y = np.abs(eyes[:, 0]).mean() + 0.001, eyes[:, 1].mean() - 0.001
     near = rest[(np.abs(rest[:, 1] - eye_y) < 0.02) & (np.abs(rest[:, 0]) < 0.045)]
@@ -128,7 +136,11 @@ def glasses(rest: np.ndarray, colour: np.ndarray) -> Part:
 
 
 def shoulders(neck: np.ndarray) -> Part:
-    """A torso in a white shirt below the middle `neck [3]` of the neck's end."""
+    """Build a torso in a white shirt.
+
+    Args:
+        neck: `[3]` the centre of the lower end of the neck.
+    """
     down = np.array([0.052, 0.034, 0.012, -0.015, -0.055, -0.120, -0.400])
     wide = np.array([0.064, 0.078, 0.120, 0.172, 0.205, 0.218, 0.215])
     deep = np.array([0.058, 0.068, 0.080, 0.092, 0.104, 0.118, 0.122])
@@ -141,14 +153,14 @@ def shoulders(neck: np.ndarray) -> Part:
 
 @lru_cache
 def _grid(rows: int, cols: int) -> np.ndarray:
-    """Triangles of a grid of points, rows downwards."""
+    """Triangulate a grid of points, rows downwards."""
     i = np.arange(rows * cols).reshape(rows, cols)
     a, b, c, d = i[:-1, :-1].ravel(), i[:-1, 1:].ravel(), i[1:, :-1].ravel(), i[1:, 1:].ravel()
     return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
 
 
 def _tube(line: np.ndarray, radius: float, sides: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """A tube around a line of points: vertices and faces."""
+    """Build a tube around a line of points: vertices and faces."""
     along = np.gradient(line, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     other = np.where(np.abs(along[:, 2:]) < 0.7, [[0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]])

@@ -1,9 +1,10 @@
-"""Who a synthetic person is, and where they are: numbers and names, each with its words for a prompt.
+"""Synthetic people and their settings: values and names, with the words for a prompt.
 
-Conventions: colours are RGB in 0..1 without light; lengths in metres; shape and skin coefficients in standard deviations of the
-built-in head.
+Conventions: colours are RGB in 0..1 without light. Lengths are in metres. Shape and skin
+coefficients are in standard deviations of the built-in head.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...flame.builtin import SHAPE_NAMES, TEXTURE_NAMES
 from ...flame.editing import direction_of, rotation_of
 from ...flame.model import SIZES, HeadParams, directional_light
+from ...shapes import Float
 
 Colour = tuple[float, float, float]
 
@@ -33,7 +35,7 @@ LIP_COLOURS: dict[str, Colour | None] = {"natural": None, "red": (0.720, 0.130, 
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 GLASSES: dict[str, Colour | None] = {"none": None, "black": (0.05, 0.05, 0.06), "red": (0.62, 0.08, 0.10)}
 SKIN_TONES = (("pale", -0.9), ("light", 0.2), ("tan", 1.3), ("brown", 2.4), ("dark", 3.5))
-"""Names and their coefficients of the texture component skin_tone."""
+"""Names, with the coefficients of the texture component `skin_tone`."""
 
 SHIRTS: dict[str, Colour] = {
     "red": (0.720, 0.140, 0.140),
@@ -44,11 +46,11 @@ SHIRTS: dict[str, Colour] = {
     "black": (0.110, 0.110, 0.120),
 }
 BACKGROUNDS = ("white studio", "blue wall", "brick wall", "forest", "beach", "sunset", "night city", "library")
-LIGHTS: dict[str, tuple[float, float]] = {"front": (0, 20), "left": (-75, 15), "right": (75, 15), "above": (0, 75)}
-"""Azimuth and elevation of the lamp in degrees, as `lighting.Lamp` counts them."""
+PERSON_LIGHTS: dict[str, tuple[float, float]] = {"front": (0, 20), "left": (-75, 15), "right": (75, 15), "above": (0, 75)}
+"""Azimuth and elevation of the lamp by name, in degrees as in `flame.editing.Lamp`."""
 
 CAMERA = (6.4, 0.0, 0.08)
-"""How large a head is in a portrait, and where, as `HeadParams.camera` has it."""
+"""Size and position of a head in a portrait, as in `HeadParams.camera`."""
 _SHAPE_SPREAD = 1.3
 _FRECKLES, _TONE = TEXTURE_NAMES.index("freckles"), TEXTURE_NAMES.index("skin_tone")
 _VARIED = ("skin_warmth", "redness", "under_eye", "eye_shadow")
@@ -59,24 +61,24 @@ class Person:
     """One person: everything that stays the same from picture to picture."""
 
     shape: tuple[float, ...]
-    """Coefficients of the built-in head's shape components, in their order."""
+    """Coefficients of the built-in head's shape components, in order."""
     skin: tuple[float, ...]
     """Coefficients of its texture components."""
     hair: str
     """One of HAIR_STYLES."""
     hair_colour: str
     brows: float
-    """How dense the brows are, 0.3..1."""
+    """Density of the brows, 0.35..1."""
     eyes: str
     lips: str
     beard: str
     glasses: str
     seed: int
-    """Of small things: where locks and curls lie."""
+    """Seed of details such as locks and curls."""
 
     @classmethod
     def sample(cls, seed: int) -> "Person":
-        """The person with a number; the same number is always the same person."""
+        """Sample a person. The same seed always gives the same person."""
         random = np.random.Generator(np.random.PCG64([seed, 0xFACE]))
         shape = np.clip(random.standard_normal(len(SHAPE_NAMES)) * _SHAPE_SPREAD, -2.6, 2.6)
         skin = np.zeros(len(TEXTURE_NAMES))
@@ -85,8 +87,8 @@ class Person:
             skin[TEXTURE_NAMES.index(name)] = random.normal() * 0.8
         skin[_FRECKLES] = 2.0 if random.random() < 0.15 and skin[_TONE] < 1 else 0.0
 
-        def pick(names, weights=None):
-            names = list(names)
+        def pick(options: Iterable[str], weights: list[float] | None = None) -> str:
+            names = list(options)
             return names[random.choice(len(names), p=weights)]
 
         return cls(
@@ -102,20 +104,23 @@ class Person:
             seed=seed,
         )
 
-    def shape_row(self) -> Tensor:
-        """The shape as `HeadParams.shape` holds it, `[1, 100]`."""
+    def shape_row(self) -> Float[Tensor, "1 100"]:
+        """Return the shape as in `HeadParams.shape`, `[1, 100]`."""
         row = torch.zeros(1, *SIZES["shape"])
         row[0, : len(self.shape)] = torch.tensor(self.shape)
         return row
 
     def head(self, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, light: str = "front") -> HeadParams:
-        """The person's head in a portrait, of the average skin: what a fit would know.
+        """Return the person's head in a portrait, with the average skin: as much as a fit to the portrait could find.
 
         Args:
-            yaw: In degrees, as pitch and roll; `flame.editing.edits` says which way they turn.
-            pitch: Upwards.
-            roll: Clockwise.
-            light: One of LIGHTS.
+            yaw: In degrees, to the picture's right, as in `flame.editing.edits`.
+            pitch: In degrees, upwards.
+            roll: In degrees, clockwise.
+            light: One of PERSON_LIGHTS.
+
+        Returns:
+            One head.
         """
         return HeadParams.neutral().replace(
             shape=self.shape_row(),
@@ -125,7 +130,7 @@ class Person:
         )
 
     def words(self) -> list[str]:
-        """What one sees of the person, as phrases for a prompt."""
+        """Describe the visible features of the person, as phrases for a prompt."""
         tone = min(SKIN_TONES, key=lambda named: abs(named[1] - self.skin[_TONE]))[0]
         hair = "bald" if self.hair == "bald" else f"{self.hair} {self.hair_colour} hair"
         words = [f"{tone} skin", hair, "thick brows" if self.brows > 0.7 else "thin brows", f"{self.eyes} eyes"]
@@ -135,36 +140,42 @@ class Person:
             words.append({"full": "full beard"}.get(self.beard, self.beard))
         if self.glasses != "none":
             words.append(f"{self.glasses} glasses")
-        return words + ["freckles"] * (self.skin[_FRECKLES] > 0)
+        if self.skin[_FRECKLES] > 0:
+            words.append("freckles")
+        return words
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a prompt may change without changing the person."""
+    """What a prompt may change while the person stays the same."""
 
     shirt: str
     """One of SHIRTS."""
     background: str
     """One of BACKGROUNDS."""
     seed: int = 0
-    """Of the background's details."""
+    """Seed of the background's details."""
 
     @classmethod
     def sample(cls, seed: int) -> "Setting":
-        """The setting with a number."""
+        """Sample a setting. The same seed always gives the same setting."""
         random = np.random.Generator(np.random.PCG64([seed, 0x5E7]))
         return cls(list(SHIRTS)[random.integers(len(SHIRTS))], BACKGROUNDS[random.integers(len(BACKGROUNDS))], seed)
 
     def words(self) -> list[str]:
-        """Phrases for a prompt."""
+        """Describe the setting, as phrases for a prompt."""
         return [f"{self.shirt} shirt", self.background]
 
 
-def light_named(name: str, strength: float = 1.0) -> Tensor:
-    """The light `[9, 3]` that a word of LIGHTS stands for: a lamp over a glow.
+def light_named(name: str, strength: float = 1.0) -> Float[Tensor, "9 3"]:
+    """Return the light of a name: a lamp and ambient light.
 
     Args:
-        name: One of LIGHTS.
-        strength: Share of the lamp in it, 0..1; the rest is even light.
+        name: One of PERSON_LIGHTS.
+        strength: Fraction of the light that comes from the lamp, 0..1. The rest is ambient.
+
+    Returns:
+        `[9, 3]`, as in `HeadParams.light`.
     """
-    return directional_light(direction_of(*LIGHTS[name]), diffuse=0.85 * strength, ambient=0.92 - 0.67 * strength, spread=0.5)
+    direction = direction_of(*PERSON_LIGHTS[name])
+    return directional_light(direction, diffuse=0.85 * strength, ambient=0.92 - 0.67 * strength, spread=0.5)

@@ -1,38 +1,48 @@
-"""The local identity features without a host: CLIP's image tower run by open_clip, from a file of either usual layout.
+"""Local identity features without a host: CLIP's image encoder, run by open_clip from a file of either common layout.
 
-The tokens are what CLIP_VISION of ComfyUI gives as `last_hidden_state`: the last layer's output, before the last layer norm,
-of an image prepared as ComfyUI does. Files are transformers' (`vision_model.*`) or open_clip's (`visual.*`); sizes are
-read from shapes, nothing is downloaded. The activation is QuickGELU, with which OpenAI's weights were trained.
+The tokens equal `last_hidden_state` of ComfyUI's CLIP_VISION: the output of the last layer, before the last layer norm, for an
+image prepared as in ComfyUI. Files are transformers' (`vision_model.*`) or open_clip's (`visual.*`); sizes are
+read from shapes, and nothing is downloaded. The activation is QuickGELU, with which OpenAI's weights were trained.
 
 Source: Radford et al., *Learning Transferable Visual Models From Natural Language Supervision* (ICML 2021).
 """
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
-from ...files.checkpoint import describe, read_state_dict
+from ...files.catalogue import CLIP_VISION
+from ...files.catalogue import OPEN_CLIP as OPEN_CLIP_FILE
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
+from ...shapes import Float
+from ..build import Device
 from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
 
 VIT_L = (257, 1024)
-"""Tokens and their width of CLIP ViT-L/14 at 224 pixels, the one that the released CapFace was trained with."""
-SOURCE = (
-    "CLIP ViT-L/14 by OpenAI: model.safetensors of huggingface.co/openai/clip-vit-large-patch14, or "
-    "open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_224.openai"
-)
+"""Number and width of the tokens of CLIP ViT-L/14 at 224 pixels, with which the released CapFace was trained."""
+SOURCE = f"CLIP ViT-L/14 by OpenAI: {CLIP_VISION.reference}, or {OPEN_CLIP_FILE.reference}"
 OPEN_CLIP, TRANSFORMERS = "visual.", "vision_model."
 BLOCK = "transformer.resblocks."
-UNUSED = ("ln_post.", "proj", "post_layernorm.", "embeddings.position_ids")  # behind the tokens, or no weights
+UNUSED = (
+    "ln_post.",
+    "proj",
+    "post_layernorm.",
+    "embeddings.position_ids",
+)  # layers after the tokens, and tensors that are not weights
 RENAMED = {
     "embeddings.class_embedding": "class_embedding",
     "embeddings.patch_embedding.weight": "conv1.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
-    "pre_layrnorm": "ln_pre",  # spelled so in every file
+    "pre_layrnorm": "ln_pre",  # spelled this way in every file
     "encoder.layers.": BLOCK,
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -40,46 +50,51 @@ RENAMED = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-"""Parts of transformers' keys, in open_clip's words."""
+"""Parts of transformers' keys -> the same parts in open_clip's."""
 
 
 class ClipTokens(torch.nn.Module):
-    """Portraits to tokens.
+    """Maps portraits to tokens.
 
     Attributes:
-        shape: How many tokens there are, the first for the whole image, and how wide they are.
+        shape: Number of tokens, of which the first is for the whole image, and their width.
     """
 
-    def __init__(self, tower):
+    def __init__(self, tower: Any):
         super().__init__()
         self.tower = tower
-        self.image_size = tower.image_size[0]
-        self.shape = tuple(tower.positional_embedding.shape)
+        self.image_size: int = tower.image_size[0]
+        self.shape: tuple[int, int] = tuple(tower.positional_embedding.shape)
 
-    def forward(self, portraits: Tensor) -> Tensor:
-        """Tokens of portraits.
+    def forward(self, portraits: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
+        """Compute the tokens of portraits.
 
         Args:
-            portraits: Shape [B,3,H,W], RGB in 0..1; their middle square is seen.
+            portraits: `[B, 3, H, W]`, RGB in 0..1; the central square is used.
 
         Returns:
-            Shape [B, *self.shape].
+            `[B, *self.shape]`.
 
         Raises:
-            BadInput: For any other shape.
+            BadInput: The shape is another.
         """
         if portraits.ndim != 4 or portraits.shape[1] != 3:
-            raise BadInput(f"Expected RGB portraits [B,3,H,W], got {list(portraits.shape)}.")
+            raise BadInput(f"Expected RGB portraits [B, 3, H, W], got {list(portraits.shape)}.")
         x = prepare(portraits, self.image_size)
         layers = {"indices": 1, "intermediates_only": True, "output_fmt": "NLC", "output_extra_tokens": True}
         found = self.tower.forward_intermediates(x, **layers)
         return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
 
 
-def prepare(images: Tensor, side: int) -> Tensor:
-    """Images [B,3,H,W] in 0..1 as ComfyUI gives them to CLIP: [B,3,side,side], 8-bit values with CLIP's mean and deviation.
+def prepare(images: Float[Tensor, "B 3 H W"], side: int) -> Float[Tensor, "B 3 {side} {side}"]:
+    """Prepare images for CLIP as ComfyUI does.
 
-    The short side is resized to `side`, the middle is cut out.
+    Args:
+        images: `[B, 3, H, W]`, RGB in 0..1. The shorter side is resized to `side`, and the centre is cropped.
+        side: Side of the result in pixels.
+
+    Returns:
+        `[B, 3, side, side]`: 8-bit values, normalised with CLIP's mean and deviation.
     """
     if images.shape[-2:] != (side, side):
         scale = side / min(images.shape[-2:])
@@ -92,20 +107,20 @@ def prepare(images: Tensor, side: int) -> Tensor:
     return (images - mean) / deviation
 
 
-def load_clip_tokens(path, *, device=None) -> ClipTokens:
-    """Read CLIP's image tower; a text tower beside it is left alone.
+def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> ClipTokens:
+    """Read CLIP's image encoder; a text encoder beside it is ignored.
 
     Args:
         path: A safetensors file or torch pickle with `vision_model.*` or `visual.*` tensors.
-        device: Where the parameters shall live; the CPU by default.
+        device: Device of the parameters; the CPU by default.
 
     Returns:
         `ClipTokens` in float32, in evaluation mode and without gradients.
 
     Raises:
-        MissingFile: When there is no such file.
-        MissingPackage: When open_clip is not installed.
-        BadFile: When it is broken or something else.
+        MissingFile: The file does not exist.
+        MissingPackage: open_clip is not installed.
+        BadFile: The file is broken or another network.
     """
     path = Path(path)
     refuse_onnx(path, kind="CLIP", source=SOURCE)
@@ -132,16 +147,17 @@ def load_clip_tokens(path, *, device=None) -> ClipTokens:
     return ClipTokens(tower).eval()
 
 
-def _renamed(state):
-    """Transformers' tensors under open_clip's keys: query, key and value of each layer become one."""
-    renamed = {}
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename transformers' tensors to open_clip's keys, and join query, key and value of each layer."""
+    renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
         if "self_attn.q_proj." in key:
             parts = [state.get(key.replace("q_proj", f"{part}_proj")) for part in "qkv"]
             kind = key.rpartition(".")[2]
             key = re.sub(r"^encoder\.layers\.(\d+)\..*", rf"{BLOCK}\1.attn.in_proj_{kind}", key)
-            if all(part is not None for part in parts):
-                renamed[key] = torch.cat(parts)
+            present = [part for part in parts if part is not None]
+            if len(present) == len(parts):
+                renamed[key] = torch.cat(present)
         elif not re.search(r"self_attn\.[kv]_proj\.", key):
             for old, new in RENAMED.items():
                 key = key.replace(old, new)

@@ -1,27 +1,34 @@
-"""CLIP with both its towers, image and text, from a file of open_clip's layout.
+"""CLIP's image and text encoders, from a file in open_clip's layout.
 
-The architecture is read from the tensors' shapes; open_clip's own list of architectures then tells what shapes do not (the
-number of heads). Nothing is downloaded. The one thing that no tensor shows is the activation: OpenAI's weights and a few others
-were trained with QuickGELU, x · sigmoid(1.702 x).
+The architecture is read from the tensors' shapes; open_clip's own list of architectures adds the number of heads, which no
+shape shows. Nothing is downloaded. The activation cannot be read from the tensors: OpenAI's weights and a few others were
+trained with QuickGELU, x · sigmoid(1.702 x).
 
 Source: Radford et al., *Learning Transferable Visual Models From Natural Language Supervision* (ICML 2021).
 """
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
-from ...files.checkpoint import describe, read_state_dict
+from ...files.catalogue import OPEN_CLIP
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
+from ...shapes import Float
+from ..build import Device
 
 ACTIVATIONS = ("auto", "GELU", "QuickGELU")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-SOURCE = "open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_224.openai, or another CLIP by open_clip"
+SOURCE = f"{OPEN_CLIP.reference}, or another CLIP by open_clip"
 HEAD_WIDTH = 64  # of OpenAI's own models
 QUICK_NAMES = ("openai", "quickgelu", "dfn", "metaclip")  # names of weights that were trained with QuickGELU
 PLAIN_VISION = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
@@ -30,34 +37,34 @@ NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")  
 
 
 class OpenClip(torch.nn.Module):
-    """Images and texts to unit vectors in one space.
+    """Maps images and texts to unit vectors in one space.
 
     Attributes:
-        name: What it is, in a few words.
-        image_size: Side of the images that its image tower takes, in pixels.
+        name: Short description of the model.
+        image_size: Side of the image encoder's input in pixels.
     """
 
-    def __init__(self, network, tokenizer, image_size, name):
+    def __init__(self, network: Any, tokenizer: Any, image_size: int, name: str):
         super().__init__()
         self.network = network
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.name = name
 
-    def images(self, images):
-        """Embeddings of images.
+    def images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N"]:
+        """Compute the embeddings of images.
 
         Args:
-            images: Shape [B,3,H,W], RGB in 0..1; their middle square is seen.
+            images: `[B, 3, H, W]`, RGB in 0..1; the central square is used.
 
         Returns:
-            Shape [B,N], each of length 1.
+            `[B, N]`, each of length 1.
 
         Raises:
-            BadInput: For any other shape.
+            BadInput: The shape is another.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise BadInput(f"Expected RGB images [B,3,H,W], got {list(images.shape)}.")
+            raise BadInput(f"Expected RGB images [B, 3, H, W], got {list(images.shape)}.")
         scale = self.image_size / min(images.shape[-2:])
         size = [max(round(side * scale), self.image_size) for side in images.shape[-2:]]
         x = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -66,36 +73,36 @@ class OpenClip(torch.nn.Module):
         mean, deviation = (x.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
         return self.network.encode_image((x - mean) / deviation, normalize=True)
 
-    def texts(self, texts):
-        """Embeddings of texts.
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "P N"]:
+        """Compute the embeddings of texts.
 
         Args:
-            texts: P strings; what is longer than the text tower's context is cut.
+            texts: P strings; longer texts are cut to the text encoder's context.
 
         Returns:
-            Shape [P,N], each of length 1.
+            `[P, N]`, each of length 1.
         """
         tokens = self.tokenizer(list(texts)).to(self.network.positional_embedding.device)
         return self.network.encode_text(tokens, normalize=True)
 
 
-def load_open_clip(path, activation="auto", *, device=None):
-    """Read a CLIP that open_clip knows how to run.
+def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto", *, device: Device = None) -> OpenClip:
+    """Read a CLIP model that open_clip supports.
 
     Args:
-        path: A torch pickle or safetensors file with `visual.*` and the text tower's tensors.
-        activation: "GELU", "QuickGELU", or "auto": what `open_clip_config.json` beside the file says, else QuickGELU where the
-            file's or its folder's name tells of weights that were trained with it.
-        device: Where the parameters shall live; the CPU by default.
+        path: A torch pickle or safetensors file with `visual.*` and the text encoder's tensors.
+        activation: "GELU", "QuickGELU", or "auto": the activation in `open_clip_config.json` beside the file, else QuickGELU if
+            the name of the file or its folder is that of weights trained with it.
+        device: Device of the parameters; the CPU by default.
 
     Returns:
         An `OpenClip` in float32, in evaluation mode and without gradients.
 
     Raises:
-        MissingFile: When there is no such file.
-        MissingPackage: When open_clip is not installed.
-        BadFile: When it is broken or something else.
-        BadInput: For another activation.
+        MissingFile: The file does not exist.
+        MissingPackage: open_clip is not installed.
+        BadFile: The file is broken or another network.
+        BadInput: The activation is unknown.
     """
     if activation not in ACTIVATIONS:
         raise BadInput(f"The activation is one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
@@ -108,23 +115,22 @@ def load_open_clip(path, activation="auto", *, device=None):
         import open_clip
     except ImportError as error:
         raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
-    vision: Any
-    text: Any
     vision, text, embedding = _configuration(state, path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
+    encoders: Any = {"vision_cfg": vision, "text_cfg": text}
     with torch.device("meta"):
-        network = open_clip.CLIP(embedding, vision_cfg=vision, text_cfg=text, quick_gelu=quick)
+        network = open_clip.CLIP(embedding, **encoders, quick_gelu=quick)
     network = load_strictly(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
-    # The one buffer that no file holds: a word sees those before it.
+    # The one buffer that no file contains: a token attends to itself and to those before it.
     mask = torch.full((text["context_length"],) * 2, -torch.inf, device=device).triu(1)
     network.register_buffer("attn_mask", mask, persistent=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=text["context_length"])
     return OpenClip(network, tokenizer, vision["image_size"], f"{name} with {'QuickGELU' if quick else 'GELU'}").eval()
 
 
-def _configuration(state, file):
-    """Image tower, text tower (as open_clip names their sizes) and width of the embedding."""
+def _configuration(state: Mapping[str, Tensor], file: str) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """Return the sizes of the image and the text encoder under open_clip's names, and the width of the embedding."""
     try:
         width, _, patch, _ = state["visual.conv1.weight"].shape
         vision = {
@@ -149,12 +155,12 @@ def _configuration(state, file):
         ) from None
 
 
-def _layers(state, prefix):
+def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)})
 
 
-def _architecture(open_clip, vision, text, embedding):
-    """Complete the towers' sizes, in place, by open_clip's list; returns the architecture's name there."""
+def _architecture(open_clip: Any, vision: dict[str, Any], text: dict[str, Any], embedding: int) -> str:
+    """Complete the encoders' sizes in place from open_clip's list, and return the architecture's name."""
     for name in open_clip.list_models():
         known = open_clip.get_model_config(name)
         seen, said = known.get("vision_cfg", {}), known.get("text_cfg", {})
@@ -170,12 +176,12 @@ def _architecture(open_clip, vision, text, embedding):
     return f"a CLIP with {vision['layers']} layers of {vision['width']}"
 
 
-def _trained_with_quick_gelu(path):
+def _trained_with_quick_gelu(path: Path) -> bool:
     config = path.with_name("open_clip_config.json")
     if config.is_file():
         try:
             return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadFile(f"{config} is no open_clip configuration ({error!r}). Download it again, or remove it.") from None
+            raise BadFile(f"{config} is not an open_clip configuration ({error!r}). Download it again, or remove it.") from None
     names = f"{path.parent.name}/{path.name}".lower()
     return any(name in names for name in QUICK_NAMES)

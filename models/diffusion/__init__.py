@@ -1,6 +1,6 @@
 """CapFace, the Stable Diffusion 1.x denoiser, and CapFace's checkpoint."""
 
-from .capface import HINT_WIDTHS, CapFace, CapFaceConfig, IdentityTokens
+from .capface import HINT_WIDTHS, CapFace, CapFaceConfig, IdentityTokens, token_factors
 from .capface_checkpoint import NETWORK, capface_tensors, load_capface
 from .denoiser import Denoiser, DenoiserConfig
 from .layers import Block
@@ -16,4 +16,5 @@ __all__ = [
     "IdentityTokens",
     "capface_tensors",
     "load_capface",
+    "token_factors",
 ]

@@ -1,7 +1,7 @@
 """CapFace, the side network pi of CapHuman: head maps and identity tokens in, residuals for a frozen denoiser out.
 
 It is an SD1.5 encoder whose 12 blocks and middle each end in a zero convolution. The 9-channel hint enters after the first
-convolution, the identity through cross-attention, and a mask predicted from the hint bounds all of it.
+convolution and the identity through cross-attention. A mask predicted from the hint bounds the residuals.
 Keys are those of the released `control_model.*`; `tests/golden/capface_sd15.shapes.json` lists them.
 """
 
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import BadFile, BadInput
+from ...shapes import Float, Num
+from ..build import Device, Dtype, Operations
 from . import layers
 from .denoiser import Denoiser
 from .encoder import Encoder, read_encoder
@@ -23,7 +25,7 @@ HINT_WIDTHS = (16, 16, 32, 32, 96, 96, 256)
 
 @dataclass(frozen=True)
 class CapFaceConfig:
-    """Width and depth of the network; the defaults are the released checkpoint's."""
+    """Width and depth of the network; the defaults are those of the released checkpoint."""
 
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     """Channels of each level, in units of `model_channels`."""
@@ -35,7 +37,7 @@ class CapFaceConfig:
     hint_channels: int = 9
     context_width: int = 768
     num_heads: int = 8
-    """Attention heads. No shape tells them; every SD1.x network has 8."""
+    """Attention heads. No shape shows them; every SD1.x network has 8."""
     in_channels: int = 4
     """Channels of the latents."""
     hint_widths: tuple[int, ...] = HINT_WIDTHS
@@ -49,7 +51,7 @@ class CapFaceConfig:
             shapes: `{key: shape}`, keys without `control_model.`.
 
         Raises:
-            BadFile: if the keys are not CapFace's.
+            BadFile: The keys are not CapFace's.
         """
         hint = [f"input_hint_block.{2 * i}.weight" for i in range(len(HINT_WIDTHS))]
         missing = [key for key in hint if key not in shapes]
@@ -71,22 +73,22 @@ class CapFace(Encoder):
         self,
         config: CapFaceConfig,
         *,
-        device=None,
-        dtype=None,
-        operations=nn,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
         attention: layers.Attention = layers.attention,
     ):
         """Build the network.
 
         Args:
             config: Width and depth.
-            device: Where the parameters live.
-            dtype: Their type.
-            operations: Namespace of the layer classes; ComfyUI's own give casting and offloading inside it.
+            device: Device of the parameters.
+            dtype: Type of the parameters.
+            operations: Namespace of the layer classes; ComfyUI's own cast and offload the weights.
             attention: The attention kernel.
 
         Raises:
-            BadInput: if there is not one width for each of the hint encoder's convolutions.
+            BadInput: There is not one width for each of the hint encoder's convolutions.
         """
         if len(config.hint_widths) != len(HINT_WIDTHS):
             raise BadInput(f"CapFace's hint encoder needs {len(HINT_WIDTHS)} widths, got {config.hint_widths}.")
@@ -94,7 +96,8 @@ class CapFace(Encoder):
         conv = {"device": device, "dtype": dtype}
         self.zero_convs = nn.ModuleList([nn.Sequential(operations.Conv2d(w, w, 1, **conv)) for w in self.widths])
         base, channels = config.model_channels, self.widths[-1]
-        hint, previous = [], config.hint_channels
+        hint: list[nn.Module] = []
+        previous = config.hint_channels
         for i, width in enumerate(config.hint_widths):
             stride = 2 if i in (2, 4, 6) else 1
             hint += [operations.Conv2d(previous, width, 3, padding=1, stride=stride, **conv), nn.SiLU()]
@@ -108,20 +111,21 @@ class CapFace(Encoder):
     def from_denoiser(
         cls, denoiser: Denoiser, *, hint_channels: int = 9, hint_widths: Sequence[int] = HINT_WIDTHS
     ) -> "CapFace":
-        """Make an untrained CapFace of a denoiser: its encoder copied, so that training starts from what it can see.
+        """Make an untrained CapFace whose encoder is a copy of a denoiser's.
 
-        Zero convolutions are zero, so the residuals are; so is the hint encoder's last convolution, as in a ControlNet, so that
-        the features begin as the denoiser's own. The other hint layers and the mask are drawn by torch's default.
+        The zero convolutions, and therefore the residuals, are zero. The hint encoder's last convolution is also zero, as in a
+        ControlNet, so that the features start as the denoiser's own. The other hint layers and the mask have torch's default
+        initialisation.
 
         Args:
-            denoiser: The base model; CapFace takes over its sizes, device and type, and shares no memory with it.
+            denoiser: The base model; CapFace has its sizes, device and type, and shares no memory with it.
             hint_channels: Channels of the head maps.
             hint_widths: Output channels of the hint encoder's convolutions, before the last one.
         """
         base = denoiser.config
         shared = {f.name: getattr(base, f.name) for f in fields(CapFaceConfig) if hasattr(base, f.name)}
         config = CapFaceConfig(**shared, hint_channels=hint_channels, hint_widths=tuple(hint_widths))
-        like = denoiser.time_embed[0].weight
+        like = next(denoiser.time_embed.parameters())
         network = cls(config, device=like.device, dtype=like.dtype)
         for part in ("time_embed", "input_blocks", "middle_block"):
             getattr(network, part).load_state_dict(getattr(denoiser, part).state_dict())
@@ -130,18 +134,18 @@ class CapFace(Encoder):
                 nn.init.zeros_(parameter)
         return network
 
-    def encode_hint(self, hint: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode the head maps. The result depends on them alone, so it is computed once per hint.
+    def encode_hint(self, hint: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B D h w"], Float[Tensor, "B 1 h w"]]:
+        """Encode the head maps. The result depends only on them, so it is computed once per hint.
 
         Args:
             hint: `[B, 9, H, W]`: normal (-1..1), albedo (0..1), Lambertian (about 0..1, not clamped); H, W multiples of 8.
 
         Returns:
-            guided: `[B, C, H/8, W/8]`, to be handed to `forward`.
+            guided: `[B, C, H/8, W/8]`, an argument of `forward`.
             mask: `[B, 1, H/8, W/8]` in 0..1, the predicted head region M of equation 7.
 
         Raises:
-            BadInput: if the hint has another number of channels, or a size that is no multiple of 8.
+            BadInput: The hint has another number of channels, or a size that is not a multiple of 8.
         """
         if hint.ndim != 4 or hint.shape[1] != self.config.hint_channels:
             raise BadInput(
@@ -153,7 +157,13 @@ class CapFace(Encoder):
         guided = self.input_hint_block(hint)
         return guided, torch.sigmoid(self.mask_predict(guided))
 
-    def forward(self, x: Tensor, timesteps: Tensor, guided: Tensor, context: Tensor | None) -> list[Tensor]:
+    def forward(
+        self,
+        x: Float[Tensor, "B C h w"],
+        timesteps: Num[Tensor, " B"],
+        guided: Float[Tensor, "#B D h w"],
+        context: Float[Tensor, "#B N W"] | None,
+    ) -> list[Tensor]:
         """Compute the residuals F_t = pi(z_t, t, H, f_id) of equation 6, neither masked nor scaled.
 
         Args:
@@ -164,12 +174,12 @@ class CapFace(Encoder):
                 but its cross-attention is not computed).
 
         Returns:
-            The residuals in the encoder's order, the middle block's last.
+            The residuals in the encoder's order, followed by the middle block's.
         """
         embedding = self.embed_timesteps(timesteps, x.dtype)
         if context is not None and context.shape[0] != x.shape[0]:
             context = context.expand(x.shape[0], -1, -1)
-        residuals = []
+        residuals: list[Tensor] = []
         h = x
         for i, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):
             h = block(h, embedding, context)
@@ -180,15 +190,15 @@ class CapFace(Encoder):
         return [*residuals, self.middle_block_out(h)]
 
     @staticmethod
-    def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-        """Resize a mask `[B, 1, h, w]` in 0..1 to `size`: bilinear, half-pixel centres, antialiased. Not every GPU can."""
+    def resize_mask(mask: Float[Tensor, "B 1 h w"], size: Sequence[int]) -> Float[Tensor, "B 1 H W"]:
+        """Resize a mask `[B, 1, h, w]` in 0..1 to `size`: bilinear, half-pixel centres, antialiased. Some GPUs lack it."""
         return F.interpolate(mask, size=tuple(size), mode="bilinear", antialias=True)
 
     @staticmethod
-    def mask_residuals(residuals: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
+    def mask_residuals(residuals: Sequence[Tensor], mask: Float[Tensor, "B 1 h w"]) -> list[Tensor]:
         """Bound the residuals to the head: F * M.
 
-        The mask is resized to each residual (`resize_mask`) and made hard at > 0.5.
+        The mask is resized to each residual (`resize_mask`) and thresholded at > 0.5.
 
         Args:
             residuals: Tensors `[B, C_i, h_i, w_i]`.
@@ -196,6 +206,20 @@ class CapFace(Encoder):
         """
         hard = {size: CapFace.resize_mask(mask, size) > 0.5 for size in {r.shape[-2:] for r in residuals}}
         return [r * hard[r.shape[-2:]].to(r.device) for r in residuals]
+
+
+def token_factors(local: Tensor, global_: Tensor, local_tokens: int) -> Tensor:
+    """Return the factor of each identity token, in the order of `IdentityTokens`.
+
+    Args:
+        local: Factor of the local tokens `[B]`.
+        global_: Factor of the global token `[B]`.
+        local_tokens: N, the number of local tokens.
+
+    Returns:
+        `[B, N + 1, 1]`, the local tokens first.
+    """
+    return torch.cat([local[:, None].expand(-1, local_tokens), global_[:, None]], dim=1)[..., None]
 
 
 class IdentityTokens(nn.Module):
@@ -207,15 +231,15 @@ class IdentityTokens(nn.Module):
         global_width: int = 512,
         context_width: int = 768,
         *,
-        device=None,
-        dtype=None,
-        operations=nn,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
     ):
         super().__init__()
         self.img_linear = operations.Linear(local_width, context_width, device=device, dtype=dtype)
         self.id_linear = operations.Linear(global_width, context_width, device=device, dtype=dtype)
 
-    def forward(self, local: Tensor, global_: Tensor) -> Tensor:
+    def forward(self, local: Float[Tensor, "B N L"], global_: Float[Tensor, "B M G"]) -> Float[Tensor, "B K C"]:
         """Compute f_id = [img_linear(local); id_linear(global)].
 
         Args:

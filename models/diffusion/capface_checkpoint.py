@@ -3,38 +3,41 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import BadFile
-from ...files.checkpoint import describe, read_state_dict
+from ...files.catalogue import CAPHUMAN
+from ...files.checkpoint import read_state_dict
+from ...files.identify import describe
 from ...files.strict import load_strictly
+from ..build import Device, Dtype, Operations
 from . import layers
 from .capface import CapFace, CapFaceConfig, IdentityTokens
 
 NETWORK = "control_model."
 TOKENS = ("img_linear.", "id_linear.")
-SOURCE = "the released caphuman.ckpt (github.com/VamosC/CapHuman), or a safetensors file made from it"
+SOURCE = f"the released {CAPHUMAN.reference}, or a safetensors file made from it"
 
 
 def load_capface(
-    path_or_state_dict: str | os.PathLike | Mapping[str, Tensor],
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Tensor],
     *,
-    device=None,
-    dtype: torch.dtype | None = None,
-    operations=nn,
+    device: Device = None,
+    dtype: Dtype = None,
+    operations: Operations = nn,
     attention: layers.Attention = layers.attention,
 ) -> tuple[CapFace, IdentityTokens]:
     """Load CapFace and its two projections from a checkpoint.
 
-    Only CapFace's tensors are touched; a base model, VAE or text encoder beside them costs nothing. Without a change of type or
-    device the parameters stay mapped to the file.
+    Only CapFace's tensors are read; a base model, VAE or text encoder beside them costs nothing. The parameters stay mapped to
+    the file unless their type or device changes.
 
     Args:
         path_or_state_dict: A file (torch pickle, bare or under `state_dict`, or safetensors), or its tensors by key.
-        device: Where the parameters shall live; the CPU by default.
-        dtype: Their type; the file's own by default.
+        device: Device of the parameters; the CPU by default.
+        dtype: Type of the parameters; the file's own by default.
         operations: Namespace of the layer classes.
         attention: The attention kernel.
 
@@ -42,8 +45,8 @@ def load_capface(
         The network and the token projections, in evaluation mode and without gradients.
 
     Raises:
-        MissingFile: if there is no such file.
-        BadFile: if the file is broken, or is something else; the message says what it looks like.
+        MissingFile: The file does not exist.
+        BadFile: The file is broken or another network; the message states which.
     """
     if isinstance(path_or_state_dict, Mapping):
         name, state = "The state dict", dict(path_or_state_dict)
@@ -59,9 +62,9 @@ def load_capface(
     widths = (tokens["img_linear.weight"].shape[1], tokens["id_linear.weight"].shape[1])
     config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
     dtype = dtype or tokens["id_linear.weight"].dtype
-    plain = {"device": "meta", "dtype": dtype}
-    build = {**plain, "operations": operations}
-    fit = {"file": name, "kind": "CapFace", "source": SOURCE, "device": device}
+    plain: dict[str, Any] = {"device": "meta", "dtype": dtype}
+    build: dict[str, Any] = {**plain, "operations": operations}
+    fit: dict[str, Any] = {"file": name, "kind": "CapFace", "source": SOURCE, "device": device}
     return (
         load_strictly(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
         load_strictly(
@@ -73,11 +76,12 @@ def load_capface(
     )
 
 
-def capface_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
+def capface_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint that CapFace uses, by their full keys, mapped to the file.
 
     Raises:
-        MissingFile, BadFile: as `load_capface`.
+        MissingFile: As for `load_capface`.
+        BadFile: As for `load_capface`.
     """
-    load_capface(path)  # refuses what is no CapFace, by name
+    load_capface(path)  # rejects other networks by name
     return {k: v for k, v in read_state_dict(path).items() if k.startswith((NETWORK, *TOKENS))}

@@ -1,7 +1,7 @@
-"""The denoiser eps_theta of Stable Diffusion 1.x: the UNet that CapFace steers and is made from.
+"""The denoiser eps_theta of Stable Diffusion 1.x: the UNet that CapFace controls and is initialised from.
 
 Keys are those of a checkpoint's `model.diffusion_model.*` without that prefix. Inside ComfyUI the host's own network denoises;
-this one trains CapFace, and samples where there is no ComfyUI.
+this one is used to train CapFace, and to sample without ComfyUI.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import BadFile
+from ...shapes import Float, Num
+from ..build import Device, Dtype, Operations
 from . import layers
 from .encoder import Encoder, read_encoder
 
@@ -34,10 +36,10 @@ class DenoiserConfig:
 
         Args:
             shapes: `{key: shape}`, keys without `model.diffusion_model.`.
-            num_heads: Attention heads. No shape tells them; every SD1.x network has 8.
+            num_heads: Attention heads. No shape shows them; every SD1.x network has 8.
 
         Raises:
-            BadFile: if the keys are not a denoiser's.
+            BadFile: The keys are not a denoiser's.
         """
         if "out.2.weight" not in shapes:
             raise BadFile("Not a complete denoiser: the tensor 'out.2.weight' is missing.")
@@ -45,12 +47,12 @@ class DenoiserConfig:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], num_heads: int = 8) -> "DenoiserConfig":
-        """`from_shapes` of tensors."""
+        """Read the configuration from a network's state dict, as `from_shapes` does."""
         return cls.from_shapes({k: v.shape for k, v in state.items()}, num_heads)
 
 
 class Denoiser(Encoder):
-    """The noise prediction eps_theta(z_t, t, c), under a side network's residuals if there are any."""
+    """The noise prediction eps_theta(z_t, t, c), optionally with a side network's residuals."""
 
     config: DenoiserConfig
 
@@ -58,17 +60,17 @@ class Denoiser(Encoder):
         self,
         config: DenoiserConfig,
         *,
-        device=None,
-        dtype=None,
-        operations=nn,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
         attention: layers.Attention = layers.attention,
     ):
         """Build the network.
 
         Args:
             config: Width and depth.
-            device: Where the parameters live.
-            dtype: Their type.
+            device: Device of the parameters.
+            dtype: Type of the parameters.
             operations: Namespace of the layer classes.
             attention: The attention kernel.
         """
@@ -95,21 +97,28 @@ class Denoiser(Encoder):
             operations.Conv2d(channels, config.out_channels, 3, padding=1, **conv),
         )
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, residuals: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "B C h w"],
+        timesteps: Num[Tensor, " B"],
+        context: Float[Tensor, "B N D"],
+        residuals: Sequence[Tensor] | None = None,
+    ) -> Float[Tensor, "B K h w"]:
         """Predict the noise eps in z_t.
 
         Args:
             x: Noisy latents z_t `[B, C, h, w]`.
             timesteps: `[B]`, 0..999, fractions allowed.
             context: Text features `[B, N, context_width]`.
-            residuals: What is added to the encoder's outputs before the decoder reads them, in the encoder's order, and to the
-                middle block's, last: `CapFace.forward`'s list, masked and scaled.
+            residuals: Tensors added to the encoder's outputs before the decoder reads them, in the encoder's order, and last to
+                the middle block's output: the list of `CapFace.forward`, masked and scaled.
 
         Returns:
             `[B, out_channels, h, w]`.
         """
         embedding = self.embed_timesteps(timesteps, x.dtype)
-        h, skips = x, []
+        h = x
+        skips: list[Tensor] = []
         for block in self.input_blocks:
             h = block(h, embedding, context)
             skips.append(h)

@@ -1,12 +1,14 @@
 """The encoder of an SD1.x denoiser: what the denoiser itself and CapFace, which begins as its copy, have in common."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import BadFile
+from ...shapes import Float, Num
+from ..build import Device, Dtype, Operations
 from . import layers
 
 
@@ -50,21 +52,23 @@ class EncoderConfig(Protocol):
         ...
 
 
-def read_encoder(shapes: Mapping[str, Sequence[int]], kind: str) -> dict:
-    """Read the fields of an `EncoderConfig` from parameter shapes, all but the heads, which no shape tells.
+def read_encoder(shapes: Mapping[str, Sequence[int]], kind: str) -> dict[str, Any]:
+    """Read the fields of an `EncoderConfig` from parameter shapes, except the number of heads, which no shape shows.
 
     Args:
         shapes: `{key: shape}`, keys as in `Encoder`; others are ignored.
-        kind: What is being read, for messages.
+        kind: Kind of network, for messages.
 
     Raises:
-        BadFile: if a tensor of the encoder is missing, or its levels differ in depth.
+        BadFile: A tensor of the encoder is missing, or its levels differ in depth.
     """
     count = len({key.split(".")[1] for key in shapes if key.startswith("input_blocks.")})
     try:
         model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
         context_width = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]
-        channels, blocks, attention, downsampling = [], [0], [], 1
+        channels: list[int] = []
+        attention: list[int] = []
+        blocks, downsampling = [0], 1
         for i in range(1, count):
             if f"input_blocks.{i}.0.op.weight" in shapes:
                 downsampling *= 2
@@ -90,16 +94,24 @@ def read_encoder(shapes: Mapping[str, Sequence[int]], kind: str) -> dict:
 
 
 class Encoder(nn.Module):
-    """Timestep embedding, input blocks and middle block; a base class that says nothing about what becomes of them."""
+    """Timestep embedding, input blocks and middle block; a base class that leaves their use to its subclasses."""
 
-    def __init__(self, config: EncoderConfig, *, device=None, dtype=None, operations=nn, attention=layers.attention):
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
+        attention: layers.Attention = layers.attention,
+    ):
         super().__init__()
         kw = {"device": device, "dtype": dtype, "operations": operations}
         conv = {"device": device, "dtype": dtype}
         self.config = config
         base, embedding = config.model_channels, 4 * config.model_channels
 
-        def transformer(channels):
+        def transformer(channels: int) -> nn.Module:
             return layers.SpatialTransformer(channels, config.context_width, config.num_heads, attention=attention, **kw)
 
         self.time_embed = nn.Sequential(
@@ -127,6 +139,6 @@ class Encoder(nn.Module):
             layers.ResBlock(channels, channels, embedding, **kw),
         )
 
-    def embed_timesteps(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
-        """`timesteps [B]`, 0..999, fractions allowed -> `[B, 4 · model_channels]`."""
+    def embed_timesteps(self, timesteps: Num[Tensor, " B"], dtype: torch.dtype) -> Float[Tensor, "B E"]:
+        """Map timesteps `[B]`, 0..999, fractions allowed, to `[B, 4 · model_channels]`."""
         return self.time_embed(layers.timestep_embedding(timesteps, self.config.model_channels).to(dtype))

@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...shapes import Float, Num
+from ..build import Device, Dtype, Operations
+
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""`(q [B,N,C], k [B,M,C], v [B,M,C], heads) -> [B,N,C]`."""
+"""`(q [B, N, C], k [B, M, C], v [B, M, C], heads) -> [B, N, C]`."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head scaled dot-product attention.
+def attention(
+    q: Float[Tensor, "B N C"], k: Float[Tensor, "B M C"], v: Float[Tensor, "B M C"], heads: int
+) -> Float[Tensor, "B N C"]:
+    """Compute multi-head scaled dot-product attention.
 
     Args:
         q: Queries `[B, N, C]`.
@@ -33,13 +38,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
 
 
-def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
-    """Sinusoids of the timestep, cosines first.
+def timestep_embedding(timesteps: Num[Tensor, " B"], width: int, max_period: float = 10000.0) -> Float[Tensor, "B {width}"]:
+    """Compute sinusoids of the timestep, cosines first.
 
     Args:
-        timesteps: `[B]`, 0..999, fractions allowed. Computed in float32 whatever the network's type: bfloat16 cannot hold 999.
+        timesteps: `[B]`, 0..999, fractions allowed. Computed in float32 whatever the network's type, because bfloat16 cannot
+            represent 999.
         width: Even number of sinusoids.
-        max_period: Period of the slowest one.
+        max_period: Period of the slowest sinusoid.
 
     Returns:
         float32 `[B, width]`.
@@ -53,7 +59,16 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.
 class ResBlock(nn.Module):
     """Residual block with the timestep embedding added between its two convolutions."""
 
-    def __init__(self, channels: int, out_channels: int, embedding: int, *, device=None, dtype=None, operations=nn):
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        embedding: int,
+        *,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
+    ):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
         self.in_layers = nn.Sequential(
@@ -71,8 +86,8 @@ class ResBlock(nn.Module):
         same = channels == out_channels
         self.skip_connection = nn.Identity() if same else operations.Conv2d(channels, out_channels, 1, **kw)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """`x [B,C,H,W]`, `embedding [B,E]` -> `[B,C',H,W]`."""
+    def forward(self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "#B E"]) -> Float[Tensor, "B D H W"]:
+        """Map `x` `[B, C, H, W]` and `embedding` `[B, E]` to `[B, out_channels, H, W]`."""
         h = self.in_layers(x) + self.emb_layers(embedding)[..., None, None]
         return self.skip_connection(x) + self.out_layers(h)
 
@@ -81,7 +96,15 @@ class CrossAttention(nn.Module):
     """Attention of tokens to themselves or to a context."""
 
     def __init__(
-        self, width: int, context_width: int, heads: int, *, attention: Attention, device=None, dtype=None, operations=nn
+        self,
+        width: int,
+        context_width: int,
+        heads: int,
+        *,
+        attention: Attention,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
     ):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
@@ -92,14 +115,14 @@ class CrossAttention(nn.Module):
         self.to_v = operations.Linear(context_width, width, bias=False, **kw)
         self.to_out = nn.Sequential(operations.Linear(width, width, **kw))
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """`x [B,N,C]`, `context [B,M,D]` -> `[B,N,C]`."""
+    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B N C"]:
+        """Map `x` `[B, N, C]` and `context` `[B, M, D]` to `[B, N, C]`."""
         return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
 
-    def without_context(self, x: Tensor) -> Tensor:
-        """What `forward` gives for an all-zero context, without computing it: the output bias, `[1,1,C]`.
+    def without_context(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "1 1 C"]:
+        """Return the result of `forward` for an all-zero context without computing it: the output bias, `[1, 1, C]`.
 
-        Zero keys weigh all tokens alike, and zero values then sum to zero.
+        Zero keys give all tokens equal weights, and zero values then sum to zero.
         """
         return self.to_out(x.new_zeros(1, 1, x.shape[-1]))
 
@@ -107,12 +130,12 @@ class CrossAttention(nn.Module):
 class GEGLU(nn.Module):
     """Linear layer to twice the width; one half gates the other."""
 
-    def __init__(self, width: int, out_width: int, *, device=None, dtype=None, operations=nn):
+    def __init__(self, width: int, out_width: int, *, device: Device = None, dtype: Dtype = None, operations: Operations = nn):
         super().__init__()
         self.proj = operations.Linear(width, 2 * out_width, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B,N,C]` -> `[B,N,C']`."""
+    def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N D"]:
+        """Map `[B, N, width]` to `[B, N, out_width]`."""
         x, gate = self.proj(x).chunk(2, dim=-1)
         return x * F.gelu(gate)
 
@@ -120,15 +143,15 @@ class GEGLU(nn.Module):
 class FeedForward(nn.Module):
     """Position-wise network of a transformer block."""
 
-    def __init__(self, width: int, *, device=None, dtype=None, operations=nn):
+    def __init__(self, width: int, *, device: Device = None, dtype: Dtype = None, operations: Operations = nn):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
         self.net = nn.Sequential(
             GEGLU(width, 4 * width, **kw, operations=operations), nn.Identity(), operations.Linear(4 * width, width, **kw)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B,N,C]` -> `[B,N,C]`."""
+    def forward(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+        """Map `[B, N, C]` to the same shape."""
         return self.net(x)
 
 
@@ -136,7 +159,15 @@ class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward; each after a layer norm and added to its input."""
 
     def __init__(
-        self, width: int, context_width: int, heads: int, *, attention: Attention, device=None, dtype=None, operations=nn
+        self,
+        width: int,
+        context_width: int,
+        heads: int,
+        *,
+        attention: Attention,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
     ):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
@@ -148,8 +179,8 @@ class TransformerBlock(nn.Module):
         self.norm2 = operations.LayerNorm(width, **kw)
         self.norm3 = operations.LayerNorm(width, **kw)
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """`x [B,N,C]`, `context [B,M,D]` or None for an all-zero context -> `[B,N,C]`."""
+    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"] | None) -> Float[Tensor, "B N C"]:
+        """Map `x` `[B, N, C]` and `context` `[B, M, D]`, or None for an all-zero context, to `[B, N, C]`."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         x = x + (self.attn2.without_context(x) if context is None else self.attn2(self.norm2(x), context))
@@ -160,7 +191,15 @@ class SpatialTransformer(nn.Module):
     """One transformer block over the pixels of a feature map."""
 
     def __init__(
-        self, channels: int, context_width: int, heads: int, *, attention: Attention, device=None, dtype=None, operations=nn
+        self,
+        channels: int,
+        context_width: int,
+        heads: int,
+        *,
+        attention: Attention,
+        device: Device = None,
+        dtype: Dtype = None,
+        operations: Operations = nn,
     ):
         super().__init__()
         kw = {"device": device, "dtype": dtype}
@@ -171,8 +210,8 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = operations.Conv2d(channels, channels, 1, **kw)
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """`x [B,C,H,W]`, `context [B,M,D]` or None -> `[B,C,H,W]`."""
+    def forward(self, x: Float[Tensor, "B C H W"], context: Float[Tensor, "B M D"] | None) -> Float[Tensor, "B C H W"]:
+        """Map `x` `[B, C, H, W]` and `context` `[B, M, D]`, or None for an all-zero context, to `[B, C, H, W]`."""
         height, width = x.shape[-2:]
         tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
@@ -183,34 +222,45 @@ class SpatialTransformer(nn.Module):
 class Downsample(nn.Module):
     """Halves height and width with a strided convolution."""
 
-    def __init__(self, channels: int, *, device=None, dtype=None, operations=nn):
+    def __init__(self, channels: int, *, device: Device = None, dtype: Dtype = None, operations: Operations = nn):
         super().__init__()
         self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B,C,H,W]` -> `[B,C,ceil(H/2),ceil(W/2)]`."""
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """Map `[B, C, H, W]` to `[B, C, ceil(H/2), ceil(W/2)]`."""
         return self.op(x)
 
 
 class Upsample(nn.Module):
     """Enlarges height and width, about twofold, and smooths with a convolution."""
 
-    def __init__(self, channels: int, *, device=None, dtype=None, operations=nn):
+    def __init__(self, channels: int, *, device: Device = None, dtype: Dtype = None, operations: Operations = nn):
         super().__init__()
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """`[B,C,h,w]` -> `[B,C,*size]`. The size is given, since halving an odd one has rounded it up."""
+    def forward(self, x: Float[Tensor, "B C h w"], size: Sequence[int]) -> Float[Tensor, "B C H W"]:
+        """Map `[B, C, h, w]` to `[B, C, *size]`. The size is an argument because halving rounds an odd one up."""
         return self.conv(F.interpolate(x, size=tuple(size), mode="nearest"))
 
 
 class Block(nn.Sequential):
-    """Layers in a row that are each given what they need: the timestep embedding, the context, a size, or only the map."""
+    """Layers in sequence. Each gets the inputs that it needs: the timestep embedding, the context, a size, or only the map."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Tensor, embedding: Tensor, context: Tensor | None, size: Sequence[int] | None = None
-    ) -> Tensor:
-        """`x [B,C,H,W]`, `embedding [B,E]`, `context [B,M,D]` or None, the `size` to enlarge to -> `[B,C',H',W']`."""
+        self,
+        x: Float[Tensor, "B C H W"],
+        embedding: Float[Tensor, "#B E"],
+        context: Float[Tensor, "B M D"] | None,
+        size: Sequence[int] | None = None,
+    ) -> Float[Tensor, "B K h w"]:
+        """Run the layers.
+
+        Args:
+            x: `[B, C, H, W]`.
+            embedding: Of the timestep, `[B, E]`.
+            context: `[B, M, D]`, or None for an all-zero context.
+            size: Height and width that an `Upsample` enlarges to.
+        """
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, embedding)

@@ -1,14 +1,18 @@
-"""Cutting faces out of photos: the pixels that FaceNet, DECA and an aligned portrait need.
+"""Crops of faces for FaceNet, DECA and aligned portraits.
 
-Conventions. Images are [3,H,W] or [B,3,H,W], RGB in 0..1. Points are (x, y) in pixels, x right and y down; the centre of the
-pixel in row i and column j lies at (j, i), so an image covers -0.5 to W - 0.5. Boxes are (left, top, right, bottom) in the same
-units. A transform is a 3×3 matrix [3,3] or [B,3,3] that takes an image point (x, y, 1) to the crop's.
+Conventions: images are `[3, H, W]` or `[B, 3, H, W]`, RGB in 0..1. Points are (x, y) in pixels, x right and y down; the
+centre of the pixel in row i and column j lies at (j, i), so an image covers -0.5 to W - 0.5. Boxes are (left, top, right,
+bottom) in the same units. A transform is a matrix `[3, 3]` or `[B, 3, 3]` that maps an image point (x, y, 1) to the crop.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadInput
+from ...shapes import Float
 
 FACENET_SIZE = 160
 DECA_SIZE = 224
@@ -16,22 +20,24 @@ ALIGNED_SIZE = 512
 OUTSIDE = ("border", "black", "white")
 
 
-def facenet_face(image, box, size=FACENET_SIZE):
-    """FaceNet's input: the box cut at whole pixels, resized and standardised.
+def facenet_face(
+    image: Float[Tensor, "*B 3 H W"], box: Float[Tensor, "*B 4"], size: int = FACENET_SIZE
+) -> Float[Tensor, "*B 3 {size} {size}"]:
+    """Cut FaceNet's input: the box at whole pixels, resized and standardised.
 
-    The part of the box inside the image is taken and stretched to the square, as it was when FaceNet's training faces were cut
-    (facenet-pytorch, margin 0); padding would give the network faces it has never seen.
+    The part of the box inside the image is stretched to the square, as for FaceNet's training faces (facenet-pytorch,
+    margin 0). FaceNet was not trained on padded faces.
 
     Args:
-        image: Shape [3,H,W] or [B,3,H,W], RGB in 0..1.
-        box: Shape [4] or [B,4], pixels.
+        image: `[3, H, W]` or `[B, 3, H, W]`, RGB in 0..1.
+        box: `[4]` or `[B, 4]`, in pixels.
         size: Side of the result.
 
     Returns:
-        Shape [3,size,size] or [B,3,size,size], `(x - 127.5) / 128` of 8-bit values.
+        `[3, size, size]` or `[B, 3, size, size]`, `(x - 127.5) / 128` of 8-bit values.
 
     Raises:
-        BadInput: When a box has no pixel inside the image.
+        BadInput: A box has no pixel inside the image.
     """
     if image.ndim == 4:
         return torch.stack([facenet_face(one, b, size) for one, b in zip(image, box, strict=True)])
@@ -47,14 +53,14 @@ def facenet_face(image, box, size=FACENET_SIZE):
     return (face - 127.5) / 128
 
 
-def deca_square(points):
-    """The square that DECA sees around 68 landmarks.
+def deca_square(points: Float[Tensor, "*B 68 2"]) -> tuple[Float[Tensor, "*B 2"], Float[Tensor, "*B"]]:
+    """Return the square that DECA crops around 68 landmarks.
 
     Args:
-        points: Shape [68,2] or [B,68,2], pixels.
+        points: `[68, 2]` or `[B, 68, 2]`, in pixels.
 
     Returns:
-        Its centre [2] or [B,2] and its side (whole pixels) [] or [B].
+        Its centre `[2]` or `[B, 2]`, and its side `[]` or `[B]` in whole pixels.
     """
     low, high = points.double().amin(-2), points.double().amax(-2)
     # side = floor(1.25 · 1.1 · (w + h) / 2): the landmarks end at the brows, so the box grows by a tenth first
@@ -62,14 +68,14 @@ def deca_square(points):
     return (low + high) / 2, side
 
 
-def deca_square_from_box(box):
-    """The square that DECA sees around a detector's box.
+def deca_square_from_box(box: Float[Tensor, "*B 4"]) -> tuple[Float[Tensor, "*B 2"], Float[Tensor, "*B"]]:
+    """Return the square that DECA crops around a detector's box.
 
     Args:
-        box: Shape [4] or [B,4], pixels.
+        box: `[4]` or `[B, 4]`, in pixels.
 
     Returns:
-        Its centre [2] or [B,2] and its side (whole pixels) [] or [B].
+        Its centre `[2]` or `[B, 2]`, and its side `[]` or `[B]` in whole pixels.
     """
     low, high = box.double().unflatten(-1, (2, 2)).unbind(-2)
     mean_side = (high - low).mean(-1)
@@ -78,19 +84,19 @@ def deca_square_from_box(box):
     return centre, (1.25 * mean_side).floor()
 
 
-def deca_transform(centre, side, size=DECA_SIZE):
-    """The transform that takes a square's corners to (0, 0), (0, size - 1) and (size - 1, 0).
+def deca_transform(centre: Float[Tensor, "*B 2"], side: Float[Tensor, "*B"], size: int = DECA_SIZE) -> Float[Tensor, "*B 3 3"]:
+    """Return the transform that maps a square's corners to (0, 0), (0, size - 1) and (size - 1, 0).
 
     Args:
-        centre: Shape [2] or [B,2], pixels.
-        side: Shape [] or [B], pixels.
+        centre: `[2]` or `[B, 2]`, in pixels.
+        side: `[]` or `[B]`, in pixels.
         size: Side of the crop.
 
     Returns:
-        Shape [3,3] or [B,3,3], image pixel to crop pixel, float32.
+        `[3, 3]` or `[B, 3, 3]`, from image pixels to crop pixels, float32.
 
     Raises:
-        BadInput: When a side is not positive.
+        BadInput: A side is not positive.
     """
     if not (side > 0).all():
         raise BadInput(f"The square around the face has side {side.tolist()}: its landmarks or box have no extent.")
@@ -103,61 +109,63 @@ def deca_transform(centre, side, size=DECA_SIZE):
     return transform.float()
 
 
-def deca_crop(image, transform, size=DECA_SIZE):
-    """DECA's input: one bilinear sample a pixel, black outside the image, never squashed.
+def deca_crop(
+    image: Float[Tensor, "*B 3 H W"], transform: Float[Tensor, "*T 3 3"], size: int = DECA_SIZE
+) -> Float[Tensor, "*B 3 {size} {size}"]:
+    """Cut DECA's input: one bilinear sample per pixel, black outside the image, aspect ratio kept.
 
     Args:
-        image: Shape [3,H,W] or [B,3,H,W], RGB in 0..1.
-        transform: From `deca_transform`.
+        image: `[3, H, W]` or `[B, 3, H, W]`, RGB in 0..1.
+        transform: `[3, 3]` or `[B, 3, 3]`, from `deca_transform`.
         size: Side of the crop.
 
     Returns:
-        Shape [3,size,size] or [B,3,size,size], in 0..1.
+        `[3, size, size]` or `[B, 3, size, size]`, in 0..1.
     """
     return warp(image, transform, size, size, outside="black")
 
 
-def eyes_and_mouth(points):
-    """The four anchors of an alignment.
+def eyes_and_mouth(points: Float[Tensor, "N 2"]) -> Float[Tensor, "4 2"]:
+    """Return the four anchors of an alignment.
 
     Args:
-        points: Shape [5,2] (image-left eye, image-right eye, nose, mouth corners) or [68,2] landmarks, pixels.
+        points: `[5, 2]` (image-left eye, image-right eye, nose, mouth corners) or `[68, 2]` landmarks, in pixels.
 
     Returns:
-        Shape [4,2]: image-left eye, image-right eye, image-left and image-right mouth corner.
+        `[4, 2]`: image-left eye, image-right eye, image-left and image-right mouth corner.
 
     Raises:
-        BadInput: For another number of points.
+        BadInput: There are neither 5 nor 68 points.
     """
     if tuple(points.shape) == (5, 2):
         return points[[0, 1, 3, 4]]
     if tuple(points.shape) == (68, 2):
         return torch.stack([points[36:42].mean(0), points[42:48].mean(0), points[48], points[54]])
-    raise BadInput(f"Alignment needs 5 or 68 points of shape [N,2], got {list(points.shape)}.")
+    raise BadInput(f"Alignment needs 5 or 68 points of shape [N, 2], got {list(points.shape)}.")
 
 
-def ffhq_transform(points, size=ALIGNED_SIZE):
-    """The similarity that takes a face to FFHQ's frame: upright, eyes and mouth at their usual places.
+def ffhq_transform(points: Float[Tensor, "N 2"], size: int = ALIGNED_SIZE) -> Float[Tensor, "3 3"]:
+    """Return the similarity that moves a face to FFHQ's frame: upright, with eyes and mouth in their usual positions.
 
     Args:
-        points: Shape [5,2] or [68,2], see `eyes_and_mouth`.
+        points: `[5, 2]` or `[68, 2]`, see `eyes_and_mouth`.
         size: Side of the aligned image.
 
     Returns:
-        Shape [3,3], image pixel to crop pixel, float32.
+        `[3, 3]`, from image pixels to crop pixels, float32.
 
     Raises:
-        BadInput: When eyes and mouth coincide.
+        BadInput: Eyes and mouth coincide, or there are neither 5 nor 68 points.
 
     Source: Karras et al., *Progressive Growing of GANs* (ICLR 2018), appendix C, with the factors FFHQ uses.
     """
     left_eye, right_eye, left_mouth, right_mouth = eyes_and_mouth(points.double())
     eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
     across, down = right_eye - left_eye, mouth - eyes
-    # x' = e1 - Rot90(e0) with e1 eye to eye, e0 eyes to mouth: the frame's direction, which a profile's short e1 does not upset
+    # x' = e1 - Rot90(e0) with e1 from eye to eye and e0 from eyes to mouth: a direction that is stable for a profile's short e1
     direction = across + torch.stack([down[1], -down[0]])
     if direction.norm() < 1e-6:
-        raise BadInput("Eyes and mouth lie on one point: these are no face landmarks.")
+        raise BadInput("Eyes and mouth lie on one point: these are not face landmarks.")
     # s = max(4.0 |e1|, 3.6 |e0|), c = eyes + 0.1 e0
     side = torch.maximum(4.0 * across.norm(), 3.6 * down.norm())
     centre = eyes + 0.1 * down
@@ -171,40 +179,42 @@ def ffhq_transform(points, size=ALIGNED_SIZE):
     return transform.float()
 
 
-def ffhq_crop(image, points, size=ALIGNED_SIZE, outside="border"):
-    """An aligned portrait, padded where the frame leaves the image, never squashed.
+def ffhq_crop(
+    image: Float[Tensor, "C H W"], points: Float[Tensor, "N 2"], size: int = ALIGNED_SIZE, outside: str = "border"
+) -> tuple[Float[Tensor, "C {size} {size}"], Float[Tensor, "3 3"]]:
+    """Cut an aligned portrait, padded where the frame leaves the image, aspect ratio kept.
 
     Args:
-        image: Shape [3,H,W], RGB in 0..1.
-        points: Shape [5,2] or [68,2], see `eyes_and_mouth`.
+        image: `[3, H, W]`, RGB in 0..1.
+        points: `[5, 2]` or `[68, 2]`, see `eyes_and_mouth`.
         size: Side of the result.
-        outside: What lies outside the image: "border" repeats its edge, "black" or "white".
+        outside: Padding outside the image: "border" repeats its edge; also "black" or "white".
 
     Returns:
-        The crop [3,size,size] in 0..1 and its transform [3,3].
+        The crop `[3, size, size]` in 0..1, and its transform `[3, 3]`.
 
     Raises:
-        BadInput: For unusable points or another `outside`.
+        BadInput: The points are unusable, or `outside` is unknown.
     """
     transform = ffhq_transform(points, size).to(image.device)
     scale = transform[:2, 0].norm().item()
     if scale >= 1:
         return warp(image, transform, size, size, outside=outside), transform
-    # A bilinear sample sees two pixels: where the crop is coarser than the image, the image is made as coarse first.
+    # A bilinear sample reads two pixels, so an image that is finer than the crop is reduced to the crop's scale first.
     height, width = image.shape[-2:]
     coarse = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
     return warp(coarse, transform @ _resizing(coarse.shape[-2:], image), size, size, outside=outside), transform
 
 
-def move_box(transform, box):
-    """A box in the frame that a similarity leads to: its centre moved, its sides scaled, upright again.
+def move_box(transform: Float[Tensor, "3 3"], box: Float[Tensor, " 4"]) -> Float[Tensor, " 4"]:
+    """Move a box to the frame of a similarity: its centre is moved, its sides are scaled, and it stays upright.
 
     Args:
-        transform: Shape [3,3], image pixel to crop pixel, rotation and scale alone.
-        box: Shape [4], left, top, right, bottom in pixels.
+        transform: `[3, 3]`, from image pixels to crop pixels: rotation, scale and translation only.
+        box: `[4]`, left, top, right, bottom in pixels.
 
     Returns:
-        Shape [4], in the crop's pixels.
+        `[4]`, in the crop's pixels.
     """
     low, high = box.unflatten(0, (2, 2))
     centre = transform_points(transform, ((low + high) / 2)[None])[0]
@@ -212,21 +222,23 @@ def move_box(transform, box):
     return torch.cat([centre - half, centre + half])
 
 
-def warp(image, transform, height, width, outside="border"):
-    """Resample an image, one bilinear sample a pixel.
+def warp(
+    image: Float[Tensor, "*B C H W"], transform: Float[Tensor, "*T 3 3"], height: int, width: int, outside: str = "border"
+) -> Float[Tensor, "*B C {height} {width}"]:
+    """Resample an image with one bilinear sample per pixel.
 
     Args:
-        image: Shape [3,H,W] or [B,3,H,W].
-        transform: Shape [3,3] or [B,3,3], image pixel to crop pixel.
-        height: Of the crop.
-        width: Of the crop.
-        outside: What lies outside the image: "border" repeats its edge, "black" (0) or "white" (1).
+        image: `[3, H, W]` or `[B, 3, H, W]`.
+        transform: `[3, 3]` or `[B, 3, 3]`, from image pixels to crop pixels.
+        height: Height of the crop.
+        width: Width of the crop.
+        outside: Padding outside the image: "border" repeats its edge, "black" is 0, "white" is 1.
 
     Returns:
-        Shape [3,height,width] or [B,3,height,width].
+        `[3, height, width]` or `[B, 3, height, width]`.
 
     Raises:
-        BadInput: For another `outside`.
+        BadInput: `outside` is unknown.
     """
     if outside not in OUTSIDE:
         raise BadInput(f"outside is one of {', '.join(OUTSIDE)}, got {outside!r}.")
@@ -249,19 +261,19 @@ def warp(image, transform, height, width, outside="border"):
     return F.grid_sample(image - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + fill
 
 
-def transform_points(transform, points):
-    """Apply transforms to points: [..,3,3] and [..,N,2] to [..,N,2]."""
+def transform_points(transform: Float[Tensor, "*T 3 3"], points: Float[Tensor, "*B N 2"]) -> Float[Tensor, "*P N 2"]:
+    """Apply transforms `[..., 3, 3]` to points `[..., N, 2]`."""
     linear, offset = transform[..., :2, :2], transform[..., :2, 2]
     return points @ linear.transpose(-1, -2) + offset[..., None, :]
 
 
-def _resize(image, height, width):
-    """Bilinear, with a filter as wide as the step where it shrinks, half-pixel centres."""
+def _resize(image: Float[Tensor, "C H W"], height: int, width: int) -> Float[Tensor, "C {height} {width}"]:
+    """Resize bilinearly with half-pixel centres, antialiased when shrinking."""
     return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
-def _resizing(size, image):
-    """The transform from a resized image's pixels to the original's."""
+def _resizing(size: Sequence[int], image: Float[Tensor, "C H W"]) -> Float[Tensor, "3 3"]:
+    """Return the transform from a resized image's pixels to the original's."""
     ratio = torch.tensor([image.shape[-1] / size[1], image.shape[-2] / size[0], 1.0], device=image.device)
     transform = torch.diag(ratio)
     # (x + ½) · ratio - ½

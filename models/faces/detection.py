@@ -1,24 +1,30 @@
-"""Finding faces in a photo, and choosing among them.
+"""Detection of faces in a photo, and choice among them.
 
-Both detectors are optional packages with weights of their own; neither ever downloads anything. Points are (x, y) in pixels
-of the image that was given, as in `crops`. "Left" is always the image's left, which is the person's right.
+Both detectors are optional packages with their own weights; neither downloads anything. Points are (x, y) in pixels of the
+given image, as in `crops`. "Left" is always the image's left, which is the person's right.
 """
 
 import logging
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFound, how_to_install
-from ...files.insightface_packs import INSIGHTFACE_SOURCE, LANDMARK_FILE, find_pack, pack_files
+from ...files.catalogue import INSIGHTFACE
+from ...files.insightface_packs import LANDMARK_FILE, find_pack, pack_files
+from ...shapes import Float
+from ..build import Device
 
-SMALLEST_FACE = 20  # pixels; a smaller face carries no identity
-MTCNN_SURE = 0.9  # what MTCNN finds below this score is more often a hand or a pattern than a face
+SMALLEST_FACE = 20  # pixels; a smaller face shows too little of an identity
+MTCNN_SURE = 0.9  # detections below this score are more often a hand or a pattern than a face
 ORDERS = ("largest", "left to right", "center")
 
 log = logging.getLogger("capface")
@@ -29,44 +35,43 @@ class FaceDetection:
     """One face, float32 on the CPU.
 
     Attributes:
-        box: [4], left, top, right, bottom in pixels; may leave the image.
+        box: `[4]`: left, top, right, bottom, in pixels; it may leave the image.
         score: The detector's confidence in 0..1.
-        points5: [5,2], left eye, right eye, nose, left and right mouth corner.
-        points68: [68,2], the usual 68 landmarks (contour from the left ear to the right one first), or None.
+        points5: `[5, 2]`: left eye, right eye, nose, left and right mouth corner.
+        points68: `[68, 2]`: the usual 68 landmarks (first the contour from the left ear to the right one), or None.
     """
 
-    box: Tensor
+    box: Float[Tensor, " 4"]
     score: float
-    points5: Tensor
-    points68: Tensor | None = None
+    points5: Float[Tensor, "5 2"]
+    points68: Float[Tensor, "68 2"] | None = None
 
     @property
-    def area(self):
-        """Of the box, in square pixels."""
+    def area(self) -> float:
+        """Area of the box in square pixels."""
         width, height = (self.box[2:] - self.box[:2]).tolist()
         return max(width, 0.0) * max(height, 0.0)
 
     @property
-    def centre(self):
-        """Of the box: [2], pixels."""
+    def centre(self) -> Float[Tensor, " 2"]:
+        """Centre of the box in pixels, `[2]`."""
         return (self.box[:2] + self.box[2:]) / 2
 
 
-def choose_face(faces, which="largest", index=0, *, image_size=None):
-    """One of the faces found.
+def choose_face(
+    faces: Sequence[FaceDetection], which: str = "largest", index: int = 0, *, image_size: Sequence[int] | None = None
+) -> FaceDetection:
+    """Choose one of the faces found.
 
     Args:
-        faces: A list of `FaceDetection`.
-        which: The order to count in: "largest" first, "left to right", or "center", nearest to the image's centre first.
-        index: Which one in that order, from 0.
-        image_size: (height, width) of the image, for "center".
-
-    Returns:
-        The `FaceDetection`.
+        faces: The faces of an image.
+        which: The order: "largest" first, "left to right", or "center", the nearest to the image's centre first.
+        index: Position in that order, from 0.
+        image_size: Height and width of the image, for "center".
 
     Raises:
-        NoFaceFound: When there are no faces, or not that many.
-        BadInput: For another order, a negative index, or "center" without `image_size`.
+        NoFaceFound: There are no faces, or too few.
+        BadInput: The order is unknown, the index is negative, or "center" has no `image_size`.
     """
     if which not in ORDERS:
         raise BadInput(f"Faces are counted by {', '.join(ORDERS)}, got {which!r}.")
@@ -92,43 +97,44 @@ def choose_face(faces, which="largest", index=0, *, image_size=None):
 
 
 class MtcnnDetector:
-    """MTCNN from facenet-pytorch, whose package holds the weights: what the released CapHuman code finds faces with.
+    """MTCNN from facenet-pytorch, whose package contains the weights; the released CapHuman code detects faces with it.
 
-    Doubtful faces (score under 0.9) are given only where there is no sure one.
+    Doubtful faces (score below 0.9) are returned only if no face is certain.
 
     Args:
-        device: Where it runs; the CPU by default.
-        longest_side: Larger images are scaled down to it before detection, which bounds time and memory.
+        device: Device of the network; the CPU by default.
 
     Raises:
-        MissingPackage: When facenet-pytorch is not installed.
+        MissingPackage: facenet-pytorch is not installed.
     """
 
-    def __init__(self, device=None, longest_side=1600):
+    LONGEST_SIDE = 1600
+    """Larger images are scaled down to this side, in pixels, before detection, which bounds time and memory."""
+
+    def __init__(self, device: Device = None):
         try:
             from facenet_pytorch import MTCNN
         except ImportError as error:
             raise MissingPackage(how_to_install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
         self.device = torch.device(device or "cpu")
-        self.longest_side = longest_side
         self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device).eval()
 
-    def detect(self, image):
+    def detect(self, image: Float[Tensor, "3 H W"]) -> list[FaceDetection]:
         """Find the faces of one image.
 
         Args:
-            image: Shape [3,H,W], RGB in 0..1.
+            image: `[3, H, W]`, RGB in 0..1.
 
         Returns:
             A list of `FaceDetection`, largest first, without `points68`.
 
         Raises:
-            BadInput: For another shape.
+            BadInput: The shape is another.
         """
         _check(image)
         height, width = image.shape[1:]
         pixels = image.to(self.device, torch.float32)
-        scale = min(1.0, self.longest_side / max(height, width))
+        scale = min(1.0, self.LONGEST_SIDE / max(height, width))
         if scale < 1:
             size = round(height * scale), round(width * scale)
             pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
@@ -148,53 +154,53 @@ class MtcnnDetector:
 
 
 class InsightFaceDetector:
-    """SCRFD and, where its file is there, the 68 landmarks of an insightface model pack.
+    """SCRFD and, if its file exists, the 68 landmarks of an insightface model pack.
 
-    Only these two networks of the pack are opened. A face that the detector's usual grid of 640 misses, because it fills the
-    image or is lost in it, is looked for on smaller grids and then on a larger one.
+    Only these two networks of the pack are opened. If the usual grid of 640 finds no face, because a face fills the image or is
+    very small, smaller grids and then a larger one are tried.
 
     Args:
-        root: The folder that holds `models/<name>/*.onnx` (ComfyUI's `models/insightface`).
+        root: The folder that contains `models/<name>/*.onnx` (ComfyUI's `models/insightface`).
         name: The pack, such as "buffalo_l" or "antelopev2".
-        providers: onnxruntime's execution providers; insightface chooses by default.
 
     Raises:
-        MissingPackage: When insightface (or its onnxruntime) is not installed.
-        MissingFile: When the pack's files are not there.
-        BadFile: When one of them cannot be read.
+        MissingPackage: insightface or its onnxruntime is not installed.
+        MissingFile: The pack's files do not exist.
+        BadFile: One of the files cannot be read.
     """
 
     GRIDS = (640, 320, 192)
     LARGE_GRID = 1280
 
-    def __init__(self, root, name="buffalo_l", *, providers=None):
+    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l"):
         folder = find_pack(root, name)
         try:
             from insightface.model_zoo import get_model
         except ImportError as error:
             raise MissingPackage(how_to_install("insightface onnxruntime") + f" ({error})") from None
         detector, landmarks = pack_files(folder)
+        assert detector is not None  # `find_pack` returns only folders with one
         self.folder = folder
-        self.detector = open_network(get_model, detector, "detection", providers)
+        self.detector = open_network(get_model, detector, "detection")
         if not self.detector.use_kps:
-            raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE_SOURCE}.")
+            raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE.provenance}.")
         self.landmarks = None
         if landmarks is None:
-            log.warning("%s has no %s: faces come without the 68 landmarks.", folder, LANDMARK_FILE)
+            log.warning("%s has no %s: faces have no 68 landmarks.", folder, LANDMARK_FILE)
         else:
-            self.landmarks = open_network(get_model, landmarks, "landmark_3d_68", providers)
+            self.landmarks = open_network(get_model, landmarks, "landmark_3d_68")
 
-    def detect(self, image):
+    def detect(self, image: Float[Tensor, "3 H W"]) -> list[FaceDetection]:
         """Find the faces of one image.
 
         Args:
-            image: Shape [3,H,W], RGB in 0..1.
+            image: `[3, H, W]`, RGB in 0..1.
 
         Returns:
             A list of `FaceDetection`, largest first.
 
         Raises:
-            BadInput: For another shape.
+            BadInput: The shape is another.
         """
         _check(image)
         if min(image.shape[1:]) < SMALLEST_FACE:
@@ -203,7 +209,7 @@ class InsightFaceDetector:
 
         pixels = bgr_pixels(image)
         found, points = self._search(pixels)
-        faces = []
+        faces: list[FaceDetection] = []
         for row, five in zip(found, points, strict=True):
             points68 = None
             if self.landmarks is not None:
@@ -211,8 +217,8 @@ class InsightFaceDetector:
             faces.append(FaceDetection(_tensor(row[:4]), float(row[4]), _tensor(five), points68))
         return _largest_first(faces)
 
-    def _search(self, pixels) -> tuple[Any, Any]:
-        """The rows [N,5] and points [N,5,2] of the first grid that finds a face."""
+    def _search(self, pixels: np.ndarray) -> tuple[Any, Any]:
+        """Return the rows `[N, 5]` and points `[N, 5, 2]` of the first grid that finds a face."""
         fixed = getattr(self.detector, "static_input_size", None)
         grids = [fixed] if fixed else [(side, side) for side in self.GRIDS]
         if not fixed and max(pixels.shape[:2]) > self.GRIDS[0]:
@@ -227,15 +233,15 @@ class InsightFaceDetector:
         return [], []
 
 
-def detector_problems(root: str | Path, name: str = "buffalo_l") -> dict[str, str | None]:
-    """Which detectors can be used here.
+def detector_problems(root: str | os.PathLike[str], name: str = "buffalo_l") -> dict[str, str | None]:
+    """Find out which detectors can be used.
 
     Args:
         root: As for `InsightFaceDetector`.
         name: As for `InsightFaceDetector`.
 
     Returns:
-        For "insightface" and "mtcnn", None when it can be used, else what is missing, in a sentence.
+        For "insightface" and "mtcnn": None if it can be used, else a sentence that states what is missing.
     """
     problems: dict[str, str | None] = {"insightface": None, "mtcnn": None}
     if find_spec("insightface") is None:
@@ -250,23 +256,25 @@ def detector_problems(root: str | Path, name: str = "buffalo_l") -> dict[str, st
     return problems
 
 
-def open_detector(name, root):
-    """The detector of a name.
+def open_detector(name: str, root: str | os.PathLike[str]) -> InsightFaceDetector | MtcnnDetector:
+    """Open a detector by its name.
 
     Args:
         name: "insightface" (its pack buffalo_l, else antelopev2), "mtcnn", or "auto", the first of them that can be used.
         root: As for `InsightFaceDetector`.
 
     Raises:
-        MissingPackage: When the package is not installed; for "auto", when no detector can be used, saying what each lacks.
-        MissingFile, BadFile: As `InsightFaceDetector`.
+        MissingPackage: The package is not installed; or, for "auto", no detector can be used: the message states what each
+            lacks.
+        MissingFile: As for `InsightFaceDetector`.
+        BadFile: As for `InsightFaceDetector`.
     """
     if name == "auto":
         problems = detector_problems(root)
         name = next((n for n, problem in problems.items() if problem is None), "")
         if not name:
             lacking = [problem for problem in problems.values() if problem is not None]
-            raise MissingPackage("No face detector is there. " + " Or: ".join(lacking))
+            raise MissingPackage("No face detector is available. " + " Or: ".join(lacking))
     if name == "insightface":
         try:
             return InsightFaceDetector(root)
@@ -275,33 +283,37 @@ def open_detector(name, root):
     return MtcnnDetector()
 
 
-def open_network(get_model, path, task, providers) -> Any:
-    """One network of a pack, checked for being what its name says."""
+def open_network(get_model: Callable[..., Any], path: Path, task: str) -> Any:
+    """Open a network of a pack, and check its task."""
     try:
-        model = get_model(str(path), providers=providers)
-    except Exception as error:  # onnxruntime and protobuf each raise their own for a broken file
+        model = get_model(str(path), providers=None)
+    except Exception as error:  # onnxruntime and protobuf each raise errors of their own for a broken file
         raise BadFile(
-            f"{path} cannot be read as an ONNX network ({error}). Download it again: {INSIGHTFACE_SOURCE}."
+            f"{path} cannot be read as an ONNX network ({error}). Download it again: {INSIGHTFACE.provenance}."
         ) from error
     got = getattr(model, "taskname", None)
     if got != task:
-        raise BadFile(f"{path} does {got or 'nothing that insightface knows'}, expected {task}. Source: {INSIGHTFACE_SOURCE}.")
+        raise BadFile(
+            f"{path} does {got or 'nothing that insightface knows'}, expected {task}. Source: {INSIGHTFACE.provenance}."
+        )
     return model
 
 
-def bgr_pixels(image):
-    """An image [3,H,W], RGB in 0..1, as OpenCV reads it and insightface takes it: [H,W,3], BGR, 8 bits."""
+def bgr_pixels(image: Float[Tensor, "3 H W"]) -> np.ndarray:
+    """Convert an image `[3, H, W]`, RGB in 0..1, to the format of OpenCV and insightface: `[H, W, 3]`, BGR, 8 bits."""
     return (image.detach().cpu().float() * 255).round().clamp(0, 255).byte().flip(0).permute(1, 2, 0).contiguous().numpy()
 
 
-def _check(image):
+def _check(image: Tensor) -> None:
     if image.ndim != 3 or image.shape[0] != 3:
-        raise BadInput(f"A detector takes one RGB image of shape [3,H,W], got {list(image.shape)}. Pass the images one by one.")
+        raise BadInput(
+            f"A detector takes one RGB image of shape [3, H, W], got {list(image.shape)}. Pass the images one by one."
+        )
 
 
-def _tensor(values):
+def _tensor(values: np.ndarray) -> Tensor:
     return torch.as_tensor(values.astype("float32"))
 
 
-def _largest_first(faces):
+def _largest_first(faces: Sequence[FaceDetection]) -> list[FaceDetection]:
     return sorted(faces, key=lambda face: -face.area)

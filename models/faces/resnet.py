@@ -17,13 +17,13 @@ WIDTHS, STRIDES = (64, 128, 256, 512), (1, 2, 2, 2)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int, build: dict[str, Any]) -> torch.nn.Module:
-    """A convolution without bias that keeps the size but for the stride."""
+    """Build a convolution without bias, padded so that only its stride changes the size."""
     kept = {"device": build["device"], "dtype": build["dtype"]}
     return build["operations"].Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False, **kept)
 
 
 class _Block(torch.nn.Module):
-    """What both kinds of blocks share: convolutions with batch norms, and a shortcut that changes shape where needed."""
+    """Base of both kinds of blocks: convolutions with batch norms, and a shortcut that changes shape where needed."""
 
     conv1: torch.nn.Module
     bn1: torch.nn.Module
@@ -61,9 +61,9 @@ class BasicBlock(_Block):
         """Build a block.
 
         Args:
-            inputs: Channels that come in.
-            width: Channels that go out.
-            stride: Of the block.
+            inputs: Input channels.
+            width: Output channels.
+            stride: Stride of the block.
             **build: Device, dtype and operations.
         """
         super().__init__([(inputs, width, 3, stride), (width, width, 3, 1)], build)
@@ -85,9 +85,9 @@ class Bottleneck(_Block):
         """Build a block.
 
         Args:
-            inputs: Channels that come in.
-            width: A quarter of the channels that go out.
-            stride: Of the block.
+            inputs: Input channels.
+            width: A quarter of the output channels.
+            stride: Stride of the block.
             **build: Device, dtype and operations.
         """
         outputs = self.expansion * width
@@ -101,7 +101,7 @@ class Bottleneck(_Block):
 
 
 class ResNet(torch.nn.Module):
-    """The four stages behind a 7×7 convolution and a pooling."""
+    """A 7×7 convolution and a pooling, followed by four stages."""
 
     layer1: torch.nn.Module
     layer2: torch.nn.Module

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from capface.files.catalogue import CAPHUMAN, STOCK
+from capface.files.catalogue import CAPHUMAN, HOST_FILES
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host
 
@@ -33,7 +33,7 @@ return found"""
 def test_a_workflow_has_its_missing_models_listed_with_their_addresses(comfyui):
     workflow = json.loads((PACK / "workflows" / f"{NAME}.json").read_text(encoding="utf-8"))
     carried = {link["name"] for node in workflow["nodes"] for link in node["properties"].get("models", [])}
-    wanted = {asset.file: asset for asset in (CAPHUMAN, *STOCK) if asset.file in carried}
+    wanted = {asset.file: asset for asset in (CAPHUMAN, *HOST_FILES) if asset.file in carried}
     assert len(wanted) == 5
     with ComfyProcess(comfyui, folder="capface") as process, Browser() as browser:
         page = CanvasPage(browser.session(), process.url, {"Comfy.Workflow.ShowMissingModelsWarning": True})

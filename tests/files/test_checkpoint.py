@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from capface.errors import BadFile, MissingFile
-from capface.files.checkpoint import describe, read_state_dict
+from capface.files.checkpoint import read_state_dict
+from capface.files.identify import describe
 from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
 from capface.models.diffusion.capface_checkpoint import capface_tensors, load_capface
 
@@ -123,7 +124,7 @@ def test_a_truncated_file_is_named(tmp_path, suffix, cut):
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b"\n  <html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
-        (b"GGUF\x03\x00\x00\x00", "is no checkpoint"),
+        (b"GGUF\x03\x00\x00\x00", "is not a checkpoint"),
     ],
 )
 def test_a_download_gone_wrong_is_named(tmp_path, content, message):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from capface.files.header import is_clip_vit_l, is_sd15, tensor_shapes
+from capface.files.header import tensor_shapes
+from capface.files.identify import is_clip_vit_l, is_sd15
 
 DENOISER = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 

@@ -5,7 +5,7 @@ import torch
 
 from capface.flame import HeadParams
 from capface.flame.builtin import builtin_head
-from capface.flame.fitting.metrics import GROUPS, face_size, head_difference, head_rmse
+from capface.flame.fitting.metrics import ERROR_GROUPS, face_size, head_difference, head_rmse
 from capface.flame.model.camera import project
 from capface.flame.model.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from capface.tests.flame.heads import random_heads
@@ -78,7 +78,7 @@ def test_each_group_counts_its_own_numbers():
     }
     for (name, *at), (group, error) in expected.items():
         found = changed(name, *at, by=3.0)
-        assert set(found) == set(GROUPS)
+        assert set(found) == set(ERROR_GROUPS)
         for other, value in found.items():
             assert value.item() == pytest.approx(error if other == group else 0, abs=1e-6), (name, other)
     assert changed("shape", slice(None), by=0.25)["shape"].item() == pytest.approx(0.25)

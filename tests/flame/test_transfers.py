@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from capface.errors import BadInput
-from capface.flame.editing.transfers import GROUPS, transfer
+from capface.flame.editing.transfers import TRANSFER_GROUPS, transfer
 from capface.flame.model.params import SIZES
 from capface.tests.flame.heads import random_heads
 
@@ -25,7 +25,7 @@ def test_a_group_brings_its_fields_and_no_other(group):
 
 def test_all_groups_give_the_other_head_and_none_the_first():
     a, b = random_heads(1), random_heads(1)
-    for groups, whose in ((GROUPS, b), ((), a)):
+    for groups, whose in ((TRANSFER_GROUPS, b), ((), a)):
         mixed = transfer(a, b, groups)
         assert all(torch.equal(getattr(mixed, name), getattr(whose, name)) for name in SIZES)
 

@@ -7,8 +7,8 @@ from capface.errors import BadInput
 from capface.flame.builtin import builtin_head
 from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
-from capface.tests.host import worlds
-from capface.tests.host.test_control import Calls, area, walk
+from capface.tests.host import pipeline
+from capface.tests.host.pipeline import Calls, area, walk
 from capface.tests.synthetic import noise, relative_error
 
 X = noise(1, [1, 4, 16, 16])
@@ -16,12 +16,12 @@ X = noise(1, [1, 4, 16, 16])
 
 @pytest.fixture(scope="module")
 def denoiser(in_host):
-    return worlds.small_denoiser()
+    return pipeline.small_denoiser()
 
 
 @pytest.fixture(scope="module")
 def capface(in_host):
-    return worlds.small_capface()
+    return pipeline.small_capface()
 
 
 def head(scale=5.0, x=0.0):
@@ -34,7 +34,7 @@ def residuals(positive):
     control = positive[0][1]["control"]
     link = control
     while link is not None:
-        link.model_sampling = worlds.small_sampling()
+        link.model_sampling = pipeline.small_sampling()
         link = link.previous_controlnet
     out = control.get_control(X, torch.tensor([2.0]), {}, 1, {})
     return [*out["output"], *out["middle"]]
@@ -48,44 +48,44 @@ def inside(condition, capface, size):
 
 @pytest.fixture
 def someone(in_host):
-    _, identity, text = worlds.person(300)
+    _, identity, text = pipeline.person(300)
     return identity, text
 
 
 def test_an_extra_mask_bounds_the_person(capface, someone):
     identity, text = someone
-    whole = residuals(worlds.apply(text, capface, head(), identity)[0])
+    whole = residuals(pipeline.apply(text, capface, head(), identity)[0])
     mask = torch.zeros(1, 64, 64)
     mask[:, :, :32] = 1
-    left = residuals(worlds.apply(text, capface, head(), identity, mask=mask)[0])
+    left = residuals(pipeline.apply(text, capface, head(), identity, mask=mask)[0])
     assert torch.allclose(left[0][..., :7], whole[0][..., :7], atol=1e-5)
     assert left[0][..., 9:].abs().max() == 0
     assert whole[0][..., 9:].abs().max() > 0
-    everything = residuals(worlds.apply(text, capface, head(), identity, mask=torch.ones(64, 64))[0])
+    everything = residuals(pipeline.apply(text, capface, head(), identity, mask=torch.ones(64, 64))[0])
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(everything, whole, strict=True))
-    nothing = residuals(worlds.apply(text, capface, head(), identity, mask=torch.zeros(1, 8, 8))[0])
+    nothing = residuals(pipeline.apply(text, capface, head(), identity, mask=torch.zeros(1, 8, 8))[0])
     assert all(r.abs().max() == 0 for r in nothing)
 
 
 def test_a_soft_edge_is_the_prediction_itself(capface, someone):
     identity, text = someone
-    everywhere = residuals(worlds.apply(text, capface, head(), identity, strength=0, head_control=capface, alpha=1.0)[0])
-    soft = residuals(worlds.apply(text, capface, head(), None, mask_edge="soft")[0])
+    everywhere = residuals(pipeline.apply(text, capface, head(), identity, strength=0, head_control=capface, alpha=1.0)[0])
+    soft = residuals(pipeline.apply(text, capface, head(), None, mask_edge="soft")[0])
     mask = capface.network.encode_hint(head().hint(128, 128))[1]
     for r, all_over in zip(soft, everywhere, strict=True):
         assert relative_error(r, all_over * capface.network.resize_mask(mask, r.shape[-2:])) < 1e-5
     with pytest.raises(BadInput, match="hard or soft, got 'round'"):
-        worlds.apply(text, capface, head(), identity, mask_edge="round")
+        pipeline.apply(text, capface, head(), identity, mask_edge="round")
 
 
 def test_post_hoc_head_control_is_unmasked_without_identity_and_scaled(capface, someone):
     """Equation 9: F‡ = F + alpha · pi*(z, t, H, none)."""
     identity, text = someone
     with Calls(capface.network) as calls:
-        both = residuals(worlds.apply(text, capface, head(), identity, head_control=capface, alpha=0.3)[0])
+        both = residuals(pipeline.apply(text, capface, head(), identity, head_control=capface, alpha=0.3)[0])
         assert calls.contexts == [False, True]
-    person = residuals(worlds.apply(text, capface, head(), identity)[0])
-    control = residuals(worlds.apply(text, capface, head(), None, strength=0, head_control=capface, alpha=1.0)[0])
+    person = residuals(pipeline.apply(text, capface, head(), identity)[0])
+    control = residuals(pipeline.apply(text, capface, head(), None, strength=0, head_control=capface, alpha=1.0)[0])
     outside = ~inside(head(), capface, (16, 16)).expand_as(control[0])
     assert control[0][outside].abs().max() > 0
     for a, f, pi in zip(both, person, control, strict=True):
@@ -95,9 +95,11 @@ def test_post_hoc_head_control_is_unmasked_without_identity_and_scaled(capface, 
 def test_post_hoc_head_control_has_its_own_window(denoiser, capface, someone):
     identity, text = someone
     settings = {"head_control": capface, "alpha": 0.5}
-    until = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity, head_control_until=0.5, **settings), walk())
-    always = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity, **settings), walk())
-    never = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity), walk())
+    until = pipeline.sample(
+        denoiser, *pipeline.apply(text, capface, head(), identity, head_control_until=0.5, **settings), walk()
+    )
+    always = pipeline.sample(denoiser, *pipeline.apply(text, capface, head(), identity, **settings), walk())
+    never = pipeline.sample(denoiser, *pipeline.apply(text, capface, head(), identity), walk())
     assert torch.equal(until[:2], always[:2])  # half of the schedule is at sigma = 1.6
     assert torch.equal(until[2], never[2])
     assert not torch.equal(always[2], never[2])
@@ -106,11 +108,11 @@ def test_post_hoc_head_control_has_its_own_window(denoiser, capface, someone):
 def test_head_control_first_and_identity_then_is_two_nodes(denoiser, capface, someone):
     """Figure 8: the head alone in the first part of the schedule, the full model afterwards."""
     identity, text = someone
-    first = worlds.apply(text, capface, head(), None, end_percent=0.5)
-    schedule = worlds.apply(text, capface, head(), identity, start_percent=0.5, previous=first)
-    out = worlds.sample(denoiser, *schedule, walk())
-    alone = worlds.sample(denoiser, *worlds.apply(text, capface, head(), None), walk())
-    full = worlds.sample(denoiser, *worlds.apply(text, capface, head(), identity), walk())
+    first = pipeline.apply(text, capface, head(), None, end_percent=0.5)
+    schedule = pipeline.apply(text, capface, head(), identity, start_percent=0.5, previous=first)
+    out = pipeline.sample(denoiser, *schedule, walk())
+    alone = pipeline.sample(denoiser, *pipeline.apply(text, capface, head(), None), walk())
+    full = pipeline.sample(denoiser, *pipeline.apply(text, capface, head(), identity), walk())
     assert torch.equal(out[:2], alone[:2])
     assert torch.equal(out[2], full[2])
 
@@ -119,9 +121,9 @@ def test_three_people_cost_three_evaluations(denoiser, capface, someone):
     identity, text = someone
     conds = ([[text, {}]], [[text, {}]])
     for x in (-0.5, 0.0, 0.5):
-        conds = worlds.apply(text, capface, head(3.0, x), identity, previous=conds)
+        conds = pipeline.apply(text, capface, head(3.0, x), identity, previous=conds)
     with Calls(capface.network) as calls:
-        worlds.sample(denoiser, *conds, walk(), cfg=3.0)
+        pipeline.sample(denoiser, *conds, walk(), cfg=3.0)
     assert calls.rows == [1] * 9
 
 
@@ -130,10 +132,10 @@ def test_of_overlapping_heads_the_nearer_one_acts_alone_on_request(capface, some
     identity, text = someone
     near, far = head(6.0, -0.2), head(3.0, 0.2)
     order = [near, far] if nearer_first else [far, near]
-    first = worlds.apply(text, capface, order[0], identity)
-    added = residuals(worlds.apply(text, capface, order[1], identity, previous=first)[0])
-    sorted_ = residuals(worlds.apply(text, capface, order[1], identity, previous=first, overlap="nearest")[0])
-    alone = {c: residuals(worlds.apply(text, capface, c, identity)[0]) for c in order}
+    first = pipeline.apply(text, capface, order[0], identity)
+    added = residuals(pipeline.apply(text, capface, order[1], identity, previous=first)[0])
+    sorted_ = residuals(pipeline.apply(text, capface, order[1], identity, previous=first, overlap="nearest")[0])
+    alone = {c: residuals(pipeline.apply(text, capface, c, identity)[0]) for c in order}
     overlapping = 0
     for i, r in enumerate(sorted_):
         in_front = inside(near, capface, r.shape[-2:])
@@ -149,7 +151,7 @@ def test_of_overlapping_heads_the_nearer_one_acts_alone_on_request(capface, some
 def test_a_mask_on_the_conditioning_and_an_area_still_act(denoiser, capface, someone):
     identity, text = someone
     shape = (1, 4, 8, 16)
-    positive, negative = worlds.apply(text, capface, head(), identity)
+    positive, negative = pipeline.apply(text, capface, head(), identity)
     plain = ([[text, {}]], [[text, {}]])
     half = torch.zeros(1, 8, 16)
     half[..., :8] = 1
@@ -157,7 +159,7 @@ def test_a_mask_on_the_conditioning_and_an_area_still_act(denoiser, capface, som
         lambda c: [[c[0][0], {**c[0][1], "mask": half, "mask_strength": 1.0}]],
         lambda c: area(c, 8, 8, 0, 8),
     ):
-        acted = worlds.sample(denoiser, change(positive), negative, walk(shape=shape), shape=shape, cfg=3.0)
-        without = worlds.sample(denoiser, change(plain[0]), plain[1], walk(shape=shape), shape=shape, cfg=3.0)
+        acted = pipeline.sample(denoiser, change(positive), negative, walk(shape=shape), shape=shape, cfg=3.0)
+        without = pipeline.sample(denoiser, change(plain[0]), plain[1], walk(shape=shape), shape=shape, cfg=3.0)
         assert torch.isfinite(acted).all()
         assert relative_error(acted, without) > 1e-3

@@ -11,8 +11,7 @@ import torch
 from capface.flame.builtin import builtin_head
 from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
-from capface.tests.host.test_control import Calls
-from capface.tests.host.worlds import apply
+from capface.tests.host.pipeline import Calls, apply
 from capface.tests.synthetic import noise, relative_error
 
 TEXT, OTHER_TEXT = noise(1, [1, 77, 768]), noise(2, [1, 77, 768])

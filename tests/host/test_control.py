@@ -5,51 +5,25 @@ import torch
 
 from capface.errors import BadInput
 from capface.flame.model.camera import WHOLE
-from capface.tests.host import worlds
+from capface.tests.host import pipeline
 from capface.tests.host.hint_images import HintImages
+from capface.tests.host.pipeline import SIGMAS, Calls, area, walk, x_at
 from capface.tests.synthetic import noise, relative_error
-
-SIGMAS = torch.tensor([5.0, 2.0, 1.0])
 
 
 @pytest.fixture(scope="module")
 def denoiser(in_host):
-    return worlds.small_denoiser()
+    return pipeline.small_denoiser()
 
 
 @pytest.fixture(scope="module")
 def capface(in_host):
-    return worlds.small_capface()
+    return pipeline.small_capface()
 
 
 @pytest.fixture(scope="module")
 def someone(in_host):
-    return worlds.person(300)
-
-
-class Calls:
-    """Counts what the network is asked for."""
-
-    def __init__(self, network):
-        self.rows, self.contexts, self.hints = [], [], []
-        self.forward, self.encode_hint = network.forward, network.encode_hint
-        self.network = network
-
-    def __enter__(self):
-        def forward(x, timesteps, guided, context):
-            self.rows.append(len(x))
-            self.contexts.append(context is not None)
-            return self.forward(x, timesteps, guided, context)
-
-        def encode_hint(hint):
-            self.hints.append(tuple(hint.shape))
-            return self.encode_hint(hint)
-
-        self.network.forward, self.network.encode_hint = forward, encode_hint
-        return self
-
-    def __exit__(self, *_):
-        del self.network.forward, self.network.encode_hint
+    return pipeline.person(300)
 
 
 @pytest.fixture
@@ -58,30 +32,17 @@ def calls(capface):
         yield calls
 
 
-def x_at(sigma, shape=(1, 4, 8, 8), seed=7):
-    return noise(seed, shape) * (sigma**2 + 1) ** 0.5
-
-
-def walk(sigmas=SIGMAS, shape=(1, 4, 8, 8)):
-    """Sampler steps that only look: one guided prediction at each sigma, of latents that differ by step."""
-    return lambda denoise: torch.stack([denoise(x_at(s, shape, i), s.expand(shape[0])) for i, s in enumerate(sigmas)])
-
-
-def area(conditioning, h, w, y, x):
-    return [[embedding, {**options, "area": (h, w, y, x)}] for embedding, options in conditioning]
-
-
 # What strength, start and end do
 
 
 def test_strength_0_is_bit_identical_to_no_control(denoiser, capface, someone, calls):
     condition, identity, text = someone
-    plain = worlds.sample(denoiser, [[text, {}]], [[text, {}]], walk(), cfg=3.0)
-    nodes = worlds.apply(text, capface, condition, identity, strength=0.0)
-    assert torch.equal(worlds.sample(denoiser, *nodes, walk(), cfg=3.0), plain)
-    positive, negative = worlds.apply(text, capface, condition, identity)
+    plain = pipeline.sample(denoiser, [[text, {}]], [[text, {}]], walk(), cfg=3.0)
+    nodes = pipeline.apply(text, capface, condition, identity, strength=0.0)
+    assert torch.equal(pipeline.sample(denoiser, *nodes, walk(), cfg=3.0), plain)
+    positive, negative = pipeline.apply(text, capface, condition, identity)
     positive[0][1]["control"].strength = 0.0
-    assert torch.equal(worlds.sample(denoiser, positive, negative, walk(), cfg=3.0), plain)
+    assert torch.equal(pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0), plain)
     assert not calls.rows
 
 
@@ -89,9 +50,9 @@ def test_strength_0_is_bit_identical_to_no_control(denoiser, capface, someone, c
 def test_it_acts_between_start_and_end(denoiser, capface, someone, calls, start, end, acting):
     """Half of the schedule is at sigma = 1.6."""
     condition, identity, text = someone
-    conds = worlds.apply(text, capface, condition, identity, start_percent=start, end_percent=end)
-    out = worlds.sample(denoiser, *conds, walk())
-    plain = worlds.sample(denoiser, [[text, {}]], [[text, {}]], walk())
+    conds = pipeline.apply(text, capface, condition, identity, start_percent=start, end_percent=end)
+    out = pipeline.sample(denoiser, *conds, walk())
+    plain = pipeline.sample(denoiser, [[text, {}]], [[text, {}]], walk())
     assert [not torch.equal(a, b) for a, b in zip(out, plain, strict=True)].count(True) == acting
     assert len(calls.rows) == acting
 
@@ -101,40 +62,42 @@ def test_it_acts_between_start_and_end(denoiser, capface, someone, calls, start,
 
 def test_both_halves_share_one_evaluation_when_batched(denoiser, capface, someone, calls):
     condition, identity, text = someone
-    positive, negative = worlds.apply(text, capface, condition, identity)
-    worlds.sample(denoiser, positive, negative, walk(), cfg=3.0)
+    positive, negative = pipeline.apply(text, capface, condition, identity)
+    pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0)
     assert calls.rows == [1, 1, 1]
 
 
 def test_both_halves_share_one_evaluation_when_the_host_cannot_batch_them(denoiser, capface, someone, calls):
     condition, identity, text = someone
     long = noise(5, [1, 462, 768])  # six chunks of text against one are not padded to one length
-    positive, _ = worlds.apply(long, capface, condition, identity)
-    negative, _ = worlds.apply(text, capface, condition, identity)
+    positive, _ = pipeline.apply(long, capface, condition, identity)
+    negative, _ = pipeline.apply(text, capface, condition, identity)
     negative[0][1]["control"] = positive[0][1]["control"]
-    shared = worlds.sample(denoiser, positive, negative, walk(), cfg=3.0)
+    shared = pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0)
     assert calls.rows == [1, 1, 1]
-    positive, _ = worlds.apply(long, capface, condition, identity)
-    negative, _ = worlds.apply(text, capface, condition, identity)
-    alone = worlds.sample(denoiser, positive, negative, walk(), cfg=3.0)
+    positive, _ = pipeline.apply(long, capface, condition, identity)
+    negative, _ = pipeline.apply(text, capface, condition, identity)
+    alone = pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0)
     assert len(calls.rows) == 3 + 6
     assert torch.equal(shared, alone)
 
 
 def test_both_halves_share_one_evaluation_behind_different_controls(denoiser, capface, someone, calls):
     condition, identity, text = someone
-    stock = worlds.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
+    stock = pipeline.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
     previous = ([[text, {"control": stock, "control_apply_to_uncond": False}]], [[text, {}]])
-    positive, negative = worlds.apply(text, capface, condition, identity, previous=previous)
+    positive, negative = pipeline.apply(text, capface, condition, identity, previous=previous)
     assert positive[0][1]["control"] is not negative[0][1]["control"]
-    worlds.sample(denoiser, positive, negative, walk(), cfg=3.0)
+    pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0)
     assert calls.rows == [1, 1, 1]
 
 
 def test_a_batch_is_evaluated_in_one_go(denoiser, capface, someone, calls):
     condition, identity, text = someone
     shape = (3, 4, 8, 8)
-    out = worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity), walk(shape=shape), shape=shape, cfg=3.0)
+    out = pipeline.sample(
+        denoiser, *pipeline.apply(text, capface, condition, identity), walk(shape=shape), shape=shape, cfg=3.0
+    )
     assert calls.rows == [3, 3, 3]
     assert out.shape == (3, *shape)
 
@@ -142,41 +105,41 @@ def test_a_batch_is_evaluated_in_one_go(denoiser, capface, someone, calls):
 def test_areas_of_different_content_are_evaluated_apart(denoiser, capface, someone, calls):
     condition, identity, text = someone
     shape = (1, 4, 8, 16)
-    positive, negative = worlds.apply(text, capface, condition, identity)
+    positive, negative = pipeline.apply(text, capface, condition, identity)
     halves = area(positive, 8, 8, 0, 0) + area(positive, 8, 8, 0, 8)
-    out = worlds.sample(denoiser, halves, negative, walk(SIGMAS[:1], shape), shape=shape, cfg=3.0)
+    out = pipeline.sample(denoiser, halves, negative, walk(SIGMAS[:1], shape), shape=shape, cfg=3.0)
     assert calls.rows == [1, 1, 1]  # left, right, and the whole frame of the negative prompt
     assert sorted(calls.hints) == [(1, 9, 64, 64), (1, 9, 64, 64), (1, 9, 64, 128)]
-    left = worlds.apply(text, capface, condition, identity)[0]
-    right = worlds.apply(text, capface, condition, identity)[0]
+    left = pipeline.apply(text, capface, condition, identity)[0]
+    right = pipeline.apply(text, capface, condition, identity)[0]
     apart = area(left, 8, 8, 0, 0) + area(right, 8, 8, 0, 8)
-    expected = worlds.sample(denoiser, apart, negative, walk(SIGMAS[:1], shape), shape=shape, cfg=3.0)
+    expected = pipeline.sample(denoiser, apart, negative, walk(SIGMAS[:1], shape), shape=shape, cfg=3.0)
     assert relative_error(out, expected) < 1e-5
 
 
 def test_other_latents_at_the_same_sigma_are_not_mistaken_for_known_ones(denoiser, capface, someone, calls):
     """Second-order samplers (heun) evaluate twice at one sigma."""
     condition, identity, text = someone
-    conds = worlds.apply(text, capface, condition, identity)
+    conds = pipeline.apply(text, capface, condition, identity)
 
     def heun(denoise):
         sigma = SIGMAS[1:2]
         return [denoise(x_at(sigma, seed=seed), sigma) for seed in (1, 2, 1)]
 
-    first, second, again = worlds.sample(denoiser, *conds, heun)
+    first, second, again = pipeline.sample(denoiser, *conds, heun)
     assert calls.rows == [1, 1]
     assert torch.equal(first, again)
-    alone = worlds.sample(denoiser, *conds, lambda denoise: denoise(x_at(SIGMAS[1:2], seed=2), SIGMAS[1:2]))
+    alone = pipeline.sample(denoiser, *conds, lambda denoise: denoise(x_at(SIGMAS[1:2], seed=2), SIGMAS[1:2]))
     assert torch.equal(second, alone)
 
 
 def test_the_hint_is_encoded_once_a_run_and_anew_for_another_size(denoiser, capface, someone, calls):
     condition, identity, text = someone
-    conds = worlds.apply(text, capface, condition, identity)
-    worlds.sample(denoiser, *conds, walk())
+    conds = pipeline.apply(text, capface, condition, identity)
+    pipeline.sample(denoiser, *conds, walk())
     assert calls.hints == [(1, 9, 64, 64)]
     shape = (1, 4, 12, 8)
-    worlds.sample(denoiser, *conds, walk(shape=shape), shape=shape)
+    pipeline.sample(denoiser, *conds, walk(shape=shape), shape=shape)
     assert calls.hints == [(1, 9, 64, 64), (1, 9, 96, 64)]
 
 
@@ -187,10 +150,10 @@ def test_a_dropped_identity_costs_no_cross_attention(denoiser, capface, someone,
     condition, identity, text = someone
     timesteps = denoiser.model.model_sampling.timestep(SIGMAS)
     tau = timesteps[1].item()
-    worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity, tau=tau), walk())
+    pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity, tau=tau), walk())
     assert calls.contexts == [False, True, True]  # t = tau is kept
-    worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity, tau=0.0), walk())
-    worlds.sample(denoiser, *worlds.apply(text, capface, condition, None), walk())
+    pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity, tau=0.0), walk())
+    pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, None), walk())
     assert calls.contexts[3:] == [False] * 6
 
 
@@ -225,7 +188,7 @@ def test_a_window_of_frames_gets_its_own_heads(capface, someone):
         from capface.host.control.control import CapFaceControl
 
         control = CapFaceControl(capface, condition, identity)
-        control.model_sampling = worlds.small_sampling()
+        control.model_sampling = pipeline.small_sampling()
         return control.get_control(x[rows], sigma[rows], {}, 1, options)["output"]
 
     whole = control(frames, [0, 1, 2, 3], {})
@@ -245,20 +208,20 @@ def test_a_window_of_frames_gets_its_own_heads(capface, someone):
 
 def test_controls_before_it_are_chained(denoiser, capface, someone):
     condition, identity, text = someone
-    stock = worlds.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
+    stock = pipeline.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
     options = {"control": stock, "control_apply_to_uncond": False}
-    positive, negative = worlds.apply(text, capface, condition, identity, previous=([[text, options]], [[text, options]]))
+    positive, negative = pipeline.apply(text, capface, condition, identity, previous=([[text, options]], [[text, options]]))
     assert positive[0][1]["control"] is negative[0][1]["control"]
-    both = worlds.sample(denoiser, positive, negative, walk())
-    only_stock = worlds.sample(denoiser, [[text, options]], [[text, options]], walk())
-    only_capface = worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity), walk())
+    both = pipeline.sample(denoiser, positive, negative, walk())
+    only_stock = pipeline.sample(denoiser, [[text, options]], [[text, options]], walk())
+    only_capface = pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())
     assert relative_error(both, only_stock) > 1e-2
     assert relative_error(both, only_capface) > 1e-2
     late = stock.copy().set_cond_hint(stock.cond_hint_original, 0.5, (0.0, 1.0))
-    first = worlds.apply(text, capface, condition, identity)[0][0][1]["control"]
+    first = pipeline.apply(text, capface, condition, identity)[0][0][1]["control"]
     late.set_previous_controlnet(first)
     options = {"control": late, "control_apply_to_uncond": False}
-    assert relative_error(worlds.sample(denoiser, [[text, options]], [[text, options]], walk()), both) < 1e-5
+    assert relative_error(pipeline.sample(denoiser, [[text, options]], [[text, options]], walk()), both) < 1e-5
 
 
 def test_copies_share_the_network_and_keep_their_settings(capface, someone):
@@ -275,7 +238,7 @@ def test_copies_share_the_network_and_keep_their_settings(capface, someone):
 
 def test_nothing_of_a_run_is_left_when_it_is_over(denoiser, capface, someone):
     condition, identity, text = someone
-    positive, negative = worlds.apply(text, capface, condition, identity)
+    positive, negative = pipeline.apply(text, capface, condition, identity)
     control = positive[0][1]["control"]
     held = []
 
@@ -286,7 +249,7 @@ def test_nothing_of_a_run_is_left_when_it_is_over(denoiser, capface, someone):
         held.append((len(control.evaluation.hints), len(control.evaluation.done)))
         return out
 
-    worlds.sample(denoiser, positive, negative, look, cfg=3.0)
+    pipeline.sample(denoiser, positive, negative, look, cfg=3.0)
     assert held == [(1, 1), (1, 1)]  # one hint and one step's residuals
     e = control.evaluation
     assert (e.hints, e.done, e.context, e.step, control.model_sampling) == ({}, [], None, None, None)
@@ -296,8 +259,8 @@ def test_a_run_after_an_interrupt_is_clean(denoiser, capface, someone, in_host):
     import comfy.model_management as mm
 
     condition, identity, text = someone
-    conds = worlds.apply(text, capface, condition, identity)
-    before = worlds.sample(denoiser, *conds, walk())
+    conds = pipeline.apply(text, capface, condition, identity)
+    before = pipeline.sample(denoiser, *conds, walk())
 
     def interrupted(denoise):
         denoise(x_at(SIGMAS[0]), SIGMAS[:1])
@@ -305,8 +268,8 @@ def test_a_run_after_an_interrupt_is_clean(denoiser, capface, someone, in_host):
         denoise(x_at(SIGMAS[1]), SIGMAS[1:2])
 
     with pytest.raises(mm.InterruptProcessingException):
-        worlds.sample(denoiser, *conds, interrupted)
-    assert torch.equal(worlds.sample(denoiser, *conds, walk()), before)
+        pipeline.sample(denoiser, *conds, interrupted)
+    assert torch.equal(pipeline.sample(denoiser, *conds, walk()), before)
 
 
 def test_the_memory_estimate_counts_itself_its_frames_and_what_comes_before(capface, someone):
@@ -328,10 +291,10 @@ def test_the_memory_estimate_counts_itself_its_frames_and_what_comes_before(capf
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 5e-3), (torch.bfloat16, 3e-2)])
 def test_half_precision_weights_stay_close(denoiser, capface, someone, dtype, bound):
     condition, identity, text = someone
-    full = worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity), walk())
-    half = worlds.small_capface(dtype)
+    full = pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())
+    half = pipeline.small_capface(dtype)
     assert half.network.mask_predict[0].weight.dtype == dtype
-    out = worlds.sample(denoiser, *worlds.apply(text, half, condition, identity), walk())
+    out = pipeline.sample(denoiser, *pipeline.apply(text, half, condition, identity), walk())
     error = relative_error(out, full)
     print(f"{dtype}: relative error {error:.1e}")
     assert 0 < error < bound
@@ -339,12 +302,12 @@ def test_half_precision_weights_stay_close(denoiser, capface, someone, dtype, bo
 
 def test_a_partly_loaded_network_gives_the_same(denoiser, capface, someone):
     condition, identity, text = someone
-    whole = worlds.sample(denoiser, *worlds.apply(text, capface, condition, identity), walk())
-    partly = worlds.small_capface()
+    whole = pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())
+    partly = pipeline.small_capface()
     partly.patcher.load(torch.device("cpu"), lowvram_model_memory=1_000_000)
     streamed = [m for m in partly.network.modules() if getattr(m, "comfy_cast_weights", False)]
     assert len(streamed) > 20
-    sampled = worlds.sample(denoiser, *worlds.apply(text, partly, condition, identity), walk())
+    sampled = pipeline.sample(denoiser, *pipeline.apply(text, partly, condition, identity), walk())
     assert torch.equal(sampled, whole)
 
 

@@ -21,7 +21,7 @@ from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
 from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import Person, Setting, draw_people
-from capface.training.miniature.train_evaluator import Facts
+from capface.training.miniature.train_evaluator import Attributes
 
 PEOPLE, STEPS, DENOISE, WHOLE, BOX = 4, 8, 0.85, 192, (84, 16, 88, 88)
 """How many, the whole picture's side, and the region of the face in it."""
@@ -71,7 +71,7 @@ def passes(in_host):
     again = {name: sampled(nodes, loaded, each, identity, latent, DENOISE) for name, each in conditions.items()}
     return {
         "loaded": loaded,
-        "judge": miniature.judge,
+        "evaluator": miniature.evaluator,
         "photos": photos,
         "identity": identity,
         "close": close,
@@ -84,17 +84,17 @@ def passes(in_host):
 
 
 @torch.inference_mode()
-def judged(passes, pictures):
-    """Likeness to the photos, and the judge's errors about the head asked for, of pictures `[N, 128, 128, 3]`."""
-    embedding, numbers = passes["judge"](pictures.movedim(-1, 1) * 2 - 1)
-    person = F.cosine_similarity(embedding, passes["judge"](passes["photos"].movedim(-1, 1) * 2 - 1)[0])
-    errors = Facts.told(numbers).errors(Facts.of(passes["close"], [SETTING] * PEOPLE))
+def evaluated(passes, pictures):
+    """Likeness to the photos, and the evaluator's errors about the head asked for, of pictures `[N, 128, 128, 3]`."""
+    embedding, numbers = passes["evaluator"](pictures.movedim(-1, 1) * 2 - 1)
+    person = F.cosine_similarity(embedding, passes["evaluator"](passes["photos"].movedim(-1, 1) * 2 - 1)[0])
+    errors = Attributes.predicted(numbers).errors(Attributes.of(passes["close"], [SETTING] * PEOPLE))
     return person.mean().item(), errors["pose"].mean().item(), errors["position"].mean().item()
 
 
 def test_the_face_gets_better_in_place(in_host, passes):
     torch.testing.assert_close(passes["cropped"].camera, passes["close"].camera, rtol=1e-4, atol=1e-4)
-    found = {"before": judged(passes, passes["before"])} | {k: judged(passes, v) for k, v in passes["again"].items()}
+    found = {"before": evaluated(passes, passes["before"])} | {k: evaluated(passes, v) for k, v in passes["again"].items()}
     for name, (likeness, pose, position) in found.items():
         print(f"{name}: likeness {likeness:.2f}, pose {pose:.1f}, position {position:.3f}")
     keep(in_host.nodes, passes)
@@ -178,7 +178,7 @@ def test_the_impact_packs_detailer_redoes_the_face_where_it_is(in_host, impact, 
         rows.append(redone)
         crop = F.interpolate(redone[:, y : y + h, x : x + w].movedim(-1, 1), PICTURE, mode="bicubic")
         with torch.inference_mode():
-            seen = [passes["judge"](p * 2 - 1)[0] for p in (crop, passes["photos"][:1].movedim(-1, 1))]
+            seen = [passes["evaluator"](p * 2 - 1)[0] for p in (crop, passes["photos"][:1].movedim(-1, 1))]
         likeness.append(F.cosine_similarity(*seen).item())
         outside = torch.ones(WHOLE, WHOLE, dtype=torch.bool)
         outside[y - 3 : y + h + 3, x - 3 : x + w + 3] = False

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
 from capface.flame.model.camera import WHOLE
-from capface.tests.host.worlds import person, small_capface
+from capface.tests.host.pipeline import person, small_capface
 from capface.tests.synthetic import noise
 
 

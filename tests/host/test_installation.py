@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from capface.files import catalogue
-from capface.files.capabilities import PACKAGES, Stock, capabilities
+from capface.files.capabilities import PACKAGES, Inventory, capabilities
 from capface.files.insightface_packs import PACKS
-from capface.files.scan import Places, scan
+from capface.files.scan import SearchPaths, scan
 from capface.files.scan_report import report
 from capface.flame.io.inspection import INSPECTORS
 from capface.tests.files.test_checkpoint import BESIDE, capface_state
@@ -32,25 +32,25 @@ def models(tmp_path):
     return tmp_path / "models"
 
 
-def places(models):
+def search_paths(models):
     """The folders as ComfyUI would list them: checkpoints by their usual endings."""
     kinds = [folder.name for folder in models.iterdir() if folder.is_dir()]
     endings = {".ckpt", ".pt", ".pth", ".safetensors", ".bin", ".pkl", ".tar", ".npy", ".npz", ".obj"}
     listed = {kind: sorted(p for p in (models / kind).rglob("*") if p.suffix in endings) for kind in kinds}
-    return Places({kind: [models / kind] for kind in kinds}, listed, [models])
+    return SearchPaths({kind: [models / kind] for kind in kinds}, listed, [models])
 
 
 def look(models, asset, **options):
-    (found,) = scan(places(models), inspectors=INSPECTORS, assets=[asset], **options)
+    (found,) = scan(search_paths(models), inspectors=INSPECTORS, assets=[asset], **options)
     return found
 
 
 def text(*reports):
-    return report(["a machine"], Stock(reports, [], []))
+    return report(["a machine"], Inventory(reports, [], []))
 
 
 def test_every_file_of_the_catalogue_is_in_the_report(models):
-    shown = text(*scan(places(models), inspectors=INSPECTORS))
+    shown = text(*scan(search_paths(models), inspectors=INSPECTORS))
     for asset in catalogue.ASSETS:
         (line,) = (line for line in shown.splitlines() if line.startswith(f"  no   {asset.folder}/{asset.file}: "))
         assert line.endswith(asset.purpose)
@@ -61,7 +61,7 @@ def test_every_file_of_the_catalogue_is_in_the_report(models):
 
 def test_the_catalogue_holds_every_asset():
     named = [value for value in vars(catalogue).values() if isinstance(value, catalogue.Asset)]
-    assert sorted(named, key=str) == sorted(catalogue.ASSETS, key=str)
+    assert sorted(named, key=str) == sorted([*catalogue.ASSETS, catalogue.CLIP_VISION], key=str)
 
 
 def test_the_right_file_is_found_under_any_name_and_in_a_subfolder(models):
@@ -134,7 +134,7 @@ def test_what_is_found_by_its_name_alone_must_lie_where_it_is_looked_for(models)
     (sentence,) = look(models, catalogue.FLAME_TEMPLATE).elsewhere
     assert "lies in a folder too deep" in sentence
     shutil.move(deep, models / "flame")
-    assert "a mesh with 1 texture coordinates" in look(models, catalogue.FLAME_TEMPLATE).found[0].looks
+    assert "a mesh with 1 texture coordinates" in look(models, catalogue.FLAME_TEMPLATE).found[0].description
 
 
 def test_broken_files_of_flame_are_named(models):
@@ -142,7 +142,7 @@ def test_broken_files_of_flame_are_named(models):
         (models / "flame" / asset.file).write_bytes(b"<html>")
         found = look(models, asset)
         assert [one.good for one in found.found] == [False], asset.file
-        assert asset.file in found.found[0].looks
+        assert asset.file in found.found[0].description
 
 
 def test_insightfaces_packs_say_what_they_lack(models):
@@ -151,10 +151,10 @@ def test_insightfaces_packs_say_what_they_lack(models):
     (pack / "scrfd_10g_bnkps.onnx").write_bytes(b"x")
     found = look(models, catalogue.INSIGHTFACE)
     assert found.usable
-    assert "without the 68 landmarks (1k3d68.onnx) and recognition" in found.found[0].looks
+    assert "without the 68 landmarks (1k3d68.onnx) and recognition" in found.found[0].description
     (pack / "1k3d68.onnx").write_bytes(b"x")
     (pack / "glintr100.onnx").write_bytes(b"x")
-    assert look(models, catalogue.INSIGHTFACE).found[0].looks == "complete"
+    assert look(models, catalogue.INSIGHTFACE).found[0].description == "complete"
 
 
 def test_checksums_are_compared_with_progress_and_can_be_stopped(models):
@@ -180,14 +180,14 @@ def test_checksums_are_compared_with_progress_and_can_be_stopped(models):
 
 
 def works(reports=(), *, packages=PACKAGES, checkpoints=(), clip_visions=()):
-    stock = Stock(reports, checkpoints, clip_visions, lambda package: package in packages)
-    return {one.name: one.missing for one in capabilities(stock)}
+    inventory = Inventory(reports, checkpoints, clip_visions, lambda package: package in packages)
+    return {one.name: one.missing for one in capabilities(inventory)}
 
 
 def usable(*assets, path=Path("x")):
-    from capface.files.scan import AssetReport, Found
+    from capface.files.scan import AssetReport, FoundFile
 
-    return [AssetReport(asset, [], [Found(path, 1, "", True)], []) for asset in assets]
+    return [AssetReport(asset, [], [FoundFile(path, 1, "", True)], []) for asset in assets]
 
 
 def test_with_everything_everything_works(tmp_path):

@@ -9,10 +9,10 @@ from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
 from capface.miniature.autoencoder import Autoencoder
-from capface.miniature.evaluator import Judge
+from capface.miniature.evaluator import Evaluator
 from capface.miniature.networks import PICTURE, Miniature
 from capface.miniature.recognizer import Recognizer
-from capface.miniature.text_encoder import WordEncoder
+from capface.miniature.text_encoder import TextEncoder
 from capface.models.diffusion.capface import CapFace, IdentityTokens
 from capface.models.diffusion.denoiser import Denoiser
 from capface.photos.encoding import EncodeOptions
@@ -34,8 +34,8 @@ def miniature():
     torch.nn.init.normal_(capface.input_hint_block[-1].weight, std=0.1)
     torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
     tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
-    words = WordEncoder(vocabulary(), CONFIG.context_width)
-    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Judge(29))
+    words = TextEncoder(vocabulary(), CONFIG.context_width)
+    made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Evaluator(29))
     for network in vars(made).values():
         network.eval().requires_grad_(False)
     return made
@@ -90,7 +90,7 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
 def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
     from capface.host.control.apply import apply_capface
     from capface.host.identity.identity import MINIATURE
-    from capface.tests.host.worlds import person, small_capface
+    from capface.tests.host.pipeline import person, small_capface
 
     identity = identity_of(loaded, photo)
     assert identity.features == MINIATURE

@@ -11,7 +11,7 @@ from capface.flame.builtin import builtin_head
 from capface.flame.model.camera import WHOLE, Window
 from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
-from capface.tests.host import worlds
+from capface.tests.host import pipeline
 from capface.tests.synthetic import noise, relative_error
 
 H, W = 12, 16
@@ -30,12 +30,12 @@ def head(frames=1):
 
 @pytest.fixture(scope="module")
 def denoiser(in_host):
-    return worlds.small_denoiser()
+    return pipeline.small_denoiser()
 
 
 @pytest.fixture(scope="module")
 def capface(in_host):
-    return worlds.small_capface()
+    return pipeline.small_capface()
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def hints(capface):
 @pytest.fixture
 def conds(capface):
     """Conditionings with CapFace, of one head or of several."""
-    _, identity, text = worlds.person(300)
+    _, identity, text = pipeline.person(300)
 
     def make(frames=1, **settings):
-        return worlds.apply(text, capface, head(frames), identity, **settings)
+        return pipeline.apply(text, capface, head(frames), identity, **settings)
 
     return make
 
@@ -270,7 +270,7 @@ def test_the_users_mask_is_cut_with_the_area(in_host, denoiser, capface, conds):
     mask[:, :, 96:] = 1
     positive, _ = conds(mask=mask, mask_edge="soft")
     control = positive[0][1]["control"]
-    control.model_sampling = worlds.small_sampling()
+    control.model_sampling = pipeline.small_sampling()
     from capface.host.control.sampling_context import KEY, SamplingContext
 
     context_ = SamplingContext(latent=(H, W), areas={"a": (8, 8, 2, 8)})
@@ -285,7 +285,7 @@ def test_an_area_of_a_tile(in_host, conds, hints):
 
     positive, _ = conds()
     control = positive[0][1]["control"]
-    control.model_sampling = worlds.small_sampling()
+    control.model_sampling = pipeline.small_sampling()
     control.cond_hint_original = F.interpolate(control.cond_hint_original, (8 * H, 8 * W), mode="nearest-exact")[..., 64:]
     context_ = SamplingContext(latent=(H, 8), areas={"a": (8, 6, 2, 1)})
     control.get_control(noise(1, [1, 4, 8, 6]), torch.tensor([2.0]), {}, 1, {KEY: context_, "uuids": ["a"]})
@@ -407,7 +407,7 @@ def test_on_another_device_it_has_a_network_of_its_own(in_host, capface, conds):
     x, sigma = noise(1, [2, 4, 8, 8]), torch.full([2], 2.0)
     out = []
     for one in (control, clone):
-        one.model_sampling = worlds.small_sampling()
+        one.model_sampling = pipeline.small_sampling()
         out.append(one.get_control(x, sigma, {}, 1, {}))
     assert all(torch.equal(a, b) for a, b in zip(out[0]["output"], out[1]["output"], strict=True))
     control.cleanup()
@@ -443,7 +443,7 @@ def test_layers_that_have_no_weights_before_they_are_loaded(in_host, standins, m
     monkeypatch.setattr(management, "aimdo_enabled", True)
     assert comfy.ops.manual_cast.Linear(4, 4).weight is None
     if load == "capface":
-        network = worlds.small_capface().tokens
+        network = pipeline.small_capface().tokens
         assert network.img_linear.weight.shape == (768, 1024)
         return
     from capface.models.faces.facenet import load_facenet

@@ -5,9 +5,9 @@ import torch
 
 from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
-from capface.tests.host import worlds
+from capface.tests.host import pipeline
 from capface.tests.synthetic import fill, noise, relative_error, state_dict
-from capface.training.sampling import capface_steering, ddim, ddim_timesteps, noise_prediction
+from capface.training.sampling import capface_control, ddim, ddim_timesteps, noise_prediction
 from capface.training.schedule import NoiseSchedule
 
 STEPS, GUIDANCE, TAU, SEED = 5, 3.0, 500.0, 300
@@ -33,26 +33,26 @@ def capface():
 def test_equals_the_hosts_sampler(in_host, denoiser, capface, controlled):
     import comfy.sample
 
-    condition, identity, text = worlds.person(SEED)
+    condition, identity, text = pipeline.person(SEED)
     null = noise(SEED + 9, [1, 77, 768])
     positive, negative = [[text, {}]], [[null, {}]]
-    steerings = []
+    controls = []
     if controlled:
         previous = (positive, negative)
-        positive, negative = worlds.apply(
-            text, worlds.small_capface(), condition, identity, previous=previous, tau=TAU, strength=0.7
+        positive, negative = pipeline.apply(
+            text, pipeline.small_capface(), condition, identity, previous=previous, tau=TAU, strength=0.7
         )
         network, tokens = capface
         projected = tokens(identity.local, identity.global_[:, None])
-        steerings = [capface_steering(network, condition.hint(64, 64), projected, strength=0.7, tau=TAU)]
+        controls = [capface_control(network, condition.hint(64, 64), projected, strength=0.7, tau=TAU)]
     z = noise(SEED, [1, 4, 8, 8])
     host = comfy.sample.sample(
-        worlds.small_denoiser(), z, STEPS, GUIDANCE, "ddim", "ddim_uniform", positive, negative, torch.zeros_like(z),
+        pipeline.small_denoiser(), z, STEPS, GUIDANCE, "ddim", "ddim_uniform", positive, negative, torch.zeros_like(z),
         disable_pbar=True, seed=0,
     )  # fmt: skip
     # the host begins at the first timestep's own noise level, where the signal still has its share
     first = NoiseSchedule().alphas_bar[ddim_timesteps(STEPS)[0]].item()
-    predict = noise_prediction(denoiser, text, null, steerings, guidance=GUIDANCE)
+    predict = noise_prediction(denoiser, text, null, controls, guidance=GUIDANCE)
     ours = ddim(predict, (1 - first) ** 0.5 * z, steps=STEPS)
     # the host returns latents on the scale of its autoencoder's
     assert relative_error(ours / 0.18215, host) < 1e-4

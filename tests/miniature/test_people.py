@@ -11,7 +11,7 @@ from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import landmark_pixels, render_head
 from capface.miniature.people import (
     BACKGROUNDS,
-    LIGHTS,
+    PERSON_LIGHTS,
     SHIRTS,
     Person,
     Setting,
@@ -110,7 +110,7 @@ def test_light_falls_from_where_it_is_said_to():
     middle = landmark_pixels(builtin_head(), HeadParams.neutral(), SIZE, SIZE)[0, 27, 0].int().item()
     face = render_head(builtin_head(), HeadParams.neutral(), SIZE, SIZE).alpha[0, 0].bool()
     sides = {}
-    for name in LIGHTS:
+    for name in PERSON_LIGHTS:
         shown = draw(PLAIN, head=HeadParams.neutral().replace(light=light_named(name)[None])).mean(0) * face
         sides[name] = (shown[:, :middle].sum() / face[:, :middle].sum(), shown[:, middle:].sum() / face[:, middle:].sum())
     assert sides["left"][0] > 1.4 * sides["left"][1]

@@ -10,7 +10,6 @@ from capface.tests.models.test_detection import onnx_file, write_landmarks, writ
 
 POINTS = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 """Where ArcFace wants eyes, nose and mouth corners in its crop of 112 × 112 (insightface's numbers)."""
-CPU = ["CPUExecutionProvider"]
 
 
 def write_recogniser(path):
@@ -39,11 +38,11 @@ def test_it_sees_the_aligned_face_in_rgb(root):
     face = torch.rand(3, 4, 4).repeat_interleave(28, 1).repeat_interleave(28, 2)
     face = (face * 255).round() / 255
     expected = face.unflatten(1, (4, 28)).unflatten(3, (4, 28)).mean((2, 4)).flatten() * 2 - 1
-    vector = ArcFace(root, providers=CPU).embed(face, POINTS)
+    vector = ArcFace(root).embed(face, POINTS)
     assert torch.allclose(vector, expected / expected.norm(), atol=1e-3)
     photo = torch.zeros(3, 300, 260)
     photo[:, 100:212, 90:202] = face
-    moved = ArcFace(root, providers=CPU).embed(photo, POINTS + torch.tensor([90.0, 100.0]))
+    moved = ArcFace(root).embed(photo, POINTS + torch.tensor([90.0, 100.0]))
     assert torch.allclose(moved, vector, atol=1e-3)
 
 
@@ -58,7 +57,7 @@ def test_a_pack_without_recognition_is_named(root):
 def test_another_network_under_its_name_is_named(root):
     write_landmarks(root / "models" / "buffalo_l" / "w600k_r50.onnx")
     with pytest.raises(BadFile, match=r"does landmark_3d_68, expected recognition"):
-        ArcFace(root, providers=CPU)
+        ArcFace(root)
 
 
 def test_missing_insightface_is_named(root, monkeypatch):

@@ -97,8 +97,9 @@ def test_every_convolution_and_linear_layer_comes_from_operations(weights):
 
 
 @pytest.mark.parametrize("shape", [(3, 160, 160), (1, 3, 112, 112), (1, 160, 160, 3)])
+@pytest.mark.usefixtures("without_type_checks")
 def test_faces_of_another_shape_are_refused(shape):
-    with pytest.raises(BadInput, match=r"\[B,3,160,160\], got"):
+    with pytest.raises(BadInput, match=r"\[B, 3, 160, 160\], got"):
         FaceNet(device="meta")(torch.zeros(shape, device="meta"))
 
 

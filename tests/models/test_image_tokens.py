@@ -65,8 +65,12 @@ def test_tokens_are_the_last_layers_output(files, layout):
     clip = load_clip_tokens(files / layout)
     assert clip.shape == (17, WIDTH)
     assert torch.allclose(clip(images), before[0], atol=1e-5)
-    with pytest.raises(BadInput, match=r"\[B,3,H,W\]"):
-        clip(images[0])
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_tokens_of_another_shape_are_refused(files):
+    with pytest.raises(BadInput, match=r"\[B, 3, H, W\]"):
+        load_clip_tokens(files / "open_clip")(torch.rand(3, SIDE, SIDE))
 
 
 def test_the_middle_square_is_seen_in_eight_bits():

@@ -18,8 +18,9 @@ def test_a_vector_is_exactly_like_itself():
 
 
 @pytest.mark.parametrize("b", [torch.zeros(2, 4), torch.zeros(3, 5), torch.zeros(4)])
+@pytest.mark.usefixtures("without_type_checks")
 def test_vectors_that_do_not_pair_are_refused(b):
-    with pytest.raises(BadInput, match=r"\[B,N\]"):
+    with pytest.raises(BadInput, match=r"\[B, N\]"):
         cosine(torch.zeros(3, 4), b)
 
 
@@ -30,11 +31,11 @@ def test_the_right_prompt_has_to_score_highest():
     assert scores.tolist() == [[1, 0], [0, 1], [0, 0]]
     # a tie is no hit: nobody could tell the prompts apart by it
     assert is_best(scores).tolist() == [True, False, False]
-    assert is_best(scores, right=1).tolist() == [False, True, False]
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_one_prompt_leaves_nothing_to_choose_from():
     with pytest.raises(BadInput, match="two prompts or more"):
         is_best(torch.zeros(3, 1))
-    with pytest.raises(BadInput, match=r"\[B,N\] and \[P,N\]"):
+    with pytest.raises(BadInput, match=r"\[B, N\] and \[P, N\]"):
         prompt_scores(torch.zeros(3, 4), torch.zeros(2, 5))

@@ -1,4 +1,4 @@
-"""Nothing of a test's accelerator is left to the next, and all compute on one core: sums depend on how many there are."""
+"""Fixtures that isolate tests: each has its own accelerator, and all use one core, since sums depend on the number of cores."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="module")
 def one_core():
-    """Compute as the processes do that some tests start."""
+    """Use as many threads as the processes that some tests start."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -15,7 +15,7 @@ def one_core():
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """Forget the process-wide state of accelerate, which allows one precision in a process."""
+    """Reset the process-wide state of accelerate, which allows only one precision per process."""
     state = pytest.importorskip("accelerate.state")
     yield
     state.AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,4 +1,4 @@
-"""Photos with faces, networks that read them, and a training set made of both, made once; small where sizes may be."""
+"""Photos with faces, networks that encode them, and a training set of both; each is made once, and as small as possible."""
 
 from functools import cache
 
@@ -19,10 +19,10 @@ from capface.training.rules import Rules
 from capface.training.samples import Networks
 
 RULES = Rules(min_side=100, min_face=0.0, max_outside=0.2)
-"""For these small photos, and a parser that finds anything anywhere."""
+"""Limits for these small photos and for a parser with random weights."""
 TOKENS, WIDTH = 17, 128
 PEOPLE = {"bob.png": 1, "people/carol.png": 4}
-"""File, and number from the left in insightface's picture of six."""
+"""File, and number of the face from the left in insightface's picture of six people."""
 
 
 def write_clip(path):
@@ -64,7 +64,7 @@ def save(path, pixels, **options):
 
 @cache
 def photos(base):
-    """A folder: two photos of one person, two of others, a copy, a group, and what is no photo."""
+    """A folder: two photos of one person, two of other people, a copy, a damaged photo, and files that are not photos."""
     folder = base / "photos"
     save(folder / "anna" / "1.png", astronaut())
     save(folder / "anna" / "2.jpg", astronaut()[:440, 20:], quality=90)
@@ -85,12 +85,12 @@ def photos(base):
 
 
 def settings(base):
-    """How the training set is made."""
+    """The settings of the training set."""
     return Settings(networks(base), RULES, per_shard=2, batch=2)
 
 
 @cache
 def prepared(base):
-    """The training set's folder."""
+    """The folder of the training set."""
     prepare(photos(base), base / "set", settings(base))
     return base / "set"

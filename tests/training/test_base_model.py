@@ -1,4 +1,4 @@
-"""Any Stable Diffusion 1.x file is read; that the networks compute what ComfyUI's do, tests/host/test_base.py proves."""
+"""Loading of Stable Diffusion 1.x files. tests/host/test_base.py compares the networks with ComfyUI's."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_features_depend_on_the_words(base):
     [
         ("first_stage_model.", r"without first_stage_model\.\*"),
         ("first_stage_model.decoder.conv_in.weight", "does not fit the autoencoder .*decoder.conv_in.weight is missing"),
-        ("cond_stage_model.transformer.text_model.embeddings.position", "no text encoder .*position_embedding"),
+        ("cond_stage_model.transformer.text_model.embeddings.position", "no complete text encoder .*position_embedding"),
         ("model.diffusion_model.out.2.weight", "out.2.weight"),
     ],
 )

@@ -43,7 +43,7 @@ def first(positions, count):
 
 
 @pytest.mark.parametrize("size", [512, 96])
-def test_a_sample_is_the_picture_and_its_head_drawn_anew(out, size):
+def test_a_sample_is_the_picture_and_its_rendered_head(out, size):
     samples = TrainingSet(out, size=size)
     assert len(samples) == 4
     for i in range(4):
@@ -85,7 +85,7 @@ def test_features_come_from_the_picture_or_from_another_of_the_person(out):
 # Order
 
 
-def test_every_epoch_draws_each_sample_once_and_anew_shuffled():
+def test_every_epoch_visits_each_sample_once_in_another_order():
     drawn = first(Positions(50, seed=1), 150)
     epochs = [[p.index for p in drawn if p.epoch == epoch] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
@@ -94,12 +94,12 @@ def test_every_epoch_draws_each_sample_once_and_anew_shuffled():
     assert drawn != first(Positions(50, seed=2), 150)
 
 
-def test_an_order_is_shared_by_processes_and_goes_on_anywhere():
+def test_processes_share_an_order_and_resume_anywhere():
     whole = first(Positions(7), 60)
     for world in (1, 2, 3):
         ranks = [first(Positions(7, rank=rank, world=world), 60 // world) for rank in range(world)]
         assert [p for step in zip(*ranks, strict=True) for p in step] == whole
-    # stopped after 24 samples on three processes, gone on with on two
+    # stopped after 24 samples on three processes, resumed on two
     ranks = [first(Positions(7, rank=rank, world=2, start=24), 18) for rank in range(2)]
     assert [p for step in zip(*ranks, strict=True) for p in step] == whole[24:]
 
@@ -124,12 +124,12 @@ def test_workers_change_neither_order_nor_samples(out):
             assert torch.equal(a[name], b[name])
 
 
-def test_nothing_cannot_be_drawn():
+def test_an_empty_set_is_refused():
     with pytest.raises(BadInput, match=r"no samples.*report\.md"):
         Positions(0)
 
 
-# What is no training set
+# Invalid training sets
 
 
 def test_another_head_model_is_refused(out, copy):
@@ -164,8 +164,8 @@ def test_incomplete_sets_are_named(copy, tmp_path):
     with pytest.raises(BadFile, match=r"index beside 000001\.tar"):
         TrainingSet(copy)
     write_json(copy / "dataset.json", {"format": "something else"})
-    with pytest.raises(BadFile, match="no training set of version 1"):
+    with pytest.raises(BadFile, match="not a training set of version 1"):
         TrainingSet(copy)
     (copy / "dataset.json").write_text("{")
-    with pytest.raises(BadFile, match="no readable JSON"):
+    with pytest.raises(BadFile, match="not readable JSON"):
         TrainingSet(copy)

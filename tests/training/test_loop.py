@@ -1,4 +1,4 @@
-"""The loop: it learns, it leaves the base alone, and a stop changes nothing."""
+"""The training loop: it lowers the loss, does not change the base, and resumes bit-exactly."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from capface.errors import BadInput
-from capface.tests.training.worlds import Samples, objective
+from capface.tests.training.small_training import Samples, objective
 from capface.training.loop import LoopSettings, train
 
 QUICK = LoopSettings(steps=4, learning_rate=1e-3, warmup=3, average=0.9, save_every=2, log_every=2, sample_every=0)
@@ -33,7 +33,7 @@ def equal(a, b):
 
 
 def mean_errors(made, samples, batches=8):
-    """The noise and mask terms over many draws, always the same ones."""
+    """Means of the noise and mask terms over many batches with fixed random numbers."""
     outs = []
     with torch.no_grad():
         for i in range(batches):
@@ -100,14 +100,14 @@ train(objective(**LOSS), Deadly(signal.SIGKILL), QUICK, Path({folder!r}), cpu=Tr
 
 
 def start(code, folder, *launcher):
-    """Run a script with the pack in a process of its own; returns its status."""
+    """Run a script in its own process and return its exit status."""
     script = folder / "script.py"
     script.write_text(code)
     environ = dict(os.environ, OMP_NUM_THREADS="1")
     return subprocess.run([sys.executable, *launcher, script], env=environ, timeout=300).returncode
 
 
-def test_a_killed_run_goes_on_from_its_last_state(whole, tmp_path):
+def test_a_killed_run_resumes_from_its_last_state(whole, tmp_path):
     parts = tmp_path / "parts"
     assert start(SCRIPT.format(folder=str(parts)), tmp_path) == -signal.SIGKILL
     assert state_of(parts)["step"] == 2
@@ -123,7 +123,7 @@ def test_a_terminated_run_finishes_its_step_and_saves(whole, tmp_path):
     assert equal(state_of(whole)["trained"], state_of(tmp_path)["trained"])
 
 
-def test_other_settings_do_not_go_on(tmp_path):
+def test_other_settings_do_not_resume(tmp_path):
     train(objective(), Samples(), dataclasses.replace(QUICK, steps=1), tmp_path, cpu=True, about={"data": "a"})
     with pytest.raises(BadInput, match=r"learning_rate was 0\.001, is 0\.1"):
         train(objective(), Samples(), dataclasses.replace(QUICK, learning_rate=0.1), tmp_path, cpu=True, about={"data": "a"})
@@ -131,12 +131,12 @@ def test_other_settings_do_not_go_on(tmp_path):
         train(objective(), Samples(), QUICK, tmp_path, cpu=True, about={"data": "b"})
 
 
-def test_time_that_runs_out_ends_the_run_with_a_state(tmp_path):
+def test_a_time_limit_ends_the_run_with_a_state(tmp_path):
     train(objective(), Samples(), dataclasses.replace(QUICK, minutes=0.0), tmp_path, cpu=True)
     assert state_of(tmp_path)["step"] == 1
 
 
-def test_a_loss_that_is_no_number_is_not_saved(tmp_path):
+def test_a_nan_loss_is_not_saved(tmp_path):
     samples = Samples()
     samples.all.latents[:] = float("nan")
     with pytest.raises(FloatingPointError, match="lower learning rate"):
@@ -144,7 +144,7 @@ def test_a_loss_that_is_no_number_is_not_saved(tmp_path):
     assert not list(tmp_path.glob("state-*"))
 
 
-def test_averaging_is_what_it_says(tmp_path):
+def test_averaged_weights_follow_their_formula(tmp_path):
     """After one step the average is (9 · start + step's weights) / 10, since min(average, (1 + 0) / (10 + 0)) = 1/10 stays."""
     made = objective()
     start = {k: v.clone() for k, v in made.trained.state_dict().items()}
@@ -153,7 +153,7 @@ def test_averaging_is_what_it_says(tmp_path):
         assert torch.allclose(averaged[key], 0.1 * start[key] + 0.9 * value, atol=1e-6)
 
 
-def test_what_is_logged_and_exported(tmp_path, capsys):
+def test_logs_and_exports(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     exported = []
@@ -192,7 +192,7 @@ torch.save(made.trained.state_dict(), Path({folder!r}) / ("rank" + os.environ["R
 
 
 def test_two_processes_train_one_network(tmp_path):
-    """Gradients are averaged over the processes' different batches: the same weights on both, other than one alone has."""
+    """Gradients are averaged over the processes' batches: both have equal weights, unlike those of one process."""
     two = tmp_path / "two"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert start(TWO.format(folder=str(two)), tmp_path, *launcher) == 0
@@ -205,7 +205,7 @@ def test_two_processes_train_one_network(tmp_path):
     assert not equal(first, dict(alone.trained.state_dict()))
 
 
-def test_processes_that_do_not_know_of_each_other_do_not_train_side_by_side(tmp_path, monkeypatch):
+def test_processes_that_accelerate_does_not_know_are_refused(tmp_path, monkeypatch):
     PartialState(cpu=True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInput, match="2 processes were started"):

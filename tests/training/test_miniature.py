@@ -1,4 +1,7 @@
-"""The miniature's training, from pictures to a file, at the smallest size; what it learns is judged where its weights are."""
+"""The miniature's training, from pictures to a file, at the smallest size.
+
+What it learns is tested with the shipped weights, in `test_portrait_sampler.py`.
+"""
 
 import re
 from dataclasses import replace
@@ -16,11 +19,11 @@ from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import draw_people
 from capface.training.miniature import make, tables, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
-from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
-from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
+from capface.training.miniature.scenes import SIZE, Appearances, SceneSet, draw_scenes, sample_scene
+from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_predicted
 from capface.training.miniature.train_capface import hints_of, inexact_hints
 from capface.training.miniature.train_denoiser import prompt_of, vocabulary
-from capface.training.miniature.train_evaluator import Facts
+from capface.training.miniature.train_evaluator import Attributes
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def miniature(made):
 
 def test_the_file_is_small_enough_to_ship_and_loads_as_it_was(made, miniature):
     assert (made[0] / "m.safetensors").stat().st_size < 12e6
-    assert miniature.words.vocabulary == tuple(vocabulary())
+    assert miniature.text_encoder.vocabulary == tuple(vocabulary())
     channels = miniature.autoencoder.config.latent_channels
     assert miniature.capface.config.in_channels == miniature.denoiser.config.in_channels == channels
 
@@ -54,7 +57,7 @@ def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path)
     again = load_miniature(folder / "m.safetensors")
     (folder / "first").write_bytes(before)
     first = load_miniature(folder / "first")
-    for name in ("denoiser", "capface", "tokens", "recognizer", "words", "autoencoder", "judge"):
+    for name in ("denoiser", "capface", "tokens", "recognizer", "text_encoder", "autoencoder", "evaluator"):
         ours, theirs = getattr(again, name).state_dict(), getattr(first, name).state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -105,15 +108,15 @@ def test_a_set_of_other_people_is_replaced(tmp_path):
 
 
 def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
-    scenes, looks = SceneSet(tmp_path, range(2), 2), Looks(3, 5, 0)
+    scenes, appearances = SceneSet(tmp_path, range(2), 2), Appearances(3, 5, 0)
     rows, lights, settings = torch.tensor([0, 3, 3]), torch.tensor([2, 0, 1]), torch.tensor([4, 4, 1])
-    seen = scenes.relit(rows, looks, lights, settings)
+    seen = scenes.relighted(rows, appearances, lights, settings)
     drawn = [sample_scene(*place) for place in ((0, 0), (1, 1), (1, 1))]
-    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=looks.lights[lights])
-    told = draw_people([scene.person for scene in drawn], heads, [looks.settings[i] for i in settings], SIZE)
-    assert (seen - told).abs().mean() < 0.005
+    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=appearances.lights[lights])
+    predicted = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
+    assert (seen - predicted).abs().mean() < 0.005
     assert (seen[1] - seen[2]).abs().mean() > 0.05
-    chosen = looks.choose(64, torch.Generator().manual_seed(1))
+    chosen = appearances.choose(64, torch.Generator().manual_seed(1))
     assert [set(part.tolist()) for part in chosen] == [set(range(3)), set(range(5))]
 
 
@@ -142,9 +145,9 @@ def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
 
 def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
     tokens, angles = torch.randn(2, 16, 96), torch.tensor([[20.0, -5.0, 3.0], [-40.0, 0.0, 0.0]])
-    told = posed_tokens(tokens, angles)
-    assert torch.equal(told[..., 3:], tokens[..., 3:])
-    assert torch.allclose(told[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
+    predicted = posed_tokens(tokens, angles)
+    assert torch.equal(predicted[..., 3:], tokens[..., 3:])
+    assert torch.allclose(predicted[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
 
 
 def test_people_kept_from_training_are_others():
@@ -160,7 +163,7 @@ def test_prompts_never_hold_a_word_that_is_not_known():
 
 
 def test_words_keep_their_order_and_unknown_ones_are_left_out(miniature):
-    words = miniature.words
+    words = miniature.text_encoder
     tokens = words.tokenize(["red hair, blue shirt", "blue hair, red shirt", "A photo of Red HAIR , blue shirt"])
     assert torch.equal(tokens[0], tokens[2])
     features = words(tokens)
@@ -190,15 +193,15 @@ def test_landmarks_as_a_hint_are_68_dots(miniature):
 
 def test_the_truth_about_scenes_has_no_error():
     scenes = [sample_scene(person, 0) for person in range(4)]
-    truth = Facts.of(HeadParams.cat([s.head for s in scenes]), [s.setting for s in scenes])
-    told = Facts(
+    truth = Attributes.of(HeadParams.cat([s.head for s in scenes]), [s.setting for s in scenes])
+    predicted = Attributes(
         truth.angles, truth.position, truth.light,
         torch.nn.functional.one_hot(truth.background, 8).float(), torch.nn.functional.one_hot(truth.shirt, 6).float(),
     )  # fmt: skip
-    errors = told.errors(truth)
+    errors = predicted.errors(truth)
     assert all(errors[name].abs().max() < 1e-6 for name in ("pose", "position", "light"))
     assert errors["prompt"].min() == 1
-    turned = Facts(truth.angles + 5, truth.position, truth.light, told.background.roll(1, 1), told.shirt)
+    turned = Attributes(truth.angles + 5, truth.position, truth.light, predicted.background.roll(1, 1), predicted.shirt)
     assert turned.errors(truth)["pose"].sub(5).abs().max() < 1e-4
     assert turned.errors(truth)["prompt"].max() == 0
 
@@ -207,9 +210,9 @@ def test_what_features_tell_of_poses_is_read_from_others_than_it_was_learned_fro
     random = torch.Generator().manual_seed(0)
     angles = torch.randn(640, 2, generator=random)
     noise = torch.randn(640, 3, generator=random)
-    told = pose_told(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
-    assert told[0] > 0.98
-    assert abs(told[1]) < 0.1
+    predicted = pose_predicted(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
+    assert predicted[0] > 0.98
+    assert abs(predicted[1]) < 0.1
 
 
 def test_intervals_narrow_with_the_number_of_portraits():

@@ -6,9 +6,9 @@ import torch
 from capface.errors import BadInput
 from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.tests.synthetic import relative_error
-from capface.tests.training.worlds import CONFIG, Samples, objective
+from capface.tests.training.small_training import CONFIG, Samples, objective
 from capface.training.export import write_capface
-from capface.training.objective import ObjectiveSettings, draw
+from capface.training.objective import ObjectiveSettings, sample_randomness
 from capface.training.schedule import WEIGHTS, NoiseSchedule
 
 
@@ -18,12 +18,12 @@ def generator(seed=0):
 
 def test_an_untrained_capface_leaves_the_bases_prediction():
     made, batch = objective(), Samples().all
-    drawn = draw(batch.latents, made.settings, generator())
-    noisy = made.schedule.add_noise(batch.latents, drawn.noise, drawn.timesteps)
+    random = sample_randomness(batch.latents, made.settings, generator())
+    noisy = made.schedule.add_noise(batch.latents, random.noise, random.timesteps)
     with torch.no_grad():
-        plain = made.base(noisy, drawn.timesteps, batch.context)
+        plain = made.base(noisy, random.timesteps, batch.context)
         errors = made(batch, generator())["errors"]
-    assert torch.equal(errors, (plain - drawn.noise).square().mean((1, 2, 3)))
+    assert torch.equal(errors, (plain - random.noise).square().mean((1, 2, 3)))
 
 
 def test_the_loss_is_equation_7():
@@ -68,11 +68,11 @@ def test_noise_keeps_the_variance():
     ],
 )
 def test_identity_is_kept_as_often_as_it_should_be(settings, expected):
-    drawn = draw(torch.zeros(20_000, 1, 1, 1), ObjectiveSettings(**settings), generator())
+    random = sample_randomness(torch.zeros(20_000, 1, 1, 1), ObjectiveSettings(**settings), generator())
     for low in range(0, 1000, 100):
-        within = (drawn.timesteps >= low) & (drawn.timesteps < low + 100)
-        share = expected(drawn.timesteps[within].float()).mean().item()
-        assert drawn.keep_identity[within].float().mean().item() == pytest.approx(share, abs=0.04)
+        within = (random.timesteps >= low) & (random.timesteps < low + 100)
+        fraction = expected(random.timesteps[within].float()).mean().item()
+        assert random.keep_identity[within].float().mean().item() == pytest.approx(fraction, abs=0.04)
 
 
 def with_trained_outputs(**settings):
@@ -128,7 +128,7 @@ def test_dropped_text_is_the_empty_prompts():
     assert not torch.equal(dropped, kept)
 
 
-def test_without_identity_what_has_no_effect_is_not_trained():
+def test_without_identity_parameters_without_effect_are_not_trained():
     made = objective(identity="none")
     made(Samples().all, generator())["loss"].backward()
     trained = {n for n, p in made.trained.named_parameters() if p.requires_grad}

@@ -15,7 +15,7 @@ from capface.miniature.networks import HELD_OUT, load_miniature
 from capface.miniature.people import BACKGROUNDS, SHIRTS, Setting, light_named
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
 from capface.training.miniature.tables import Trial
-from capface.training.miniature.train_evaluator import Facts
+from capface.training.miniature.train_evaluator import Attributes
 
 PEOPLE, RECIPE = 24, Recipe(steps=12)
 
@@ -47,22 +47,22 @@ def portraits(miniature, trial):
 
 @pytest.fixture(scope="module")
 def likeness(miniature, portraits):
-    """Mean cosine of portraits to pictures, by the judge, which took no part in making them."""
+    """Mean cosine of portraits to pictures, by the evaluator, which was not used to make them."""
 
     def measure(pictures, others):
-        return F.cosine_similarity(miniature.judge(pictures)[0], miniature.judge(others)[0]).mean().item()
+        return F.cosine_similarity(miniature.evaluator(pictures)[0], miniature.evaluator(others)[0]).mean().item()
 
     return measure
 
 
 def errors(miniature, trial, pictures):
-    """Means of the judge's errors about the heads that were asked for."""
-    told = Facts.told(miniature.judge(pictures)[1])
-    truth = Facts.of(trial.heads, [scene.setting for scene in trial.targets])
-    return {name: value.mean().item() for name, value in told.errors(truth).items()}
+    """Means of the evaluator's errors about the heads that were asked for."""
+    predicted = Attributes.predicted(miniature.evaluator(pictures)[1])
+    truth = Attributes.of(trial.heads, [scene.setting for scene in trial.targets])
+    return {name: value.mean().item() for name, value in predicted.errors(truth).items()}
 
 
-def test_the_judge_tells_people_apart_whom_it_never_saw(likeness, trial):
+def test_the_evaluator_distinguishes_people_it_never_saw(likeness, trial):
     same = likeness(trial.truth * 2 - 1, trial.references)
     other = likeness(trial.truth * 2 - 1, trial.references[trial.swapped])
     print(f"same person {same:.2f}, another {other:.2f}")
@@ -71,9 +71,9 @@ def test_the_judge_tells_people_apart_whom_it_never_saw(likeness, trial):
 
 
 def test_identity_follows_the_reference_and_not_whose_head_it_is(likeness, trial, portraits):
-    made, nobody = portraits(swapped=True), portraits(parts=(0.0, 0.0))
+    made, null_identity = portraits(swapped=True), portraits(parts=(0.0, 0.0))
     reference, donor = likeness(made, trial.references[trial.swapped]), likeness(made, trial.references)
-    without = likeness(nobody, trial.references)
+    without = likeness(null_identity, trial.references)
     print(f"reference {reference:.2f}, donor {donor:.2f}, without identity {without:.2f}")
     assert reference > donor + 0.3
     assert reference > without + 0.3
@@ -87,7 +87,7 @@ def test_position_and_rotation_follow_the_head(miniature, trial, portraits):
 
 
 def test_light_follows_the_light(miniature, portraits):
-    left, right = (Facts.told(miniature.judge(portraits(light=name))[1]).light for name in ("left", "right"))
+    left, right = (Attributes.predicted(miniature.evaluator(portraits(light=name))[1]).light for name in ("left", "right"))
     wanted = (light_named("right") - light_named("left")).mean(-1)
     share = ((right - left) @ wanted) / wanted.square().sum()
     print(f"share of the difference in light: {share.mean():.2f}, least {share.min():.2f}")
@@ -116,10 +116,10 @@ def test_another_prompt_changes_the_background_and_not_the_person(miniature, lik
     settings = Setting("red", "beach"), Setting("white", "night city")
     pictures = [portraits(setting=setting) for setting in settings]
     for setting, made in zip(settings, pictures, strict=True):
-        told = Facts.told(miniature.judge(made)[1])
-        right = told.background.argmax(1) == BACKGROUNDS.index(setting.background)
+        predicted = Attributes.predicted(miniature.evaluator(made)[1])
+        right = predicted.background.argmax(1) == BACKGROUNDS.index(setting.background)
         assert right.float().mean() > 0.9
-        assert (told.shirt.argmax(1) == list(SHIRTS).index(setting.shirt)).float().mean() > 0.6
+        assert (predicted.shirt.argmax(1) == list(SHIRTS).index(setting.shirt)).float().mean() > 0.6
     assert likeness(*pictures) > likeness(pictures[0], pictures[1][trial.swapped]) + 0.4
 
 

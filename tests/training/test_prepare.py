@@ -44,7 +44,7 @@ from capface.training.dataset import TrainingSet
 from capface.training.photo_files import find_photos
 from capface.training.prepare import main, prepare
 from capface.training.report import as_table, make_report
-from capface.training.rules import REASONS, Rejected, Rules, outside_share, turned_away
+from capface.training.rules import REASONS, Rejected, Rules, outside_fraction, turned_away
 from capface.training.samples import SampleMaker, array_bytes, load_photo
 from capface.training.shards import Sample, digest, read_index, read_json, read_member, write_shard
 
@@ -283,15 +283,15 @@ def test_what_no_head_can_be_read_from_is_left_out_alone(reader, folder, monkeyp
     monkeypatch.setattr(reader.analyzer.networks.detector, "detect", odd)
     batch = reader.read(list(enumerate(find_photos(folder)[:2])))
     assert [(one["source"], one["reason"]) for one in batch.rejected] == [("anna/1.png", "bad fit")]
-    assert "no face landmarks" in batch.rejected[0]["detail"]
+    assert "face landmarks" in batch.rejected[0]["detail"]
     assert [sample.source for sample in batch.samples] == ["anna/2.jpg"]
 
 
 def test_the_share_outside_is_that_of_the_portrait():
     inside = torch.tensor([[4.0, 0, -100], [0, 4, -100], [0, 0, 1]])  # shows x and y from 25 to 153
-    assert outside_share(inside, 200, 200) == 0
-    assert outside_share(inside, 200, 89) == pytest.approx(0.5, abs=0.02)
-    assert outside_share(inside, 89, 89) == pytest.approx(0.75, abs=0.02)
+    assert outside_fraction(inside, 200, 200) == 0
+    assert outside_fraction(inside, 200, 89) == pytest.approx(0.5, abs=0.02)
+    assert outside_fraction(inside, 89, 89) == pytest.approx(0.75, abs=0.02)
 
 
 def test_limits_are_numbers_from_0():
@@ -456,7 +456,7 @@ def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, t
     """Random weights that see a plausible head: as they are where the head model has no landmarks, else as a place to start."""
     weights = state_dict("deca_encoder.shapes.json", "E_flame.")
     weights["layers.2.weight"] *= 0.02
-    weights["layers.2.bias"][split_code(torch.arange(CODE_SIZE)[None]).camera[0]] = torch.tensor([8.0, 0.0, 0.0])
+    weights["layers.2.bias"][split_code(torch.arange(CODE_SIZE).float()[None]).camera[0].long()] = torch.tensor([8.0, 0.0, 0.0])
     torch.save({"E_flame": weights}, tmp_path / "deca_model.tar")
     face = replace(builtin_head(), kind="flame2020")
     rules = replace(RULES, max_turn=180.0, max_error=10.0)

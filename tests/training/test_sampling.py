@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from capface.models.diffusion.capface import CapFace
-from capface.tests.training.worlds import Samples, objective
-from capface.training.sampling import capface_steering, ddim, ddim_timesteps, head_steering, noise_prediction
+from capface.tests.training.small_training import Samples, objective
+from capface.training.sampling import capface_control, ddim, ddim_timesteps, head_control, noise_prediction
 from capface.training.schedule import NoiseSchedule
 
 
@@ -14,8 +14,8 @@ def test_timesteps_are_the_released_codes():
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_ddim_finds_the_one_picture_that_there_is(eta):
-    """Where all of the data is one point, the best prediction of eps is known, and every path ends there."""
+def test_ddim_finds_the_only_picture(eta):
+    """If all data is one point, the optimal prediction of eps is known, and every path ends at that point."""
     schedule, point = NoiseSchedule(), torch.randn(1, 4, 8, 8)
 
     def predict(x, t):
@@ -28,7 +28,7 @@ def test_ddim_finds_the_one_picture_that_there_is(eta):
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_keeps_the_variance_of_gaussian_data(eta):
-    """For data N(0, 1) the best prediction is sqrt(1 - abar) z; deterministic or not, what comes out is N(0, 1) again."""
+    """For data N(0, 1) the optimal prediction is sqrt(1 - abar) z; for any eta the result is N(0, 1) again."""
     schedule = NoiseSchedule()
     g = torch.Generator().manual_seed(1)
     z = ddim(lambda x, t: (1 - schedule.at(t)).sqrt() * x, torch.randn(64, 4, 32, 32), steps=100, eta=eta, generator=g)
@@ -51,17 +51,17 @@ def trained():
     return made.requires_grad_(False)
 
 
-def test_steering_is_equations_6_8_and_9(trained):
+def test_control_functions_are_equations_6_8_and_9(trained):
     batch, x = Samples().all, torch.randn(4, 4, 8, 8)
     tokens = trained.tokens(batch.local, batch.global_)
     guided, mask = trained.capface.encode_hint(batch.hint)
     assert 0.05 < (mask > 0.5).float().mean() < 0.95
-    steer = capface_steering(trained.capface, batch.hint, tokens, strength=0.6, tau=500)
-    star = head_steering(trained.capface, batch.hint, alpha=0.3, acts=(400, 1000))
+    control = capface_control(trained.capface, batch.hint, tokens, strength=0.6, tau=500)
+    star = head_control(trained.capface, batch.hint, alpha=0.3, active=(400, 1000))
     for t, identity, heads in ((500, tokens, True), (501, None, True), (399, tokens, False)):
         t = torch.full((4,), t)
         expected = CapFace.mask_residuals(trained.capface(x, t, guided, identity), mask)
-        for a, b in zip(steer(x, t), expected, strict=True):
+        for a, b in zip(control(x, t), expected, strict=True):
             assert torch.allclose(a, 0.6 * b)
         if not heads:
             assert star(x, t) is None
@@ -70,11 +70,11 @@ def test_steering_is_equations_6_8_and_9(trained):
             assert torch.allclose(a, 0.3 * b)
 
 
-def test_both_halves_of_guidance_are_steered_alike(trained):
+def test_both_halves_of_guidance_are_controlled_alike(trained):
     base, batch, x, t = objective().base, Samples().all, torch.randn(4, 4, 8, 8), torch.full((4,), 300)
-    steer = capface_steering(trained.capface, batch.hint, None)
-    added = [2 * r for r in steer(x, t)]
+    control = capface_control(trained.capface, batch.hint, None)
+    added = [2 * r for r in control(x, t)]
     with_text, without = base(x, t, batch.context, added), base(x, t, batch.null_context.expand_as(batch.context), added)
-    predict = noise_prediction(base, batch.context, batch.null_context, [steer, steer], guidance=3.0)
+    predict = noise_prediction(base, batch.context, batch.null_context, [control, control], guidance=3.0)
     assert torch.allclose(predict(x, t), without + 3 * (with_text - without), atol=1e-5)
     assert torch.equal(noise_prediction(base, batch.context, batch.null_context, guidance=1)(x, t), base(x, t, batch.context))

@@ -1,4 +1,4 @@
-"""The command: a prepared set and a base in, a file for Load CapFace out."""
+"""The command `train`, from a training set and a base to a file for Load CapFace."""
 
 import io
 import json
@@ -74,7 +74,7 @@ def trained(files, tmp_path_factory):
     return out
 
 
-def test_what_is_trained_loads_and_says_what_it_is(trained):
+def test_the_exported_file_loads_and_holds_its_settings(trained):
     network, tokens = load_capface(trained / FILE)
     assert network.config.context_width == 24
     assert (tokens.img_linear.in_features, tokens.id_linear.in_features) == (LOCAL, 512)
@@ -89,7 +89,7 @@ def test_a_sheet_shows_the_picture_its_head_and_three_portraits(trained):
         assert sheet.size == (5 * 64, 64)
 
 
-def test_the_same_command_goes_on(files, trained, tmp_path, capsys):
+def test_the_same_command_resumes(files, trained, tmp_path, capsys):
     assert command(files, tmp_path, "--steps", "1", "--sample-every", "0") == 0
     assert command(files, tmp_path, "--steps", "2", "--sample-every", "0", "--recompute") == 0
     one, whole = tensors(tmp_path)[0], tensors(trained)[0]
@@ -99,7 +99,7 @@ def test_the_same_command_goes_on(files, trained, tmp_path, capsys):
     assert "batch was 2, is 1" in capsys.readouterr().err
 
 
-def test_training_starts_from_a_file_where_one_is_given(files, trained, tmp_path, capsys):
+def test_training_starts_from_a_given_file(files, trained, tmp_path, capsys):
     start = ["--start", str(trained / FILE), "--steps", "1", "--sample-every", "0"]
     assert command(files, tmp_path, *start, "--learning-rate", "0", "--half") == 0
     again, first = tensors(tmp_path)[0], tensors(trained)[0]
@@ -115,12 +115,12 @@ def test_head_control_is_the_same_command_without_identity(files, tmp_path):
         assert sheet.size == (4 * 64, 64)
 
 
-def test_a_missing_base_is_said(files, tmp_path, capsys):
+def test_a_missing_base_is_named(files, tmp_path, capsys):
     assert main([str(files / "set"), str(tmp_path), "--base", str(tmp_path / "none.ckpt")]) == 1
     assert re.search(r"no file .*none\.ckpt", capsys.readouterr().err)
 
 
-def test_batches_continue_where_they_were_left_and_are_shared_out(files):
+def test_batches_resume_and_are_split_between_processes(files):
     from capface.training.base_model import load_base
 
     base = load_base(files / "sd.safetensors")

@@ -17,12 +17,12 @@ import torch
 from ...files.atomic import write_atomically
 from ...miniature.networks import HELD_OUT, PATH, Miniature, load_miniature
 from .scenes import SceneSet, processes
-from .tables import ABLATIONS, print_pose_told, print_tables
+from .tables import ABLATIONS, print_pose_predicted, print_tables
 from .train_autoencoder import train_autoencoder
 from .train_capface import People, train_capface
 from .train_denoiser import Prompts, latents_of, train_denoiser
-from .train_evaluator import train_judge
-from .train_recognizer import Sights, train_recognizer
+from .train_evaluator import train_evaluator
+from .train_recognizer import CachedFeatures, train_recognizer
 
 STEPS = {
     "autoencoder": 5000, "recognizer": 3500, "judge": 4000,
@@ -95,18 +95,18 @@ def main(arguments: list[str]) -> int:
     with state.main_process_first():
         scenes = SceneSet(folder / "pictures", range(options.people), options.views, processes())
 
-    sights = Sights(scenes)
+    features = CachedFeatures(scenes)
     autoencoder = train_autoencoder(scenes, folder, **length("autoencoder"))
-    recognizer = train_recognizer(sights, folder, **length("recognizer"))
+    recognizer = train_recognizer(features, folder, **length("recognizer"))
     latents, prompts = latents_of(scenes, autoencoder), Prompts(scenes)
-    people = People.read(scenes, latents, prompts, recognizer)
+    people = People.encode(scenes, latents, prompts, recognizer)
     base = train_denoiser(prompts, latents, folder, "denoiser", **length("denoiser"))
     trained = train_capface(people, base, folder, "capface", **length("capface"), rate=1e-3)
     trained = train_capface(people, base, folder, "capface-2", **length("capface-2"), rate=5e-4, start=trained)
     base = train_denoiser(prompts, latents, folder, "denoiser-2", **length("denoiser-2"), start=base)
     trained = train_capface(people, base, folder, "capface-3", **length("capface-3"), rate=5e-4, start=trained)
-    judge = train_judge(sights, autoencoder, folder, **length("judge"))
-    miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, judge)
+    evaluator = train_evaluator(features, autoencoder, folder, **length("judge"))
+    miniature = Miniature(base.denoiser, trained.capface, trained.tokens, recognizer, base.words, autoencoder, evaluator)
     about = {
         "format": "pt",
         "model": "CapFace miniature",
@@ -130,7 +130,7 @@ def main(arguments: list[str]) -> int:
         apart[name] = train_capface(people, base, folder, f"capface-{name}", conditions, **short)
     if state.is_main_process:
         torch.set_num_threads(processes())  # the others have ended
-        print_pose_told(people)
+        print_pose_predicted(people)
         print_tables(load_miniature(options.out), apart, range(HELD_OUT, HELD_OUT + options.tables))
     return 0
 

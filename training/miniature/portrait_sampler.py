@@ -1,4 +1,4 @@
-"""Portraits by the miniature without a ComfyUI: a plain DDIM loop over the same networks."""
+"""Portraits by the miniature without ComfyUI: a plain DDIM loop over the same networks."""
 
 import math
 from collections.abc import Sequence
@@ -12,48 +12,61 @@ from ...flame.builtin import builtin_head
 from ...flame.model import HeadParams
 from ...flame.render import landmark_pixels, render_head
 from ...miniature.networks import PICTURE, Miniature
-from ...models.diffusion import CapFace
-from ..sampling import capface_steering, ddim, head_steering, noise_prediction
+from ...models.diffusion import CapFace, token_factors
+from ...shapes import Float
+from ..sampling import capface_control, ddim, head_control, noise_prediction
 from ..schedule import TIMESTEPS
 
 STEPS, GUIDANCE = 25, 2.0
 ETA = 1.0
-"""Fresh noise at every step mends what a small network gets wrong; with 0, as in the released code, faces are rougher."""
+"""Fresh noise at every step corrects errors of a small network. With 0, as in the released code, faces are rougher."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a portrait is made with."""
+    """Settings of a portrait."""
 
     parts: tuple[float, float] = (1.0, 1.0)
-    """Factors of the local and the global tokens; both 0 is no identity."""
+    """Factors of the local and the global tokens. Both 0 means no identity."""
     tau: float = 1000.0
     strength: float = 1.0
-    """0 leaves CapFace out."""
+    """Strength of CapFace; 0 disables it."""
     alpha: float = 0.0
-    """alpha of equation 9."""
+    """The weight alpha of pi* in equation 9."""
     star: CapFace | None = None
-    """pi*; the miniature's own network without identity by default."""
+    """The network pi*. By default, the miniature's own network without identity."""
     head_until: float = 0.0
-    """Share of the schedule, from its start, in which pi* acts alone (figure 8)."""
+    """Fraction of the schedule, from its start, in which only pi* acts (figure 8)."""
     local_tokens: int = 16
-    """How many there are: the grid of 4 × 4, or its means over 2 × 2 (table 3)."""
+    """Number of local tokens: 16 for the 4 × 4 grid, 4 for its means over 2 × 2 (table 3)."""
     landmarks: bool = False
-    """Whether the hint is the 68 landmarks as dots instead of the three maps (table 4)."""
+    """Whether the hint shows the 68 landmarks as dots instead of the three maps (table 4)."""
     eta: float = ETA
     steps: int = STEPS
     guidance: float = GUIDANCE
 
 
-def head_hint(heads: HeadParams, landmarks: bool = False) -> Tensor:
-    """The hint `[B, 9, 128, 128]` of heads: their three maps, or 68 white dots on black in all nine channels."""
+def head_hint(heads: HeadParams, landmarks: bool = False) -> Float[Tensor, "B 9 128 128"]:
+    """Render the hint `[B, 9, 128, 128]` of heads.
+
+    Args:
+        heads: B heads.
+        landmarks: Whether to draw 68 white dots on black in all nine channels instead of the three maps.
+    """
     if not landmarks:
         return render_head(builtin_head(), heads, PICTURE, PICTURE).hint()
     return landmark_dots(landmark_pixels(builtin_head(), heads, PICTURE, PICTURE))
 
 
-def landmark_dots(points: Tensor) -> Tensor:
-    """White dots of 1.5 pixels' radius on black, in all nine channels: `[B, 9, 128, 128]` of points `[B, P, 2]` in pixels."""
+def landmark_dots(points: Float[Tensor, "B P 2"]) -> Float[Tensor, "B 9 128 128"]:
+    """Draw white dots with a radius of 1.5 pixels on black, the same in all nine channels.
+
+    Args:
+        points: `[B, P, 2]` in pixels.
+
+    Returns:
+        `[B, 9, 128, 128]`.
+    """
     nearby = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(4), indexing="xy"), dim=-1).flatten(0, 1) - 1
     pixels = (points - 0.5).floor().long()[:, :, None] + nearby
     near = ((pixels + 0.5 - points[:, :, None]).norm(dim=-1) < 1.5) & ((pixels >= 0) & (pixels < PICTURE)).all(-1)
@@ -62,37 +75,54 @@ def landmark_dots(points: Tensor) -> Tensor:
     return dots.view(-1, 1, PICTURE, PICTURE).expand(-1, 9, -1, -1)
 
 
-def fewer_tokens(tokens: Tensor, count: int) -> Tensor:
-    """Means of neighbours in a square grid of tokens: `[B, N, C]` to `[B, count, C]`, both squares of whole numbers."""
+def fewer_tokens(tokens: Float[Tensor, "B N C"], count: int) -> Float[Tensor, "B {count} C"]:
+    """Average neighbours in a square grid of tokens.
+
+    Args:
+        tokens: `[B, N, C]`, N a square number.
+        count: How many tokens to return, a square number.
+
+    Returns:
+        `[B, count, C]`.
+    """
     side, new = math.isqrt(tokens.shape[1]), math.isqrt(count)
     return F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), new).flatten(2).transpose(1, 2)
 
 
-def posed_tokens(tokens: Tensor, angles: Tensor) -> Tensor:
-    """Tokens `[B, N, C]` that tell how the head in their picture is held, by its yaw, pitch and roll in degrees, `[B, 3]`."""
+def posed_tokens(tokens: Float[Tensor, "B N C"], angles: Float[Tensor, "B 3"]) -> Float[Tensor, "B N C"]:
+    """Write the head pose into the first three channels of tokens.
+
+    Args:
+        tokens: `[B, N, C]`.
+        angles: Yaw, pitch and roll of the head in each token's picture, `[B, 3]` in degrees.
+
+    Returns:
+        `[B, N, C]`, with a tenth of the angles in the first three channels.
+    """
     return torch.cat([angles[:, None].expand(-1, tokens.shape[1], -1) / 10, tokens[..., 3:]], dim=-1)
 
 
 @torch.no_grad()
 def make_portraits(
     miniature: Miniature,
-    hint: Tensor,
+    hint: Float[Tensor, "B 9 128 128"],
     prompts: Sequence[str],
-    references: Tensor | None,
+    references: Float[Tensor, "B 3 H W"] | None,
     recipe: Recipe = Recipe(),
     seed: int = 0,
-    poses: Tensor | None = None,
-) -> Tensor:
+    poses: Float[Tensor, "B 3"] | None = None,
+) -> Float[Tensor, "B 3 128 128"]:
     """Make portraits.
 
     Args:
         miniature: The networks.
-        hint: From `head_hint`, `[B, 9, 128, 128]`.
-        prompts: One a portrait.
-        references: Pictures of who shall be seen, `[B, 3, H, W]` in -1..1, or None for nobody.
-        recipe: How.
-        seed: Of the noise.
-        poses: How the references hold their heads, for a network whose tokens tell it, `posed_tokens`.
+        hint: The hint from `head_hint`, `[B, 9, 128, 128]`.
+        prompts: B prompts.
+        references: Pictures of the people to show, `[B, 3, H, W]` in -1..1, or None for no identity.
+        recipe: Settings of the portraits.
+        seed: Seed of the noise.
+        poses: Yaw, pitch and roll of the heads in the references, `[B, 3]` in degrees, for a network that was trained with
+            `posed_tokens`.
 
     Returns:
         RGB `[B, 3, 128, 128]` in 0..1.
@@ -105,19 +135,19 @@ def make_portraits(
         local = fewer_tokens(local, recipe.local_tokens)
         local = local if poses is None else posed_tokens(local, poses)
         tokens = m.tokens(local, global_[:, None])
-        factors = torch.tensor([recipe.parts[0]] * local.shape[1] + [recipe.parts[1]])
-        identity = tokens * factors[:, None]
-    steerings, border = [], TIMESTEPS * (1 - recipe.head_until)
+        parts = torch.tensor(recipe.parts)[:, None]
+        identity = tokens * token_factors(parts[0], parts[1], local.shape[1])
+    controls, border = [], TIMESTEPS * (1 - recipe.head_until)
     star = recipe.star or m.capface
     if recipe.strength:
-        settings = {"strength": recipe.strength, "tau": recipe.tau, "acts": (0, border)}
-        steerings.append(capface_steering(m.capface, hint, identity, **settings))
+        settings = {"strength": recipe.strength, "tau": recipe.tau, "active": (0, border)}
+        controls.append(capface_control(m.capface, hint, identity, **settings))
     if recipe.head_until:
-        steerings.append(head_steering(star, hint, acts=(border + 0.5, TIMESTEPS)))
+        controls.append(head_control(star, hint, active=(border + 0.5, TIMESTEPS)))
     if recipe.alpha:
-        steerings.append(head_steering(star, hint, alpha=recipe.alpha))
-    text, null = m.words(m.words.tokenize(prompts)), m.words(m.words.tokenize([""]))
-    predict = noise_prediction(m.denoiser, text, null, steerings, guidance=recipe.guidance)
+        controls.append(head_control(star, hint, alpha=recipe.alpha))
+    text, null = m.text_encoder(m.text_encoder.tokenize(prompts)), m.text_encoder(m.text_encoder.tokenize([""]))
+    predict = noise_prediction(m.denoiser, text, null, controls, guidance=recipe.guidance)
     noise = torch.randn(len(prompts), m.denoiser.config.in_channels, side, side, generator=generator)
     latents = ddim(predict, noise, steps=recipe.steps, eta=recipe.eta, generator=generator)
     return (m.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1)

@@ -1,6 +1,6 @@
 """The miniature's pictures: who, held and lit how, where; drawn once into flat files that training maps into memory.
 
-What the pictures show is kept as well, so that training may see it in other lights and places (`SceneSet.relit`).
+What the pictures show is kept as well, so that training may see it in other lights and places (`SceneSet.relighted`).
 """
 
 import json
@@ -20,7 +20,7 @@ from ...flame.builtin import EXPRESSION_NAMES, builtin_head
 from ...flame.editing import rotation_of
 from ...flame.model import HeadParams, directional_light
 from ...flame.render import render_head
-from ...miniature.people import LIGHTS, SHIRTS, Person, Setting, Surfaces, backdrop, draw_surfaces, light_named
+from ...miniature.people import PERSON_LIGHTS, SHIRTS, Person, Setting, Surfaces, backdrop, draw_surfaces, light_named
 from ..progress import Progress
 
 SIZE = 128
@@ -71,7 +71,7 @@ def sample_scene(person: int, view: int) -> Scene:
 def sample_light(random: np.random.Generator) -> tuple[str, Tensor]:
     """A light `[9, 3]` and its word, "" where it has none."""
     if random.random() < 0.65:
-        name = list(LIGHTS)[random.integers(len(LIGHTS))]
+        name = list(PERSON_LIGHTS)[random.integers(len(PERSON_LIGHTS))]
         return name, light_named(name, random.uniform(0.6, 1.0))
     direction = random.normal((0, 0.4, 0.9))
     share = random.uniform(0.2, 1.0)
@@ -84,7 +84,7 @@ def sample_scenes(people: np.ndarray, views: np.ndarray) -> list[Scene]:
     return [sample_scene(person, view) for person, view in zip(people.tolist(), views.tolist(), strict=True)]
 
 
-class Looks:
+class Appearances:
     """Lights and settings to see surfaces in.
 
     Attributes:
@@ -193,12 +193,12 @@ class SceneSet:
         """The heads of all pictures, as they were before they were drawn."""
         return HeadParams.cat([scene.head for scene in sample_scenes(self.people, self.views)])
 
-    def relit(self, rows: Tensor, looks: Looks, lights: Tensor, settings: Tensor) -> Tensor:
+    def relighted(self, rows: Tensor, appearances: Appearances, lights: Tensor, settings: Tensor) -> Tensor:
         """Pictures of the set in other lights and settings.
 
         Args:
             rows: Which pictures, `[B]`.
-            looks: Where the lights and the settings are from.
+            appearances: Where the lights and the settings are from.
             lights: Numbers of its lights, `[B]`.
             settings: Numbers of its settings, `[B]`.
 
@@ -206,7 +206,7 @@ class SceneSet:
             `[B, 3, 128, 128]` in 0..1.
         """
         surfaces = Surfaces(torch.from_numpy(self.paint[rows.numpy()]), torch.from_numpy(self.facing[rows.numpy()]))
-        return surfaces.lit(looks.lights[lights], looks.shirts[settings], looks.places[settings])
+        return surfaces.lit(appearances.lights[lights], appearances.shirts[settings], appearances.places[settings])
 
 
 def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""A stage of the miniature's training: the ordinary loop, fed from what is in memory."""
+"""One stage of the miniature's training: the ordinary training loop, with data in memory."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from ..state import steps_done
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """A batch of whatever a stage needs."""
+    """A batch of named tensors."""
 
     values: dict[str, Tensor]
 
@@ -27,28 +27,28 @@ class Tensors:
         return len(next(iter(self.values.values())))
 
     def to(self, device: torch.device | str) -> "Tensors":
-        """The same on a device."""
+        """Move the batch to a device."""
         return Tensors({name: value.to(device) for name, value in self.values.items()})
 
 
-class Drawn:
-    """Batches that are drawn by chance; the same place always gives the same one."""
+class SampledBatches:
+    """Random batches. The same position always gives the same batch."""
 
     def __init__(self, make: Callable[[torch.Generator], object], seed: int):
-        """Remember how to draw.
+        """Keep the function and the seed.
 
         Args:
-            make: Draws a batch, by a CPU generator alone.
-            seed: Of the stage.
+            make: Samples a batch, with no other randomness than a CPU generator.
+            seed: Seed of the stage.
         """
         self.make, self.seed = make, seed
 
-    def batches(self, start: int, rank: int, world: int) -> Iterator:
-        """Batches of one process from place `start` on, see `training.batch.Data`."""
-        place = start
+    def batches(self, start: int, rank: int, world: int) -> Iterator[object]:
+        """Yield the batches of one process from position `start` on, see `training.batch.Data`."""
+        position = start
         while True:
-            yield self.make(generator_of(self.seed, 1, place, rank))
-            place += 1
+            yield self.make(generator_of(self.seed, 1, position, rank))
+            position += 1
 
 
 def run_stage(
@@ -61,16 +61,22 @@ def run_stage(
     rate: float,
     seed: int,
 ) -> nn.Module:
-    """Train a stage, or go on with it; returns the averaged weights on the CPU.
+    """Train a stage, or resume it.
 
     Args:
-        name: Of the stage, and of its folder in `folder`.
-        objective: Its loss and what it trains.
-        make: Draws a batch.
-        folder: Of the miniature's training.
-        steps: How many there are.
-        rate: Highest learning rate; it falls by a cosine.
-        seed: Of draws.
+        name: Name of the stage and of its folder in `folder`.
+        objective: Its loss, with the networks to train.
+        make: Samples a batch.
+        folder: Folder of the miniature's training.
+        steps: Number of steps.
+        rate: Highest learning rate. It decays by a cosine.
+        seed: Seed of the samples.
+
+    Returns:
+        The trained network with averaged weights, on the CPU.
+
+    Raises:
+        SystemExit: The training was stopped before its last step.
     """
     settings = LoopSettings(
         steps=steps,
@@ -84,9 +90,9 @@ def run_stage(
         log_every=max(steps // 40, 1),
         sample_every=0,
     )
-    # on a CPU, the backward pass of the fused attention takes five times as long in bf16
+    # On a CPU, the backward pass of fused attention takes five times as long in bf16.
     with nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH):
-        averaged = train(objective, Drawn(make, seed), settings, folder / name).cpu()
+        averaged = train(objective, SampledBatches(make, seed), settings, folder / name).cpu()
     if steps_done(folder / name) < steps:
-        sys.exit(f"{name} was stopped; the same command goes on with it.")
+        sys.exit(f"{name} was stopped. Run the same command to resume it.")
     return averaged

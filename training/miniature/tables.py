@@ -1,8 +1,8 @@
-"""The paper's tables in miniature: portraits of people kept from training, judged, beside the paper's own numbers.
+"""The paper's tables in miniature: portraits of people kept from training, evaluated, beside the paper's own numbers.
 
 Every row makes one portrait of each held-out person: the reference is one picture of them, the head has the pose, expression,
 position and light of another one, the prompt tells another setting. Identity is the cosine of a recogniser's embeddings: E is
-the conditioning one, as the paper's FaceNet is; R is the judge's, which took no part in training the portraits.
+the conditioning one, as the paper's FaceNet is; R is the evaluator's, which was not used in training.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ..objective import TrainedCapFace
 from .portrait_sampler import Recipe, head_hint, make_portraits
 from .scenes import Scene, sample_scene
 from .train_capface import Conditions, People
-from .train_evaluator import Facts
+from .train_evaluator import Attributes
 
 COLUMNS = ("ID E", "ID R", "pose", "pull", "position", "light", "face L1", "prompt")
 """`pull` is how far heads are turned from where they should look to where the reference looks: 0 not at all, 1 all the way."""
@@ -144,7 +144,7 @@ CONTRASTS = (
 """Names of rows that are compared person by person."""
 
 
-def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
+def evaluate_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
     """Figures of portraits `[N, 3, 128, 128]` in 0..1, each `[N]`, by the names of COLUMNS, "donor E" and "donor R".
 
     The donor figures, of swapped rows alone, are the similarity to whom the head is of.
@@ -153,16 +153,16 @@ def judge_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dic
     whose = trial.whose(row.swapped)
     given = trial.references[whose]
     figures = {}
-    for name, recognizer in (("E", miniature.recognizer), ("R", miniature.judge)):
+    for name, recognizer in (("E", miniature.recognizer), ("R", miniature.evaluator)):
         embedding = recognizer(pictures)[0]
         figures[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(given)[0])
         if row.swapped:
             figures[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
-    told = Facts.told(miniature.judge(pictures)[1])
-    truth = Facts.of(trial.heads, [s.setting for s in trial.targets])
-    figures |= told.errors(truth)
+    predicted = Attributes.predicted(miniature.evaluator(pictures)[1])
+    truth = Attributes.of(trial.heads, [s.setting for s in trial.targets])
+    figures |= predicted.errors(truth)
     way = trial.seen[whose] - truth.angles
-    figures["pull"] = ((told.angles - truth.angles) * way).sum(1) / way.pow(2).sum(1).mean()
+    figures["pull"] = ((predicted.angles - truth.angles) * way).sum(1) / way.pow(2).sum(1).mean()
     head = (head_hint(trial.heads)[:, :3] != 0).any(1, keepdim=True).float()
     figures["face L1"] = ((made - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
     return figures
@@ -202,7 +202,7 @@ def line(row: Row, figures: dict[str, Tensor], apart: bool) -> str:
 
     Args:
         row: The row.
-        figures: Of its portraits, from `judge_row`.
+        figures: Of its portraits, from `evaluate_row`.
         apart: Whether its network was trained apart.
     """
     cells = {name: "{:.3f} ± {:.3f}".format(*interval(values)) for name, values in figures.items()}
@@ -235,7 +235,7 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
             row = replace(row, recipe=replace(row.recipe, star=star))
         key = (trained, row.recipe, row.swapped)
         if key not in judged:  # some rows stand in several tables
-            judged[key] = judge_row(row, trial, make_row(row, trial, network), miniature)
+            judged[key] = evaluate_row(row, trial, make_row(row, trial, network), miniature)
         figures[row.name] = found = judged[key]
         print(line(row, found, trained is not None), flush=True)
     print_contrasts(figures)
@@ -250,7 +250,7 @@ def print_contrasts(figures: dict[str, dict[str, Tensor]]) -> None:
             print(_columns(f"{one} - {other}", *cells), flush=True)
 
 
-def pose_told(features: Tensor, angles: Tensor) -> Tensor:
+def pose_predicted(features: Tensor, angles: Tensor) -> Tensor:
     """How much of heads' poses features tell: the share of the variance that a ridge regression explains, `[A]`.
 
     Args:
@@ -265,13 +265,13 @@ def pose_told(features: Tensor, angles: Tensor) -> Tensor:
     return 1 - error.pow(2).sum(0) / y[fitted:].pow(2).sum(0)
 
 
-def print_pose_told(people: People, count: int = 6400) -> None:
+def print_pose_predicted(people: People, count: int = 6400) -> None:
     """Print how much of yaw, pitch and roll can be read from what CapFace is given of a person."""
     angles = angles_of(people.scenes.heads.rotation[:count])
     tokens = people.tokens[:count]
     features = {"embedding": people.embeddings[:count], "mean of tokens": tokens.mean(1), "tokens in order": tokens.flatten(1)}
     for name, feature in features.items():
-        shares = ", ".join(f"{share:.2f}" for share in pose_told(feature, angles))
+        shares = ", ".join(f"{share:.2f}" for share in pose_predicted(feature, angles))
         print(f"{name}: a linear reading explains {shares} of yaw's, pitch's and roll's variance")
 
 

@@ -1,4 +1,4 @@
-"""First stage: the autoencoder, so that the denoiser works on latents as Stable Diffusion's does."""
+"""First stage: the autoencoder. With it the denoiser works on latents, as Stable Diffusion's does."""
 
 from pathlib import Path
 
@@ -8,25 +8,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...miniature.autoencoder import Autoencoder
+from ...shapes import Float
 from .scenes import SceneSet
 from .stage import Tensors, run_stage
 
 BATCH = 16
 HEAD_WEIGHT = 3.0
-"""How much more an error on the head counts than one beside it."""
+"""Weight of an error on the head, relative to one outside it."""
 NOISE = 0.04
-"""Standard deviation of the noise that the decoder learns to bear, for latents of about unit variance."""
+"""Standard deviation of the noise that the decoder learns to tolerate, for latents of about unit variance."""
 SPREAD = 0.02
-"""Weight of what keeps the latents near mean 0 and variance 1."""
+"""Weight of the loss that keeps the latents near mean 0 and variance 1."""
 
 
-def pictures_of(scenes: SceneSet, rows: np.ndarray) -> Tensor:
-    """Pictures of a set as networks see them: `[B, 3, 128, 128]` in -1..1."""
+def pictures_of(scenes: SceneSet, rows: np.ndarray) -> Float[Tensor, "B 3 128 128"]:
+    """Return pictures of a set as network input.
+
+    Args:
+        scenes: The set.
+        rows: Indices of the pictures, `[B]`.
+
+    Returns:
+        `[B, 3, 128, 128]` in -1..1.
+    """
     return torch.from_numpy(scenes.picture[rows]).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 class _Reconstruction(nn.Module):
-    """Absolute errors of pictures and of their differences between neighbouring pixels."""
+    """Absolute error of pictures and of the differences between their neighbouring pixels."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +54,17 @@ class _Reconstruction(nn.Module):
 
 
 def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int) -> Autoencoder:
-    """Train the autoencoder and measure its scale."""
+    """Train the autoencoder and measure the scale of its latents.
+
+    Args:
+        scenes: The pictures.
+        folder: Folder of the miniature's training.
+        steps: Number of steps.
+        seed: Seed of weights and samples.
+
+    Returns:
+        The autoencoder, on the CPU.
+    """
     torch.manual_seed(seed)
 
     def make(generator: torch.Generator) -> Tensors:
@@ -54,7 +73,7 @@ def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int) 
         return Tensors({"pictures": pictures_of(scenes, rows), "head": head})
 
     network = run_stage("autoencoder", _Reconstruction(), make, folder, steps=steps, rate=1.5e-3, seed=seed)
-    network.to(memory_format=torch.contiguous_format)  # latents in channels_last would slow every later GroupNorm down
+    network.to(memory_format=torch.contiguous_format)  # channels_last latents would slow down every later GroupNorm
     with torch.no_grad():
         rows = np.linspace(0, len(scenes) - 1, 256).astype(int)
         network.scale.copy_(1 / network.encoder(pictures_of(scenes, rows)).std())

@@ -1,4 +1,4 @@
-"""Fourth stage: CapFace by equation 7, on the frozen base, with a reference of the same person in another picture."""
+"""Fourth stage: CapFace by equation 7, on the frozen base model. The reference is another picture of the same person."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from ...flame.editing import angles_of, rotation_of
 from ...flame.model import HeadParams, sh_basis
 from ...flame.render import landmark_pixels, render_head
 from ...miniature.recognizer import Recognizer
+from ...shapes import Float
 from ..batch import TrainingBatch
 from ..objective import CapFaceObjective, ObjectiveSettings, TrainedCapFace
 from ..schedule import NoiseSchedule
@@ -21,15 +22,24 @@ from .scenes import SIZE, SceneSet
 from .stage import run_stage
 from .train_autoencoder import pictures_of
 from .train_denoiser import WEIGHTING, Base, Prompts
-from .train_recognizer import read_people
+from .train_recognizer import encode_people
 
 BATCH = 24
+HintsAndMasks = tuple[Float[Tensor, "B 9 128 128"], Float[Tensor, "B 1 128 128"]]
+Hints = Callable[[Tensor, torch.Generator], HintsAndMasks]
+"""Returns the hints and masks for indices `[B]` of pictures in a set."""
+
 HINT_WIDTHS = (8, 8, 16, 16, 32, 32, 64)
 SETTINGS = ObjectiveSettings(weighting=WEIGHTING, identity_dropout=0.2, text_dropout=0.1)
 
 
-def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of pictures in a set."""
+def hints_of(scenes: SceneSet, rows: np.ndarray) -> HintsAndMasks:
+    """Return head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of pictures in a set.
+
+    Args:
+        scenes: The set.
+        rows: Indices of the pictures, `[B]`.
+    """
     normal = torch.from_numpy(scenes.normal[rows]).permute(0, 3, 1, 2).contiguous().float() / 127
     albedo = torch.from_numpy(scenes.albedo[rows]).permute(0, 3, 1, 2).contiguous().float() / 255
     light = torch.from_numpy(scenes.light[rows])
@@ -39,50 +49,46 @@ def hints_of(scenes: SceneSet, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.cat([normal, albedo, albedo * shading * head], dim=1), head
 
 
-def landmarks_of(scenes: SceneSet) -> Tensor:
-    """The 68 landmarks of a set's heads in pixels, `[N, 68, 2]`."""
+def landmarks_of(scenes: SceneSet) -> Float[Tensor, "N 68 2"]:
+    """Compute the 68 landmarks of the N heads of a set, `[N, 68, 2]` in pixels."""
     heads = scenes.heads
     parts = [heads[i : i + 256] for i in range(0, len(scenes), 256)]
     return torch.cat([landmark_pixels(builtin_head(), part, SIZE, SIZE) for part in parts])
 
 
-def inexact_hints(heads: HeadParams, degrees: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of heads turned by chance.
+def inexact_hints(heads: HeadParams, degrees: float, generator: torch.Generator) -> HintsAndMasks:
+    """Render head maps `[B, 9, 128, 128]` and masks `[B, 1, 128, 128]` of heads with random rotation errors.
 
     Args:
-        heads: The heads.
-        degrees: Standard deviation of what is added to yaw, pitch and roll.
-        generator: Of the turns.
+        heads: B heads.
+        degrees: Standard deviation of the errors in yaw, pitch and roll, in degrees.
+        generator: A random generator on the CPU.
     """
     angles = angles_of(heads.rotation) + degrees * torch.randn(heads.batch, 3, generator=generator)
     maps = render_head(builtin_head(), heads.replace(rotation=rotation_of(angles)), SIZE, SIZE)
     return maps.hint(), maps.alpha
 
 
-Hints = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Hints and masks of rows of a set."""
-
-
 @dataclass(frozen=True)
 class Conditions:
-    """What a CapFace is trained with; the defaults make the one that is shipped, others the ablations of the tables."""
+    """Inputs of CapFace in training. The defaults give the shipped network, other values the ablations of the tables."""
 
     identity: str = "both"
-    """What it is given of the person, out of `objective.IDENTITY` (table 2)."""
+    """The parts of the identity that it receives, one of `objective.IDENTITY` (table 2)."""
     local_tokens: int = 16
-    """As in `Recipe` (table 3)."""
+    """Number of local tokens, as in `Recipe` (table 3)."""
     landmarks: bool = False
-    """Whether it is given dots at the landmarks in place of head maps (table 4)."""
+    """Whether it receives dots at the landmarks instead of head maps (table 4)."""
     own_reference: bool = False
     """Whether the reference is the picture itself, as in the released script (table 5)."""
     posed: bool = False
-    """Whether tokens tell how the reference holds its head, `posed_tokens` (table 5)."""
+    """Whether the tokens contain the head pose of the reference, see `posed_tokens` (table 5)."""
     inexact: float = 0.0
-    """By how many degrees heads are off, as fits to photos are, see `inexact_hints` (table 5)."""
+    """Standard deviation of rotation errors in degrees, like those of fits to photos, see `inexact_hints` (table 5)."""
 
 
 def choose_hints(scenes: SceneSet, conditions: Conditions) -> Hints:
-    """What CapFace is given of heads: their maps, dots at their landmarks, or maps of heads that are off."""
+    """Choose the hints for CapFace: head maps, dots at the landmarks, or maps of heads with rotation errors."""
     if conditions.landmarks:
         points = landmarks_of(scenes)
         return lambda rows, _: (landmark_dots(points[rows]), hints_of(scenes, rows.numpy())[1])
@@ -93,26 +99,42 @@ def choose_hints(scenes: SceneSet, conditions: Conditions) -> Hints:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """What CapFace is trained on, in memory but for the head maps."""
+    """Training data of CapFace. All of it except the head maps is in memory."""
 
     scenes: SceneSet
-    latents: Tensor
-    """`[N, 4, 16, 16]`"""
+    latents: Float[Tensor, "N 8 16 16"]
+    """`[N, 8, 16, 16]`"""
     prompts: Prompts
-    embeddings: Tensor
+    embeddings: Float[Tensor, "N 128"]
     """`[N, 128]`"""
-    tokens: Tensor
-    """`[N, 16, 96]`"""
+    tokens: Float[Tensor, "N K C"]
+    """`[N, 16, 96]`, or fewer tokens after `choose_tokens`."""
 
     @classmethod
-    def read(cls, scenes: SceneSet, latents: Tensor, prompts: Prompts, recognizer: Recognizer) -> "People":
-        """Read who is in every picture."""
+    def encode(
+        cls, scenes: SceneSet, latents: Float[Tensor, "N 8 16 16"], prompts: Prompts, recognizer: Recognizer
+    ) -> "People":
+        """Encode the person in every picture.
+
+        Args:
+            scenes: The N pictures.
+            latents: Their latents, `[N, 8, 16, 16]`.
+            prompts: Their prompts.
+            recognizer: The trained recognizer.
+        """
         rows = np.array_split(np.arange(len(latents)), max(len(latents) // 256, 1))
-        features = [read_people(recognizer, pictures_of(scenes, part)) for part in rows]
+        features = [encode_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
     def batch(self, base: Base, hints: Hints, own_reference: bool, generator: torch.Generator) -> TrainingBatch:
-        """Draw pictures, each with its reference: another picture of the same person, or itself."""
+        """Sample a batch.
+
+        Args:
+            base: The base model, whose text encoder encodes the prompts.
+            hints: Returns hints and masks.
+            own_reference: Whether each picture is its own reference, instead of another picture of the same person.
+            generator: A random generator on the CPU.
+        """
         views = int(self.scenes.views.max()) + 1
         rows = torch.randint(len(self.latents) // views * views, (BATCH,), generator=generator)
         other = (rows % views + torch.randint(1, views, (BATCH,), generator=generator)) % views
@@ -125,8 +147,8 @@ class People:
         return TrainingBatch(self.latents[rows], context, null, hint, mask, self.tokens[reference], global_)
 
 
-def choose_tokens(people: People, conditions: Conditions) -> Tensor:
-    """The local tokens that CapFace is given of every picture, `[N, 16 or fewer, 96]`."""
+def choose_tokens(people: People, conditions: Conditions) -> Float[Tensor, "N K C"]:
+    """Choose the local tokens for CapFace of every picture, `[N, 16 or fewer, 96]`."""
     tokens = fewer_tokens(people.tokens, conditions.local_tokens)
     return posed_tokens(tokens, angles_of(people.scenes.heads.rotation)) if conditions.posed else tokens
 
@@ -146,15 +168,18 @@ def train_capface(
     """Train a CapFace.
 
     Args:
-        people: The data.
-        base: eps_theta and its text encoder; frozen.
-        folder: Where the state is kept.
-        name: Of the stage.
-        conditions: What it is given.
-        steps: How many.
+        people: The training data.
+        base: eps_theta and its text encoder. This function freezes them.
+        folder: Folder of the miniature's training.
+        name: Name of the stage.
+        conditions: Inputs of CapFace.
+        steps: Number of steps.
         rate: Highest learning rate.
-        seed: Of weights and draws.
-        start: A trained network to go on from; by default it starts from the base's encoder.
+        seed: Seed of weights and samples.
+        start: A trained network to continue from. By default, training starts from the base model's encoder.
+
+    Returns:
+        The trained network, on the CPU.
     """
     torch.manual_seed(seed)
     base.requires_grad_(False)

@@ -1,6 +1,5 @@
-"""Third stage: the base model eps_theta, which knows people in words alone; then it is frozen."""
+"""Third stage: the base model eps_theta, which knows people only by words. It is frozen afterwards."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,14 @@ from ...miniature.people import (
     GLASSES,
     HAIR_COLOURS,
     HAIR_STYLES,
-    LIGHTS,
     LIP_COLOURS,
+    PERSON_LIGHTS,
     SHIRTS,
     SKIN_TONES,
 )
-from ...miniature.text_encoder import WordEncoder
+from ...miniature.text_encoder import TextEncoder
 from ...models.diffusion import Denoiser, DenoiserConfig
+from ...shapes import Float, Int
 from ..schedule import TIMESTEPS, NoiseSchedule
 from .scenes import Scene, SceneSet, sample_scene
 from .stage import Tensors, run_stage
@@ -39,20 +39,20 @@ CONFIG = DenoiserConfig(
     out_channels=8,
 )
 WEIGHTING = "inverse_alpha"
-"""Where everything, position and light included, is learned from nothing, high noise has to count."""
+"""Everything, including position and light, is learned from scratch, so high noise levels must have weight."""
 TEXT_DROPOUT = 0.1
 _OTHERS = ("lit", "from", "skin", "hair", "thick", "thin", "brows", "lips", "glasses", "shirt", "freckles", "full")
 
 
 def vocabulary() -> list[str]:
-    """Every word that a synthetic person or setting can be described by."""
-    tables = (BACKGROUNDS, BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, LIGHTS, LIP_COLOURS, SHIRTS)
+    """Return every word that can describe a synthetic person or setting, sorted."""
+    tables = (BACKGROUNDS, BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, PERSON_LIGHTS, LIP_COLOURS, SHIRTS)
     names = [name for table in tables for name in table] + [name for name, _ in SKIN_TONES]
     return sorted({word for name in names for word in name.split()} - {"none"} | {"eyes", "beard", *_OTHERS})
 
 
 def prompt_of(scene: Scene, random: np.random.Generator) -> str:
-    """A prompt that tells some of what a scene shows, as people write prompts: often nothing of the person."""
+    """Write a prompt that describes part of a scene. Like real prompts, it often leaves out the person."""
     person = [] if random.random() < 0.5 else [word for word in scene.person.words() if random.random() < 0.7]
     setting = [word for word in scene.setting.words() if random.random() < 0.9]
     light = [f"lit from {scene.light}"] if scene.light and random.random() < 0.7 else []
@@ -60,13 +60,17 @@ def prompt_of(scene: Scene, random: np.random.Generator) -> str:
 
 
 class Prompts:
-    """Prompts of a set's pictures, several for each, as tokens."""
+    """Tokenized prompts of the pictures in a set, several per picture."""
 
     VARIANTS = 4
 
     def __init__(self, scenes: SceneSet):
-        """Write them all."""
-        encoder = WordEncoder(vocabulary())
+        """Write all prompts.
+
+        Args:
+            scenes: The N pictures.
+        """
+        encoder = TextEncoder(vocabulary())
         texts = []
         for person, view in zip(scenes.people.tolist(), scenes.views.tolist(), strict=True):
             random = np.random.Generator(np.random.PCG64([person, view, 0x7E47]))
@@ -74,25 +78,34 @@ class Prompts:
             texts += [prompt_of(scene, random) for _ in range(self.VARIANTS)]
         self.tokens = encoder.tokenize(texts).view(-1, self.VARIANTS, encoder.places.num_embeddings)
 
-    def __call__(self, rows: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Tokens `[B, 32]` of one prompt for each picture."""
+    def __call__(self, rows: Int[Tensor, " B"], generator: torch.Generator) -> Int[Tensor, "B 32"]:
+        """Sample one prompt for each picture.
+
+        Args:
+            rows: Indices of the pictures, `[B]`.
+            generator: A random generator on the CPU.
+
+        Returns:
+            Tokens `[B, 32]`.
+        """
         return self.tokens[rows, torch.randint(self.VARIANTS, (len(rows),), generator=generator)]
 
 
 @torch.inference_mode()
-def latents_of(scenes: SceneSet, autoencoder: Autoencoder) -> Tensor:
-    """Latents of all pictures of a set, `[N, 8, 16, 16]`."""
+def latents_of(scenes: SceneSet, autoencoder: Autoencoder) -> Float[Tensor, "N 8 16 16"]:
+    """Encode all N pictures of a set as latents, `[N, 8, 16, 16]`."""
     rows = np.arange(len(scenes))
     return torch.cat([autoencoder.encode(pictures_of(scenes, part)) for part in np.array_split(rows, max(len(rows) // 64, 1))])
 
 
 class Base(nn.Module):
-    """The denoiser with its text encoder."""
+    """The denoiser and its text encoder."""
 
     def __init__(self):
         super().__init__()
+        # The names of the networks are keys in training states.
         self.denoiser = Denoiser(CONFIG)
-        self.words = WordEncoder(vocabulary(), CONFIG.context_width)
+        self.words = TextEncoder(vocabulary(), CONFIG.context_width)
 
 
 class _Denoising(nn.Module):
@@ -117,16 +130,19 @@ class _Denoising(nn.Module):
 def train_denoiser(
     prompts: Prompts, latents: Tensor, folder: Path, name: str, *, steps: int, seed: int, start: Base | None = None
 ) -> Base:
-    """Train the base model on latents and prompts, the prompt left out for one in ten, for guidance.
+    """Train the base model on latents and prompts. One in ten prompts is dropped, for guidance.
 
     Args:
-        prompts: Of the pictures.
-        latents: `[N, 8, 16, 16]`
-        folder: Where the state is kept.
-        name: Of the stage.
-        steps: How many.
-        seed: Of weights and draws.
-        start: A trained one to go on from.
+        prompts: The prompts of the pictures.
+        latents: The latents of the pictures, `[N, 8, 16, 16]`.
+        folder: Folder of the miniature's training.
+        name: Name of the stage.
+        steps: Number of steps.
+        seed: Seed of weights and samples.
+        start: A trained base model to continue from.
+
+    Returns:
+        The base model, on the CPU.
     """
     torch.manual_seed(seed)
     objective = _Denoising()

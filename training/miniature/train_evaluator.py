@@ -1,4 +1,4 @@
-"""The last stage: what judges portraits, trained on drawn heads in ever other lights, shirts and places."""
+"""Last stage: the evaluator of portraits, trained on rendered heads under continually varying light, shirts and backgrounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,38 +13,44 @@ from torch.amp import autocast
 from ...flame.editing import angles_of
 from ...flame.model import HeadParams
 from ...miniature.autoencoder import Autoencoder
-from ...miniature.evaluator import Judge
+from ...miniature.evaluator import Evaluator
 from ...miniature.people import BACKGROUNDS, SHIRTS, Setting
-from .scenes import Looks
+from ...shapes import Float, Int
+from .scenes import Appearances
 from .stage import Tensors, run_stage
-from .train_recognizer import Sights, numbers_of, recognition_loss, seen, vary
+from .train_recognizer import CachedFeatures, person_indices, recognition_loss, recognizer_input, vary
 
 BATCH = 64
-LOOKS = 1024
-"""How many lights there are to see heads in, and how many settings."""
+N_APPEARANCES = 1024
+"""Number of lights, and number of settings, to render heads in."""
 ANGLE = 30.0
-"""Degrees that count as one in the network's output."""
+"""Degrees that equal 1 in the network's output."""
 _SIZES = {"angles": 3, "position": 3, "light": 9, "background": len(BACKGROUNDS), "shirt": len(SHIRTS)}
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
-    """What is true of a batch of pictures, or what the judge reads from them."""
+class Attributes:
+    """Attributes of a batch of B pictures: the true ones, or those that the evaluator predicts."""
 
-    angles: Tensor
-    """Yaw, pitch and roll in degrees `[B, 3]`."""
-    position: Tensor
-    """Camera in frame units `[B, 3]`, the size divided by 5."""
-    light: Tensor
-    """Spherical-harmonic coefficients, mean of the colours `[B, 9]`."""
-    background: Tensor
-    """`[B, 8]` scores of BACKGROUNDS, or their number `[B]` where they are true."""
-    shirt: Tensor
-    """`[B, 6]` scores of SHIRTS, or their number `[B]`."""
+    angles: Float[Tensor, "B 3"]
+    """Yaw, pitch and roll `[B, 3]`, in degrees."""
+    position: Float[Tensor, "B 3"]
+    """Camera `[B, 3]` in frame units, its scale divided by 5."""
+    light: Float[Tensor, "B 9"]
+    """Spherical-harmonic coefficients `[B, 9]`, averaged over the colour channels."""
+    background: Float[Tensor, "B 8"] | Int[Tensor, " B"]
+    """Predicted scores of BACKGROUNDS `[B, 8]`, or true indices `[B]`."""
+    shirt: Float[Tensor, "B 6"] | Int[Tensor, " B"]
+    """Predicted scores of SHIRTS `[B, 6]`, or true indices `[B]`."""
 
     @classmethod
-    def of(cls, heads: HeadParams, settings: Sequence[Setting]) -> "Facts":
-        """The truth about drawn pictures."""
+    def of(cls, heads: HeadParams, settings: Sequence[Setting]) -> "Attributes":
+        """Return the true attributes of rendered pictures.
+
+        Args:
+            heads: B heads.
+            settings: B settings.
+        """
         return cls(
             angles_of(heads.rotation),
             torch.cat([heads.camera[:, :1] / 5, heads.camera[:, 1:]], dim=1),
@@ -54,17 +60,20 @@ class Facts:
         )
 
     @classmethod
-    def told(cls, numbers: Tensor) -> "Facts":
-        """What the judge's numbers `[B, 29]` mean."""
-        angles, *rest = numbers.split(list(_SIZES.values()), dim=1)
+    def predicted(cls, values: Float[Tensor, "B N"]) -> "Attributes":
+        """Split the evaluator's output `[B, 29]` into attributes."""
+        angles, *rest = values.split(list(_SIZES.values()), dim=1)
         return cls(angles * ANGLE, *rest)
 
-    def errors(self, truth: "Facts") -> dict[str, Tensor]:
-        """How far what was read is from the truth, one number a picture `[B]`.
+    def errors(self, truth: "Attributes") -> dict[str, Float[Tensor, " B"]]:
+        """Compare predicted attributes with the true ones.
+
+        Args:
+            truth: The true attributes, with indices.
 
         Returns:
-            `pose` in degrees and `position` in frame units, the root of the mean square over their three numbers; `light`
-            likewise over its nine coefficients; `prompt`, 1 where background and shirt are both as asked for, else 0.
+            One value per picture, `[B]`: the root mean square error of `pose` in degrees, of `position` in frame units and of
+            the coefficients of `light`; and `prompt`, 1 if background and shirt are both as asked for, else 0.
         """
         right = (self.background.argmax(1) == truth.background) & (self.shirt.argmax(1) == truth.shirt)
         distances = {
@@ -74,64 +83,69 @@ class Facts:
 
 
 class _Learner(nn.Module):
-    """The judge with the people's directions."""
+    """The evaluator with the people's directions, which only training needs."""
 
     def __init__(self, people: int):
         super().__init__()
-        self.judge = Judge(sum(_SIZES.values()))
+        # The names of the parameters are keys in training states.
+        self.judge = Evaluator(sum(_SIZES.values()))
         self.people = nn.Parameter(torch.randn(people, self.judge.eye.config.global_width))
 
 
-class _Judgement(nn.Module):
+class _Evaluation(nn.Module):
     def __init__(self, people: int):
         super().__init__()
         self.trained = _Learner(people)
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
-        told = Facts.told(self.trained.judge(batch["pictures"])[1])
+        predicted = Attributes.predicted(self.trained.judge(batch["pictures"])[1])
         who, right = recognition_loss(self.trained.judge(batch["varied"])[0], self.trained.people, batch["person"])
         terms = {
             "who": 0.3 * who,
-            "angles": F.mse_loss(told.angles / ANGLE, batch["angles"] / ANGLE),
-            "position": 4 * F.mse_loss(told.position, batch["position"]),
-            "light": F.mse_loss(told.light, batch["light"]),
-            "background": 0.2 * F.cross_entropy(told.background, batch["background"]),
-            "shirt": 0.2 * F.cross_entropy(told.shirt, batch["shirt"]),
+            "angles": F.mse_loss(predicted.angles / ANGLE, batch["angles"] / ANGLE),
+            "position": 4 * F.mse_loss(predicted.position, batch["position"]),
+            "light": F.mse_loss(predicted.light, batch["light"]),
+            "background": 0.2 * F.cross_entropy(predicted.background, batch["background"]),
+            "shirt": 0.2 * F.cross_entropy(predicted.shirt, batch["shirt"]),
         }
         return {"loss": sum(terms.values()), **terms, "right": right}
 
 
-def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Judge:
-    """Train the judge on a set's heads, each time in another light and setting, half of them through the autoencoder.
+def train_evaluator(features: CachedFeatures, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Evaluator:
+    """Train the evaluator on the heads of a set, each time in another light and setting.
 
-    What the reading of a pose or of a person must not depend on changes from step to step, and all portraits come out of the
-    autoencoder.
+    Light and setting change from step to step because the prediction of a pose or a person must not depend on them. Half of
+    the pictures pass through the autoencoder, because all portraits come out of it.
 
     Args:
-        sights: The set.
-        autoencoder: Gives pictures back.
-        folder: Where the state is kept.
-        steps: How many.
-        seed: Of weights and draws.
+        features: The set.
+        autoencoder: The trained autoencoder.
+        folder: Folder of the miniature's training.
+        steps: Number of steps.
+        seed: Seed of weights and samples.
+
+    Returns:
+        The evaluator, on the CPU.
     """
     torch.manual_seed(seed)
-    scenes = sights.scenes
-    looks = cache(lambda: Looks(LOOKS, LOOKS, seed))  # a finished stage asks for none
-    people, numbers = numbers_of(scenes)
+    scenes = features.scenes
+    appearances = cache(lambda: Appearances(N_APPEARANCES, N_APPEARANCES, seed))  # a finished stage does not need them
+    people, indices = person_indices(scenes)
 
     @torch.no_grad()
     def make(generator: torch.Generator) -> Tensors:
-        rows = torch.randint(len(numbers), (BATCH,), generator=generator)
-        given = looks()
-        lights, settings = given.choose(BATCH, generator)
-        pictures = 2 * scenes.relit(rows, given, lights, settings) - 1
+        rows = torch.randint(len(indices), (BATCH,), generator=generator)
+        variations = appearances()
+        lights, settings = variations.choose(BATCH, generator)
+        pictures = 2 * scenes.relighted(rows, variations, lights, settings) - 1
         with autocast("cpu", torch.bfloat16):
             pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
-        pictures = seen(pictures).float()
-        heads = scenes.heads[rows].replace(light=given.lights[lights])
-        facts = Facts.of(heads, [given.settings[i] for i in settings])
-        varied = vary(pictures, sights.surroundings[rows], generator)
+        pictures = recognizer_input(pictures).float()
+        heads = scenes.heads[rows].replace(light=variations.lights[lights])
+        attributes = Attributes.of(heads, [variations.settings[i] for i in settings])
+        varied = vary(pictures, features.surroundings[rows], generator)
         pictures = pictures + 0.03 * torch.randn(pictures.shape, generator=generator)
-        return Tensors({"pictures": pictures, "varied": varied, "person": numbers[rows], **vars(facts)})
+        return Tensors({"pictures": pictures, "varied": varied, "person": indices[rows], **vars(attributes)})
 
-    return run_stage("judge", _Judgement(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).judge
+    # "judge" is the name of the folder with its state.
+    return run_stage("judge", _Evaluation(len(people)), make, folder, steps=steps, rate=2e-3, seed=seed).judge

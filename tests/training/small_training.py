@@ -1,4 +1,4 @@
-"""A base, a CapFace and a few samples, so small that training them takes seconds."""
+"""A base, a CapFace and a few samples that are small enough to train in seconds."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ HINT_WIDTHS = (8, 8, 8, 8, 16, 16, 16)
 
 
 def objective(seed=0, **settings):
-    """An untrained CapFace over a random base."""
+    """Create an objective of an untrained CapFace over a random base."""
     torch.manual_seed(seed)
     base = Denoiser(CONFIG)
     torch.nn.init.normal_(base.out[2].weight, std=0.02)
@@ -23,7 +23,7 @@ def objective(seed=0, **settings):
 
 
 class Samples:
-    """A few people, each a colour on a disc of their own; a batch is drawn by its number."""
+    """A few people, each a disc with its own colour and position; the number of a batch seeds its random choice of people."""
 
     def __init__(self, count=4, batch=4, seed=3):
         g = torch.Generator().manual_seed(seed)
@@ -44,13 +44,14 @@ class Samples:
         )
 
     def rows(self, rows):
+        """Return a batch of some of the people."""
         a = self.all
         return TrainingBatch(
             a.latents[rows], a.context[rows], a.null_context, a.hint[rows], a.mask[rows], a.local[rows], a.global_[rows]
         )
 
     def batches(self, start, rank, world):
-        """Batches as the loop asks for them."""
+        """Yield batches, see `training.batch.Data`."""
         number = start
         while True:
             g = torch.Generator().manual_seed(1000 * number + rank)

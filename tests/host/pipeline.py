@@ -1,9 +1,14 @@
-"""A small denoiser inside the host, and what the tests feed it. The host's modules are there only once a test asks for it."""
+"""A small denoiser and CapFace inside the host, and helpers that sample with them.
+
+The host's modules can be imported only after a test has requested the fixture `in_host`.
+"""
 
 import torch
 
 from capface.tests.host.hint_images import HintImages
 from capface.tests.synthetic import fill, noise, state_dict
+
+SIGMAS = torch.tensor([5.0, 2.0, 1.0])
 
 
 def small_denoiser():
@@ -90,3 +95,43 @@ def small_sampling():
         pass
 
     return Sampling()
+
+
+class Calls:
+    """Records the calls of a network: rows, presence of a context, sizes of hints."""
+
+    def __init__(self, network):
+        self.rows, self.contexts, self.hints = [], [], []
+        self.forward, self.encode_hint = network.forward, network.encode_hint
+        self.network = network
+
+    def __enter__(self):
+        def forward(x, timesteps, guided, context):
+            self.rows.append(len(x))
+            self.contexts.append(context is not None)
+            return self.forward(x, timesteps, guided, context)
+
+        def encode_hint(hint):
+            self.hints.append(tuple(hint.shape))
+            return self.encode_hint(hint)
+
+        self.network.forward, self.network.encode_hint = forward, encode_hint
+        return self
+
+    def __exit__(self, *_):
+        del self.network.forward, self.network.encode_hint
+
+
+def x_at(sigma, shape=(1, 4, 8, 8), seed=7):
+    """Noisy latents as they are at a sigma."""
+    return noise(seed, shape) * (sigma**2 + 1) ** 0.5
+
+
+def walk(sigmas=SIGMAS, shape=(1, 4, 8, 8)):
+    """Sampler steps that only observe: one guided prediction at each sigma, of latents that differ by step."""
+    return lambda denoise: torch.stack([denoise(x_at(s, shape, i), s.expand(shape[0])) for i, s in enumerate(sigmas)])
+
+
+def area(conditioning, h, w, y, x):
+    """The same conditioning, restricted to an area of the latents."""
+    return [[embedding, {**options, "area": (h, w, y, x)}] for embedding, options in conditioning]
