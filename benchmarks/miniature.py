@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from capface.experiments.miniature_tables.tables import print_tables
 from capface.miniature.networks import HELD_OUT, load_miniature
 from capface.training.miniature.scenes import Looks, SceneSet, draw_scenes
-from capface.training.miniature.tables import print_tables
 
 VIEWS = 8
 BATCH, ROUNDS = 64, 32

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from capface.errors import BadFile, BadInput
+from capface.experiments.miniature_tables import run, tables
+from capface.experiments.miniature_tables.tables import ABLATIONS, ROWS, interval, pose_predicted
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import render_head
 from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import draw_people
-from capface.training.miniature import make, tables, train_capface
+from capface.training.miniature import make, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
 from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
-from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
 from capface.training.miniature.train_capface import hints_of, inexact_hints
 from capface.training.miniature.train_denoiser import prompt_of, vocabulary
 from capface.training.miniature.train_evaluator import Facts
@@ -62,7 +63,7 @@ def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path)
 def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     quick = [row if row.recipe is None else replace(row, recipe=replace(row.recipe, steps=2)) for row in ROWS]
     monkeypatch.setattr(tables, "ROWS", quick)
-    assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
+    assert run.main([*made[1], "--tables", "3", "--ablations"]) == 0
     printed = capsys.readouterr().out
     printed, contrasts = printed.split("| difference |")
     assert len(re.findall(r"^\|.* - ", contrasts, re.MULTILINE)) == len(tables.CONTRASTS)
@@ -203,13 +204,13 @@ def test_the_truth_about_scenes_has_no_error():
     assert turned.errors(truth)["prompt"].max() == 0
 
 
-def test_what_features_tell_of_poses_is_read_from_others_than_it_was_learned_from():
+def test_poses_are_predicted_from_other_features_than_the_regression_was_fitted_to():
     random = torch.Generator().manual_seed(0)
     angles = torch.randn(640, 2, generator=random)
     noise = torch.randn(640, 3, generator=random)
-    told = pose_told(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
-    assert told[0] > 0.98
-    assert abs(told[1]) < 0.1
+    predicted = pose_predicted(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
+    assert predicted[0] > 0.98
+    assert abs(predicted[1]) < 0.1
 
 
 def test_intervals_narrow_with_the_number_of_portraits():
