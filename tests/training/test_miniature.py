@@ -18,7 +18,7 @@ from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import draw_people
 from capface.training.miniature import make, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
-from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
+from capface.training.miniature.scenes import SIZE, Appearances, SceneSet, render_scenes, sample_scene
 from capface.training.miniature.train_capface import hints_of, inexact_hints
 from capface.training.miniature.train_denoiser import prompt_of, vocabulary
 from capface.training.miniature.train_evaluator import Facts
@@ -106,15 +106,15 @@ def test_a_set_of_other_people_is_replaced(tmp_path):
 
 
 def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
-    scenes, looks = SceneSet(tmp_path, range(2), 2), Looks(3, 5, 0)
+    scenes, appearances = SceneSet(tmp_path, range(2), 2), Appearances(3, 5, 0)
     rows, lights, settings = torch.tensor([0, 3, 3]), torch.tensor([2, 0, 1]), torch.tensor([4, 4, 1])
-    seen = scenes.relit(rows, looks, lights, settings)
+    seen = scenes.relight(rows, appearances, lights, settings)
     drawn = [sample_scene(*place) for place in ((0, 0), (1, 1), (1, 1))]
-    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=looks.lights[lights])
-    told = draw_people([scene.person for scene in drawn], heads, [looks.settings[i] for i in settings], SIZE)
+    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=appearances.lights[lights])
+    told = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
     assert (seen - told).abs().mean() < 0.005
     assert (seen[1] - seen[2]).abs().mean() > 0.05
-    chosen = looks.choose(64, torch.Generator().manual_seed(1))
+    chosen = appearances.choose(64, torch.Generator().manual_seed(1))
     assert [set(part.tolist()) for part in chosen] == [set(range(3)), set(range(5))]
 
 
@@ -149,7 +149,7 @@ def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
 
 
 def test_people_kept_from_training_are_others():
-    ours, theirs = draw_scenes(np.array([1]), np.array([0]))[0], draw_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
+    ours, theirs = render_scenes(np.array([1]), np.array([0]))[0], render_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
     assert (ours.astype(int) - theirs).any()
 
 
