@@ -2,7 +2,7 @@
 
     python -m capface.tools.pictures
 
-The registry's icon and banner and the overview of docs/workflows.md go to docs/. Those of the nodes' pages go to web/docs/<node>/,
+The registry's icon and banner and the overview of docs/workflows.md go to docs/, those of the nodes' pages to web/docs/<node>/,
 where `tools/node_pictures.py` puts the pictures of nodes that show none of their own.
 """
 

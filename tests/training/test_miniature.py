@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from capface.errors import BadFile, BadInput
+from capface.experiments.miniature_tables import run, tables
+from capface.experiments.miniature_tables.tables import ABLATIONS, ROWS, interval, pose_predicted
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import render_head
 from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import draw_people
-from capface.training.miniature import make, tables, train_capface
+from capface.training.miniature import make, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
-from capface.training.miniature.scenes import SIZE, Looks, SceneSet, draw_scenes, sample_scene
-from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_told
+from capface.training.miniature.scenes import SIZE, Appearances, SceneSet, render_scenes, sample_scene
 from capface.training.miniature.train_capface import hints_of, inexact_hints
 from capface.training.miniature.train_denoiser import prompt_of, vocabulary
 from capface.training.miniature.train_evaluator import Facts
@@ -62,7 +63,7 @@ def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path)
 def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     quick = [row if row.recipe is None else replace(row, recipe=replace(row.recipe, steps=2)) for row in ROWS]
     monkeypatch.setattr(tables, "ROWS", quick)
-    assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
+    assert run.main([*made[1], "--tables", "3", "--ablations"]) == 0
     printed = capsys.readouterr().out
     printed, contrasts = printed.split("| difference |")
     assert len(re.findall(r"^\|.* - ", contrasts, re.MULTILINE)) == len(tables.CONTRASTS)
@@ -105,15 +106,15 @@ def test_a_set_of_other_people_is_replaced(tmp_path):
 
 
 def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
-    scenes, looks = SceneSet(tmp_path, range(2), 2), Looks(3, 5, 0)
+    scenes, appearances = SceneSet(tmp_path, range(2), 2), Appearances(3, 5, 0)
     rows, lights, settings = torch.tensor([0, 3, 3]), torch.tensor([2, 0, 1]), torch.tensor([4, 4, 1])
-    seen = scenes.relit(rows, looks, lights, settings)
+    seen = scenes.relight(rows, appearances, lights, settings)
     drawn = [sample_scene(*place) for place in ((0, 0), (1, 1), (1, 1))]
-    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=looks.lights[lights])
-    told = draw_people([scene.person for scene in drawn], heads, [looks.settings[i] for i in settings], SIZE)
+    heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=appearances.lights[lights])
+    told = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
     assert (seen - told).abs().mean() < 0.005
     assert (seen[1] - seen[2]).abs().mean() > 0.05
-    chosen = looks.choose(64, torch.Generator().manual_seed(1))
+    chosen = appearances.choose(64, torch.Generator().manual_seed(1))
     assert [set(part.tolist()) for part in chosen] == [set(range(3)), set(range(5))]
 
 
@@ -148,7 +149,7 @@ def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
 
 
 def test_people_kept_from_training_are_others():
-    ours, theirs = draw_scenes(np.array([1]), np.array([0]))[0], draw_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
+    ours, theirs = render_scenes(np.array([1]), np.array([0]))[0], render_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
     assert (ours.astype(int) - theirs).any()
 
 
@@ -203,13 +204,13 @@ def test_the_truth_about_scenes_has_no_error():
     assert turned.errors(truth)["prompt"].max() == 0
 
 
-def test_what_features_tell_of_poses_is_read_from_others_than_it_was_learned_from():
+def test_poses_are_predicted_from_other_features_than_the_regression_was_fitted_to():
     random = torch.Generator().manual_seed(0)
     angles = torch.randn(640, 2, generator=random)
     noise = torch.randn(640, 3, generator=random)
-    told = pose_told(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
-    assert told[0] > 0.98
-    assert abs(told[1]) < 0.1
+    predicted = pose_predicted(torch.cat([angles[:, :1] * 3 + 1, noise], dim=1), angles)
+    assert predicted[0] > 0.98
+    assert abs(predicted[1]) < 0.1
 
 
 def test_intervals_narrow_with_the_number_of_portraits():

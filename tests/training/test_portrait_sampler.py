@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from capface.experiments.miniature_tables.tables import Trial
 from capface.miniature.networks import HELD_OUT, load_miniature
 from capface.miniature.people import BACKGROUNDS, SHIRTS, Setting, light_named
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
-from capface.training.miniature.tables import Trial
 from capface.training.miniature.train_evaluator import Facts
 
 PEOPLE, RECIPE = 24, Recipe(steps=12)

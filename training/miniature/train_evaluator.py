@@ -15,7 +15,7 @@ from ...flame.model import HeadParams
 from ...miniature.autoencoder import Autoencoder
 from ...miniature.evaluator import Judge
 from ...miniature.people import BACKGROUNDS, SHIRTS, Setting
-from .scenes import Looks
+from .scenes import Appearances
 from .stage import Tensors, run_stage
 from .train_recognizer import Sights, numbers_of, recognition_loss, seen, vary
 
@@ -116,7 +116,7 @@ def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps
     """
     torch.manual_seed(seed)
     scenes = sights.scenes
-    looks = cache(lambda: Looks(LOOKS, LOOKS, seed))  # a finished stage asks for none
+    looks = cache(lambda: Appearances(LOOKS, LOOKS, seed))  # a finished stage asks for none
     people, numbers = numbers_of(scenes)
 
     @torch.no_grad()
@@ -124,7 +124,7 @@ def train_judge(sights: Sights, autoencoder: Autoencoder, folder: Path, *, steps
         rows = torch.randint(len(numbers), (BATCH,), generator=generator)
         given = looks()
         lights, settings = given.choose(BATCH, generator)
-        pictures = 2 * scenes.relit(rows, given, lights, settings) - 1
+        pictures = 2 * scenes.relight(rows, given, lights, settings) - 1
         with autocast("cpu", torch.bfloat16):
             pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
         pictures = seen(pictures).float()
