@@ -158,8 +158,9 @@ class SceneSet:
             "light": ("float32", (9, 3)), "paint": ("uint8", (5, SIZE, SIZE)), "facing": ("int8", (3, SIZE, SIZE)),
         }  # fmt: skip
         note = self.folder / "set.json"
-        if not note.exists() or json.loads(note.read_text()) != about:
-            self._empty({note.name, "drawn.txt", *(f"{name}.npy" for name in shapes)})
+        found = _read_note(note)
+        if found != about:
+            self._empty(found is not None, {note.name, "drawn.txt", *(f"{name}.npy" for name in shapes)})
             note.write_text(json.dumps({"unfinished": True}))  # marks the folder as a set before it holds anything else
             for name, (kind, shape) in shapes.items():
                 np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (count, *shape))
@@ -171,14 +172,22 @@ class SceneSet:
         if start < count:
             self._render(start, count, done, workers)
 
-    def _empty(self, own: set[str]) -> None:
-        """Remove an older set. A folder with any other file in it, or with such files but without `set.json`, is refused."""
+    def _empty(self, marked: bool, own: set[str]) -> None:
+        """Remove an older set, and refuse a folder that holds anything else.
+
+        Args:
+            marked: Whether the folder has the note of a set.
+            own: File names of a set.
+
+        Raises:
+            BadInput: The folder holds other files, or files of these names without the note. Nothing is deleted.
+        """
         found = {path.name for path in self.folder.iterdir()}
-        foreign = sorted(found - own) or sorted(found if "set.json" not in found else ())
+        foreign = sorted(found - own) or ([] if marked else sorted(found))
         if foreign:
             raise BadInput(
-                f"{self.folder} is not a folder of the miniature's pictures: expected an empty folder, or set.json and a set alone, "
-                f"found {', '.join(foreign[:3])}. Choose another folder with --folder; nothing was deleted."
+                f"{self.folder} is not a folder of the miniature's pictures: expected an empty folder, or set.json and the "
+                f"files of a set alone, found {', '.join(foreign[:3])}. Choose another folder with --folder; nothing was deleted."
             )
         for name in found:
             (self.folder / name).unlink()
@@ -218,6 +227,15 @@ class SceneSet:
         """
         surfaces = Surfaces(torch.from_numpy(self.paint[rows.numpy()]), torch.from_numpy(self.facing[rows.numpy()]))
         return surfaces.lit(appearances.lights[lights], appearances.shirts[settings], appearances.backgrounds[settings])
+
+
+def _read_note(path: Path) -> dict | None:
+    """Return what `set.json` says of its set, or None if it is missing or another program's."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and note.keys() & {"unfinished", "views"} else None
 
 
 def render_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
