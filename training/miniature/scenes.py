@@ -187,7 +187,7 @@ class SceneSet:
         if foreign:
             raise BadInput(
                 f"{self.folder} is not a folder of the miniature's pictures: expected an empty folder, or set.json and the "
-                f"files of a set alone, found {', '.join(foreign[:3])}. Choose another folder with --folder; nothing was deleted."
+                f"files of a set alone, found {', '.join(foreign[:3])}. Choose another with --folder; nothing was deleted."
             )
         for name in found:
             (self.folder / name).unlink()
