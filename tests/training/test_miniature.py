@@ -120,8 +120,8 @@ def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
     seen = scenes.relight(rows, appearances, lights, settings)
     drawn = [sample_scene(*place) for place in ((0, 0), (1, 1), (1, 1))]
     heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=appearances.lights[lights])
-    told = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
-    assert (seen - told).abs().mean() < 0.005
+    rendered = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
+    assert (seen - rendered).abs().mean() < 0.005
     assert (seen[1] - seen[2]).abs().mean() > 0.05
     chosen = appearances.choose(64, torch.Generator().manual_seed(1))
     assert [set(part.tolist()) for part in chosen] == [set(range(3)), set(range(5))]
@@ -152,9 +152,9 @@ def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
 
 def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
     tokens, angles = torch.randn(2, 16, 96), torch.tensor([[20.0, -5.0, 3.0], [-40.0, 0.0, 0.0]])
-    told = posed_tokens(tokens, angles)
-    assert torch.equal(told[..., 3:], tokens[..., 3:])
-    assert torch.allclose(told[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
+    posed = posed_tokens(tokens, angles)
+    assert torch.equal(posed[..., 3:], tokens[..., 3:])
+    assert torch.allclose(posed[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
 
 
 def test_people_kept_from_training_are_others():
@@ -201,14 +201,14 @@ def test_landmarks_as_a_hint_are_68_dots(miniature):
 def test_the_truth_about_scenes_has_no_error():
     scenes = [sample_scene(person, 0) for person in range(4)]
     truth = Facts.of(HeadParams.cat([s.head for s in scenes]), [s.setting for s in scenes])
-    told = Facts(
+    predicted = Facts(
         truth.angles, truth.position, truth.light,
         torch.nn.functional.one_hot(truth.background, 8).float(), torch.nn.functional.one_hot(truth.shirt, 6).float(),
     )  # fmt: skip
-    errors = told.errors(truth)
+    errors = predicted.errors(truth)
     assert all(errors[name].abs().max() < 1e-6 for name in ("pose", "position", "light"))
     assert errors["prompt"].min() == 1
-    turned = Facts(truth.angles + 5, truth.position, truth.light, told.background.roll(1, 1), told.shirt)
+    turned = Facts(truth.angles + 5, truth.position, truth.light, predicted.background.roll(1, 1), predicted.shirt)
     assert turned.errors(truth)["pose"].sub(5).abs().max() < 1e-4
     assert turned.errors(truth)["prompt"].max() == 0
 

@@ -38,7 +38,7 @@ def portraits(miniature, trial):
     def make(light=None, setting=None, swapped=False, **recipe):
         heads = trial.heads if light is None else trial.heads.replace(light=light_named(light).expand(PEOPLE, -1, -1))
         prompts = trial.prompts if setting is None else [", ".join(setting.words())] * PEOPLE
-        references = trial.references[trial.whose(swapped)]
+        references = trial.references[trial.reference_rows(swapped)]
         made = make_portraits(miniature, head_hint(heads), prompts, references, replace(RECIPE, **recipe))
         return made * 2 - 1
 
