@@ -486,9 +486,11 @@ def train(options, rest):
 
 
 def miniature(options, rest):
-    """Train the miniature on synthetic people."""
+    """Train the miniature on synthetic people, and with --tables evaluate it as well."""
     launcher = _together(options.processes) if options.processes > 1 else []
-    return start(environment([known_host(options)], options.venv), "capface.training.miniature.make", rest, launcher)
+    study = {"--tables", "--ablations"} & {argument.partition("=")[0] for argument in rest}
+    module = "capface.experiments.miniature_tables.run" if study else "capface.training.miniature.make"
+    return start(environment([known_host(options)], options.venv), module, rest, launcher)
 
 
 def parse(arguments):

@@ -1,4 +1,4 @@
-"""The paper's tables in miniature: portraits of people kept from training, by the miniature that comes with the pack, judged.
+"""The paper's tables in miniature: metrics of portraits that the packaged miniature makes of people held out from training.
 
     python tasks.py bench miniature [--people 32]
 
@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from capface.experiments.miniature_tables.tables import print_tables
 from capface.miniature.networks import HELD_OUT, load_miniature
-from capface.training.miniature.scenes import Appearances, SceneSet, draw_scenes
-from capface.training.miniature.tables import print_tables
+from capface.training.miniature.scenes import Appearances, SceneSet, render_scenes
 
 VIEWS = 8
 BATCH, ROUNDS = 64, 32
@@ -37,8 +37,8 @@ def a_second(work: Callable[[], int]) -> float:
 def print_rates(people: range) -> None:
     """Print how many pictures of 128 × 128 a core draws a second, with their head maps, and relights in other appearances."""
     numbers, views = np.repeat(np.array(people), VIEWS), np.tile(np.arange(VIEWS), len(people))
-    draw_scenes(numbers[:VIEWS], views[:VIEWS])  # what is made once
-    drawn = a_second(lambda: len(draw_scenes(numbers[VIEWS:], views[VIEWS:])[0]))
+    render_scenes(numbers[:VIEWS], views[:VIEWS])  # what is made once
+    drawn = a_second(lambda: len(render_scenes(numbers[VIEWS:], views[VIEWS:])[0]))
 
     with TemporaryDirectory() as folder:
         scenes, appearances, generator = SceneSet(Path(folder), people[:2], VIEWS), Appearances(64, 64, 0), torch.Generator()
@@ -46,7 +46,7 @@ def print_rates(people: range) -> None:
         def relight() -> int:
             for _ in range(ROUNDS):
                 rows = torch.randint(len(scenes), (BATCH,), generator=generator)
-                scenes.relighted(rows, appearances, *appearances.choose(BATCH, generator))
+                scenes.relight(rows, appearances, *appearances.choose(BATCH, generator))
             return ROUNDS * BATCH
 
         relit = a_second(relight)

@@ -1,4 +1,4 @@
-"""Make a portrait of every photo in a folder, on a running ComfyUI; run again, it goes on where it stopped (docs/api.md)."""
+"""Make a portrait of every photo in a folder, on a running ComfyUI. Run it again to resume (docs/api.md)."""
 
 import argparse
 import json
@@ -13,10 +13,10 @@ WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "portr
 PHOTO, SAVE = "1", "16"
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("photos", type=Path)
-parser.add_argument("portraits", type=Path, help="made where it is missing; what failed is noted in it, too")
+parser.add_argument("portraits", type=Path, help="folder for portraits and for notes on failures; created if it is missing")
 parser.add_argument("--server", default="http://127.0.0.1:8188")
 parser.add_argument("--set", action="append", default=[], metavar="ID.INPUT=VALUE", help="change an input of the workflow")
-parser.add_argument("--retry", action="store_true", help="try photos again that failed before")
+parser.add_argument("--retry", action="store_true", help="try photos again that have failed before")
 options = parser.parse_args()
 
 
@@ -34,7 +34,7 @@ def portrait(photo):
     form += photo.read_bytes() + f"\r\n--{edge}--\r\n".encode()
     workflow[PHOTO]["inputs"]["image"] = call("/upload/image", form, f"multipart/form-data; boundary={edge}")["name"]
     queued = call("/prompt", json.dumps({"prompt": workflow}).encode())
-    if queued["node_errors"]:  # ComfyUI runs the other parts all the same
+    if queued["node_errors"]:  # ComfyUI runs the other parts nevertheless
         sys.exit(f"ComfyUI refused a part of the workflow: {json.dumps(queued['node_errors'])}")
     while not (record := call(f"/history/{queued['prompt_id']}").get(queued["prompt_id"])):
         time.sleep(0.5)

@@ -22,6 +22,8 @@ class Asset:
     """Part of a tensor's name that distinguishes this kind of checkpoint from others."""
     address: str | None = None
     """Address of the file itself, for the frontend's list of missing models, if the list accepts it."""
+    need: str = "optional"
+    """Whether a portrait of a person on a photo needs the file, in a few words for the table of files."""
 
     @property
     def provenance(self) -> str:
@@ -48,6 +50,7 @@ CAPHUMAN = Asset(
     "6f0086112db9abc6ce4518a458d4d4b8",
     sign="control_model.mask_predict.",
     address="https://huggingface.co/VamosC/CapHuman/resolve/main/caphuman.ckpt",
+    need="needed",
 )
 FACENET = Asset(
     "facenet",
@@ -56,6 +59,7 @@ FACENET = Asset(
     "the releases of github.com/timesler/facenet-pytorch",
     "MIT",
     sign="conv2d_1a.conv.weight",
+    need="needed",
 )
 INSIGHTFACE = Asset(
     "insightface",
@@ -63,6 +67,7 @@ INSIGHTFACE = Asset(
     "face detection and landmarks",
     "the releases of github.com/deepinsight/insightface",
     "non-commercial research",
+    need="needed, or the package facenet-pytorch",
 )
 FLAME = Asset(
     "flame",
@@ -121,6 +126,7 @@ OPEN_CLIP = Asset(
     "huggingface.co/timm/vit_large_patch14_clip_224.openai",
     "MIT",
     sign="visual.conv1.weight",
+    need="needed, or clip-vit-large-patch14.safetensors",
 )
 ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
 """The pack's own files."""
@@ -131,6 +137,7 @@ CLIP_VISION = Asset(
     "huggingface.co/openai/clip-vit-large-patch14, where it is called model.safetensors",
     "MIT",
     address="https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
+    need="needed, or open_clip_model.safetensors",
 )
 HOST_FILES = (
     Asset(
@@ -140,6 +147,7 @@ HOST_FILES = (
         "civitai.com/models/4201",
         "on that page",
         address="https://civitai.com/api/download/models/130072",
+        need="needed, or another SD 1.5 checkpoint",
     ),
     Asset(
         "checkpoints",

@@ -1,6 +1,7 @@
 """The CapFace checkpoint in ComfyUI's memory management."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +11,18 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..files.atomic import write_atomically
 from ..models.diffusion import CapFace, IdentityTokens, capface_tensors, load_capface
 from .memory import managed
 
 SUPPORTED_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
-"""Types of the weights that the host may choose."""
+"""Weight types among which ComfyUI chooses."""
 
 
 class _Networks(nn.Module):
-    """The network and its projections as one module, so that the host moves them together."""
+    """The network and its projections as one module, so that ComfyUI moves them together."""
 
     def __init__(self, network: CapFace, tokens: IdentityTokens):
         super().__init__()
@@ -31,14 +32,16 @@ class _Networks(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class CapFaceModel:
-    """A loaded CapFace checkpoint in the host's memory management."""
+    """A loaded CapFace checkpoint in ComfyUI's memory management."""
 
     patcher: comfy.model_patcher.ModelPatcher
     compute_dtype: torch.dtype
+    """Type in which the network computes."""
     name: str
+    """The file's name, for messages."""
 
     def on(self, device: torch.device) -> "CapFaceModel":
-        """Return a copy on another device, with weights of its own; the host has unloaded this one before."""
+        """Return a copy on another device with its own weights. ComfyUI has unloaded this model before the call."""
         networks = copy.deepcopy(self.patcher.model)
         patcher = comfy.model_patcher.ModelPatcher(networks, device, mm.unet_offload_device())
         return CapFaceModel(patcher, self.compute_dtype, self.name)
@@ -54,16 +57,16 @@ class CapFaceModel:
         return self.patcher.model.tokens
 
 
-def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) -> CapFaceModel:
-    """Load a CapFace checkpoint for the host.
+def load_model(path_or_state_dict: Path | Mapping[str, Tensor], name: str, dtype: torch.dtype | None = None) -> CapFaceModel:
+    """Load a CapFace checkpoint into ComfyUI's memory management.
 
     Args:
-        path_or_state_dict: What `load_capface` takes.
+        path_or_state_dict: As for `load_capface`.
         name: The file's name, for messages.
-        dtype: Type of the weights; None lets the host choose as it does for a ControlNet.
+        dtype: Type of the weights. With None, ComfyUI chooses it as for a ControlNet.
 
     Raises:
-        MissingFile, BadFile: as `load_capface`.
+        MissingFile, BadFile: As `load_capface`.
     """
     load_device = mm.get_torch_device()
     offload_device = mm.unet_offload_device()
@@ -77,35 +80,35 @@ def load_model(path_or_state_dict, name: str, dtype: torch.dtype | None = None) 
         operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
         attention=comfy.ldm.modules.attention.optimized_attention,
     )
-    return as_model(network, tokens, name, manual_cast_dtype or dtype)
+    return wrap_networks(network, tokens, name, manual_cast_dtype or dtype)
 
 
-def as_model(network: CapFace, tokens: IdentityTokens, name: str, compute_dtype: torch.dtype) -> CapFaceModel:
-    """Hand built networks over to the host.
+def wrap_networks(network: CapFace, tokens: IdentityTokens, name: str, compute_dtype: torch.dtype) -> CapFaceModel:
+    """Put existing networks into ComfyUI's memory management.
 
     Args:
-        network: The side network, on the device where it waits.
-        tokens: Its projections, likewise.
-        name: What messages call it.
-        compute_dtype: Type that it computes in.
+        network: The side network, on the offload device.
+        tokens: Its projections, on the same device.
+        name: Name for messages.
+        compute_dtype: Type in which the network computes.
     """
     patcher = managed(_Networks(network, tokens), mm.get_torch_device(), mm.unet_offload_device())
     return CapFaceModel(patcher, compute_dtype, name)
 
 
 def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None) -> Path:
-    """Write CapFace's tensors of a checkpoint to a safetensors file, complete or not at all.
+    """Write CapFace's tensors of a checkpoint to a safetensors file, atomically.
 
     Args:
-        source: What `load_capface` takes.
-        target: The new file; one of that name is replaced.
-        dtype: Type to store; the source's own by default.
+        source: Path of a checkpoint that `load_capface` can load.
+        target: Path of the new file. An existing file is replaced.
+        dtype: Type to store. By default, the tensors keep their types.
 
     Returns:
         The target.
 
     Raises:
-        MissingFile, BadFile: as `load_capface`.
+        MissingFile, BadFile: As `load_capface`.
     """
     tensors = {k: v.to(dtype or v.dtype).contiguous() for k, v in capface_tensors(source).items()}
     metadata = {"format": "pt", "model": "capface", "source": source.name}

@@ -1,4 +1,4 @@
-"""Head models: the built-in one, and FLAME from the files in models/flame."""
+"""Head models: the built-in head, and FLAME from files in models/flame."""
 
 import logging
 from pathlib import Path
@@ -12,33 +12,33 @@ from . import model_folders
 log = logging.getLogger("capface")
 
 BUILT_IN = "built-in"
-_BESIDE = {
+_COMPANIONS = {
     "landmarks": catalogue.FLAME_LANDMARKS,
     "template": catalogue.FLAME_TEMPLATE,
     "texture": catalogue.FLAME_TEXTURE,
 }
-"""The files that belong to FLAME's, by `load_flame`'s names for them."""
+"""The files that accompany FLAME's model file, by the names of `load_flame`'s arguments."""
 
 
-def choices() -> list[str]:
-    """List the head models to choose from."""
+def list_head_models() -> list[str]:
+    """List the available head models."""
     return [BUILT_IN, *model_folders.choices(catalogue.FLAME)]
 
 
-def load_head(name: str) -> HeadModel:
+def load_head_model(name: str) -> HeadModel:
     """Load a head model.
 
     Args:
-        name: BUILT_IN, or a file in models/flame.
+        name: `BUILT_IN`, or the name of a file in models/flame.
 
     Raises:
-        MissingFile: the file is not there, or one without which the others are of no use.
-        BadFile: a file is something else; the message says what.
+        MissingFile: The file or a required companion file is missing.
+        BadFile: A file has other contents; the message says which.
     """
     if name == BUILT_IN:
         return builtin_head()
     path = model_folders.path_of(catalogue.FLAME, name)
-    model = load_flame(path, **_files_beside(path))
+    model = load_flame(path, **_companion_files(path))
     if not model.has_landmarks:
         log.warning("%s cannot be fitted to landmarks. %s.", model.name, catalogue.FLAME_LANDMARKS.how_to_get())
     if model.texture_basis is None:
@@ -46,43 +46,41 @@ def load_head(name: str) -> HeadModel:
     return model
 
 
-def convert_head(name: str, filename: str, overwrite: bool) -> Path:
-    """Write one safetensors file of FLAME and what lies beside it.
+def convert_head_model(name: str, filename: str, overwrite: bool) -> Path:
+    """Write FLAME's model file and its companion files to one safetensors file.
 
     Args:
-        name: A file in models/flame.
-        filename: Of the new file, in models/flame.
-        overwrite: Whether a file of that name may be replaced.
+        name: Name of a file in models/flame.
+        filename: Name of the new file, in models/flame.
+        overwrite: Whether an existing file of that name is replaced.
 
     Returns:
-        The new file.
+        The path of the new file.
 
     Raises:
-        MissingFile, BadFile: as `load_head`.
-        BadInput: the file name is none, or taken.
+        MissingFile, BadFile: As `load_head_model`.
+        BadInput: The file name is invalid, or the file exists.
     """
     path = model_folders.path_of(catalogue.FLAME, name)
-    return convert_flame(path, model_folders.new_file(catalogue.FLAME, filename, overwrite), **_files_beside(path))
+    return convert_flame(path, model_folders.new_file(catalogue.FLAME, filename, overwrite), **_companion_files(path))
 
 
-def fingerprint(name: str) -> str:
-    """Return what changes when one of a head model's files is replaced."""
+def head_model_fingerprint(name: str) -> str:
+    """Return a text that changes when one of a head model's files is replaced."""
     if name == BUILT_IN:
         return name
-    return " ".join(
-        model_folders.fingerprint(asset, file)
-        for asset, file in ((catalogue.FLAME, name), *((a, None) for a in _BESIDE.values()))
-    )
+    companions = [model_folders.fingerprint(asset) for asset in _COMPANIONS.values()]
+    return " ".join([model_folders.fingerprint(catalogue.FLAME, name), *companions])
 
 
-def _files_beside(path: Path) -> dict[str, Path]:
-    """The files that belong to a model: beside it, or else anywhere in the model folders."""
+def _companion_files(path: Path) -> dict[str, Path]:
+    """Find the companion files of a model file: in the same folder, or else anywhere in the model folders."""
     if path.suffix == ".safetensors":
         return {}
     files = {}
-    for name, asset in _BESIDE.items():
+    for name, asset in _COMPANIONS.items():
         beside = path.with_name(asset.file)
         files[name] = beside if beside.is_file() else model_folders.found(asset)
     if files["texture"] is not None and files["template"] is None:
-        model_folders.path_of(catalogue.FLAME_TEMPLATE)  # says where to get it
+        model_folders.path_of(catalogue.FLAME_TEMPLATE)  # raises MissingFile
     return {name: file for name, file in files.items() if file is not None}

@@ -1,4 +1,4 @@
-"""ComfyUI's images and masks, and the pack's.
+"""Conversion between ComfyUI's images and masks and the pack's.
 
 ComfyUI: IMAGE float32 `[B, H, W, C]` in 0..1, MASK float32 `[B, H, W]` in 0..1. The pack: float32 `[B, C, H, W]`.
 """
@@ -9,10 +9,10 @@ from ..errors import BadInput
 
 
 def from_image(image: Tensor) -> Tensor:
-    """IMAGE `[B,H,W,C]` -> RGB `[B,3,H,W]`; an alpha channel is dropped, grey is repeated.
+    """Convert an IMAGE `[B, H, W, 1|3|4]` to RGB `[B, 3, H, W]`. Alpha is dropped, and grey is repeated.
 
     Raises:
-        BadInput: for anything else.
+        BadInput: The shape is not that of an IMAGE.
     """
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise BadInput(f"Expected an IMAGE of shape [B, H, W, 3], got {list(image.shape)}.")
@@ -21,20 +21,20 @@ def from_image(image: Tensor) -> Tensor:
 
 
 def to_image(image: Tensor) -> Tensor:
-    """`[B,3,H,W]` -> IMAGE `[B,H,W,3]`, clamped to 0..1 on the CPU."""
+    """Convert `[B, 3, H, W]` to an IMAGE `[B, H, W, 3]` on the CPU, clamped to 0..1."""
     return image.movedim(1, -1).clamp(0, 1).float().cpu().contiguous()
 
 
 def to_mask(mask: Tensor) -> Tensor:
-    """`[B,1,H,W]` -> MASK `[B,H,W]`."""
+    """Convert `[B, 1, H, W]` to a MASK `[B, H, W]` on the CPU."""
     return mask[:, 0].float().cpu().contiguous()
 
 
 def from_mask(mask: Tensor) -> Tensor:
-    """MASK `[B,H,W]` or `[H,W]` -> `[B,1,H,W]`.
+    """Convert a MASK `[B, H, W]` or `[H, W]` to `[B, 1, H, W]`.
 
     Raises:
-        BadInput: for anything else.
+        BadInput: The shape is not that of a MASK.
     """
     if mask.ndim not in (2, 3):
         raise BadInput(f"Expected a MASK of shape [B, H, W], got {list(mask.shape)}.")

@@ -17,7 +17,7 @@ from ..errors import BadInput, NoFaceFound
 from ..miniature.networks import Miniature
 from ..miniature.recognizer import Recognizer
 from ..photos.encoding import PANEL, EncodedPhotos, EncodeOptions, side_by_side
-from .capface_model import CapFaceModel, as_model
+from .capface_model import CapFaceModel, wrap_networks
 from .clip_vision import ClipVision
 from .identity import MINIATURE
 from .memory import managed
@@ -42,7 +42,7 @@ def register_miniature(miniature: Miniature) -> Loaded:
         _base(miniature),
         MiniatureClip(miniature),
         _autoencoder(miniature),
-        as_model(miniature.capface, miniature.tokens, NAME, torch.float32),
+        wrap_networks(miniature.capface, miniature.tokens, NAME, torch.float32),
         MiniatureEncoder(miniature.recognizer),
     )
 

@@ -1,4 +1,4 @@
-"""Finding the files that the pack can use in ComfyUI's model folders."""
+"""The pack's files in ComfyUI's model folders."""
 
 import os
 from pathlib import Path
@@ -9,19 +9,19 @@ from ..errors import BadInput, MissingFile
 from ..files.catalogue import ASSETS, Asset
 
 
-def register_folders():
-    """Make the pack's model folders known to ComfyUI; folders of extra_model_paths.yaml, which are read earlier, stay."""
+def register_folders() -> None:
+    """Register the pack's model folders with ComfyUI. Folders of extra_model_paths.yaml, registered earlier, are kept."""
     for name in dict.fromkeys(asset.folder for asset in ASSETS):
         folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
         paths, extensions = folder_paths.folder_names_and_paths[name]
-        # A folder without extensions would offer every file in it.
+        # ComfyUI would list every file of a folder that has no extensions.
         own = {asset.ending for asset in ASSETS if asset.folder == name and asset.ending}
         extensions = (extensions or set(folder_paths.supported_pt_extensions)) | own
         folder_paths.folder_names_and_paths[name] = (paths, extensions)
 
 
 def choices(asset: Asset) -> list[str]:
-    """List the files to choose from; where there are none, the one that is wanted, so that choosing it can say what to do."""
+    """List an asset's choices. Without files, list its own name, so that the error message can say what to do."""
     return files(asset) or [asset.file]
 
 
@@ -31,20 +31,20 @@ def files(asset: Asset) -> list[str]:
 
 
 def found(asset: Asset, name: str | None = None) -> Path | None:
-    """Return the path of a file, by the asset's own name or another, or None where there is none."""
+    """Return the path of a file with the asset's own name or another, or None if it does not exist."""
     path = folder_paths.get_full_path(asset.folder, name or asset.file)
     return None if path is None else Path(path)
 
 
 def path_of(asset: Asset, name: str | None = None) -> Path:
-    """Find a file that is needed.
+    """Return the path of a required file.
 
     Args:
-        asset: What it is needed as.
-        name: Its name within the folder; the asset's own by default.
+        asset: The asset.
+        name: Name of the file within the asset's folder. By default, the asset's own name.
 
     Raises:
-        MissingFile: naming the file, the folders that were searched, and the source.
+        MissingFile: The file does not exist. The message names the file, the searched folders and the source.
     """
     name = name or asset.file
     path = found(asset, name)
@@ -54,13 +54,13 @@ def path_of(asset: Asset, name: str | None = None) -> Path:
 
 
 def missing_text(asset: Asset, name: str) -> str:
-    """Say that a file is missing, where it was searched, and where it comes from."""
+    """Return the message for a missing file, with the searched folders and the file's source."""
     searched = " or ".join(folder_paths.get_folder_paths(asset.folder))
     return f"{name} is not in {searched}. {asset.how_to_get()}, put it there and press R to refresh the lists."
 
 
 def fingerprint(asset: Asset, name: str | None = None) -> str:
-    """Return what changes when the file is replaced: its path, size and time."""
+    """Return a text that changes when the file is replaced: its path, size and time."""
     path = found(asset, name)
     if path is None:
         return f"{name or asset.file}: missing"
@@ -75,15 +75,15 @@ def folder(asset: Asset) -> Path:
 
 
 def new_file(asset: Asset, name: str, overwrite: bool) -> Path:
-    """Return where to write a new safetensors file of the user's choice.
+    """Return the path for a new safetensors file that the user has named.
 
     Args:
-        asset: Whose folder it goes to.
-        name: File name without folders; the ending is added where it is missing.
-        overwrite: Whether a file of that name may be replaced.
+        asset: The asset whose folder gets the file.
+        name: File name without folders. A missing ending is added.
+        overwrite: Whether an existing file of that name is replaced.
 
     Raises:
-        BadInput: for an empty name, one with folders in it, or an existing file.
+        BadInput: The name is empty or contains folders, or the file exists.
     """
     name = name.strip()
     if not name or Path(name).name != name or name.startswith("."):

@@ -1,7 +1,7 @@
-"""Files that users save and load: numbered in ComfyUI's output folder, chosen from its input and output folders.
+"""Files that users save to ComfyUI's output folder, and load from its input and output folders.
 
-A file is named as ComfyUI names it in its own lists: its path within the input folder, or within the output folder with
-` [output]` after it.
+A file is named as in ComfyUI's own lists: by its path within the input folder, or by its path within the output folder followed
+by ` [output]`.
 """
 
 import os
@@ -15,14 +15,14 @@ OUTPUT = " [output]"
 
 
 def numbered_file(prefix: str, ending: str) -> Path:
-    """Return where to save the next file of a series, as ComfyUI numbers images.
+    """Return the path for the next file of a series, numbered as ComfyUI numbers images.
 
     Args:
-        prefix: File name, possibly after folders within the output folder; `%date%`-like variables as in Save Image.
-        ending: Such as ".json".
+        prefix: Path within the output folder, without number and ending. Variables such as `%year%` work as in Save Image.
+        ending: Ending of the file name, such as ".json".
 
     Raises:
-        BadInput: the prefix is empty or leads out of the output folder.
+        BadInput: The prefix is empty or leads out of the output folder.
     """
     root = folder_paths.get_output_directory()
     if not prefix.strip() or prefix.endswith(("/", "\\")) or not _inside(root, prefix):
@@ -31,8 +31,8 @@ def numbered_file(prefix: str, ending: str) -> Path:
     return Path(folder) / f"{name}_{number:05}_{ending}"
 
 
-def choices(ending: str) -> list[str]:
-    """List the files with an ending: those in the input folder, then those in the output folder, down to one folder deep."""
+def list_user_files(ending: str) -> list[str]:
+    """List the files with an ending: first those in the input folder, then those in the output folder, up to one level deep."""
     found = []
     for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), OUTPUT)):
         paths = [path for depth in ("", "*/") for path in sorted(Path(root).glob(f"{depth}*{ending}")) if path.is_file()]
@@ -40,16 +40,16 @@ def choices(ending: str) -> list[str]:
     return found
 
 
-def find(name: str, ending: str) -> Path:
-    """Return the path of a file that was chosen.
+def find_user_file(name: str, ending: str) -> Path:
+    """Return the path of a file.
 
     Args:
-        name: As in `choices`.
-        ending: What its name has to end in.
+        name: Name as in `list_user_files`.
+        ending: Required ending of the name.
 
     Raises:
-        BadInput: the name leads out of the folder, or has another ending.
-        MissingFile: there is no such file.
+        BadInput: The name leads out of the folder, or has another ending.
+        MissingFile: The file does not exist.
     """
     if name.endswith(OUTPUT):
         inner, root = name.removesuffix(OUTPUT), folder_paths.get_output_directory()
@@ -63,15 +63,15 @@ def find(name: str, ending: str) -> Path:
     return path
 
 
-def fingerprint(name: str, ending: str) -> str:
-    """Return what changes when a file that was chosen is replaced or edited."""
-    stat = find(name, ending).stat()
+def user_file_fingerprint(name: str, ending: str) -> str:
+    """Return a text that changes when the file is replaced or edited."""
+    stat = find_user_file(name, ending).stat()
     return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def _inside(root: str, name: str) -> bool:
-    """Whether a path within `root` stays there."""
+    """Return whether a path relative to `root` stays within it."""
     if "\0" in name:
         return False
-    root = os.path.abspath(root)  # noqa: PTH100  links below the folder are its owner's choice and are not followed
+    root = os.path.abspath(root)  # noqa: PTH100  does not follow links: users may link to other folders
     return Path(os.path.abspath(os.path.join(root, name))).is_relative_to(root)  # noqa: PTH100, PTH118

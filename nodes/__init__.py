@@ -8,10 +8,10 @@ from ..host.model_folders import register_folders
 
 
 class CapFaceExtension(ComfyExtension):
-    """What ComfyUI asks for the pack's nodes."""
+    """The extension object that gives ComfyUI the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Register the model folders and the routes, and list the nodes."""
+        """Register the model folders and the route, and list the nodes."""
         register_folders()
         from .apply_capface import ApplyCapFace
         from .capface_check import CapFaceCheck
@@ -30,7 +30,7 @@ class CapFaceExtension(ComfyExtension):
         from .render_head import RenderHead
 
         if route.register(EditHead.define_schema().inputs):
-            missing_models.register(route.server())
+            missing_models.register(route.running_server())
         return [
             LoadCapFace,
             ConvertCapFace,

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..flame.editing import KEEP, LIGHTS, MODES, SLIDERS, edit_head
 from ..flame.render import portraits
-from ..host.editor import Given, client, shelf
+from ..host.editor import EditorInputs, current_client_id, preview_cache
 from ..host.images import from_image, to_image
 from .sockets import HEAD, HEAD_MODEL, schema
 
@@ -82,14 +82,14 @@ class EditHead(io.ComfyNode):
         photo = None if photo is None else from_image(photo)
         edited = edit_head(head_model, head, photo, **values)
         preview = to_image(portraits(head_model, edited, PREVIEW_SIZE))
-        return io.NodeOutput(edited, preview, ui=_show(cls.hidden, Given.each(head_model, head, photo)))
+        return io.NodeOutput(edited, preview, ui=_register_inputs(cls.hidden, EditorInputs.split(head_model, head, photo)))
 
 
-def _show(hidden: io.HiddenHolder | None, given: tuple[Given, ...]) -> dict:
-    """What the node tells its picture in the browser: a token for its inputs, and in which workflow they were."""
+def _register_inputs(hidden: io.HiddenHolder | None, inputs: tuple[EditorInputs, ...]) -> dict[str, list[str | None]]:
+    """Cache the inputs for the preview, and return the data for the browser: the inputs' token and the workflow's id."""
     workflow = ((getattr(hidden, "extra_pnginfo", None) or {}).get("workflow") or {}).get("id")
-    slot = (client(), workflow, getattr(hidden, "unique_id", None))
-    return {"capface_given": [shelf.put(slot, given), workflow]}
+    slot = (current_client_id(), workflow, getattr(hidden, "unique_id", None))
+    return {"capface_given": [preview_cache.put(slot, inputs), workflow]}
 
 
 def _mode(name: str, of: str) -> io.Input:

@@ -65,7 +65,7 @@ class LoadHead(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=user_files.choices(ENDING),
+                    options=user_files.list_user_files(ENDING),
                     tooltip="From the input folder, or from the output folder where [output] stands after the name.",
                 ),
                 HEAD_MODEL.Input(
@@ -81,7 +81,7 @@ class LoadHead(io.ComfyNode):
     def validate_inputs(cls, file):
         """Let files be loaded that came after the list was made."""
         try:
-            user_files.find(file, ENDING)
+            user_files.find_user_file(file, ENDING)
         except CapFaceError as error:
             return str(error)
         return True
@@ -89,12 +89,12 @@ class LoadHead(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file, **_):
         """Load again when the file was edited."""
-        return user_files.fingerprint(file, ENDING)
+        return user_files.user_file_fingerprint(file, ENDING)
 
     @classmethod
     def execute(cls, file, head_model=None):
         """Read the file."""
-        stored = heads_from_json(user_files.find(file, ENDING).read_bytes(), file)
+        stored = heads_from_json(user_files.find_user_file(file, ENDING).read_bytes(), file)
         if head_model is not None and stored.kind not in (None, head_model.kind):
             log.warning(
                 "%s was made with a head model of kind '%s' and is used with one of kind '%s': position, pose and light carry "

@@ -53,7 +53,7 @@ class LoadIdentity(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=user_files.choices(ENDING),
+                    options=user_files.list_user_files(ENDING),
                     tooltip="From the input folder, or from the output folder where [output] stands after the name.",
                 ),
             ],
@@ -64,7 +64,7 @@ class LoadIdentity(io.ComfyNode):
     def validate_inputs(cls, file):
         """Let files be loaded that came after the list was made."""
         try:
-            user_files.find(file, ENDING)
+            user_files.find_user_file(file, ENDING)
         except CapFaceError as error:
             return str(error)
         return True
@@ -72,9 +72,9 @@ class LoadIdentity(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file):
         """Load again when the file was replaced."""
-        return user_files.fingerprint(file, ENDING)
+        return user_files.user_file_fingerprint(file, ENDING)
 
     @classmethod
     def execute(cls, file):
         """Read the file."""
-        return io.NodeOutput(load_identity(user_files.find(file, ENDING)))
+        return io.NodeOutput(load_identity(user_files.find_user_file(file, ENDING)))

@@ -22,7 +22,7 @@ class LoadHeadModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=head_models.choices(),
+                    options=head_models.list_head_models(),
                     default=head_models.BUILT_IN,
                     tooltip="The built-in head is made by code. The released checkpoint was trained on FLAME heads: position, "
                     "pose and light carry over, the shape of the face less. For FLAME choose generic_model.pkl (with "
@@ -35,12 +35,12 @@ class LoadHeadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model):
         """Load again when a file was replaced."""
-        return head_models.fingerprint(model)
+        return head_models.head_model_fingerprint(model)
 
     @classmethod
     def execute(cls, model):
         """Load the head."""
-        return io.NodeOutput(head_models.load_head(model))
+        return io.NodeOutput(head_models.load_head_model(model))
 
 
 class ConvertHeadModel(io.ComfyNode):
@@ -71,4 +71,4 @@ class ConvertHeadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, filename, overwrite):
         """Write the file."""
-        return io.NodeOutput(str(head_models.convert_head(model, filename, overwrite)))
+        return io.NodeOutput(str(head_models.convert_head_model(model, filename, overwrite)))

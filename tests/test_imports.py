@@ -9,9 +9,16 @@ import pytest
 
 from capface.tests.conftest import ROOT
 
-ORDER = ("nodes", "host", "training", "photos", "miniature", "models", "flame", "files")
+ORDER = ("nodes", "host", "experiments", "training", "photos", "miniature", "models", "flame", "files")
 """The rooms from the top down: each may import itself and what stands behind it, but for the exceptions below."""
-APART = {("host", "training"), ("nodes", "training"), ("models", "flame"), ("photos", "miniature")}
+APART = {
+    ("host", "training"),
+    ("nodes", "training"),
+    ("host", "experiments"),
+    ("nodes", "experiments"),
+    ("models", "flame"),
+    ("photos", "miniature"),
+}
 """Pairs of which neither imports the other."""
 LAYERS = {"": {"nodes"}} | {
     part: {other for other in ORDER[ORDER.index(part) :] if not {(part, other), (other, part)} & APART} for part in ORDER
@@ -87,6 +94,7 @@ def test_arrows(path):
         ("from ...host import control", ("flame", "builtin"), "flame imports host"),
         ("from ..nodes import sockets", ("host",), "host imports nodes"),
         ("from ..training import loop", ("nodes",), "nodes imports training"),
+        ("from ..experiments import miniature_tables", ("training",), "training imports experiments"),
         ("from ...host import control", ("training", "miniature"), "training imports host"),
         ("from flame.params import HeadParams", ("nodes",), "absolute import of flame"),
         ("import comfy.utils", ("models",), "models knows ComfyUI: comfy"),

@@ -1,4 +1,4 @@
-"""The table of files in docs/files.md, made from the catalogue.
+"""The table of files in docs/files.md, generated from the catalogue.
 
 python -m capface.tools.file_table           prints it
 python -m capface.tools.file_table --write   writes it into the page
@@ -16,12 +16,13 @@ BEGIN, END = "<!-- table: python -m capface.tools.file_table --write -->", "<!--
 def row(asset: Asset) -> str:
     """Return an asset's row in Markdown."""
     checksum = f" (MD5 `{asset.md5}`)" if asset.md5 else ""
-    return f"| `{asset.file}`{checksum} | `{asset.folder}/` | {asset.purpose} | {asset.source} | {asset.licence} |"
+    cells = f"`{asset.file}`{checksum}", f"`{asset.folder}/`", asset.purpose, asset.need, asset.source, asset.licence
+    return f"| {' | '.join(cells)} |"
 
 
 def table() -> str:
     """Return the table in Markdown: the pack's own files, then those of ComfyUI's loaders that the workflows name."""
-    head = "| file | in `ComfyUI/models/` | for | from | licence |\n| --- | --- | --- | --- | --- |"
+    head = "| file | in `ComfyUI/models/` | for | a portrait needs it | from | licence |\n| --- | --- | --- | --- | --- | --- |"
     return "\n".join([head, *map(row, (*ASSETS, *HOST_FILES))])
 
 

@@ -1,17 +1,17 @@
-// The light ball: where the key light of Edit Head stands, seen on a small sphere.
-// Azimuth 0 and elevation 0 shine from the viewer; azimuth 90 from the right, elevation 90 from above (degrees).
+// The light ball: a small sphere that shows the position of Edit Head's key light.
+// Angles are in degrees. Azimuth 0 and elevation 0: light from the viewer. Azimuth 90: from the right. Elevation 90: from above.
 
 const RADIANS = Math.PI / 180;
 
-/** Unit vector towards the lamp: x right, y up, z towards the viewer. */
+/** The unit vector towards the lamp: x right, y up, z towards the viewer. */
 export function direction(azimuth, elevation) {
   const [a, e] = [azimuth * RADIANS, elevation * RADIANS];
   return [Math.sin(a) * Math.cos(e), Math.sin(e), Math.cos(a) * Math.cos(e)];
 }
 
 /**
- * The lamp that a point asks for. On the disc the lamp stands right over the point, in front; from the rim outwards it
- * goes behind the ball, wholly so at twice the radius.
+ * The lamp position for a point. On the disc, the lamp is in front of the ball, directly over the point. Outside the rim it
+ * moves behind the ball; at twice the radius it is exactly behind it.
  * @param {number} x right of the middle, in radii
  * @param {number} y above the middle, in radii
  * @returns {[number, number]} azimuth and elevation
@@ -27,7 +27,7 @@ export function lampAt(x, y) {
  * Draw the ball.
  * @param {HTMLCanvasElement} canvas square
  * @param {object} lamp Edit Head's widget values
- * @param {boolean} lit whether this light is the one that counts
+ * @param {boolean} lit whether this light is in use
  */
 export function drawBall(canvas, lamp, lit) {
   const side = canvas.width;
@@ -37,7 +37,7 @@ export function drawBall(canvas, lamp, lit) {
   const image = ctx.createImageData(side, side);
   const middle = side / 2;
   const radius = middle - side / 12;
-  // The larger the lamp, the farther its light wraps around.
+  // The light of a larger lamp wraps farther around the ball.
   const wrap = lamp.key_softness;
   for (let i = 0, at = 0; i < side; i++) {
     for (let j = 0; j < side; j++, at += 4) {
@@ -72,7 +72,7 @@ export function drawBall(canvas, lamp, lit) {
   ctx.globalAlpha = 1;
 }
 
-/** Red, green and blue in 0..1 of a colour like #ff9d52 or #f95; white for anything else. */
+/** Convert a colour such as #ff9d52 or #f95 to red, green and blue in 0..1. Anything else gives white. */
 function colour(text) {
   let digits = String(text).trim().replace(/^#/, "");
   if (digits.length === 3) digits = [...digits].map((digit) => digit + digit).join("");

@@ -1,25 +1,25 @@
-// Where a run lacks files, the canvas says which, where they belong and where they come from. ComfyUI runs what does without
-// them, previews for instance, and reports the rest in an answer that a canvas shows as red rings at most. The pack's part in the
-// server (host/missing_models.py) says what is missing as the prompt comes in.
+// A dialog that lists the files that a run lacks, with their folders and sources. ComfyUI runs the outputs that do not need them,
+// such as previews, and reports the others in its response, which the canvas shows only as red outlines. The pack's server part
+// (host/missing_models.py) sends the list when the prompt arrives.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
-// An answer follows its event at once, or the two cross.
+// How long to wait for ComfyUI's response, in ms. It arrives shortly before or after the event.
 const PATIENCE = 2000;
 const ADDRESS = /\b(?:civitai\.com|flame\.is\.tue\.mpg\.de|github\.com|huggingface\.co)[\w./-]*[\w/-]/g;
 const WORDS = {
   en: {
     title: "Files are missing",
-    none: "Nothing has run: this workflow needs what is not there yet.",
-    some: "Only a part has run: the rest of this workflow needs what is not there yet.",
+    none: "Nothing has run: this workflow needs files that are missing.",
+    some: "Only a part has run: the rest of this workflow needs files that are missing.",
     folder: "goes into",
     source: "comes from",
     licence: "licence",
     photo: "Drop a picture on the node.",
     other: "Also refused",
     then: "Then press R on the canvas to refresh the lists, and run again.",
-    hint: "The node CapFace Check lists every file. The template miniature runs without any.",
+    hint: "The node CapFace Check lists every file. The template miniature needs no files.",
     close: "Close",
   },
   zh: {
@@ -96,7 +96,7 @@ function setting(name) {
   return app.extensionManager?.setting?.get?.(name);
 }
 
-/** An element with text, or with other elements, in it. */
+/** Create an element that contains text or other elements. */
 function element(tag, name, ...inside) {
   const made = document.createElement(tag);
   if (name) made.className = name;
@@ -104,7 +104,7 @@ function element(tag, name, ...inside) {
   return made;
 }
 
-/** Text whose addresses can be followed. */
+/** Create an element with text in which web addresses are links. */
 function linked(text) {
   const parts = element("dd");
   let end = 0;
@@ -118,11 +118,11 @@ function linked(text) {
 }
 
 function graphNode(id) {
-  // Ids are numbers in some frontends and text in others.
+  // Ids are numbers in some frontends and strings in others.
   return (app.rootGraph ?? app.graph).nodes.find((node) => String(node.id) === id);
 }
 
-/** A node's title, which leads to it. */
+/** Create a button with a node's title that moves the canvas to the node. */
 function place(id) {
   const node = graphNode(id);
   if (!node) return "";
@@ -136,7 +136,7 @@ function place(id) {
   return button;
 }
 
-/** What is said of one file, and of all nodes that want it. */
+/** Create the entry for one file and all nodes that need it. */
 function entry([lost, ...others], say) {
   const item = element("li", "", ...[lost, ...others].map(({ node }) => place(node)), element("span", "file", lost.file));
   if (lost.purpose) item.append(element("span", "purpose", ` · ${lost.purpose}`));
@@ -172,18 +172,18 @@ function show(missing, errors, ran) {
   close.focus();
 }
 
-/** An empty dialog; the frontend's class for those of packs puts it into the page. */
+/** Create an empty dialog. The frontend's dialog class adds it to the page. */
 function made(title) {
   const { element: own } = new app.ui.dialog.constructor("dialog", []);
   own.className = "capface-missing";
   own.setAttribute("aria-labelledby", title);
-  // The canvas has keys of its own.
+  // Keep keys from the canvas, which has shortcuts.
   own.addEventListener("keydown", (event) => event.stopPropagation());
   return own;
 }
 
-/** What ComfyUI answered to the prompt: node -> errors; nothing where no answer comes in time. */
-async function refused() {
+/** Wait for ComfyUI's response to the prompt: errors by node; empty if no response comes in time. */
+async function refusals() {
   for (const end = Date.now() + PATIENCE; Date.now() < end; ) {
     const errors = app.lastNodeErrors;
     if (errors && Object.keys(errors).length) return errors;
@@ -192,9 +192,9 @@ async function refused() {
   return {};
 }
 
-/** Tell what a prompt lacks that was refused, as a whole or in part. */
-async function tell({ missing, runs }) {
-  const errors = await refused();
+/** Show the files that a prompt lacks after ComfyUI has refused all or part of it. */
+async function report({ missing, runs }) {
+  const errors = await refusals();
   const others = [], failed = new Set();
   for (const [id, { errors: found = [], dependent_outputs: outputs = [] }] of Object.entries(errors)) {
     for (const output of outputs) failed.add(output);
@@ -208,6 +208,6 @@ async function tell({ missing, runs }) {
 app.registerExtension({
   name: "capface.first-run",
   setup() {
-    api.addEventListener("capface.missing", ({ detail }) => tell(detail));
+    api.addEventListener("capface.missing", ({ detail }) => report(detail));
   },
 });

@@ -1,19 +1,19 @@
-// Which node really feeds an input. A link is followed as the frontend follows it when it exports a prompt: through virtual nodes
-// (reroutes, set and get nodes), bypassed nodes, and subgraphs in and out; through broadcasts of Use Everywhere; and through
-// switches as far as their choice shows before a run. A node that computes is an end: what it will give, nobody knows yet.
+// Finding the node that feeds an input. Links are followed as the frontend follows them when it exports a prompt: through virtual
+// nodes (reroutes, set and get nodes), bypassed nodes, into and out of subgraphs, through broadcasts of Use Everywhere, and through
+// switches whose choice is known before a run. A node that computes ends the search, since its result is not known yet.
 
 const [MUTED, BYPASSED] = [2, 4];
-// Of a link that comes into a subgraph; ids are numbers in some frontends and text in others.
+// The origin id of a link from a subgraph's input. Ids are numbers in some frontends and strings in others.
 const SUBGRAPH_INPUT = "-10";
 const MOST_STEPS = 200;
 
 /**
- * The value of a widget of the node that an input comes from.
- * @param {object} node whose input it is
- * @param {string} input its name
- * @param {string} type of the node that is looked for
- * @param {string} widget its widget's name
- * @returns the value; undefined where another node feeds the input, or none does, or that only shows in a run
+ * Get the value of a widget of the node that feeds an input.
+ * @param {object} node the node with the input
+ * @param {string} input the input's name
+ * @param {string} type the expected type of the feeding node
+ * @param {string} widget the name of that node's widget
+ * @returns the value; undefined if the input is not connected, a node of another type feeds it, or the value is only known in a run
  */
 export function widgetBehind(node, input, type, widget) {
   const slot = node.inputs?.findIndex(({ name }) => name === input) ?? -1;
@@ -21,20 +21,20 @@ export function widgetBehind(node, input, type, widget) {
   return end?.node.type === type ? new Walk().widget(end, widget) : undefined;
 }
 
-// An end is {node, path}: a node, and the subgraph nodes around it from the outermost on, as far as the walk has come through them.
+// An end is {node, path}: a node, and the subgraph nodes around it that the walk has entered, the outermost first.
 class Walk {
   #steps = 0;
 
-  /** The end behind a node's input. */
+  /** Find the end behind a node's input. */
   intoInput(node, slot, path, type = node.inputs?.[slot]?.type) {
-    // A node that is being removed, or moved into a subgraph, is in no graph for a moment.
+    // A node that is being removed, or moved into a subgraph, is not in a graph for a moment.
     const { graph } = node;
     if (!graph || !node.inputs?.[slot] || ++this.#steps > MOST_STEPS) return null;
     const link = linkOf(graph, node.inputs[slot].link);
     return link ? this.#alongLink(graph, link, path, type) : this.#broadcast(node, slot, path, type);
   }
 
-  /** A widget's value, which may come from outside the subgraph that its node is in. */
+  /** Get a widget's value, which may come from outside the node's subgraph. */
   widget({ node, path }, name) {
     const input = node.inputs?.find((one) => one.widget?.name === name);
     const link = node.graph && linkOf(node.graph, input?.link);
@@ -52,12 +52,12 @@ class Walk {
 
   #alongLink(graph, link, path, type) {
     if (String(link.origin_id) !== SUBGRAPH_INPUT) return this.#outOf(graph.getNodeById(link.origin_id), link.origin_slot, path, type);
-    // A subgraph may stand in several places, with other nodes before each.
+    // A subgraph may be used several times, each time with different nodes before it.
     const ends = around(graph, path).map((host) => this.intoInput(host, link.origin_slot, path.slice(0, -1), type));
     return ends.every((end) => end?.node === ends[0]?.node) ? (ends[0] ?? null) : null;
   }
 
-  /** The end behind a node's output. */
+  /** Find the end behind a node's output. */
   #outOf(node, slot, path, type) {
     if (!node || node.mode === MUTED || ++this.#steps > MOST_STEPS) return null;
     if (node.mode === BYPASSED) return this.intoInput(node, bypass(node, slot, type), path, type);
@@ -77,7 +77,7 @@ class Walk {
   }
 
   #throughVirtual(node, slot, path, type) {
-    // Get nodes complain on the screen where nothing was set, and we ask often.
+    // A get node without a set node shows an error message each time it is resolved. Do not resolve it.
     if (node.findSetter && !node.findSetter(node.graph)) return null;
     const elsewhere = node.resolveVirtualOutput?.(slot);
     if (elsewhere?.node) {
@@ -88,7 +88,7 @@ class Walk {
     return link ? this.#alongLink(node.graph, link, path, type) : null;
   }
 
-  /** Use Everywhere keeps its invisible links beside the graph's own. */
+  /** Follow a broadcast of Use Everywhere, which stores its invisible links apart from the graph's own. */
   #broadcast(node, slot, path, type) {
     const mine = (one) => String(one.downstream) === String(node.id) && one.downstream_slot === slot;
     const link = node.graph.extra?.ue_links?.find(mine);
@@ -101,7 +101,7 @@ function linkOf(graph, id) {
   return graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id] ?? null;
 }
 
-/** The subgraph nodes that a graph stands in: the one that the walk came through, else all. */
+/** The subgraph nodes that contain a graph: the one that the walk has entered, or else all. */
 function around(graph, path) {
   if (path.length) return [path.at(-1)];
   const root = graph.rootGraph ?? graph;
@@ -109,12 +109,12 @@ function around(graph, path) {
   return graphs.flatMap(({ nodes }) => nodes.filter((node) => node.subgraph === graph));
 }
 
-/** The value that a node of core's primitives holds; one that computes has none yet. */
+/** The value of ComfyUI's primitive node; undefined for a node that computes. */
 function valueOf(node) {
   return node?.type === "PrimitiveNode" ? node.widgets?.[0]?.value : undefined;
 }
 
-/** The input that takes an output's place where a node is bypassed, as the frontend chooses it. */
+/** The input that replaces an output of a bypassed node, chosen as the frontend chooses it. */
 function bypass(node, slot, type) {
   const inputs = node.inputs ?? [];
   const out = node.outputs?.[slot]?.type;
@@ -125,10 +125,10 @@ function bypass(node, slot, type) {
   return exact >= 0 ? exact : inputs.findIndex(fits);
 }
 
-/** The inputs of a switch from which its output may come, the likeliest first. */
+/** The inputs from which a switch may take its output, the likeliest first. */
 function choices(node) {
   const inputs = node.inputs ?? [];
-  // Takes the first that is there.
+  // This switch takes the first connected input.
   if (node.type === "Any Switch (rgthree)") return inputs.keys();
   if (node.type === "ImpactSwitch" && inputs.find(({ widget }) => widget?.name === "select")?.link == null) {
     const chosen = node.widgets?.find(({ name }) => name === "select")?.value;

@@ -1,9 +1,9 @@
-// How the picture inside Edit Head looks: its parts and their style.
+// The elements of the picture inside Edit Head, and their style.
 
 export const LEAST_SIDE = 240;
 const HINT = "drag turns · shift moves · alt tilts<br>wheel sizes · double click resets";
 
-// Inside the editor itself, and of use to nothing else. Its least height is LEAST_SIDE.
+// This style element lives inside the editor and affects nothing else. Its min-height is LEAST_SIDE.
 const STYLE = `<style>
 .capface-editor { position: relative; width: 100%; height: 100%; min-height: 240px; box-sizing: border-box; overflow: hidden;
   border-radius: 8px; outline: none; touch-action: none; user-select: none; cursor: grab; font: 11px/1.4 Inter, system-ui, sans-serif;

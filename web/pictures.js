@@ -1,5 +1,5 @@
-// Pictures of edited heads from the server. While one is drawn the next may already be asked for, so that the newest wish never
-// waits for an answer's way back; what was wished for in between is dropped. At rest a finer picture follows.
+// Pictures of edited heads, rendered by the server. A request is sent while the one before it is still being rendered, which
+// hides the time of the response. Requests in between are dropped. A larger picture follows when nothing moves any more.
 
 import { api } from "../../scripts/api.js";
 
@@ -22,7 +22,7 @@ export class Pictures {
   #abort = new AbortController();
 
   /**
-   * @param {() => object} ask the request's fields, as they are now
+   * @param {() => object} ask returns the request's fields as of now
    * @param {(answer: {image?: ImageData, source?: string, heads?: number, asked?: number, error?: string}) => void} show
    */
   constructor(ask, show) {
@@ -30,7 +30,7 @@ export class Pictures {
     this.#show = show;
   }
 
-  /** A new picture is wanted; several wishes within one task are one. */
+  /** Request a new picture. Several calls within one task make one request. */
   want() {
     clearTimeout(this.#rest);
     this.#wanted = true;
@@ -54,7 +54,7 @@ export class Pictures {
 
   async #fetch(side) {
     const fields = this.#ask();
-    // What asking itself has changed is in the fields.
+    // The fields already contain any changes that the callback itself made.
     this.#wanted = false;
     this.#underWay++;
     const number = ++this.#asked;
@@ -69,9 +69,9 @@ export class Pictures {
       });
       if (response.status === 200) {
         const header = (name) => response.headers.get(`X-CapFace-${name}`);
-        // Raw pixels, which no decoder makes wait.
+        // Raw pixels need no image decoder.
         const image = new ImageData(new Uint8ClampedArray(await response.arrayBuffer()), ...header("Size").split(" ").map(Number));
-        // Answers may overtake each other, and a fine picture that comes after the next move would jump back.
+        // Responses may arrive out of order, and a late large picture would undo the latest movement on the screen.
         if (!signal.aborted && number > this.#shown && !(side === AT_REST && this.#asked > number)) {
           this.#shown = number;
           this.#show({ image, source: header("Head"), heads: Number(header("Heads")), asked });

@@ -1,4 +1,4 @@
-// What nodes say in words: reports in the node itself, notes about a photo as a message over the canvas.
+// Text output of nodes: reports are shown in the node, notes about a photo as a message over the canvas.
 
 import { app } from "../../scripts/app.js";
 
@@ -13,7 +13,7 @@ function showReport(node) {
   const text = document.createElement("pre");
   text.style.cssText = STYLE;
   text.textContent = "Run the workflow.";
-  // Text is selected by dragging, which would move the node.
+  // Dragging selects text. Without this it would move the node.
   text.addEventListener("pointerdown", (event) => event.stopPropagation());
   const options = { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_HEIGHT };
   node.addDOMWidget("report", "capface.report", text, options).serialize = false;
@@ -23,7 +23,7 @@ function showReport(node) {
 function showNotes(node) {
   let last = "";
   return (said) => {
-    // A run that changes nothing for the node tells its notes again.
+    // A run in which the node is cached sends the same notes again.
     if (said && said !== last) {
       app.extensionManager.toast.add({ severity: "warn", summary: node.title, detail: said, life: 15000 });
     }

@@ -1,9 +1,9 @@
-// Edit Head's widgets in sections that fold, and the row of buttons that opens them. The widgets themselves stay where they are
-// and what they are, in the saved workflow and in its API form; only whether they are seen changes.
+// Edit Head's widgets in collapsible sections, with a row of buttons that opens and closes them. Only the visibility of the
+// widgets changes. Their order and values stay the same, in the saved workflow and in its API form.
 
 import { app } from "../../scripts/app.js";
 
-// The widget that a section begins with, in the order of the node. The sliders of the face go on behind those of the gaze.
+// The first widget of each section, in the node's order. The section Expression continues after Gaze.
 const BEGIN = {
   pose_mode: "Pose",
   position_mode: "Position",
@@ -19,14 +19,14 @@ const TRANSLATED = {
   ja: ["姿勢", "位置", "表情", "視線", "光", "形状"],
   ko: ["포즈", "위치", "표정", "시선", "조명", "형태"],
 };
-// Saved with the workflow, as a node's properties are.
+// The node property that stores the open sections. Properties are saved with the workflow.
 const PROPERTY = "open_sections";
 const OPEN_AT_FIRST = "Pose";
 const WIDGET = "sections";
 const ROW_HEIGHT = 34;
 const MARGIN = 6;
 
-// Inside the row itself, and of use to nothing else. The row is ROW_HEIGHT less its margins high.
+// This style element lives inside the row and affects nothing else. The row's height is ROW_HEIGHT minus its margins.
 const STYLE = `<style>
 .capface-sections { display: flex; gap: 4px; width: 100%; height: 22px; padding: 0 4px; box-sizing: border-box;
   font: 11px/1 Inter, system-ui, sans-serif; user-select: none; }
@@ -41,7 +41,7 @@ const STYLE = `<style>
   border-radius: 50%; background: #e8940a; }
 </style>`;
 
-// The sections of each node that is in a graph, by its place.
+// The sections of each node that is in a graph, by graph and node id.
 const living = new Map();
 
 export class Sections {
@@ -54,14 +54,14 @@ export class Sections {
   #buttons = [];
   #row;
   #written;
-  // Widgets that are about to be linked, by their names.
+  // Names of widgets that are about to be linked.
   #linking = new Set();
 
   /**
-   * Fold a node's widgets.
+   * Put a node's widgets into sections.
    * @param {object} node Edit Head
-   * @param {object} defaults its widgets' defaults by name
-   * @param {(name: string) => boolean} linked whether another node sets a widget; its link is to be seen
+   * @param {object} defaults the widgets' defaults by name
+   * @param {(name: string) => boolean} linked whether a widget's input is connected; such a widget stays visible
    */
   constructor(node, defaults, linked) {
     this.#node = node;
@@ -81,7 +81,7 @@ export class Sections {
     this.update();
   }
 
-  /** Show what is open and what differs from its default. */
+  /** Mark the buttons of open sections, and of sections with changed values. */
   update() {
     const open = this.#open();
     const changed = new Set();
@@ -95,12 +95,12 @@ export class Sections {
     }
   }
 
-  /** Hide what is folded and not linked, show all else. */
+  /** Hide the widgets of closed sections, except linked ones. Show all others. */
   fold() {
     if (this.#written) for (const widget of this.#section.keys()) widget.hidden = this.#folded(widget);
   }
 
-  /** The node came into a graph. */
+  /** Handle that the node was added to a graph. */
   placed() {
     const { id, graph } = this.#node;
     if (!graph) return;
@@ -108,12 +108,12 @@ export class Sections {
     living.set(this.#place, this);
   }
 
-  /** The node was removed. */
+  /** Handle that the node was removed. */
   removed() {
     if (living.get(this.#place) === this) living.delete(this.#place);
   }
 
-  /** A widget is about to be linked. Where the link comes from a subgraph's input, its node copies the widget, hidden or not. */
+  /** Show a widget that is about to be linked: a subgraph's node copies a widget linked to its input, with its visibility. */
   linking(name) {
     if (!name) return;
     this.#linking.add(name);
@@ -125,13 +125,13 @@ export class Sections {
   }
 
   /**
-   * After a workflow was loaded.
+   * Handle that a workflow was loaded.
    * @param {object} saved the node as it was saved
    */
   configured(saved) {
     const { properties } = this.#node;
     if (saved?.properties?.[PROPERTY] === undefined) {
-      // It knew no sections, and the node was as tall as all of them.
+      // It was saved before there were sections, with a node as tall as all of them.
       properties[PROPERTY] = TITLES.join();
       this.fold();
       this.#set(OPEN_AT_FIRST);
@@ -152,20 +152,21 @@ export class Sections {
   }
 
   /**
-   * Let a widget be hidden while its section is folded, where nothing notices `hidden` being written. Both renderers ask for it,
-   * each in its way. A subgraph's node that shows the widget, too, asks with itself as `this`, and always sees it.
+   * Hide a widget while its section is closed, in frontends that do not notice writes to `hidden`. Both renderers read the
+   * property, each in its own way. A subgraph's node that also shows the widget reads it with itself as `this`, and always gets
+   * false.
    */
   #makeFoldable(widget) {
     const folded = (asking) => asking === widget && this.#folded(widget);
     const { options, computeSize } = widget;
-    // From 1.42 to 1.52 Nodes 2.0 keep these options for the widget of the next node with that number, in a subgraph say.
+    // From 1.42 to 1.52, Nodes 2.0 reuses these options for the next node with the same id, for example in a subgraph.
     const hidden = () => (living.get(this.#place) ?? this).#foldedNamed(widget.name);
     Object.defineProperty(options, "hidden", { get: hidden, configurable: true, enumerable: true });
     const shown = new Proxy(options, { get: (target, name) => (name === "hidden" ? false : Reflect.get(target, name)) });
     const accessors = {
       hidden: { get() { return folded(this); } },
       options: { get() { return this === widget ? options : shown; } },
-      // Older frontends leave room for what is hidden: all of it but the gap.
+      // Older frontends reserve space for hidden widgets. The negative height cancels the gap.
       computeSize: { get() { return folded(this) ? () => [0, -4] : computeSize; } },
     };
     for (const [name, accessor] of Object.entries(accessors)) {
@@ -194,7 +195,7 @@ export class Sections {
     this.#row.serialize = false;
   }
 
-  /** The row's widget, to be placed among the others. */
+  /** The widget that holds the row of buttons. */
   get row() {
     return this.#row;
   }
@@ -207,7 +208,7 @@ export class Sections {
     app.canvas.emitAfterChange();
   }
 
-  /** Open some sections and no others; the node grows or shrinks by them, the picture keeps its size. */
+  /** Open exactly these sections. The node's height changes accordingly, and the picture keeps its size. */
   #set(titles) {
     const node = this.#node;
     const before = node.computeSize()[1];
@@ -215,7 +216,7 @@ export class Sections {
     this.fold();
     const least = node.computeSize()[1];
     if (LiteGraph.vueNodesMode && !this.#written) {
-      // They only grow of themselves, and `node.size` follows them; later frontends keep it, and grow where it does not do.
+      // Nodes 2.0 only grows nodes by itself, and `node.size` follows. Later frontends keep `node.size`, and grow it if needed.
       requestAnimationFrame(() => this.#root.closest("[data-node-id]")?.style.setProperty("--node-height", "0px"));
     } else node.setSize([node.size[0], Math.max(node.size[1] + least - before, least)]);
     this.#draw();
@@ -224,12 +225,12 @@ export class Sections {
   #draw() {
     this.fold();
     this.update();
-    if (LiteGraph.vueNodesMode && !this.#written) this.#lookAgain();
+    if (LiteGraph.vueNodesMode && !this.#written) this.#refreshWidgets();
     this.#node.setDirtyCanvas(true, true);
   }
 
-  /** Have Nodes 2.0 look at the node's widgets again; see `noticesHidden`. */
-  #lookAgain() {
+  /** Make Nodes 2.0 read the node's widgets again; see `noticesHidden`. */
+  #refreshWidgets() {
     const { widgets } = this.#node;
     widgets.push(widgets.pop());
     const [widget] = this.#section.keys();
@@ -238,14 +239,14 @@ export class Sections {
 }
 
 /**
- * Whether it is enough to write a widget's `hidden`.
+ * Whether writing a widget's `hidden` property is enough to hide it.
  *
- * Up to frontend 1.52 it was a plain field, read whenever the canvas was drawn, and nothing noticed it being written. Nodes 2.0
- * looked at `options.hidden` instead, and only when a node's widgets were listed anew: in 1.35 and 1.39 when the callback of one
- * was called, in 1.42 and later when the list `node.widgets` changed. There both are accessors of ours.
+ * Up to frontend 1.52, `hidden` was a plain field. The canvas read it on each drawing, and nothing noticed writes. Nodes 2.0 read
+ * `options.hidden` instead, and only when it listed a node's widgets again: in 1.35 and 1.39 after a widget's callback was called,
+ * in 1.42 and later after the list `node.widgets` changed. For these frontends, this file defines both as accessors.
  *
- * Since 1.53 it is an accessor of the frontend's widgets, and what is written to it goes into a store that both renderers draw
- * from. An accessor of ours would hide it: the store then kept what `options.hidden` was when the widget was made.
+ * Since 1.53, `hidden` is an accessor of the frontend's widgets. It writes to a store that both renderers draw from. An accessor
+ * defined here would hide it, and the store would keep the value that `options.hidden` had when the widget was created.
  */
 function noticesHidden(widget) {
   for (let type = Object.getPrototypeOf(widget); type; type = Object.getPrototypeOf(type)) {

@@ -1,6 +1,6 @@
-"""The route and the preview behind Edit Head."""
+"""Edit Head's live preview: the HTTP route and the rendering behind it."""
 
-from .preview import Given, shelf
-from .route import client
+from .preview import EditorInputs, preview_cache
+from .route import current_client_id
 
-__all__ = ["Given", "client", "shelf"]
+__all__ = ["EditorInputs", "current_client_id", "preview_cache"]

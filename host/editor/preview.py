@@ -1,6 +1,6 @@
-"""Edit Head's live preview: what the node was last given, and pictures of that with other numbers.
+"""Edit Head's live preview: the inputs of the node's last run, and pictures of them with other widget values.
 
-Conventions: pictures show the whole photo that a head was fitted to, or else the frame's middle square.
+Conventions: A picture shows the whole photo that the head was fitted to, or else the frame's central square.
 """
 
 import io
@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -27,177 +28,183 @@ from ...flame.render import overlay, render_head
 from .. import head_models, user_files
 
 SIDES = (256, 512)
-"""Pixels along a picture's long side: while something moves, and at rest."""
-MOST_GIVEN = 32
-"""How many nodes' inputs are kept at once."""
-MOST_HEADS = 256
-"""How many heads of a batch can be looked at."""
-MOST_PHOTOS = 16
-"""How many photos of a batch are kept, about 1.5 MB each; the heads behind them are shown without theirs."""
-LEAST_SIDE = 16
+"""Pixels along a picture's long side: during a gesture, and at rest."""
+MAX_NODES = 32
+"""Number of nodes whose inputs are cached."""
+MAX_HEADS = 256
+"""Number of heads of a batch that can be shown."""
+MAX_PHOTOS = 16
+"""Number of photos of a batch that are cached, about 1.5 MB each. Heads beyond them are shown without a photo."""
+MIN_SIDE = 16
+"""Least height and width of a picture, in pixels."""
 OPACITY = 0.8
+"""Opacity of a head over its photo."""
 JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class EditorInputs:
     """One head that Edit Head edits, and the photo that it was fitted to."""
 
     model: HeadModel
     head: HeadParams
     photo: Tensor | None = None
-    """`[1, 3, h, w]` as small as the light is read from it."""
+    """`[1, 3, h, w]`, reduced to the size from which the light is estimated."""
     backdrop: Tensor | None = None
-    """`[3, h, w]` uint8, as large as it is shown."""
+    """`[3, h, w]` uint8, at the size of the larger pictures."""
 
     @classmethod
-    def each(cls, model: HeadModel, heads: HeadParams, photos: Tensor | None = None) -> tuple["Given", ...]:
-        """Keep of a node's inputs what previews need, head by head.
+    def split(cls, model: HeadModel, heads: HeadParams, photos: Tensor | None = None) -> tuple["EditorInputs", ...]:
+        """Split a node's inputs into single heads, reduced to the data that previews need.
 
         Args:
             model: The head model.
             heads: B heads.
             photos: `[B or 1, 3, H, W]` in 0..1.
         """
-        kept = [] if photos is None else [_keep(photo, heads.light) for photo in photos[:MOST_PHOTOS].split(1)]
+        reduced = [] if photos is None else [_reduce(photo, heads.light) for photo in photos[:MAX_PHOTOS].split(1)]
         if photos is not None and len(photos) == 1:
-            kept *= heads.batch
-        kept += [(None, None)] * heads.batch
-        return tuple(cls(model, heads[i], *kept[i]) for i in range(min(heads.batch, MOST_HEADS)))
+            reduced *= heads.batch
+        reduced += [(None, None)] * heads.batch
+        return tuple(cls(model, heads[i], *reduced[i]) for i in range(min(heads.batch, MAX_HEADS)))
 
     @cached_property
     def photo_light(self) -> Tensor:
-        """The photo's light, `[1, 9, 3]`; it is the same whatever the widgets say."""
+        """The photo's light, `[1, 9, 3]`. It does not depend on the widgets."""
+        assert self.photo is not None
         return light_from_photo(self.model, self.head, self.photo)
 
     @cached_property
     def small_backdrop(self) -> Tensor:
-        """The backdrop as it is shown while something moves, `[3, h, w]` in 0..1."""
-        return _resized(self.backdrop, _frame(self, SIDES[0]))
+        """The backdrop at the size of the smaller pictures, `[3, h, w]` in 0..1."""
+        assert self.backdrop is not None
+        return _resize(self.backdrop, _picture_size(self, SIDES[0]))
 
 
-def _keep(photo: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
-    """A photo `[1, 3, H, W]` as `Given` holds it: for the light, in that light's type and place, and to be shown."""
+def _reduce(photo: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+    """Reduce a photo `[1, 3, H, W]` to `EditorInputs.photo`, with the dtype and device of `light`, and `.backdrop`."""
     factor = min(1.0, SIDES[-1] / max(photo.shape[2:]))
-    size = tuple(max(LEAST_SIDE, round(side * factor)) for side in photo.shape[2:])
+    size = [max(MIN_SIDE, round(side * factor)) for side in photo.shape[2:]]
     backdrop = interpolate(photo.float(), size=size, mode="bilinear", antialias=True)[0]
     return reduce_photo(photo.to(light)), (backdrop.clamp(0, 1) * 255).round().byte().cpu()
 
 
-def _resized(backdrop: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[3, H, W]` uint8 as `[3, h, w]` in 0..1."""
+def _resize(backdrop: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `[3, H, W]` uint8 to `[3, h, w]` in 0..1."""
     return interpolate(backdrop[None].float() / 255, size=size, mode="bilinear", antialias=True)[0]
 
 
-class Shelf:
-    """The inputs of the nodes that ran last, each under a token that nobody can guess.
+class PreviewCache:
+    """The inputs of the nodes that ran last, each under an unguessable token.
 
-    A slot (which node of which workflow in whose browser) has one place, and the shelf has few.
+    A slot identifies a node of a workflow in a browser. Each slot has one entry; the least recently used entries are dropped.
     """
 
-    def __init__(self, most: int = MOST_GIVEN):
-        self._most = most
-        self._places: OrderedDict[Hashable, tuple[str, tuple[Given, ...]]] = OrderedDict()
+    def __init__(self, size: int = MAX_NODES):
+        self._size = size
+        self._entries: OrderedDict[Hashable, tuple[str, tuple[EditorInputs, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, slot: Hashable, given: tuple[Given, ...]) -> str:
-        """Keep a node's inputs in place of its earlier ones; returns their token."""
+    def put(self, slot: Hashable, inputs: tuple[EditorInputs, ...]) -> str:
+        """Store a node's inputs in place of its earlier ones, and return their token."""
         token = secrets.token_urlsafe(16)
         with self._lock:
-            self._places[slot] = (token, given)
-            self._places.move_to_end(slot)
-            while len(self._places) > self._most:
-                self._places.popitem(last=False)
+            self._entries[slot] = (token, inputs)
+            self._entries.move_to_end(slot)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)
         return token
 
-    def get(self, token: str) -> tuple[Given, ...] | None:
-        """Return what a token stands for, or None where it is no longer kept."""
+    def get(self, token: str) -> tuple[EditorInputs, ...] | None:
+        """Return the inputs that belong to a token, or None if they are no longer stored."""
         with self._lock:
-            for slot, (own, given) in self._places.items():
+            for slot, (own, inputs) in self._entries.items():
                 if secrets.compare_digest(own, token):
-                    self._places.move_to_end(slot)
-                    return given
+                    self._entries.move_to_end(slot)
+                    return inputs
         return None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
 
-shelf = Shelf()
-"""What Edit Head was last given in this process."""
+preview_cache = PreviewCache()
+"""The inputs of Edit Head's last runs in this process."""
 
 
-def before_run(model_name: str, head_file: str | None) -> tuple[Given, ...]:
-    """Return what a node would edit that has not run yet, as far as that is known.
+def inputs_before_run(model_name: str, head_file: str | None) -> tuple[EditorInputs, ...]:
+    """Return the inputs that a node is expected to get in its first run.
 
     Args:
-        model_name: As Load Head Model offers it; the built-in head stands for one that cannot be loaded.
-        head_file: As Load Head offers it, or None; the neutral head stands for one that cannot be read.
+        model_name: A choice of Load Head Model. If it cannot be loaded, the built-in head is used.
+        head_file: A choice of Load Head, or None. If it cannot be read, the neutral head is used.
     """
     try:
-        model = _model(model_name, head_models.fingerprint(model_name))
+        model = _load_model(model_name, head_models.head_model_fingerprint(model_name))
     except CapFaceError:
         model = builtin_head()
     if head_file is None:
         return _neutral(model)
     try:
-        return _saved(model, head_file, user_files.fingerprint(head_file, ".json"))
+        return _load_heads(model, head_file, user_files.user_file_fingerprint(head_file, ".json"))
     except CapFaceError:
         return _neutral(model)
 
 
 @lru_cache(maxsize=1)
-def _model(name: str, _fingerprint: str) -> HeadModel:
-    return head_models.load_head(name)
+def _load_model(name: str, _fingerprint: str) -> HeadModel:
+    return head_models.load_head_model(name)
 
 
 @lru_cache(maxsize=4)
-def _saved(model: HeadModel, name: str, _fingerprint: str) -> tuple[Given, ...]:
-    return Given.each(model, heads_from_json(user_files.find(name, ".json").read_bytes(), name).params)
+def _load_heads(model: HeadModel, name: str, _fingerprint: str) -> tuple[EditorInputs, ...]:
+    return EditorInputs.split(model, heads_from_json(user_files.find_user_file(name, ".json").read_bytes(), name).params)
 
 
 @lru_cache(maxsize=1)
-def _neutral(model: HeadModel) -> tuple[Given, ...]:
-    return Given.each(model, HeadParams.neutral())
+def _neutral(model: HeadModel) -> tuple[EditorInputs, ...]:
+    return EditorInputs.split(model, HeadParams.neutral())
 
 
-def picture(given: Given, values: dict, side: int, over_photo: bool = False, close_up: bool = False) -> Tensor:
-    """Draw an edited head.
+def render_preview(
+    inputs: EditorInputs, values: dict[str, Any], side: int, over_photo: bool = False, close_up: bool = False
+) -> Tensor:
+    """Render an edited head.
 
     Args:
-        given: What to edit.
-        values: Edit Head's widgets by name.
-        side: One of SIDES.
-        over_photo: Whether to lay the head over its photo, where there is one.
-        close_up: Whether to look at the head from near by, wherever it is in the frame; without its photo then.
+        inputs: The head to edit.
+        values: Edit Head's widget values by name.
+        side: One of `SIDES`.
+        over_photo: Whether to lay the head over its photo, if it has one.
+        close_up: Whether to show the head close up, wherever it is in the frame. A close-up shows no photo.
 
     Returns:
-        `[H, W, 4]` uint8: red, green, blue, and 0 around a head that lies over no photo, else 255.
+        `[H, W, 4]` uint8: red, green, blue and alpha. Alpha is 0 around a head without a photo, and 255 elsewhere.
 
     Raises:
-        BadInput: as `edit_head`.
+        BadInput: As `edit_head`.
     """
     light = None
     if values.get("light") == FROM_PHOTO:
-        if given.photo is None:
+        if inputs.photo is None:
             values = values | {"light": KEEP}
         else:
-            light = given.photo_light
-    edited = edit_head(given.model, given.head, given.photo, light, **values)
+            light = inputs.photo_light
+    edited = edit_head(inputs.model, inputs.head, inputs.photo, light, **values)
     if close_up:
-        edited = place_head(given.model, edited, mode="absolute")
-    height, width = (side, side) if close_up else _frame(given, side)
-    maps = render_head(given.model, edited, height, width)
+        edited = place_head(inputs.model, edited, mode="absolute")
+    height, width = (side, side) if close_up else _picture_size(inputs, side)
+    maps = render_head(inputs.model, edited, height, width)
     shown, alpha = maps.lambertian[0], maps.alpha[0]
-    if over_photo and not close_up and given.backdrop is not None:
-        photo = given.small_backdrop if side == SIDES[0] else _resized(given.backdrop, (height, width))
+    if over_photo and not close_up and inputs.backdrop is not None:
+        photo = inputs.small_backdrop if side == SIDES[0] else _resize(inputs.backdrop, (height, width))
         shown, alpha = overlay(photo[None], maps, OPACITY)[0], torch.ones_like(alpha)
     pixels = torch.cat([shown, alpha]).clamp(0, 1) * 255
     return pixels.round().byte().movedim(0, -1).cpu().contiguous()
 
 
-def to_file(pixels: Tensor) -> tuple[bytes, str]:
-    """Return a picture's file and its media type: a JPEG where it is opaque, or else a PNG."""
+def encode_image(pixels: Tensor) -> tuple[bytes, str]:
+    """Encode a picture as a JPEG if it is opaque, or else as a PNG; return the file and its media type."""
     image, file = Image.fromarray(pixels.numpy()), io.BytesIO()
     if pixels[..., 3].min() == 255:
         image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
@@ -207,14 +214,14 @@ def to_file(pixels: Tensor) -> tuple[bytes, str]:
 
 
 def deflate(pixels: Tensor) -> bytes:
-    """Return a picture's bytes, row by row, as HTTP's content encoding "deflate" has them: the fastest to pack and to show."""
+    """Compress a picture's raw pixels for HTTP's content encoding "deflate", the fastest format to encode and to show."""
     return zlib.compress(pixels.numpy(), 1)
 
 
-def _frame(given: Given, side: int) -> tuple[int, int]:
-    """Height and width of a picture whose long side is `side`."""
-    if given.backdrop is None:
+def _picture_size(inputs: EditorInputs, side: int) -> tuple[int, int]:
+    """Return the height and width of a picture whose long side has `side` pixels."""
+    if inputs.backdrop is None:
         return side, side
-    height, width = given.backdrop.shape[1:]
+    height, width = inputs.backdrop.shape[1:]
     factor = side / max(height, width)
-    return max(LEAST_SIDE, round(height * factor)), max(LEAST_SIDE, round(width * factor))
+    return max(MIN_SIDE, round(height * factor)), max(MIN_SIDE, round(width * factor))

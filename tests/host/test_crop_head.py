@@ -160,7 +160,7 @@ def test_without_a_picture_only_its_output_stops(crop):
         ({"region": torch.stack([torch.ones(8, 8), torch.zeros(8, 8)])}, "mask 2 of 2 is empty"),
         ({"region": torch.zeros(1, 64, 64, 3)}, "Convert Image to Mask"),
         ({"region": ((200, 300), [])}, "Expected SEGS with segments, got none"),
-        ({"region": ((200, 300), [seg(0, 0, 9, 9)]), "index": 1}, "no number 1 among the 1 segments"),
+        ({"region": ((200, 300), [seg(0, 0, 9, 9)]), "index": 1}, "index below 1, the number of segments"),
         ({"region": ((200, 300), [{}])}, "Expected SEGS as the Impact Pack makes them"),
         ({"region": []}, "Expected BOUNDING_BOX with boxes, got none"),
         ({"region": [[{"x": 0, "y": 0, "width": 9, "height": 9}], []]}, "frame 2 of 2, with boxes, got none"),

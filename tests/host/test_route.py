@@ -1,4 +1,4 @@
-"""Edit Head's live preview over HTTP: pictures for what an editor sends, and words for everything else."""
+"""Edit Head's live preview over HTTP: pictures for valid requests, error messages for all others."""
 
 import asyncio
 import io
@@ -35,7 +35,7 @@ def process(comfyui):
 
 @pytest.fixture
 def ask(process):
-    """Post a body (JSON or bytes); returns status, headers and body. Waits first until the rate allows it."""
+    """Post a body (JSON or bytes) and return status, headers and body. A pause before it keeps within the rate limit."""
     time.sleep(0.1)
 
     def post(body=None, *, content_type="application/json", **fields):
@@ -54,7 +54,7 @@ def ask(process):
 
 
 def pixels(answer):
-    """A picture's pixels `[H, W, C]`."""
+    """Decode a picture to pixels `[H, W, C]`."""
     status, _, body = answer
     assert status == 200, body
     return np.asarray(Image.open(io.BytesIO(body)))
@@ -135,7 +135,7 @@ def test_every_widget_may_be_sent(ask):
     ],
     ids=json.dumps,
 )
-def test_what_no_editor_sends_is_refused(ask, fields):
+def test_invalid_fields_are_refused(ask, fields):
     status, headers, body = ask(**fields)
     assert status == 400
     assert headers["Content-Type"].startswith("application/json")
@@ -157,11 +157,11 @@ def test_what_no_editor_sends_is_refused(ask, fields):
         b'{"view": "test", "view": 1}',
     ],
 )
-def test_what_is_no_request_is_refused(ask, body):
+def test_malformed_bodies_are_refused(ask, body):
     assert ask(body)[0] == 400
 
 
-def test_only_json_is_read(ask):
+def test_other_content_types_are_refused(ask):
     assert ask(b'{"view": "test"}', content_type="text/plain")[0] == 400
 
 
@@ -169,12 +169,12 @@ def test_an_oversized_body_is_refused(ask):
     assert ask(json.dumps({"view": "test", "file": "a" * 9000}).encode())[0] == 413
 
 
-def test_what_makes_no_head_is_said_in_words(ask):
+def test_values_that_do_not_describe_a_head_give_a_message(ask):
     status, _, body = ask(values={"light": "custom", "key_color": "blue"})
     assert status == 422 and "colour" in json.loads(body)["error"]
 
 
-def test_files_that_are_not_there_leave_the_neutral_head(ask):
+def test_missing_files_give_the_neutral_head(ask):
     plain = ask()[2]
     for file in ("nobody.json", "../../etc/passwd", "../models/x.json", "\0.json", "\ud800.json"):
         assert ask(file=file)[2] == plain
@@ -190,7 +190,7 @@ def test_a_saved_head_is_shown_before_any_run(process, ask):
     assert np.abs(pixels(ask(file="turned.json"))[..., 3] - expected.numpy()).mean() < 0.1
 
 
-def test_a_flood_is_turned_away_and_leaves_the_server_alone(process, ask):
+def test_a_flood_of_requests_is_limited_and_the_server_stays_responsive(process, ask):
     with ThreadPoolExecutor(24) as crowd:
         answers = list(crowd.map(lambda i: ask(view=f"v{i}")[0], range(300)))
         assert set(answers) <= {200, 204, 429} and answers.count(429) > 50 and answers.count(200) > 10
@@ -204,7 +204,7 @@ def test_a_flood_is_turned_away_and_leaves_the_server_alone(process, ask):
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("sent", ["no body", "half a body", "all", "all, and a little later", "all, and the answer begun"])
-def test_whoever_goes_away_leaves_nothing_in_the_log(process, sent, reset):
+def test_a_client_that_disconnects_leaves_no_traceback_in_the_log(process, sent, reset):
     before, body = len(process.log_text()), json.dumps({"view": "gone", "raw": True, "side": 512}).encode()
     head = f"POST /{PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     for wait in (0, 0.003, 0.01, 0.03):
@@ -221,10 +221,10 @@ def test_whoever_goes_away_leaves_nothing_in_the_log(process, sent, reset):
 
 
 def test_the_rate_recovers(in_host):
-    from capface.host.editor.route import Rate
+    from capface.host.editor.route import RateLimit
 
     now = [0.0]
-    rate = Rate(10, 5, lambda: now[0])
+    rate = RateLimit(10, 5, lambda: now[0])
     assert [rate.take() for _ in range(6)] == [True] * 5 + [False]
     now[0] = 0.31
     assert [rate.take() for _ in range(4)] == [True] * 3 + [False]
@@ -232,22 +232,22 @@ def test_the_rate_recovers(in_host):
     assert sum(rate.take() for _ in range(50)) == 5
 
 
-def test_the_newest_of_each_view_is_drawn(in_host):
-    from capface.host.editor.route import Painter
+def test_only_the_latest_picture_of_each_view_is_rendered(in_host):
+    from capface.host.editor.route import PreviewWorker
 
     drawn = []
 
     async def everything():
-        painter = Painter(most_waiting=4)
-        first = asyncio.create_task(painter.paint("a", lambda: time.sleep(0.3) or drawn.append("a0")))
+        worker = PreviewWorker(max_waiting=4)
+        first = asyncio.create_task(worker.run("a", lambda: time.sleep(0.3) or drawn.append("a0")))
         await asyncio.sleep(0.05)
         others = [("a", "a1"), ("b", "b0"), ("a", "a2")]
-        tasks = [asyncio.create_task(painter.paint(view, lambda n=name: drawn.append(n) or (n,))) for view, name in others]
+        tasks = [asyncio.create_task(worker.run(view, lambda n=name: drawn.append(n) or (n,))) for view, name in others]
         await asyncio.sleep(0.05)
-        assert painter.busy
+        assert worker.busy
         await first
         results = [await task for task in tasks]
-        assert not painter.busy
+        assert not worker.busy
         return results
 
     assert asyncio.run(everything()) == [None, ("b0",), ("a2",)]
@@ -273,32 +273,32 @@ def test_the_route_is_added_once_and_only_to_a_server(in_host, monkeypatch):
     assert route.register(widgets) is False
 
 
-def test_the_shelf_keeps_one_place_a_slot_and_few_slots(in_host):
-    from capface.host.editor.preview import Given, Shelf
+def test_the_cache_has_one_entry_per_slot_and_a_limited_number_of_slots(in_host):
+    from capface.host.editor.preview import EditorInputs, PreviewCache
 
-    shelf = Shelf(most=3)
-    head = Given.each(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
+    cache = PreviewCache(size=3)
+    head = EditorInputs.split(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
     assert [given.head.batch for given in head] == [1, 1] and head[0].backdrop is head[1].backdrop
     assert head[0].photo.shape == (1, 3, 366, 256) and head[0].backdrop.shape == (3, 512, 358)
-    old, new = shelf.put(("tab", "wf", "1"), head), shelf.put(("tab", "wf", "1"), head)
-    assert shelf.get(old) is None and shelf.get(new) is head and len(shelf) == 1
-    tokens = [shelf.put(("tab", "wf", str(node)), head) for node in range(2, 6)]
-    assert [shelf.get(token) is head for token in (new, *tokens)] == [False, False, True, True, True]
+    old, new = cache.put(("tab", "wf", "1"), head), cache.put(("tab", "wf", "1"), head)
+    assert cache.get(old) is None and cache.get(new) is head and len(cache) == 1
+    tokens = [cache.put(("tab", "wf", str(node)), head) for node in range(2, 6)]
+    assert [cache.get(token) is head for token in (new, *tokens)] == [False, False, True, True, True]
 
 
-def test_of_a_long_batch_only_so_much_is_kept(in_host):
-    from capface.host.editor.preview import MOST_HEADS, MOST_PHOTOS, Given
+def test_a_long_batch_is_cut(in_host):
+    from capface.host.editor.preview import MAX_HEADS, MAX_PHOTOS, EditorInputs
 
-    model, photos = builtin_head(), torch.rand(MOST_PHOTOS + 2, 3, 32, 24)
-    given = Given.each(model, HeadParams.neutral(MOST_HEADS + 1), photos)
-    assert len(given) == MOST_HEADS
-    assert [head.backdrop is not None for head in given] == [i < MOST_PHOTOS for i in range(MOST_HEADS)]
-    for i in (0, MOST_PHOTOS - 1):
+    model, photos = builtin_head(), torch.rand(MAX_PHOTOS + 2, 3, 32, 24)
+    given = EditorInputs.split(model, HeadParams.neutral(MAX_HEADS + 1), photos)
+    assert len(given) == MAX_HEADS
+    assert [head.backdrop is not None for head in given] == [i < MAX_PHOTOS for i in range(MAX_HEADS)]
+    for i in (0, MAX_PHOTOS - 1):
         assert (given[i].backdrop - photos[i] * 255).abs().max() <= 0.51
 
 
 def test_a_photo_and_its_light_are_those_of_a_run(in_host):
-    from capface.host.editor.preview import SIDES, Given, picture, to_file
+    from capface.host.editor.preview import SIDES, EditorInputs, encode_image, render_preview
     from capface.nodes.edit_head import EditHead
 
     model, head = builtin_head(), HeadParams.neutral()
@@ -306,30 +306,30 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     photo = render_head(model, lit, 600, 800).lambertian.clamp(0, 1)
     node = EditHead.PREPARE_CLASS_CLONE(None)
     edited = node.execute(head=head, head_model=model, photo=photo.movedim(1, -1), light="from photo", yaw=30.0).args[0]
-    (given,) = Given.each(model, head, photo)
+    (given,) = EditorInputs.split(model, head, photo)
     assert (given.photo_light - edited.light).abs().max() < 1e-5
 
-    alone = picture(given, {"light": "from photo", "yaw": 30.0}, 256).numpy().astype(float)
+    alone = render_preview(given, {"light": "from photo", "yaw": 30.0}, 256).numpy().astype(float)
     maps = render_head(model, edited, 192, 256)
     assert alone.shape == (192, 256, 4)
     assert np.abs(alone[..., :3] - maps.lambertian[0].movedim(0, -1).clamp(0, 1).numpy() * 255).max() <= 1.5
 
     free = maps.alpha[0, 0].numpy() == 0
     for side in SIDES:
-        over = picture(given, {"yaw": 30.0}, side, over_photo=True)
+        over = render_preview(given, {"yaw": 30.0}, side, over_photo=True)
         height, width = over.shape[:2]
         assert (height, width) == (side * 3 // 4, side) and over[..., 3].min() == 255
         if side == 256:
             small = (photo[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)
             small = np.asarray(Image.fromarray(small).resize((256, 192))).astype(float)
             assert np.abs(over[..., :3].numpy() - small)[free].mean() < 2
-    file, kind = to_file(over)
+    file, kind = encode_image(over)
     shown = np.asarray(Image.open(io.BytesIO(file))).astype(float)
     assert kind == "image/jpeg" and np.abs(shown - over[..., :3].numpy()).mean() < 3
 
 
-def test_the_painter_draws_on_one_core_and_leaves_the_others_their_number(in_host):
-    from capface.host.editor.route import Painter
+def test_the_worker_uses_one_core_and_leaves_the_default_of_other_threads(in_host):
+    from capface.host.editor.route import PreviewWorker
 
     def number_in_a_new_thread():
         with ThreadPoolExecutor(1) as pool:
@@ -338,7 +338,7 @@ def test_the_painter_draws_on_one_core_and_leaves_the_others_their_number(in_hos
     before = torch.get_num_threads(), number_in_a_new_thread()
     try:
         torch.set_num_threads(3)
-        assert asyncio.run(Painter().paint("a", torch.get_num_threads)) == 1
+        assert asyncio.run(PreviewWorker().run("a", torch.get_num_threads)) == 1
         assert (torch.get_num_threads(), number_in_a_new_thread()) == (3, 3)
     finally:
         torch.set_num_threads(before[0])
@@ -351,7 +351,7 @@ def test_raw_pixels_are_those_of_the_file(ask):
     assert np.array_equal(np.frombuffer(zlib.decompress(body), np.uint8).reshape(256, 256, 4), file)
 
 
-def test_the_heads_of_a_file_can_be_looked_at_one_by_one(process, ask):
+def test_each_head_of_a_file_can_be_shown(process, ask):
     from capface.flame.io.heads_json import heads_to_json
 
     turned = HeadParams.neutral(3).replace(rotation=torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.6, 0.0], [0.6, 0.0, 0.0]]))
@@ -361,5 +361,5 @@ def test_the_heads_of_a_file_can_be_looked_at_one_by_one(process, ask):
     for i in range(3):
         expected = render_head(builtin_head(), turned[i], 256, 256).alpha[0, 0].numpy() * 255
         assert np.abs(pixels(answers[i])[..., 3] - expected).mean() < 0.1
-    # Where there are fewer, the last one is shown.
+    # An index beyond the last head shows the last one.
     assert answers[3][2] == answers[2][2]

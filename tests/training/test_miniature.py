@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from capface.errors import BadFile, BadInput
+from capface.experiments.miniature_tables import run, tables
+from capface.experiments.miniature_tables.tables import ABLATIONS, ROWS, interval, pose_predicted
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import render_head
 from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
 from capface.miniature.people import draw_people
-from capface.training.miniature import make, tables, train_capface
+from capface.training.miniature import make, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
-from capface.training.miniature.scenes import SIZE, Appearances, SceneSet, draw_scenes, sample_scene
-from capface.training.miniature.tables import ABLATIONS, ROWS, interval, pose_predicted
+from capface.training.miniature.scenes import SIZE, Appearances, SceneSet, render_scenes, sample_scene
 from capface.training.miniature.train_capface import hints_of, inexact_hints
 from capface.training.miniature.train_denoiser import prompt_of, vocabulary
 from capface.training.miniature.train_evaluator import Attributes
@@ -65,7 +66,7 @@ def test_the_same_command_gives_the_same_file_and_redoes_nothing(made, tmp_path)
 def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     quick = [row if row.recipe is None else replace(row, recipe=replace(row.recipe, steps=2)) for row in ROWS]
     monkeypatch.setattr(tables, "ROWS", quick)
-    assert make.main([*made[1], "--tables", "3", "--ablations"]) == 0
+    assert run.main([*made[1], "--tables", "3", "--ablations"]) == 0
     printed = capsys.readouterr().out
     printed, contrasts = printed.split("| difference |")
     assert len(re.findall(r"^\|.* - ", contrasts, re.MULTILINE)) == len(tables.CONTRASTS)
@@ -93,13 +94,22 @@ def test_drawing_goes_on_where_it_was_stopped(tmp_path):
     assert all(np.array_equal(getattr(whole, name), getattr(again, name)) for name in names)
 
 
-@pytest.mark.parametrize("names", [("holiday.jpg",), ("picture.npy",), ("set.json", "holiday.jpg")])
-def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path, names):
+@pytest.mark.parametrize("names", [("holiday.jpg",), ("picture.npy",), ("set.json", "holiday.jpg"), ("set.json",)])
+@pytest.mark.parametrize("text", ["{}", '{"unfinished": true}', "not JSON"])
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path, names, text):
+    if names == ("set.json",) and "unfinished" in text:
+        pytest.skip("this is the note of a set")
     for name in names:
-        (tmp_path / name).write_text("{}")
-    with pytest.raises(BadInput, match="nothing was deleted"):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=rf"expected an empty folder.*{names[-1]}.*--folder; nothing was deleted"):
         SceneSet(tmp_path, range(1), 1)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "{}")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, text)
+
+
+def test_a_set_whose_start_was_interrupted_is_made_again(tmp_path):
+    (tmp_path / "set.json").write_text('{"unfinished": true}')
+    (tmp_path / "picture.npy").write_text("cut off")
+    assert len(SceneSet(tmp_path, range(1), 1)) == 1
 
 
 def test_a_set_of_other_people_is_replaced(tmp_path):
@@ -110,11 +120,11 @@ def test_a_set_of_other_people_is_replaced(tmp_path):
 def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
     scenes, appearances = SceneSet(tmp_path, range(2), 2), Appearances(3, 5, 0)
     rows, lights, settings = torch.tensor([0, 3, 3]), torch.tensor([2, 0, 1]), torch.tensor([4, 4, 1])
-    seen = scenes.relighted(rows, appearances, lights, settings)
+    seen = scenes.relight(rows, appearances, lights, settings)
     drawn = [sample_scene(*place) for place in ((0, 0), (1, 1), (1, 1))]
     heads = HeadParams.cat([scene.head for scene in drawn]).replace(light=appearances.lights[lights])
-    predicted = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
-    assert (seen - predicted).abs().mean() < 0.005
+    rendered = draw_people([scene.person for scene in drawn], heads, [appearances.settings[i] for i in settings], SIZE)
+    assert (seen - rendered).abs().mean() < 0.005
     assert (seen[1] - seen[2]).abs().mean() > 0.05
     chosen = appearances.choose(64, torch.Generator().manual_seed(1))
     assert [set(part.tolist()) for part in chosen] == [set(range(3)), set(range(5))]
@@ -145,13 +155,13 @@ def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
 
 def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
     tokens, angles = torch.randn(2, 16, 96), torch.tensor([[20.0, -5.0, 3.0], [-40.0, 0.0, 0.0]])
-    predicted = posed_tokens(tokens, angles)
-    assert torch.equal(predicted[..., 3:], tokens[..., 3:])
-    assert torch.allclose(predicted[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
+    posed = posed_tokens(tokens, angles)
+    assert torch.equal(posed[..., 3:], tokens[..., 3:])
+    assert torch.allclose(posed[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
 
 
 def test_people_kept_from_training_are_others():
-    ours, theirs = draw_scenes(np.array([1]), np.array([0]))[0], draw_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
+    ours, theirs = render_scenes(np.array([1]), np.array([0]))[0], render_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
     assert (ours.astype(int) - theirs).any()
 
 
@@ -206,7 +216,7 @@ def test_the_truth_about_scenes_has_no_error():
     assert turned.errors(truth)["prompt"].max() == 0
 
 
-def test_what_features_tell_of_poses_is_read_from_others_than_it_was_learned_from():
+def test_poses_are_predicted_from_other_features_than_the_regression_was_fitted_to():
     random = torch.Generator().manual_seed(0)
     angles = torch.randn(640, 2, generator=random)
     noise = torch.randn(640, 3, generator=random)

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from capface.experiments.miniature_tables.tables import Trial
 from capface.miniature.networks import HELD_OUT, load_miniature
 from capface.miniature.people import BACKGROUNDS, SHIRTS, Setting, light_named
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
-from capface.training.miniature.tables import Trial
 from capface.training.miniature.train_evaluator import Attributes
 
 PEOPLE, RECIPE = 24, Recipe(steps=12)
@@ -38,7 +38,7 @@ def portraits(miniature, trial):
     def make(light=None, setting=None, swapped=False, **recipe):
         heads = trial.heads if light is None else trial.heads.replace(light=light_named(light).expand(PEOPLE, -1, -1))
         prompts = trial.prompts if setting is None else [", ".join(setting.words())] * PEOPLE
-        references = trial.references[trial.whose(swapped)]
+        references = trial.references[trial.reference_rows(swapped)]
         made = make_portraits(miniature, head_hint(heads), prompts, references, replace(RECIPE, **recipe))
         return made * 2 - 1
 

@@ -1,7 +1,8 @@
-"""Trains the miniature from nothing: `python tasks.py miniature --processes 2`.
+"""Trains the miniature from scratch: `python tasks.py miniature --processes 2`.
 
-Draws the pictures, trains every stage and writes miniature/miniature.safetensors. What is done is kept in the folder, and
-the same command goes on from there. Seeds are fixed: the same command on the same machine gives the same file.
+It renders the pictures, trains every stage and writes miniature/miniature.safetensors. The folder keeps the state, and the
+same command resumes from it. Seeds are fixed: the same command on the same machine gives the same file. With `--tables`
+or `--ablations`, `tasks.py` starts experiments/miniature_tables/run.py instead, which evaluates the file as well.
 """
 
 import argparse
@@ -10,17 +11,17 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 
 from ...files.atomic import write_atomically
-from ...miniature.networks import HELD_OUT, PATH, Miniature, load_miniature
+from ...miniature.networks import PATH, Miniature
+from ..objective import TrainedCapFace
 from .scenes import SceneSet, processes
-from .tables import ABLATIONS, print_pose_predicted, print_tables
 from .train_autoencoder import train_autoencoder
 from .train_capface import People, train_capface
-from .train_denoiser import Prompts, latents_of, train_denoiser
+from .train_denoiser import Base, Prompts, latents_of, train_denoiser
 from .train_evaluator import train_evaluator
 from .train_recognizer import CachedFeatures, train_recognizer
 
@@ -28,9 +29,7 @@ STEPS = {
     "autoencoder": 5000, "recognizer": 3500, "judge": 4000,
     "denoiser": 2400, "capface": 2800, "capface-2": 2000, "denoiser-2": 4000, "capface-3": 2000,
 }  # fmt: skip
-"""Steps of each stage; `--effort` scales them. Those with a number go on with the network of that name."""
-ABLATION = 4
-"""A network for rows of the tables goes on from the trained one for `capface` steps divided by this."""
+"""Steps of each stage; `--effort` scales them. A stage with a number continues the network of that name."""
 SEEDS = {
     "autoencoder": 1, "recognizer": 2, "judge": 11,
     "denoiser": 3, "capface": 4, "capface-2": 104, "denoiser-2": 103, "capface-3": 204,
@@ -39,47 +38,69 @@ PEOPLE, VIEWS = 1400, 8
 
 
 class Length(TypedDict):
-    """How long a stage is trained, and from which seed."""
+    """Number of steps and seed of a stage."""
 
     steps: int
     seed: int
 
 
 class Clock:
-    """How long a training has taken, over all runs that went on with it."""
+    """Duration of a training run, including the runs that it resumes."""
 
     def __init__(self, file: Path):
-        """Go on from what the file says."""
+        """Continue from the minutes in a file."""
         self._file, self._begun = file, time.monotonic()
         self._before = float(file.read_text()) if file.exists() else 0.0
 
     def minutes(self) -> float:
-        """Until now."""
+        """Return the minutes so far."""
         return self._before + (time.monotonic() - self._begun) / 60
 
     def write(self) -> None:
-        """Write it down."""
+        """Write the minutes to the file."""
         self._file.write_text(f"{self.minutes():.2f}")
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line."""
+class Trained(NamedTuple):
+    """The trained networks that an experiment continues, and their data."""
+
+    people: People
+    base: Base
+    capface: TrainedCapFace
+    steps: dict[str, int]
+    """Steps of each stage, scaled by the effort."""
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser("miniature", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("output/miniature"), help="where states lie (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("output/miniature"), help="folder for states (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=PATH, help="the file to write (default: miniature/miniature.safetensors)")
     parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
     parser.add_argument("--views", type=int, default=VIEWS, help="pictures of each (default: %(default)s)")
     parser.add_argument("--effort", type=float, default=1.0, help="factor of every stage's steps (default: %(default)s)")
-    parser.add_argument("--tables", type=int, default=0, metavar="N", help="print the tables for N people kept from training")
-    parser.add_argument("--ablations", action="store_true", help="train the networks of the tables' rows apart as well")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: list[str]) -> int:
-    """Run all of it."""
+    """Make the miniature and return the exit status."""
+    make_miniature(command_line().parse_args(arguments))
+    return 0
+
+
+def make_miniature(options: argparse.Namespace) -> Trained:
+    """Render the pictures, train every stage and write the file.
+
+    Args:
+        options: The options of `command_line`.
+
+    Raises:
+        BadInput: The folder for the pictures holds other files.
+    """
     from accelerate import PartialState
 
-    options = parse(arguments)
     state = PartialState(cpu=not torch.cuda.is_available())
     torch.set_num_threads(max(processes() // state.num_processes, 1))
     steps = {name: max(round(count * options.effort), 1) for name, count in STEPS.items()}
@@ -120,19 +141,9 @@ def main(arguments: list[str]) -> int:
     if state.is_main_process:
         write_atomically(options.out, lambda part: miniature.save(part, about))
         clock.write()
-        atexit.unregister(clock.write)  # what follows is not part of making it
+        atexit.unregister(clock.write)  # an experiment that follows is not part of the duration
         print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB", flush=True)
-    if not options.tables:
-        return 0
-    apart = {}
-    short = {"steps": max(steps["capface"] // ABLATION, 1), "seed": SEEDS["capface"], "rate": 1e-3, "start": trained}
-    for name, conditions in ABLATIONS.items() if options.ablations else ():
-        apart[name] = train_capface(people, base, folder, f"capface-{name}", conditions, **short)
-    if state.is_main_process:
-        torch.set_num_threads(processes())  # the others have ended
-        print_pose_predicted(people)
-        print_tables(load_miniature(options.out), apart, range(HELD_OUT, HELD_OUT + options.tables))
-    return 0
+    return Trained(people, base, trained, steps)
 
 
 if __name__ == "__main__":

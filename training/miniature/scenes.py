@@ -1,6 +1,6 @@
-"""The miniature's pictures: who, held and lit how, where; drawn once into flat files that training maps into memory.
+"""The miniature's training pictures: people, poses, lights and settings, rendered once into files that training memory-maps.
 
-What the pictures show is kept as well, so that training may see it in other lights and places (`SceneSet.relighted`).
+The files also hold G-buffers, so that training can relight the pictures and change their settings (`SceneSet.relight`).
 """
 
 import json
@@ -31,22 +31,27 @@ _VERSION = 3
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One picture, before it is drawn."""
+    """The content of one picture, before it is rendered."""
 
     person: Person
     setting: Setting
     head: HeadParams
-    """One head, with the person's shape and the average skin: what a fit would know."""
+    """One head with the person's shape and the average skin, as a fit would give it."""
     light: str
-    """The word for its light, or "" where it has none."""
+    """The word for the light, or "" if it has none."""
 
     def words(self) -> list[str]:
-        """All phrases that a prompt could hold of it."""
+        """Return all phrases that a prompt for the picture could contain."""
         return self.person.words() + self.setting.words() + ([f"lit from {self.light}"] if self.light else [])
 
 
 def sample_scene(person: int, view: int) -> Scene:
-    """A picture of a person: the same numbers give the same picture."""
+    """Sample the content of a picture. The same arguments give the same content.
+
+    Args:
+        person: The person's number.
+        view: Index of the picture of that person.
+    """
     random = np.random.Generator(np.random.PCG64([person, view, 0x5CE]))
     who = Person.sample(person)
     yaw, pitch, roll = (np.clip(random.normal(0, s), -2.4 * s, 2.4 * s) for s in (22, 8, 6))
@@ -69,48 +74,54 @@ def sample_scene(person: int, view: int) -> Scene:
 
 
 def sample_light(random: np.random.Generator) -> tuple[str, Tensor]:
-    """A light `[9, 3]` and its word, "" where it has none."""
+    """Sample a light `[9, 3]`, and return it with its word, or with "" if it has none."""
     if random.random() < 0.65:
         name = list(PERSON_LIGHTS)[random.integers(len(PERSON_LIGHTS))]
         return name, light_named(name, random.uniform(0.6, 1.0))
     direction = random.normal((0, 0.4, 0.9))
-    share = random.uniform(0.2, 1.0)
+    fraction = random.uniform(0.2, 1.0)
     tint = np.array([1 + 0.12 * (t := random.normal() * 0.5), 1, 1 - 0.12 * t])
-    return "", directional_light(tuple(direction), tuple(0.85 * share * tint), tuple((0.92 - 0.67 * share) * tint), 0.5)
+    return "", directional_light(tuple(direction), tuple(0.85 * fraction * tint), tuple((0.92 - 0.67 * fraction) * tint), 0.5)
 
 
 def sample_scenes(people: np.ndarray, views: np.ndarray) -> list[Scene]:
-    """The pictures of these persons' numbers and views."""
+    """Sample the contents of pictures by people's numbers `[N]` and views `[N]`."""
     return [sample_scene(person, view) for person, view in zip(people.tolist(), views.tolist(), strict=True)]
 
 
 class Appearances:
-    """Lights and settings to see surfaces in.
+    """Lights and settings for relighting.
 
     Attributes:
         lights: `[L, 9, 3]`.
-        settings: S of them.
+        settings: The settings, S in number.
         shirts: RGB `[S, 3]` in 0..1.
-        places: The backgrounds, uint8 `[S, 3, 128, 128]`.
+        backgrounds: uint8 `[S, 3, 128, 128]`.
     """
 
     def __init__(self, lights: int, settings: int, seed: int):
-        """Draw so many of them."""
+        """Sample lights and settings.
+
+        Args:
+            lights: How many lights.
+            settings: How many settings.
+            seed: The same seed gives the same ones.
+        """
         random = np.random.Generator(np.random.PCG64([seed, 0x100C]))
         self.lights = torch.stack([sample_light(random)[1] for _ in range(lights)])
         self.settings = [Setting.sample(int(random.integers(2**31))) for _ in range(settings)]
         self.shirts = torch.tensor([SHIRTS[s.shirt] for s in self.settings])
-        places = torch.stack([backdrop(s.background, SIZE, s.seed) for s in self.settings])
-        self.places = (places * 255).round().to(torch.uint8)
+        backgrounds = torch.stack([backdrop(s.background, SIZE, s.seed) for s in self.settings])
+        self.backgrounds = (backgrounds * 255).round().to(torch.uint8)
 
     def choose(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which light and which setting, each `[count]`, chosen apart from each other."""
+        """Sample indices of lights and of settings, each `[count]`, independently of each other."""
         lights = torch.randint(len(self.lights), (count,), generator=generator)
         return lights, torch.randint(len(self.settings), (count,), generator=generator)
 
 
 class SceneSet:
-    """Drawn pictures in a folder; made where they are missing.
+    """Rendered pictures in a folder. Missing ones are rendered when the set is opened.
 
     Attributes:
         picture: uint8 `[N, 128, 128, 3]`.
@@ -119,7 +130,7 @@ class SceneSet:
         light: float32 `[N, 9, 3]`.
         paint: uint8 `[N, 5, 128, 128]`, of `Surfaces`.
         facing: int8 `[N, 3, 128, 128]`, the normal of `Surfaces`.
-        people: int64 `[N]`, the persons' numbers.
+        people: int64 `[N]`, the people's numbers.
         views: int64 `[N]`.
     """
 
@@ -133,7 +144,7 @@ class SceneSet:
             workers: Processes that render.
 
         Raises:
-            BadInput: The folder holds files that are not of a set. Nothing is changed.
+            BadInput: The folder holds files that do not belong to a set. Nothing is changed.
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -147,42 +158,51 @@ class SceneSet:
             "light": ("float32", (9, 3)), "paint": ("uint8", (5, SIZE, SIZE)), "facing": ("int8", (3, SIZE, SIZE)),
         }  # fmt: skip
         note = self.folder / "set.json"
-        if not note.exists() or json.loads(note.read_text()) != about:
-            self._empty({note.name, "drawn.txt", *(f"{name}.npy" for name in shapes)})
-            note.write_text(json.dumps({"unfinished": True}))  # marks the folder as ours before anything else is in it
+        found = _read_note(note)
+        if found != about:
+            self._empty(found is not None, {note.name, "drawn.txt", *(f"{name}.npy" for name in shapes)})
+            note.write_text(json.dumps({"unfinished": True}))  # marks the folder as a set before it holds anything else
             for name, (kind, shape) in shapes.items():
                 np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (count, *shape))
             note.write_text(json.dumps(about))
         self._arrays = [np.lib.format.open_memmap(self.folder / f"{name}.npy", "r+") for name in shapes]
         self.picture, self.normal, self.albedo, self.light, self.paint, self.facing = self._arrays
-        drawn = self.folder / "drawn.txt"
-        start = int(drawn.read_text()) if drawn.exists() else 0
+        done = self.folder / "drawn.txt"
+        start = int(done.read_text()) if done.exists() else 0
         if start < count:
-            self._draw(start, count, drawn, workers)
+            self._render(start, count, done, workers)
 
-    def _empty(self, own: set[str]) -> None:
-        """Remove an older set. A folder with any other file in it, or with such files but without `set.json`, is refused."""
+    def _empty(self, marked: bool, own: set[str]) -> None:
+        """Remove an older set, and refuse a folder that holds anything else.
+
+        Args:
+            marked: Whether the folder has the note of a set.
+            own: File names of a set.
+
+        Raises:
+            BadInput: The folder holds other files, or files of these names without the note. Nothing is deleted.
+        """
         found = {path.name for path in self.folder.iterdir()}
-        foreign = sorted(found - own) or sorted(found if "set.json" not in found else ())
+        foreign = sorted(found - own) or ([] if marked else sorted(found))
         if foreign:
             raise BadInput(
-                f"{self.folder} is not a folder of the miniature's pictures: expected an empty folder or one with set.json, "
-                f"found {', '.join(foreign[:3])}. Choose another folder with --folder; nothing was deleted."
+                f"{self.folder} is not a folder of the miniature's pictures: expected an empty folder, or set.json and the "
+                f"files of a set alone, found {', '.join(foreign[:3])}. Choose another with --folder; nothing was deleted."
             )
         for name in found:
             (self.folder / name).unlink()
 
-    def _draw(self, start: int, count: int, drawn: Path, workers: int):
+    def _render(self, start: int, count: int, done: Path, workers: int):
         progress = Progress("pictures", count, start)
         jobs = [(self.people[i : i + CHUNK], self.views[i : i + CHUNK]) for i in range(start, count, CHUNK)]
         with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             at = start
-            for parts in pool.map(draw_scenes, *zip(*jobs, strict=True)):
+            for parts in pool.map(render_scenes, *zip(*jobs, strict=True)):
                 end = at + len(parts[0])
                 for array, part in zip(self._arrays, parts, strict=True):
                     array[at:end] = part
                 at = end
-                write_atomically(drawn, lambda part, at=at: part.write_text(str(at)))
+                write_atomically(done, lambda part, at=at: part.write_text(str(at)))
                 progress.at(at)
 
     def __len__(self):
@@ -190,27 +210,36 @@ class SceneSet:
 
     @cached_property
     def heads(self) -> HeadParams:
-        """The heads of all pictures, as they were before they were drawn."""
+        """The heads of all pictures, at full precision."""
         return HeadParams.cat([scene.head for scene in sample_scenes(self.people, self.views)])
 
-    def relighted(self, rows: Tensor, appearances: Appearances, lights: Tensor, settings: Tensor) -> Tensor:
-        """Pictures of the set in other lights and settings.
+    def relight(self, rows: Tensor, appearances: Appearances, lights: Tensor, settings: Tensor) -> Tensor:
+        """Render pictures of the set with other lights and settings.
 
         Args:
-            rows: Which pictures, `[B]`.
-            appearances: Where the lights and the settings are from.
-            lights: Numbers of its lights, `[B]`.
-            settings: Numbers of its settings, `[B]`.
+            rows: Indices of the pictures, `[B]`.
+            appearances: The lights and settings to choose from.
+            lights: Indices of lights, `[B]`.
+            settings: Indices of settings, `[B]`.
 
         Returns:
             `[B, 3, 128, 128]` in 0..1.
         """
         surfaces = Surfaces(torch.from_numpy(self.paint[rows.numpy()]), torch.from_numpy(self.facing[rows.numpy()]))
-        return surfaces.lit(appearances.lights[lights], appearances.shirts[settings], appearances.places[settings])
+        return surfaces.lit(appearances.lights[lights], appearances.shirts[settings], appearances.backgrounds[settings])
 
 
-def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Draw pictures, head maps and surfaces: the arrays of a SceneSet for these persons' numbers and views."""
+def _read_note(path: Path) -> dict | None:
+    """Return what `set.json` says of its set, or None if it is missing or another program's."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and note.keys() & {"unfinished", "views"} else None
+
+
+def render_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Render pictures, head maps and G-buffers: the arrays of a SceneSet for people's numbers `[N]` and views `[N]`."""
     scenes = sample_scenes(people, views)
     heads = HeadParams.cat([scene.head for scene in scenes])
     pictures, surfaces = draw_surfaces([s.person for s in scenes], heads, [s.setting for s in scenes], SIZE)
@@ -226,5 +255,5 @@ def draw_scenes(people: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]
 
 
 def processes() -> int:
-    """How many processes this machine has room for."""
+    """Return how many processes this machine can run at once."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -137,7 +137,7 @@ def train_evaluator(features: CachedFeatures, autoencoder: Autoencoder, folder: 
         rows = torch.randint(len(indices), (BATCH,), generator=generator)
         variations = appearances()
         lights, settings = variations.choose(BATCH, generator)
-        pictures = 2 * scenes.relighted(rows, variations, lights, settings) - 1
+        pictures = 2 * scenes.relight(rows, variations, lights, settings) - 1
         with autocast("cpu", torch.bfloat16):
             pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
         pictures = recognizer_input(pictures).float()

@@ -1,8 +1,9 @@
-"""The paper's tables in miniature: portraits of people kept from training, evaluated, beside the paper's own numbers.
+"""The paper's tables in miniature: metrics of portraits of people held out from training, beside the paper's own values.
 
-Every row makes one portrait of each held-out person: the reference is one picture of them, the head has the pose, expression,
-position and light of another one, the prompt tells another setting. Identity is the cosine of a recogniser's embeddings: E is
-the conditioning one, as the paper's FaceNet is; R is the evaluator's, which was not used in training.
+Every row makes one portrait of each held-out person. The reference is one picture of the person. The head has the pose,
+expression, position and light of another picture, and the prompt names another setting. Identity is the cosine of two
+embeddings. For E they come from the recognizer that CapFace is conditioned on, as on FaceNet in the paper. For R they come
+from the evaluator, which took no part in training the networks that make portraits.
 """
 
 from collections.abc import Sequence
@@ -17,76 +18,75 @@ from ...flame.editing import angles_of
 from ...flame.model import HeadParams
 from ...miniature.networks import PICTURE, Miniature
 from ...miniature.people import draw_people
-from ..objective import TrainedCapFace
-from .portrait_sampler import Recipe, head_hint, make_portraits
-from .scenes import Scene, sample_scene
-from .train_capface import Conditions, People
-from .train_evaluator import Attributes
+from ...training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
+from ...training.miniature.scenes import Scene, sample_scene
+from ...training.miniature.train_capface import Conditions, People
+from ...training.miniature.train_evaluator import Attributes
+from ...training.objective import TrainedCapFace
 
 COLUMNS = ("ID E", "ID R", "pose", "pull", "position", "light", "face L1", "prompt")
-"""`pull` is how far heads are turned from where they should look to where the reference looks: 0 not at all, 1 all the way."""
+"""Metrics. `pull` is how far a head is turned from its target pose towards the reference's: 0 not at all, 1 all the way."""
 BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Held-out people: what is given, and what would be right."""
+    """Held-out people: the inputs for their portraits, and the ground truth."""
 
     references: Tensor
-    """`[N, 3, 128, 128]` in -1..1"""
+    """Pictures of the people, `[N, 3, 128, 128]` in -1..1."""
     targets: list[Scene]
-    """The same people in other pictures."""
+    """Other scenes with the same people."""
     truth: Tensor
-    """The targets drawn, `[N, 3, 128, 128]` in 0..1."""
-    seen: Tensor
-    """How the references hold their heads, yaw, pitch and roll in degrees `[N, 3]`."""
+    """The targets rendered, `[N, 3, 128, 128]` in 0..1."""
+    reference_angles: Tensor
+    """Yaw, pitch and roll of the heads in the references, in degrees, `[N, 3]`."""
     swapped: list[int]
-    """For each person another one, whose reference is given in their place."""
+    """For each person, the index of another one, whose reference replaces theirs."""
 
     @classmethod
     def of(cls, people: range) -> "Trial":
-        """A trial with these people's numbers."""
-        seen = [sample_scene(person, 0) for person in people]
+        """Make a trial of the people with these numbers."""
+        references = [sample_scene(person, 0) for person in people]
         targets = [sample_scene(person, 1) for person in people]
-        drawn = [_draw(scenes) for scenes in (seen, targets)]
+        angles = angles_of(torch.cat([scene.head.rotation for scene in references]))
         order = list(range(len(people)))
-        held = angles_of(torch.cat([scene.head.rotation for scene in seen]))
-        return cls(drawn[0] * 2 - 1, targets, drawn[1], held, order[1:] + order[:1])
+        return cls(_render(references) * 2 - 1, targets, _render(targets), angles, order[1:] + order[:1])
 
-    def whose(self, swapped: bool) -> list[int]:
-        """Whose reference each portrait is given: everybody's own, or another person's."""
+    def reference_rows(self, swapped: bool) -> list[int]:
+        """Return the index of the reference for each portrait: the person's own, or with `swapped` another person's."""
         return self.swapped if swapped else list(range(len(self.targets)))
 
     @property
     def heads(self) -> HeadParams:
-        """The targets' heads."""
+        """The heads of the targets."""
         return HeadParams.cat([scene.head for scene in self.targets])
 
     @property
     def prompts(self) -> list[str]:
-        """The targets' settings in words; nothing of the person or the light."""
+        """The settings of the targets in words, without the person and the light."""
         return [", ".join(scene.setting.words()) for scene in self.targets]
 
 
-def _draw(scenes: Sequence[Scene]) -> Tensor:
+def _render(scenes: Sequence[Scene]) -> Tensor:
     heads = HeadParams.cat([scene.head for scene in scenes])
     return draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], PICTURE)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table."""
+    """A row of a table."""
 
     table: str
     name: str
     recipe: Recipe | None
-    """None judges the drawn targets themselves: what is attainable."""
+    """None evaluates the rendered targets themselves: the attainable metrics."""
     model: str = "capface"
-    """Which trained network makes it."""
+    """Name of the trained network that makes the portraits."""
     swapped: bool = False
-    """Whether another person's reference is given."""
+    """Whether each portrait gets another person's reference."""
     apart: bool = False
-    """Whether the row is left out where its network was not trained; else the miniature stands in."""
+    """Whether to leave the row out if its network was not trained. Otherwise the miniature takes its place."""
 
 
 ABLATIONS = {
@@ -100,14 +100,14 @@ ABLATIONS = {
     "inexact": Conditions(own_reference=True, inexact=20.0),
     "posed-inexact": Conditions(own_reference=True, posed=True, inexact=20.0),
 }
-"""Networks that are trained apart for rows of their own, and what with; all from the same network on, for the same time."""
+"""Conditions of the networks that are trained for single rows. All continue the same network, for the same number of steps."""
 LEARNED = (
     ("learned from another picture", "both"),
     ("learned from itself, tokens that tell its pose", "posed"),
     ("learned from itself, heads 20° off", "inexact"),
     ("learned from itself, tokens that tell its pose, heads 20° off", "posed-inexact"),
 )
-"""What could make identity cost pose (table 5), and the network that learned so: what its references were, and its heads."""
+"""Possible causes of identity's cost in pose (table 5): the references and heads in training, and the network trained so."""
 ROWS = (
     Row("–", "drawn target (attainable)", None),
     Row("–", "no CapFace", Recipe(strength=0.0)),
@@ -127,7 +127,7 @@ ROWS = (
     Row("8", "head alone for the first 30 %", Recipe(head_until=0.3)),
     Row("–", "another person's reference", Recipe(), swapped=True),
 )
-"""The rows; where a network was trained without something, it makes its row, else the whole one with it left out."""
+"""The rows. A network trained without a part makes the row without it, or else the full network leaves the part out."""
 CONTRASTS = (
     ("global only", "neither"),
     ("local only", "global only"),
@@ -141,47 +141,55 @@ CONTRASTS = (
     ("+ pi*, alpha = 0.5", "no head control"),
     ("head alone for the first 30 %", "no head control"),
 )
-"""Names of rows that are compared person by person."""
+"""Pairs of row names that are compared person by person."""
 
 
-def evaluate_row(row: Row, trial: Trial, made: Tensor, miniature: Miniature) -> dict[str, Tensor]:
-    """Figures of portraits `[N, 3, 128, 128]` in 0..1, each `[N]`, by the names of COLUMNS, "donor E" and "donor R".
+def evaluate_row(row: Row, trial: Trial, portraits: Tensor, miniature: Miniature) -> dict[str, Tensor]:
+    """Compute the metrics of a row's portraits.
 
-    The donor figures, of swapped rows alone, are the similarity to whom the head is of.
+    Args:
+        row: The row.
+        trial: The people.
+        portraits: `[N, 3, 128, 128]` in 0..1.
+        miniature: The networks that compute the metrics.
+
+    Returns:
+        Metrics `[N]` by the names in COLUMNS. Swapped rows also have "donor E" and "donor R", the similarity to the person
+        whose head it is.
     """
-    pictures = made * 2 - 1
-    whose = trial.whose(row.swapped)
-    given = trial.references[whose]
-    figures = {}
+    pictures = portraits * 2 - 1
+    rows = trial.reference_rows(row.swapped)
+    references = trial.references[rows]
+    metrics = {}
     for name, recognizer in (("E", miniature.recognizer), ("R", miniature.evaluator)):
         embedding = recognizer(pictures)[0]
-        figures[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(given)[0])
+        metrics[f"ID {name}"] = F.cosine_similarity(embedding, recognizer(references)[0])
         if row.swapped:
-            figures[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
+            metrics[f"donor {name}"] = F.cosine_similarity(embedding, recognizer(trial.references)[0])
     predicted = Attributes.predicted(miniature.evaluator(pictures)[1])
     truth = Attributes.of(trial.heads, [s.setting for s in trial.targets])
-    figures |= predicted.errors(truth)
-    way = trial.seen[whose] - truth.angles
-    figures["pull"] = ((predicted.angles - truth.angles) * way).sum(1) / way.pow(2).sum(1).mean()
+    metrics |= predicted.errors(truth)
+    way = trial.reference_angles[rows] - truth.angles
+    metrics["pull"] = ((predicted.angles - truth.angles) * way).sum(1) / way.pow(2).sum(1).mean()
     head = (head_hint(trial.heads)[:, :3] != 0).any(1, keepdim=True).float()
-    figures["face L1"] = ((made - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
-    return figures
+    metrics["face L1"] = ((portraits - trial.truth).abs() * head).sum((1, 2, 3)) / (3 * head.sum((1, 2, 3)))
+    return metrics
 
 
 @torch.no_grad()
 def make_row(row: Row, trial: Trial, miniature: Miniature, seed: int = 0) -> Tensor:
-    """The portraits of a row, `[N, 3, 128, 128]` in 0..1."""
+    """Make the portraits of a row, `[N, 3, 128, 128]` in 0..1."""
     if row.recipe is None:
         return trial.truth
     hint = head_hint(trial.heads, row.recipe.landmarks)
-    whose = trial.whose(row.swapped)
-    references, poses = trial.references[whose], trial.seen[whose]
+    order = trial.reference_rows(row.swapped)
+    references, poses = trial.references[order], trial.reference_angles[order]
     posed = ABLATIONS.get(row.model, Conditions()).posed
     parts = []
     for i in range(0, len(hint), BATCH):
         rows = slice(i, i + BATCH)
-        given = hint[rows], trial.prompts[rows], references[rows]
-        parts.append(make_portraits(miniature, *given, row.recipe, seed + i, poses[rows] if posed else None))
+        inputs = hint[rows], trial.prompts[rows], references[rows]
+        parts.append(make_portraits(miniature, *inputs, row.recipe, seed + i, poses[rows] if posed else None))
     return torch.cat(parts)
 
 
@@ -194,18 +202,18 @@ PAPER = {
     ("5", "tau = 1000"): "ID 0.8429, pose 0.0564", ("6", "no head control"): "ID 0.8429, pose 0.0564",
     ("6", "+ pi*, alpha = 0.5"): "ID 0.8338, pose 0.0358 (pi* with 3DMM, its alpha not given)",
 }  # fmt: skip
-"""The paper's figures for the row of that table and name; its pose is the RMSE of DECA's codes, not degrees."""
+"""The paper's values by table and row. Its pose error is the RMSE of DECA's codes, not degrees."""
 
 
-def line(row: Row, figures: dict[str, Tensor], apart: bool) -> str:
-    """A row of a Markdown table: means with 95 % intervals, and the paper's figures.
+def line(row: Row, metrics: dict[str, Tensor], apart: bool) -> str:
+    """Return a row of a Markdown table: means with 95 % intervals, and the paper's values.
 
     Args:
         row: The row.
-        figures: Of its portraits, from `evaluate_row`.
-        apart: Whether its network was trained apart.
+        metrics: The metrics of its portraits, from `evaluate_row`.
+        apart: Whether its network was trained for this row alone.
     """
-    cells = {name: "{:.3f} ± {:.3f}".format(*interval(values)) for name, values in figures.items()}
+    cells = {name: "{:.3f} ± {:.3f}".format(*interval(values)) for name, values in metrics.items()}
     donor = f"; to whose head it is {cells['donor E']} (E), {cells['donor R']} (R)" if row.swapped else ""
     name = f"{row.name}{' (trained apart)' if apart else ''}{donor}"
     return _columns(row.table, name, *(cells[c] for c in COLUMNS), PAPER.get((row.table, row.name), ""))
@@ -216,15 +224,15 @@ def _columns(*cells: str) -> str:
 
 
 def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], people: range) -> None:
-    """Make and judge all rows, and print them.
+    """Make and evaluate the portraits of all rows, and print the tables.
 
     Args:
         miniature: The networks.
-        ablations: Networks trained apart, by their names in ABLATIONS; the one without identity is pi* as well.
-        people: Numbers of people kept from training.
+        ablations: Networks trained for single rows, by their names in ABLATIONS. The one without identity is also pi*.
+        people: Numbers of people held out from training.
     """
     print(_columns("table", "row", *COLUMNS, "the paper"), _columns(*["---"] * (len(COLUMNS) + 3)), sep="\n")
-    trial, figures, judged = Trial.of(people), {}, {}
+    trial, metrics, evaluated = Trial.of(people), {}, {}
     star = ablations["neither"].capface if "neither" in ablations else None
     for row in ROWS:
         trained = ablations.get(row.model)
@@ -234,28 +242,35 @@ def print_tables(miniature: Miniature, ablations: dict[str, TrainedCapFace], peo
         if row.recipe and (row.recipe.alpha or row.recipe.head_until):
             row = replace(row, recipe=replace(row.recipe, star=star))
         key = (trained, row.recipe, row.swapped)
-        if key not in judged:  # some rows stand in several tables
-            judged[key] = evaluate_row(row, trial, make_row(row, trial, network), miniature)
-        figures[row.name] = found = judged[key]
-        print(line(row, found, trained is not None), flush=True)
-    print_contrasts(figures)
+        if key not in evaluated:  # some rows are in several tables
+            evaluated[key] = evaluate_row(row, trial, make_row(row, trial, network), miniature)
+        metrics[row.name] = evaluated[key]
+        print(line(row, evaluated[key], trained is not None), flush=True)
+    print_contrasts(metrics)
 
 
-def print_contrasts(figures: dict[str, dict[str, Tensor]]) -> None:
-    """Print how much CONTRASTS differ, by the figures of rows' names: people differ more among each other than rows do."""
+def print_contrasts(metrics: dict[str, dict[str, Tensor]]) -> None:
+    """Print the paired differences of CONTRASTS. People differ more from each other than rows do.
+
+    Args:
+        metrics: The metrics of each row, by its name.
+    """
     print("", _columns("difference", *COLUMNS), _columns(*["---"] * (len(COLUMNS) + 1)), sep="\n")
     for one, other in CONTRASTS:
-        if one in figures and other in figures:
-            cells = ("{:+.3f} ± {:.3f}".format(*interval(figures[one][c] - figures[other][c])) for c in COLUMNS)
+        if one in metrics and other in metrics:
+            cells = ("{:+.3f} ± {:.3f}".format(*interval(metrics[one][c] - metrics[other][c])) for c in COLUMNS)
             print(_columns(f"{one} - {other}", *cells), flush=True)
 
 
 def pose_predicted(features: Tensor, angles: Tensor) -> Tensor:
-    """How much of heads' poses features tell: the share of the variance that a ridge regression explains, `[A]`.
+    """Return how well a ridge regression predicts the poses of heads from features.
 
     Args:
         features: `[N, C]`.
-        angles: `[N, A]`; the first seven eighths are fitted, the rest judged.
+        angles: `[N, A]`. The regression is fitted to the first seven eighths of the rows and tested on the rest.
+
+    Returns:
+        The explained fraction of each angle's variance, `[A]`.
     """
     fitted = len(features) * 7 // 8
     x, y = features.double(), angles.double()
@@ -266,16 +281,16 @@ def pose_predicted(features: Tensor, angles: Tensor) -> Tensor:
 
 
 def print_pose_predicted(people: People, count: int = 6400) -> None:
-    """Print how much of yaw, pitch and roll can be read from what CapFace is given of a person."""
+    """Print how well yaw, pitch and roll can be predicted from the identity features that CapFace gets of a person."""
     angles = angles_of(people.scenes.heads.rotation[:count])
     tokens = people.tokens[:count]
     features = {"embedding": people.embeddings[:count], "mean of tokens": tokens.mean(1), "tokens in order": tokens.flatten(1)}
     for name, feature in features.items():
-        shares = ", ".join(f"{share:.2f}" for share in pose_predicted(feature, angles))
-        print(f"{name}: a linear reading explains {shares} of yaw's, pitch's and roll's variance")
+        fractions = ", ".join(f"{fraction:.2f}" for fraction in pose_predicted(feature, angles))
+        print(f"{name}: a linear regression explains {fractions} of the variance of yaw, pitch and roll")
 
 
 def interval(values: Tensor) -> tuple[float, float]:
-    """Mean and half-width of its 95 % confidence interval, by the normal approximation."""
-    numbers = values.double().numpy()
-    return float(numbers.mean()), float(1.96 * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    """Return the mean and the half-width of its 95 % confidence interval, by the normal approximation."""
+    samples = values.double().numpy()
+    return float(samples.mean()), float(1.96 * samples.std(ddof=1) / np.sqrt(len(samples)))

@@ -1,0 +1,1 @@
+"""The ablations of the paper with the miniature: see README.md in this folder."""
