@@ -21,7 +21,7 @@ def register_folders() -> None:
 
 
 def choices(asset: Asset) -> list[str]:
-    """List an asset's choices. If there are no files, list the asset's own name, so that the error message can say what to do."""
+    """List an asset's choices. Without files, list the asset's own name, so that the error message can say what to do."""
     return files(asset) or [asset.file]
 
 
