@@ -165,7 +165,7 @@ def test_a_head_outside_the_frame_is_warned_of(nodes, model, caplog):
     heads = HeadParams.neutral(2).replace(camera=torch.tensor([[5.0, 0, 0], [5.0, 9, 0]]))
     with caplog.at_level(logging.WARNING, "capface"):
         nodes["RenderHead"].execute(heads, model, 32, 32)
-    assert "head 2 of 2 lies outside the frame" in caplog.text
+    assert "head 2 of 2 is outside the frame" in caplog.text
 
 
 def test_the_chosen_backend_draws_the_condition_too(nodes, model, monkeypatch):
