@@ -88,7 +88,7 @@ def output_name(in_host, path):
 
 
 def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
-    from capface.host.user_files import choices
+    from capface.host.user_files import list_user_files
 
     heads = random_heads(2)
     first = run(nodes["SaveHead"], head=heads, head_model=model)
@@ -96,7 +96,7 @@ def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
     numbers = [int(path[-11:-6]) for path in (first, second)]
     assert numbers[1] == numbers[0] + 1
     name = output_name(in_host, first)
-    assert name in choices(".json")
+    assert name in list_user_files(".json")
     assert nodes["LoadHead"].validate_inputs(name) is True
     assert same(run(nodes["LoadHead"], file=name), heads)
 
