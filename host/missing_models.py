@@ -1,20 +1,24 @@
-"""Which files a prompt asks for that are not there: for the browser, which shows them, and for the nodes, which refuse them.
+"""Files that a prompt needs and that are missing. The browser lists them, and the nodes refuse to run without them.
 
-Who sends a prompt that lacks files and listens on a websocket hears of it, beside ComfyUI's answer:
+If a prompt lacks files and its client listens on a websocket, the client gets an event in addition to ComfyUI's response:
 
-    capface.missing   {"missing": [the fields of `Missing`, in the prompt's order], "runs": [ids of the outputs that lack none]}
+    capface.missing   {"missing": [the fields of `Missing`, in the prompt's order], "runs": [ids of outputs that lack no file]}
 
-Loaders of ComfyUI are looked at where the prompt has a node of this pack; other prompts have nothing to do with it.
+ComfyUI's own loaders are checked only in prompts that contain a node of this pack.
 """
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import folder_paths
 
 from ..files import catalogue
 from . import head_models, model_folders
+
+Prompt = dict[str, dict[str, Any]]
+"""A prompt's API form: id -> {"class_type", "inputs"}."""
 
 EVENT = "capface.missing"
 OURS = "CapFace"
@@ -27,48 +31,48 @@ LOADERS = {
     ("LoraLoaderModelOnly", "lora_name"): "loras",
     ("UpscaleModelLoader", "model_name"): "upscale_models",
 }
-"""ComfyUI's own loaders: node and input -> kind of file."""
+"""ComfyUI's own loaders: (node, input) -> model folder."""
 
-_asked: ContextVar[frozenset[str]] = ContextVar("capface_asked", default=frozenset())
-"""Ids of the Face Readers whose FaceNet is asked for by the prompt that is being validated."""
+_need_facenet: ContextVar[frozenset[str]] = ContextVar("capface_need_facenet", default=frozenset())
+"""Ids of the Face Readers whose FaceNet is needed by the prompt that is being validated."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A file that a node asks for."""
+    """A missing file of a node."""
 
     node: str
     input: str
     file: str
     folders: tuple[str, ...]
-    """Where it was looked for."""
+    """The folders that were searched."""
     text: str
-    """All of it in words."""
+    """The error message."""
     purpose: str | None = None
     source: str | None = None
     licence: str | None = None
     md5: str | None = None
 
 
-def find(prompt: dict, ends: list[str]) -> list[Missing]:
-    """List the files that a prompt asks for and that are not there.
+def find_missing(prompt: Prompt, ends: list[str]) -> list[Missing]:
+    """List the files that a prompt needs and that are missing.
 
     Args:
-        prompt: The API form: id -> {"class_type", "inputs"}.
-        ends: Ids of the outputs that are to run.
+        prompt: The prompt's API form: id -> {"class_type", "inputs"}.
+        ends: Ids of the outputs that will run.
 
     Returns:
-        In the prompt's order; nothing for a prompt without nodes of this pack.
+        The missing files in the prompt's order. Empty for a prompt without nodes of this pack.
     """
     if not any(_class(node).startswith(OURS) for node in prompt.values()):
         return []
     runs = _upstream(prompt, ends)
-    wanted = _wanted(prompt, runs)
-    return [lost for id in prompt if id in runs for lost in _of_node(id, prompt[id], id in wanted)]
+    readers = _readers_with_facenet(prompt, runs)
+    return [lost for id in prompt if id in runs for lost in _missing_of_node(id, prompt[id], id in readers)]
 
 
-def _of_node(id: str, node: dict, facenet: bool) -> Iterator[Missing]:
-    """What one node asks for."""
+def _missing_of_node(id: str, node: dict[str, Any], facenet: bool) -> Iterator[Missing]:
+    """Yield the missing files of one node. `facenet` says whether FaceNet is needed."""
     kind, values = _class(node), node.get("inputs", {})
 
     def own(name: str, asset: catalogue.Asset) -> Iterator[Missing]:
@@ -87,7 +91,7 @@ def _of_node(id: str, node: dict, facenet: bool) -> Iterator[Missing]:
         if isinstance(image, str) and not folder_paths.exists_annotated_filepath(image):
             folder = folder_paths.get_input_directory()
             text = f"{image} is not in {folder}. Drop a picture on the node."
-            yield Missing(id, "image", image, (folder,), text, "a picture of yours")
+            yield Missing(id, "image", image, (folder,), text, "your own picture")
     for (loader, name), folder in LOADERS.items():
         file = values.get(name)
         if kind == loader and isinstance(file, str) and file not in folder_paths.get_filename_list(folder):
@@ -96,7 +100,7 @@ def _of_node(id: str, node: dict, facenet: bool) -> Iterator[Missing]:
 
 
 def _missing(id: str, name: str, file: str, what: catalogue.Asset | str) -> Missing:
-    """Describe a file by what is known of it, which may be its folder alone."""
+    """Describe a missing file by its asset, or by its folder if there is no asset."""
     searched = tuple(folder_paths.get_folder_paths(what.folder if isinstance(what, catalogue.Asset) else what))
     if isinstance(what, catalogue.Asset):
         known = {key: getattr(what, key) for key in ("purpose", "source", "licence", "md5")}
@@ -105,14 +109,14 @@ def _missing(id: str, name: str, file: str, what: catalogue.Asset | str) -> Miss
     return Missing(id, name, file, searched, text)
 
 
-def _wanted(prompt: dict, runs: set[str]) -> set[str]:
-    """Return ids of the Face Readers that read an identity, and so need FaceNet."""
+def _readers_with_facenet(prompt: Prompt, runs: set[str]) -> set[str]:
+    """Return the ids of the Face Readers that encode an identity and therefore need FaceNet."""
     ends = [link for id in runs if _class(prompt[id]) == IDENTITY for link in _links(prompt[id], "reader")]
     return {id for id in _upstream(prompt, ends) if _class(prompt[id]) == READER}
 
 
-def _upstream(prompt: dict, ends: list[str]) -> set[str]:
-    """Return the ids of nodes and of all that feeds them."""
+def _upstream(prompt: Prompt, ends: list[str]) -> set[str]:
+    """Return the ids of nodes and of all nodes that feed them."""
     seen, waiting = set(), list(ends)
     while waiting:
         id = waiting.pop()
@@ -122,38 +126,41 @@ def _upstream(prompt: dict, ends: list[str]) -> set[str]:
     return seen
 
 
-def _links(node: dict, name: str | None = None) -> list[str]:
-    """Return the ids of nodes that feed one, or one input of it."""
+def _links(node: dict[str, Any], name: str | None = None) -> list[str]:
+    """Return the ids of the nodes that feed a node, or only its input `name`."""
     values = node.get("inputs", {})
     values = values.values() if name is None else [values.get(name)]
     return [value[0] for value in values if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)]
 
 
-def _class(node: dict) -> str:
+def _class(node: dict[str, Any]) -> str:
     return str(node.get("class_type"))
 
 
-def spared(reader: str | None) -> bool:
-    """Whether the prompt that is being validated needs no FaceNet of a Face Reader, or nothing is known of that."""
-    return reader not in _asked.get()
+def needs_facenet(reader: str | None) -> bool:
+    """Return whether the prompt that is being validated is known to need the FaceNet of a Face Reader, given by its id."""
+    return reader in _need_facenet.get()
 
 
-def look(body: dict, send: Callable[[str, dict, str], None]) -> dict:
-    """Look at a prompt before ComfyUI validates it, in the same task; leaves it as it is.
+def check_prompt(body: dict[str, Any], send: Callable[[str, dict[str, Any], str], None]) -> dict[str, Any]:
+    """Check a prompt before ComfyUI validates it, in the same task.
 
     Args:
-        body: What was posted to /prompt.
+        body: The body that was posted to /prompt.
         send: Sends an event with its data to a client.
+
+    Returns:
+        The body, unchanged.
     """
-    _asked.set(frozenset())
+    _need_facenet.set(frozenset())
     prompt, targets, client = body.get("prompt"), body.get("partial_execution_targets"), body.get("client_id")
     if not _is_prompt(prompt) or not (targets is None or isinstance(targets, list)):
         return body
     ends = [id for id, node in prompt.items() if _is_output(_class(node)) and (targets is None or id in targets)]
-    _asked.set(frozenset(_wanted(prompt, _upstream(prompt, ends))))
-    # What is no prompt to ComfyUI has other troubles.
+    _need_facenet.set(frozenset(_readers_with_facenet(prompt, _upstream(prompt, ends))))
+    # ComfyUI itself rejects a prompt with unknown nodes.
     if client and isinstance(client, str) and ends and all(_known(_class(node)) for node in prompt.values()):
-        missing = find(prompt, ends)
+        missing = find_missing(prompt, ends)
         if missing:
             nodes = {lost.node for lost in missing}
             runs = [id for id in ends if not nodes & _upstream(prompt, [id])]
@@ -162,28 +169,28 @@ def look(body: dict, send: Callable[[str, dict, str], None]) -> dict:
 
 
 def _is_prompt(prompt: object) -> bool:
-    """Whether it has a prompt's form."""
+    """Return whether an object has the form of a prompt."""
     return isinstance(prompt, dict) and all(
         isinstance(node, dict) and isinstance(node.get("inputs", {}), dict) for node in prompt.values()
     )
 
 
 def _known(kind: str) -> type | None:
-    """ComfyUI's class of nodes by a name, or None."""
+    """Return ComfyUI's node class with this name, or None."""
     import nodes
 
     return nodes.NODE_CLASS_MAPPINGS.get(kind)
 
 
 def _is_output(kind: str) -> bool:
-    """Whether ComfyUI takes a class of nodes for an output."""
+    """Return whether ComfyUI treats a node class as an output."""
     return getattr(_known(kind), "OUTPUT_NODE", False) is True
 
 
-def register(server) -> None:
-    """Have ComfyUI's server show each prompt to `look`.
+def register(server: Any) -> None:
+    """Let ComfyUI's server pass each prompt to `check_prompt`.
 
     Args:
         server: ComfyUI's `PromptServer`.
     """
-    server.add_on_prompt_handler(lambda body: look(body, server.send_sync))
+    server.add_on_prompt_handler(lambda body: check_prompt(body, server.send_sync))

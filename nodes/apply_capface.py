@@ -1,4 +1,4 @@
-"""Apply CapFace: identity and head into the sampler's conditioning."""
+"""Apply CapFace: adds an identity and a head to the sampler's conditioning."""
 
 from comfy_api.latest import io
 
@@ -16,17 +16,22 @@ class ApplyCapFace(io.ComfyNode):
         return schema(
             "CapFaceApply",
             "Apply CapFace",
-            description="Adds a person and a head to positive and negative conditioning, beside any other ControlNet. "
-            "Chain one node per person.",
+            description="Adds a person and a head to the positive and negative conditioning. Works together with "
+            "other ControlNets. Chain one node per person.",
             search_aliases=["caphuman", "controlnet", "face"],
             inputs=[
                 io.Conditioning.Input("positive"),
                 io.Conditioning.Input("negative"),
                 CAPFACE.Input("capface"),
                 HEAD_CONDITION.Input("condition", tooltip="The head: position, pose, expression and light."),
-                IDENTITY.Input("identity", optional=True, tooltip="The person. Without one, the head alone is controlled."),
+                IDENTITY.Input("identity", optional=True, tooltip="The person. If not connected, only the head is controlled."),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="Scale of all residuals; 0 is no control."
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Scale of all residuals. 0 turns CapFace off.",
                 ),
                 io.Float.Input(
                     "tau",
@@ -35,8 +40,8 @@ class ApplyCapFace(io.ComfyNode):
                     max=1000.0,
                     step=1.0,
                     tooltip="ID dropout \N{GREEK SMALL LETTER TAU}: the identity acts at timesteps up to "
-                    "\N{GREEK SMALL LETTER TAU}. 1000 keeps it throughout, 0 never uses it; "
-                    "lower values follow the head more closely and resemble the person less.",
+                    "\N{GREEK SMALL LETTER TAU}: always with 1000, never with 0. "
+                    "With lower values the result follows the head more closely and resembles the person less.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -44,7 +49,7 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Share of the schedule after which CapFace begins to act.",
+                    tooltip="Fraction of the schedule after which CapFace starts to act.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -52,9 +57,9 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Share of the schedule after which it no longer acts.",
+                    tooltip="Fraction of the schedule after which CapFace stops acting.",
                 ),
-                by_hand(io.Mask, "mask", tooltip="Where the person may act at all, stretched over the frame."),
+                by_hand(io.Mask, "mask", tooltip="Limits the person to this region. The mask is stretched over the frame."),
                 io.Combo.Input(
                     "mask_edge",
                     options=list(EDGES),
@@ -67,14 +72,14 @@ class ApplyCapFace(io.ComfyNode):
                     options=list(OVERLAPS),
                     default="add",
                     optional=True,
-                    tooltip="Where this head overlaps those of people applied before it. add: all act, as in the paper. "
-                    "nearest: the larger head in the frame is taken to be in front, and acts alone.",
+                    tooltip="What happens where this head overlaps heads applied before it. add: all of them act, as in the "
+                    "paper. nearest: only the nearest one acts, which is the largest head in the frame.",
                 ),
                 by_hand(
                     CAPFACE,
                     "head_control",
                     tooltip="Post-hoc head control \N{GREEK SMALL LETTER PI}\N{STAR OPERATOR}: a CapFace trained without "
-                    "identity, or the same one. It acts without identity and beyond the mask, scaled by "
+                    "identity, or the same CapFace. It acts without identity, also outside the mask, scaled by "
                     "\N{GREEK SMALL LETTER ALPHA}.",
                 ),
                 io.Float.Input(
@@ -84,8 +89,8 @@ class ApplyCapFace(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     optional=True,
-                    tooltip="\N{GREEK SMALL LETTER ALPHA} of the post-hoc head control: more follows the head more closely and "
-                    "costs a little likeness.",
+                    tooltip="\N{GREEK SMALL LETTER ALPHA} of the post-hoc head control. With higher values the result follows "
+                    "the head more closely and resembles the person a little less.",
                 ),
                 io.Float.Input(
                     "head_control_until",
@@ -94,7 +99,7 @@ class ApplyCapFace(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     optional=True,
-                    tooltip="Share of the schedule, from its start, in which the post-hoc head control acts.",
+                    tooltip="Fraction of the schedule after which the post-hoc head control stops acting.",
                 ),
             ],
             outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
@@ -119,7 +124,7 @@ class ApplyCapFace(io.ComfyNode):
         alpha=0.5,
         head_control_until=1.0,
     ) -> io.NodeOutput:
-        """Attach the control."""
+        """Add the controls to the conditioning."""
         return io.NodeOutput(
             *apply_capface(
                 (positive, negative),

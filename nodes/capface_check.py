@@ -1,4 +1,4 @@
-"""Checking: what is there, and what therefore works."""
+"""CapFace Check: a report on files and packages, and on the features that work with them."""
 
 from comfy_api.latest import io, ui
 
@@ -15,14 +15,14 @@ class CapFaceCheck(io.ComfyNode):
         return schema(
             "CapFaceCheck",
             "CapFace Check",
-            description="Reports which files CapFace finds, where it looked, what each is for and where it comes from, which "
-            "packages are installed, and what therefore works. The first thing to attach to a question.",
+            description="Reports the files that CapFace finds, the searched folders, each file's purpose and source, the "
+            "installed packages, and the features that work with them. Attach this report when you ask for help.",
             search_aliases=["doctor", "diagnose", "missing files"],
             inputs=[
                 io.Boolean.Input(
                     "checksums",
                     default=False,
-                    tooltip="Compare the files' MD5 with the published ones. Reads every file as a whole.",
+                    tooltip="Compare the files' MD5 checksums with the published ones. This reads every file completely.",
                 )
             ],
             outputs=[io.String.Output(display_name="report", tooltip="The report as text.")],
@@ -32,7 +32,7 @@ class CapFaceCheck(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_):
-        """Look anew each time: the folders may have changed."""
+        """Run the node each time, because the folders may have changed."""
         return float("nan")
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Composing heads: one with something of another, and sequences."""
+"""Transfer Head and Animate Head: mixing two heads, and making sequences of heads."""
 
 import math
 
@@ -10,11 +10,11 @@ from ..flame.model import HeadParams
 from .sockets import HEAD, HEAD_MODEL, by_hand, schema
 
 TAKES = {
-    "position": (True, "Place and size in the frame."),
+    "position": (True, "Position and size in the frame."),
     "pose": (True, "Rotation of head and neck."),
     "expression": (False, "Expression, jaw and gaze."),
     "lighting": (False, "Light."),
-    "shape": (False, "Shape of the skull and the skin: another person's head."),
+    "shape": (False, "Shape of the skull, and skin: the head of the other person."),
 }
 MAX_FRAMES = 4096
 
@@ -29,11 +29,13 @@ class TransferHead(io.ComfyNode):
             "CapFaceTransferHead",
             "Transfer Head",
             description="Takes position, pose, expression, lighting or shape from another head. Position and pose are the "
-            "released code's default, the first four its 'all'.",
+            "default of the released code; its option 'all' takes the first four.",
             search_aliases=["flame", "pose transfer", "expression transfer", "relight"],
             inputs=[
-                HEAD.Input("head", tooltip="What is not taken stays as it is here."),
-                HEAD.Input("other", tooltip="Where it is taken from: one head, or as many as above."),
+                HEAD.Input("head", tooltip="The head to change. It keeps everything that is not taken from the other head."),
+                HEAD.Input(
+                    "other", tooltip="The head to take from: one head for all, or as many heads as the first input has."
+                ),
                 *(
                     io.Boolean.Input(group, default=TAKES[group][0], tooltip=f"Take: {TAKES[group][1]}")
                     for group in TRANSFER_GROUPS
@@ -44,7 +46,7 @@ class TransferHead(io.ComfyNode):
 
     @classmethod
     def execute(cls, head, other, **take):
-        """Mix the two."""
+        """Mix the heads."""
         return io.NodeOutput(transfer(head, other, [group for group in TRANSFER_GROUPS if take[group]]))
 
 
@@ -54,33 +56,40 @@ class AnimateHead(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """Describe the node."""
-        more = "Next keys, in their order."
+        more = "Further keys, in this order."
         return schema(
             "CapFaceAnimateHead",
             "Animate Head",
-            description="Makes a sequence of heads: from key to key, turning about itself, or following another sequence. A "
-            "latent batch of as many frames gets one head each.",
+            description="Makes a sequence of heads that moves between keys, turns about its own centre, or follows another "
+            "sequence. In a latent batch with as many frames, each frame gets one head.",
             search_aliases=["flame", "turntable", "keyframe", "interpolate", "video", "batch"],
             inputs=[
-                HEAD.Input("head", tooltip="The head to move. For keys: the first key, or all of them as a batch."),
+                HEAD.Input("head", tooltip="The head to move. For keys: the first key, or all keys as a batch."),
                 HEAD_MODEL.Input("head_model"),
                 io.Combo.Input(
                     "motion",
                     options=["keys", "turntable", "driving"],
                     default="keys",
-                    tooltip="keys: through all heads, spread evenly over the frames. turntable: the head turns about its "
-                    "centre. driving: the head follows the sequence at 'driving'.",
+                    tooltip="keys: moves through all heads, spread evenly over the frames. turntable: the head turns about its "
+                    "centre. driving: the head follows the sequence at the input 'driving'.",
                 ),
                 io.Int.Input(
-                    "frames", default=16, min=1, max=MAX_FRAMES, tooltip="Length. A driving sequence keeps its own length."
+                    "frames",
+                    default=16,
+                    min=1,
+                    max=MAX_FRAMES,
+                    tooltip="Number of frames. A driving sequence keeps its own length.",
                 ),
                 io.Combo.Input(
-                    "easing", options=list(EASINGS), default="linear", tooltip="Pace from key to key, or over the turn."
+                    "easing",
+                    options=list(EASINGS),
+                    default="linear",
+                    tooltip="Speed profile from key to key, or over the turn.",
                 ),
                 io.Boolean.Input(
                     "loop",
                     default=False,
-                    tooltip="Make the end flow into the start: keys lead back to the first one, a part of a turn swings back.",
+                    tooltip="Connect the end to the start: keys lead back to the first key, and a partial turn swings back.",
                 ),
                 io.Float.Input(
                     "yaw_from",
@@ -88,21 +97,28 @@ class AnimateHead(io.ComfyNode):
                     min=-3600.0,
                     max=3600.0,
                     step=1.0,
-                    tooltip="Turntable: where the turn starts, in degrees from the head's own pose; positive faces the right.",
+                    tooltip="Turntable: start of the turn, in degrees from the head's own pose. Positive values face right.",
                 ),
                 io.Float.Input(
-                    "yaw_to", default=360.0, min=-3600.0, max=3600.0, step=1.0, tooltip="Turntable: where the turn ends."
+                    "yaw_to",
+                    default=360.0,
+                    min=-3600.0,
+                    max=3600.0,
+                    step=1.0,
+                    tooltip="Turntable: end of the turn, in degrees.",
                 ),
                 io.Boolean.Input(
                     "relative",
                     default=True,
-                    tooltip="Driving: add the motion since the sequence's first frame. Off takes position, pose and expression "
-                    "as they are there.",
+                    tooltip="Driving: add the motion since the sequence's first frame. Off: take position, pose and expression "
+                    "directly from the sequence.",
                 ),
                 by_hand(HEAD, "head_2", tooltip=more),
                 by_hand(HEAD, "head_3", tooltip=more),
                 by_hand(HEAD, "head_4", tooltip=more),
-                HEAD.Input("driving", optional=True, tooltip="A sequence, such as Fit Head makes of a video's frames."),
+                HEAD.Input(
+                    "driving", optional=True, tooltip="A sequence of heads, such as Fit Head makes from the frames of a video."
+                ),
             ],
             outputs=[HEAD.Output(display_name="heads")],
         )

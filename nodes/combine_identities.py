@@ -1,4 +1,4 @@
-"""Working with identities: mixing people, and taking a person's parts."""
+"""Blend Identities and Identity Parts: mixing identities, and scaling the parts of an identity."""
 
 from comfy_api.latest import io
 
@@ -25,14 +25,14 @@ class BlendIdentities(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     optional=i > 2,
-                    tooltip="Its share of the mix, in relation to the other weights.",
+                    tooltip="Weight of this identity, relative to the other weights.",
                 ),
             ]
         return schema(
             "CapFaceBlendIdentities",
             "Blend Identities",
-            description="Mixes people, or photos of one person that were read apart, by weights. Identities of several frames "
-            "mix frame by frame; chain the node for more.",
+            description="Mixes people, or separately encoded photos of one person, by weights. Identities of several frames "
+            "are mixed frame by frame. Chain the node to mix more than four.",
             search_aliases=["merge faces", "mix", "average"],
             inputs=inputs,
             outputs=[IDENTITY.Output(display_name="identity")],
@@ -40,7 +40,7 @@ class BlendIdentities(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs):
-        """Mix those that are connected."""
+        """Mix the connected identities."""
         connected = [i for i in range(1, SOCKETS + 1) if inputs.get(f"identity_{i}") is not None]
         return io.NodeOutput(
             blend([inputs[f"identity_{i}"] for i in connected], [inputs.get(f"weight_{i}", 1.0) for i in connected])
@@ -56,8 +56,8 @@ class IdentityParts(io.ComfyNode):
         return schema(
             "CapFaceIdentityParts",
             "Identity Parts",
-            description="Scales an identity's two parts, or takes one away: the global one (FaceNet, who it is) and the local "
-            "one (CLIP, the face's detail). The paper's tables 2 and 3.",
+            description="Scales or removes the two parts of an identity: the global part (FaceNet: who the person is) and the "
+            "local part (CLIP: the face's details). Reproduces the ablations of tables 2 and 3 of the paper.",
             search_aliases=["ablation", "global", "local"],
             inputs=[
                 IDENTITY.Input("identity"),
@@ -67,7 +67,7 @@ class IdentityParts(io.ComfyNode):
                     min=0.0,
                     max=3.0,
                     step=0.01,
-                    tooltip="Scale of FaceNet's token. 0 multiplies it by zero, as a dropped identity is: local only.",
+                    tooltip="Scale of FaceNet's token. 0 sets it to zero, as for a dropped identity: local part only.",
                 ),
                 io.Float.Input(
                     "local_strength",
@@ -75,16 +75,16 @@ class IdentityParts(io.ComfyNode):
                     min=0.0,
                     max=3.0,
                     step=0.01,
-                    tooltip="Scale of CLIP's tokens. 0 multiplies them by zero: global only, with the zeros taking attention. "
-                    "0 local_tokens takes them away instead.",
+                    tooltip="Scale of CLIP's tokens. 0 sets them to zero: global part only, but the zero tokens still receive "
+                    "attention. Set local_tokens to 0 to remove them.",
                 ),
                 io.Int.Input(
                     "local_tokens",
                     default=RELEASED.local_tokens,
                     min=0,
                     max=RELEASED.local_tokens,
-                    tooltip="How many of CLIP's 257 tokens stay: first the one that sees the whole portrait, then patches that "
-                    "are evenly spread over it. The others are left out.",
+                    tooltip="Number of CLIP's 257 tokens to keep: first the token of the whole portrait, then patches spread "
+                    "evenly over it. The others are removed.",
                 ),
             ],
             outputs=[IDENTITY.Output(display_name="identity")],
@@ -92,5 +92,5 @@ class IdentityParts(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity, global_strength, local_strength, local_tokens):
-        """Take the parts."""
+        """Scale the parts."""
         return io.NodeOutput(take_parts(identity, global_strength, local_strength, local_tokens))

@@ -1,4 +1,4 @@
-"""Cropping: the head in a part of the picture, for passes that redo that part alone."""
+"""Crop Head: the head in a region of the picture, for passes that redo only this region."""
 
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
@@ -10,9 +10,7 @@ from .sockets import HEAD, by_hand, schema
 
 LARGEST = 16384
 REGIONS = (io.Mask, io.SEGS, io.Custom("BOUNDING_BOX"), io.Custom("STITCHER"))
-WITHOUT_PICTURE = (
-    "Crop Head gives a cropped picture only where one is connected to its input 'image'. Connect the whole picture."
-)
+WITHOUT_PICTURE = "Crop Head gives a cropped picture only if the whole picture is connected to its input 'image'. Connect it."
 
 
 class CropHead(io.ComfyNode):
@@ -24,46 +22,57 @@ class CropHead(io.ComfyNode):
         return schema(
             "CapFaceCropHead",
             "Crop Head",
-            description="Gives the head as a part of the picture shows it, for detailers and inpainting that crop the face, "
-            "redo it at a larger size and paste it back: they crop the picture and not what controls it. Render Head and Apply "
-            "CapFace for that pass go behind it.",
+            description="Converts a head to a region of the picture, for detailers and inpainting that crop the face, redo it "
+            "at a larger size and paste it back. They crop the picture but not the head that controls it. Connect the "
+            "output head to the Render Head and Apply CapFace of that pass.",
             search_aliases=["detailer", "inpaint", "face detail", "segs", "crop and stitch", "adetailer"],
             inputs=[
-                HEAD.Input("head", tooltip="The head in the whole picture; or one for each of its frames."),
+                HEAD.Input("head", tooltip="The head in the whole picture, or one head for each frame."),
                 io.MultiType.Input(
                     "region",
                     list(REGIONS),
                     optional=True,
-                    tooltip="Where to crop: a mask's bounds, the Impact Pack's SEGS (just as its detailers crop), a bounding "
-                    "box such as core's face detectors give, or Inpaint Crop's stitcher. Without one, x, y, width and height "
-                    "count.",
+                    tooltip="The region to crop: the bounds of a mask, SEGS of the Impact Pack (cropped exactly as its "
+                    "detailers do), a bounding box such as from ComfyUI's face detectors, or the stitcher of Inpaint Crop. "
+                    "If not connected, x, y, width and height are used.",
                 ),
-                by_hand(io.Image, "image", tooltip="The whole picture. Gives its size, and is cropped and enlarged as well."),
-                _pixels("x", 0, 0, "Left edge of the region in pixels, where none is connected."),
-                _pixels("y", 0, 0, "Its upper edge."),
-                _pixels("width", 512, 1, "Its width."),
-                _pixels("height", 512, 1, "Its height."),
-                _pixels("picture_width", 512, 1, "Width of the whole picture, where neither image nor region tells it."),
-                _pixels("picture_height", 512, 1, "Height of the whole picture, where neither image nor region tells it."),
+                by_hand(
+                    io.Image, "image", tooltip="The whole picture. It determines the size, and is also cropped and enlarged."
+                ),
+                _pixels("x", 0, 0, "Left edge of the region in pixels, if no region is connected."),
+                _pixels("y", 0, 0, "Upper edge of the region in pixels."),
+                _pixels("width", 512, 1, "Width of the region in pixels."),
+                _pixels("height", 512, 1, "Height of the region in pixels."),
+                _pixels(
+                    "picture_width", 512, 1, "Width of the whole picture, if neither the image nor the region determines it."
+                ),
+                _pixels(
+                    "picture_height", 512, 1, "Height of the whole picture, if neither the image nor the region determines it."
+                ),
                 io.Float.Input(
                     "crop_factor",
                     default=1.5,
                     min=1.0,
                     max=20.0,
                     step=0.05,
-                    tooltip="How much larger than a mask or bounding box the region is, within the picture. SEGS, stitchers "
-                    "and numbers are taken as they are.",
+                    tooltip="Enlarges a mask's bounds or a bounding box by this factor, within the picture. SEGS, stitchers "
+                    "and numbers are used unchanged.",
                 ),
-                io.Int.Input("padding", default=0, min=0, max=4096, tooltip="Pixels on every side in addition, likewise."),
-                io.Boolean.Input("square", default=True, tooltip="Make that region square, likewise."),
+                io.Int.Input(
+                    "padding",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    tooltip="Pixels to add on every side of a mask's bounds or a bounding box.",
+                ),
+                io.Boolean.Input("square", default=True, tooltip="Make the region of a mask or a bounding box square."),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=EACH,
                     max=999,
-                    tooltip="Which of several segments, or of the boxes of a frame, from 0. "
-                    "\N{MINUS SIGN}1 takes all of them, one for each "
-                    "head in turn.",
+                    tooltip="Index of the segment, or of the box in each frame, counted from 0. "
+                    "\N{MINUS SIGN}1 uses all of them, one for each head in turn.",
                 ),
                 io.Int.Input(
                     "size",
@@ -71,19 +80,22 @@ class CropHead(io.ComfyNode):
                     min=0,
                     max=4096,
                     step=CELL,
-                    tooltip="Short side of the cropped picture that comes out, in pixels; both sides become multiples of 8. 0 "
-                    "leaves it as large as it is.",
+                    tooltip="Short side of the cropped picture in pixels. Both sides become multiples of 8. 0 keeps the size "
+                    "of the region.",
                 ),
             ],
             outputs=[
-                HEAD.Output(display_name="head", tooltip="The head as the region shows it, whatever size that is then given."),
-                io.Int.Output(
-                    display_name="x", tooltip="Left edge of the region, for pasting back. Of several, the first one's."
+                HEAD.Output(
+                    display_name="head", tooltip="The head within the region. It fits any size to which the region is scaled."
                 ),
-                io.Int.Output(display_name="y", tooltip="Its upper edge."),
-                io.Int.Output(display_name="width", tooltip="Its width."),
-                io.Int.Output(display_name="height", tooltip="Its height."),
-                io.Image.Output(display_name="image", tooltip="The picture, cropped and enlarged."),
+                io.Int.Output(
+                    display_name="x",
+                    tooltip="Left edge of the region, for pasting back. With several regions, that of the first.",
+                ),
+                io.Int.Output(display_name="y", tooltip="Upper edge of the region."),
+                io.Int.Output(display_name="width", tooltip="Width of the region."),
+                io.Int.Output(display_name="height", tooltip="Height of the region."),
+                io.Image.Output(display_name="image", tooltip="The cropped and enlarged picture."),
             ],
         )
 
@@ -105,9 +117,9 @@ class CropHead(io.ComfyNode):
         region=None,
         image=None,
     ):
-        """Crop the head, and the picture where there is one."""
+        """Crop the head, and the picture if it is connected."""
         boxes = Boxes(((x, y, width, height),)) if region is None else read_boxes(region, index)
-        whole = _whole(boxes, image, (picture_height, picture_width))
+        whole = _whole_size(boxes, image, (picture_height, picture_width))
         boxes = boxes.grown(crop_factor, padding, square, whole)
         if image is not None or boxes.size is None:
             check_inside(boxes, whole)
@@ -116,15 +128,15 @@ class CropHead(io.ComfyNode):
         return io.NodeOutput(cropped, *boxes.boxes[0], picture)
 
 
-def _whole(boxes: Boxes, image, typed: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the whole picture, from who knows it."""
+def _whole_size(boxes: Boxes, image, typed: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of the whole picture: from the image, else from the region, else as typed."""
     if image is None:
         return boxes.size or typed
     size = tuple(image.shape[1:3])
     if boxes.size not in (None, size):
         raise BadInput(
-            f"The region is of a picture of {boxes.size[1]} × {boxes.size[0]}, the image is {size[1]} × {size[0]}. Connect the "
-            "picture that the region was made of, or none."
+            f"The region belongs to a picture of {boxes.size[1]} × {boxes.size[0]}, but the image is {size[1]} × {size[0]}. "
+            "Connect the picture from which the region was made, or no picture."
         )
     return size
 

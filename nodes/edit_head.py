@@ -1,4 +1,4 @@
-"""Editing heads: turned, placed, with another face and in another light."""
+"""Edit Head: changes pose, position, expression, light and shape of heads."""
 
 from comfy_api.latest import io
 
@@ -12,7 +12,7 @@ PREVIEW_SIZE = 384
 
 
 class EditHead(io.ComfyNode):
-    """HEAD, HEAD_MODEL, numbers -> HEAD, preview. All state is in ordinary widgets; at their defaults nothing changes."""
+    """HEAD, HEAD_MODEL -> HEAD, preview. All state is in ordinary widgets, whose defaults change nothing."""
 
     @classmethod
     def define_schema(cls):
@@ -20,33 +20,43 @@ class EditHead(io.ComfyNode):
         return schema(
             "CapFaceEditHead",
             "Edit Head",
-            description="Turns and places a head, changes its expression, its light and its shape. Every slider means the same "
-            "on every head model; left and right are the person's own. At their defaults all of them leave the head as it "
-            "is, and a group set to absolute is reset. In the picture: drag turns the head, shift-drag moves it, the wheel "
-            "sizes it, the ball sets the light, a double click resets. The preview is the frame's middle square.",
+            description="Turns and moves a head, and changes its expression, light and shape. Every slider has the same effect "
+            "on every head model. Left and right are the person's own. The defaults leave the head unchanged; with absolute, "
+            "they reset their group. In the picture: drag to turn the head, shift-drag to move it, use the wheel to scale it "
+            "and the ball to set the light, and double-click to reset. The preview shows the frame's central square.",
             search_aliases=["flame", "pose", "expression", "relight", "smile", "gaze"],
             inputs=[
                 HEAD.Input("head"),
                 HEAD_MODEL.Input("head_model"),
-                io.Image.Input("photo", optional=True, tooltip="For light from photo: the photo that the head was fitted to."),
+                io.Image.Input(
+                    "photo", optional=True, tooltip="The photo that the head was fitted to, for the light 'from photo'."
+                ),
                 _mode("pose_mode", "yaw to neck_roll"),
-                _angle("yaw", 90, "Degrees. Turns the face to the picture's right; negative to its left."),
-                _angle("pitch", 90, "Degrees. The face looks up; negative down."),
-                _angle("roll", 180, "Degrees. Tilts the head clockwise; negative the other way."),
+                _angle("yaw", 90, "Degrees. Turns the face to the picture's right; negative values to the left."),
+                _angle("pitch", 90, "Degrees. Turns the face up; negative values down."),
+                _angle("roll", 180, "Degrees. Tilts the head clockwise; negative values counterclockwise."),
                 _angle("neck_yaw", 90, "Degrees. Turns the head on its neck, on top of yaw."),
-                _angle("neck_pitch", 60, "Degrees. Raises the head on its neck; negative nods."),
+                _angle("neck_pitch", 60, "Degrees. Raises the head on its neck; negative values lower it."),
                 _angle("neck_roll", 60, "Degrees. Tilts the head on its neck."),
                 _mode("position_mode", "position_x, position_y and size"),
-                _number("position_x", 0.0, -2, 2, "Right, in halves of the frame's short side; absolute 0 is the middle."),
-                _number("position_y", 0.0, -2, 2, "Down, in halves of the frame's short side; absolute 0 is the middle."),
-                _number("size", 1.0, 0.1, 4, "Factor; absolute 1 is a head of five eighths of the frame's short side."),
+                _number(
+                    "position_x", 0.0, -2, 2, "Moves right, in halves of the frame's short side. Absolute 0 is the centre."
+                ),
+                _number("position_y", 0.0, -2, 2, "Moves down, in halves of the frame's short side. Absolute 0 is the centre."),
+                _number("size", 1.0, 0.1, 4, "Scale factor. Absolute 1 makes the head five eighths of the frame's short side."),
                 _mode("expression_mode", "jaw, gaze and all expressions"),
-                _angle("jaw_open", 40, "Degrees. Negative takes back what is open, not further than shut."),
-                _angle("jaw_side", 20, "Degrees. Moves the jaw to the picture's right; negative to its left."),
-                _angle("gaze_yaw", 45, "Degrees. Turns both eyes to the picture's right; negative to its left."),
-                _angle("gaze_pitch", 35, "Degrees. Turns both eyes up; negative down."),
+                _angle("jaw_open", 40, "Degrees. Negative values close an open jaw, but not beyond closed."),
+                _angle("jaw_side", 20, "Degrees. Moves the jaw to the picture's right; negative values to the left."),
+                _angle("gaze_yaw", 45, "Degrees. Turns both eyes to the picture's right; negative values to the left."),
+                _angle("gaze_pitch", 35, "Degrees. Turns both eyes up; negative values down."),
                 *(
-                    _number(name, 0.0, slider.least, slider.most, f"{slider.help} 1 is all of it; negative takes it back.")
+                    _number(
+                        name,
+                        0.0,
+                        slider.least,
+                        slider.most,
+                        f"{slider.help} 1 is the full expression; negative values reduce it.",
+                    )
                     for name, slider in SLIDERS.items()
                 ),
                 io.Combo.Input(
@@ -54,22 +64,33 @@ class EditHead(io.ComfyNode):
                     options=list(LIGHTS),
                     default=KEEP,
                     optional=True,
-                    tooltip="keep: the head's own. custom: ambient and key_ below. from photo: as in the photo; skin and light "
-                    "show only together there, so skin darker than the head's makes the light dimmer. neutral resets.",
+                    tooltip="keep: the head's own light. custom: the values of ambient and key_ below. from photo: estimated "
+                    "from the photo; skin darker than the head's gives a dimmer light, as a photo does not separate the two. "
+                    "neutral: resets the light.",
                 ),
-                _number("light_strength", 1.0, 0, 3, "Multiplies the light, whichever it is."),
-                _number("ambient", 0.4, 0, 2, "Custom light: an even glow from all around."),
-                _angle("key_azimuth", 180, "Custom light, degrees: 0 shines from the viewer, 90 from the right.", default=30.0),
-                _angle("key_elevation", 90, "Custom light, degrees: 90 shines from above, -90 from below.", default=25.0),
-                _number("key_intensity", 0.6, 0, 3, "Custom light: what skin facing the key light gets of it."),
-                _number("key_softness", 0.2, 0, 1, "Custom light: how large the key light is; 0 a point, 1 half the sky."),
+                _number("light_strength", 1.0, 0, 3, "Factor for the brightness of any light."),
+                _number("ambient", 0.4, 0, 2, "Custom light: even light from all directions."),
+                _angle(
+                    "key_azimuth", 180, "Custom light, degrees: 0 is light from the viewer, 90 from the right.", default=30.0
+                ),
+                _angle("key_elevation", 90, "Custom light, degrees: 90 is light from above, -90 from below.", default=25.0),
+                _number("key_intensity", 0.6, 0, 3, "Custom light: intensity of the key light on skin that faces it."),
+                _number(
+                    "key_softness", 0.2, 0, 1, "Custom light: size of the key light, from 0 (a point) to 1 (half the sky)."
+                ),
                 io.String.Input(
                     "key_color",
                     default="#ffffff",
                     optional=True,
-                    tooltip="Custom light: the key light's colour, red, green and blue in hexadecimal.",
+                    tooltip="Custom light: colour of the key light, as red, green and blue in hexadecimal.",
                 ),
-                _number("shape_strength", 1.0, 0, 2, "Distance from the average shape: 0 resets the shape, 2 exaggerates it."),
+                _number(
+                    "shape_strength",
+                    1.0,
+                    0,
+                    2,
+                    "Factor for the difference from the average shape. 0 resets the shape, 2 exaggerates it.",
+                ),
             ],
             outputs=[HEAD.Output(display_name="head"), io.Image.Output(display_name="preview")],
             is_output_node=True,
@@ -78,7 +99,7 @@ class EditHead(io.ComfyNode):
 
     @classmethod
     def execute(cls, head, head_model, photo=None, **values):
-        """Edit the heads, and keep what they were for the picture in the node."""
+        """Edit the heads, and cache the inputs for the picture in the node."""
         photo = None if photo is None else from_image(photo)
         edited = edit_head(head_model, head, photo, **values)
         preview = to_image(portraits(head_model, edited, PREVIEW_SIZE))
@@ -92,9 +113,11 @@ def _register_inputs(hidden: io.HiddenHolder | None, inputs: tuple[EditorInputs,
     return {"capface_given": [preview_cache.put(slot, inputs), workflow]}
 
 
-def _mode(name: str, of: str) -> io.Input:
-    """Whether a group adds to the head's own or takes its place."""
-    tooltip = f"add: {of} change what the head has. absolute: they alone count; at their defaults that resets them."
+def _mode(name: str, group: str) -> io.Input:
+    """Return the input that chooses whether a group of sliders is added to the head's values or replaces them."""
+    tooltip = (
+        f"add: {group} are added to the head's own values. absolute: they replace them; the defaults reset the head's values."
+    )
     return io.Combo.Input(name, options=list(MODES), default=MODES[0], optional=True, tooltip=tooltip)
 
 
@@ -112,5 +135,5 @@ def _number(name: str, default: float, low: float, high: float, tooltip: str, st
 
 
 def _angle(name: str, most: float, tooltip: str, default: float = 0.0) -> io.Input:
-    """Degrees, as far to one side as to the other."""
+    """Return an input in degrees with a symmetric range."""
     return _number(name, default, -most, most, tooltip, step=0.5)

@@ -1,4 +1,4 @@
-"""Keeping heads: as JSON files that a person can read and edit."""
+"""Save Head and Load Head: heads as JSON files that people can read and edit."""
 
 import logging
 
@@ -23,18 +23,18 @@ class SaveHead(io.ComfyNode):
         return schema(
             "CapFaceSaveHead",
             "Save Head",
-            description="Writes a head, or a sequence of them, to a JSON file in the output folder, in words and degrees. It "
-            "can be edited by hand and loaded again without losing a digit.",
+            description="Writes a head, or a sequence of heads, to a JSON file in the output folder, with named values and "
+            "degrees. The file can be edited by hand, and loads again without loss of precision.",
             search_aliases=["flame", "export head", "json"],
             inputs=[
                 HEAD.Input("head"),
                 io.String.Input(
                     "filename_prefix",
                     default="capface/head",
-                    tooltip="Name within the output folder; a number is added. %year%, %month% and the like are filled in.",
+                    tooltip="File name within the output folder. A number is added. Variables such as %year% and %month% work.",
                 ),
                 HEAD_MODEL.Input(
-                    "head_model", optional=True, tooltip="Notes in the file which kind of head model its numbers belong to."
+                    "head_model", optional=True, tooltip="Records in the file the kind of head model that its values belong to."
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -60,18 +60,18 @@ class LoadHead(io.ComfyNode):
         return schema(
             "CapFaceLoadHead",
             "Load Head",
-            description="Reads a head, or a sequence of them, from a JSON file made by Save Head.",
+            description="Reads a head, or a sequence of heads, from a JSON file made by Save Head.",
             search_aliases=["flame", "import head", "json"],
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=user_files.list_user_files(ENDING),
-                    tooltip="From the input folder, or from the output folder where [output] stands after the name.",
+                    tooltip="A file in the input folder, or in the output folder if its name ends with [output].",
                 ),
                 HEAD_MODEL.Input(
                     "head_model",
                     optional=True,
-                    tooltip="Warns in the log when the file was made with another kind of head model.",
+                    tooltip="Used to log a warning if the file was made with another kind of head model.",
                 ),
             ],
             outputs=[HEAD.Output(display_name="head")],
@@ -79,7 +79,7 @@ class LoadHead(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file):
-        """Let files be loaded that came after the list was made."""
+        """Accept files that were added after the list was made."""
         try:
             user_files.find_user_file(file, ENDING)
         except CapFaceError as error:
@@ -88,7 +88,7 @@ class LoadHead(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file, **_):
-        """Load again when the file was edited."""
+        """Return a text that changes when the file is edited."""
         return user_files.user_file_fingerprint(file, ENDING)
 
     @classmethod
@@ -97,8 +97,8 @@ class LoadHead(io.ComfyNode):
         stored = heads_from_json(user_files.find_user_file(file, ENDING).read_bytes(), file)
         if head_model is not None and stored.kind not in (None, head_model.kind):
             log.warning(
-                "%s was made with a head model of kind '%s' and is used with one of kind '%s': position, pose and light carry "
-                "over, shape, expression and skin mean something else there.",
+                "%s was made with a head model of kind '%s' and is used with one of kind '%s'. Position, pose and light carry "
+                "over; shape, expression and skin have other meanings there.",
                 file, stored.kind, head_model.kind,
             )  # fmt: skip
         return io.NodeOutput(stored.params)

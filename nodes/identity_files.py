@@ -1,4 +1,4 @@
-"""Keeping identities: as safetensors files."""
+"""Save Identity and Load Identity: identities as safetensors files."""
 
 from comfy_api.latest import io, ui
 
@@ -17,15 +17,15 @@ class SaveIdentity(io.ComfyNode):
         return schema(
             "CapFaceSaveIdentity",
             "Save Identity",
-            description="Writes an identity to a safetensors file in the output folder: features, not photos. It can be loaded "
-            "again without the photos, the reader or CLIP, and used with any CapFace checkpoint.",
+            description="Writes an identity to a safetensors file in the output folder. The file contains features, not "
+            "photos. It can be loaded without the photos, the reader or CLIP, and used with any CapFace checkpoint.",
             search_aliases=["export face", "face model"],
             inputs=[
                 IDENTITY.Input("identity"),
                 io.String.Input(
                     "filename_prefix",
                     default="capface/person",
-                    tooltip="Name within the output folder; a number is added. %year%, %month% and the like are filled in.",
+                    tooltip="File name within the output folder. A number is added. Variables such as %year% and %month% work.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -54,7 +54,7 @@ class LoadIdentity(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=user_files.list_user_files(ENDING),
-                    tooltip="From the input folder, or from the output folder where [output] stands after the name.",
+                    tooltip="A file in the input folder, or in the output folder if its name ends with [output].",
                 ),
             ],
             outputs=[IDENTITY.Output(display_name="identity")],
@@ -62,7 +62,7 @@ class LoadIdentity(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file):
-        """Let files be loaded that came after the list was made."""
+        """Accept files that were added after the list was made."""
         try:
             user_files.find_user_file(file, ENDING)
         except CapFaceError as error:
@@ -71,7 +71,7 @@ class LoadIdentity(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        """Load again when the file was replaced."""
+        """Return a text that changes when the file is replaced."""
         return user_files.user_file_fingerprint(file, ENDING)
 
     @classmethod

@@ -158,10 +158,10 @@ class LoadFaceAnalyzer(io.ComfyNode):
         """Refuse a missing FaceNet file if an identity will be encoded with it; fitting heads does not need it."""
         if model_folders.found(catalogue.FACENET, facenet):
             return True
-        spared = facenet in model_folders.choices(catalogue.FACENET) and missing_models.spared(
-            getattr(cls.hidden, "unique_id", None)
-        )
-        return spared or model_folders.missing_text(catalogue.FACENET, facenet)
+        known = facenet in model_folders.choices(catalogue.FACENET)
+        if known and not missing_models.needs_facenet(getattr(cls.hidden, "unique_id", None)):
+            return True
+        return model_folders.missing_text(catalogue.FACENET, facenet)
 
     @classmethod
     def fingerprint_inputs(

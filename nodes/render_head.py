@@ -1,8 +1,9 @@
-"""Rendering: heads as condition maps."""
+"""Render Head: condition maps of heads."""
 
 import logging
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..flame.render import BACKENDS, BUILT_IN, HeadCondition, landmark_picture, landmark_pixels, normal_colors, render_head
 from ..host.images import to_image, to_mask
@@ -10,7 +11,7 @@ from .sockets import HEAD, HEAD_CONDITION, HEAD_MODEL, schema
 
 
 class RenderHead(io.ComfyNode):
-    """HEAD, HEAD_MODEL -> HEAD_CONDITION, and its maps as pictures."""
+    """HEAD, HEAD_MODEL -> HEAD_CONDITION, and pictures of its maps."""
 
     @classmethod
     def define_schema(cls):
@@ -18,8 +19,8 @@ class RenderHead(io.ComfyNode):
         return schema(
             "CapFaceRenderHead",
             "Render Head",
-            description="Makes the head condition for Apply CapFace, and shows its maps. The condition is drawn anew at "
-            "whatever size the latent has; width and height are those of the pictures alone.",
+            description="Makes the head condition for Apply CapFace, and shows its maps. During sampling, the condition is "
+            "rendered at the size of the latent. Width and height only affect the pictures of this node.",
             search_aliases=["flame", "normal", "landmarks"],
             inputs=[
                 HEAD.Input("head"),
@@ -31,14 +32,14 @@ class RenderHead(io.ComfyNode):
                     options=list(BACKENDS),
                     default=BUILT_IN,
                     optional=True,
-                    tooltip="What draws, the condition too. pytorch3d is the released code's and needs that package.",
+                    tooltip="Renderer of pictures and condition. pytorch3d is the released code's and needs that package.",
                 ),
             ],
             outputs=[
                 HEAD_CONDITION.Output(display_name="condition"),
                 io.Image.Output(display_name="normal", tooltip="Surface normals as colours."),
                 io.Image.Output(display_name="albedo", tooltip="The skin's colour without light."),
-                io.Image.Output(display_name="lambertian", tooltip="The head in its light."),
+                io.Image.Output(display_name="lambertian", tooltip="The lit head."),
                 io.Mask.Output(display_name="mask", tooltip="1 where the head is."),
                 io.Image.Output(display_name="landmarks", tooltip="68 landmarks as white dots on black."),
             ],
@@ -47,9 +48,9 @@ class RenderHead(io.ComfyNode):
 
     @classmethod
     def execute(cls, head, head_model, width, height, backend=BUILT_IN):
-        """Draw the maps."""
+        """Render the maps."""
         maps = render_head(head_model, head, height, width, backend)
-        _warn_of_empty_frames(maps.alpha)
+        _warn_about_empty_frames(maps.alpha)
         landmarks = landmark_picture(landmark_pixels(head_model, head, height, width), height, width)
         lambertian = to_image(maps.lambertian)
         return io.NodeOutput(
@@ -63,10 +64,10 @@ class RenderHead(io.ComfyNode):
         )
 
 
-def _warn_of_empty_frames(alpha):
+def _warn_about_empty_frames(alpha: Tensor) -> None:
     empty = (alpha.flatten(1).amax(1) == 0).nonzero().flatten().tolist()
     if empty:
         logging.getLogger("capface").warning(
-            "Render Head: head %s of %d lies outside the frame; its maps are empty and control nothing.",
+            "Render Head: head %s of %d is outside the frame. Its maps are empty and have no effect.",
             ", ".join(str(frame + 1) for frame in empty), len(alpha),
         )  # fmt: skip

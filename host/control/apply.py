@@ -1,8 +1,11 @@
-"""Adding CapFace to conditionings: one person at a time, before or behind others, with or without a further head control."""
+"""Adding CapFace to conditionings, one person at a time, optionally with a post-hoc head control."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from comfy.controlnet import ControlBase
 from torch import Tensor
 
 from ...errors import BadInput
@@ -17,20 +20,23 @@ log = logging.getLogger("capface")
 
 OVERLAPS = ("add", "nearest")
 
+Conditioning = list[list[Any]]
+"""ComfyUI's CONDITIONING: [embedding, options] pairs."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeadControl:
-    """Post-hoc head control pi* (equation 9): CapFace without identity, unmasked."""
+    """Post-hoc head control pi* (equation 9): a CapFace without identity and without mask."""
 
     model: CapFaceModel
     alpha: float
-    """Scale alpha of its residuals."""
+    """Scale alpha of the residuals."""
     until: float
-    """Share of the schedule, from its start, in which it acts."""
+    """Fraction of the schedule after which it stops acting."""
 
 
 def apply_capface(
-    conditionings,
+    conditionings: Sequence[Conditioning],
     model: CapFaceModel,
     condition: HeadCondition,
     identity: Identity | None = None,
@@ -42,27 +48,30 @@ def apply_capface(
     edge: str = "hard",
     overlap: str = "add",
     head_control: HeadControl | None = None,
-) -> list:
-    """Add a person to conditionings; controls that they have already stay before it.
+) -> list[Conditioning]:
+    """Add a person to conditionings. Existing controls are kept and come before it.
 
     Args:
         conditionings: ComfyUI's conditionings, such as (positive, negative).
         model: The checkpoint.
         condition: The head.
-        identity: The person; None controls the head alone.
-        strength: Scale of the residuals; 0 leaves the conditionings as they are.
+        identity: The person. With None, only the head is controlled.
+        strength: Scale of the residuals. With 0, the person is not added.
         tau: ID dropout tau in 0..1000 (equation 8).
-        window: (start, end) in 0..1 of the schedule.
-        mask: `[B, 1, H, W]` in 0..1, where the person may act at all.
-        edge: "hard" (the paper's mask) or "soft".
-        overlap: Where heads of several people overlap: "add" sums them as the paper does, "nearest" keeps the nearest one's.
-            In weak perspective the nearer head is the larger one; of two alike, the one applied later.
-        head_control: pi* of equation 9.
+        window: Start and end of the person's effect, as fractions of the schedule.
+        mask: Where the person may act, `[B, 1, H, W]` in 0..1.
+        edge: Edge of the head's own mask: "hard", as in the paper, or "soft".
+        overlap: Where heads of several people overlap, "add" sums their residuals as the paper does, and "nearest" keeps those
+            of the nearest head. In weak perspective the larger head is nearer; of two equal heads, the one applied later.
+        head_control: Post-hoc head control pi* (equation 9).
 
     Returns:
-        As many new conditionings.
+        The new conditionings, one for each given.
+
+    Raises:
+        BadInput: The identity's features do not fit the checkpoint.
     """
-    _warn_about_the_head(condition)
+    _log_builtin_head(condition)
     if identity is not None:
         _check_features(model, identity)
     controls = []
@@ -74,21 +83,21 @@ def apply_capface(
         controls.append(CapFaceControl(model, condition, identity, tau=tau, **settings))
     if not controls:
         return list(conditionings)
-    by_previous = {}  # positive and negative share one chain where they share what comes before it
+    chains = {}  # by the control before them: positive and negative prompt share a chain if they share that control
     out = []
     for conditioning in conditionings:
         entries = []
         for embedding, options in conditioning:
             previous = options.get("control")
-            if previous not in by_previous:
-                by_previous[previous] = _chain(previous, controls, overlap)
-            entries.append([embedding, {**options, "control": by_previous[previous], "control_apply_to_uncond": False}])
+            if previous not in chains:
+                chains[previous] = _chain(previous, controls, overlap)
+            entries.append([embedding, {**options, "control": chains[previous], "control_apply_to_uncond": False}])
         out.append(entries)
     return out
 
 
-def _chain(previous, controls: list[CapFaceControl], overlap: str):
-    """Put copies of controls behind a chain and return the last; the chain itself stays as it is."""
+def _chain(previous: ControlBase | None, controls: list[CapFaceControl], overlap: str) -> ControlBase | None:
+    """Append copies of controls to a chain, and return the last one. The chain itself is not changed."""
     added = [control.copy() for control in controls]
     if overlap == "nearest" and added[-1].region is not None:
         previous = _order_by_depth(previous, added[-1])
@@ -97,8 +106,8 @@ def _chain(previous, controls: list[CapFaceControl], overlap: str):
     return previous
 
 
-def _order_by_depth(previous, newest: CapFaceControl):
-    """Copy a chain so that of each earlier person and the newest one, the farther gives way to the nearer."""
+def _order_by_depth(previous: ControlBase | None, newest: CapFaceControl) -> ControlBase | None:
+    """Copy a chain. Of the newest person and each earlier one, the farther does not act on the nearer one's head."""
     links = []
     while previous is not None:
         links.append(previous)
@@ -116,22 +125,22 @@ def _order_by_depth(previous, newest: CapFaceControl):
 
 
 def _nearness(evaluation: Evaluation) -> float:
-    """Return the size of the head in the frame, averaged over the frames."""
+    """Return the head's mean size over the frames."""
     return evaluation.condition.params.camera[:, 0].mean().item()
 
 
-def _check_features(model: CapFaceModel, identity: Identity):
+def _check_features(model: CapFaceModel, identity: Identity) -> None:
     wanted = (model.tokens.id_linear.in_features, model.tokens.img_linear.in_features)
     if (identity.global_.shape[-1], identity.local.shape[-1]) != wanted:
         raise BadInput(
-            f"{model.name} reads embeddings of {wanted[0]} numbers and tokens of {wanted[1]}; this identity has "
+            f"{model.name} expects embeddings of {wanted[0]} values and tokens of {wanted[1]}; this identity has "
             f"{identity.features}. Encode it with the Face Reader that belongs to this CapFace."
         )
 
 
-def _warn_about_the_head(condition: HeadCondition):
+def _log_builtin_head(condition: HeadCondition) -> None:
     if condition.model.kind == "builtin":
         log.info(
-            "CapFace is driven by the built-in head. Released checkpoints were trained on FLAME's: position, pose and light "
-            "carry over, the shape of the face less."
+            "CapFace is controlled by the built-in head. Released checkpoints were trained on FLAME heads: position, pose and "
+            "light carry over, the shape of the face less."
         )

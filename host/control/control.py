@@ -1,15 +1,16 @@
 """CapFace as a control of ComfyUI's sampler.
 
-ComfyUI asks a control for residuals once per group of conditionings that it batches, or once per conditioning where it does not
-batch. CapFace's residuals depend on the latents, the timestep, the head and the identity, never on the text: equal latents are
-evaluated once, however the host groups them.
+ComfyUI asks a control for residuals once per batch of conditionings, or once per conditioning if it does not batch them. The
+residuals of CapFace depend on the latents, the timestep, the head and the identity, but not on the text. Equal latents are
+therefore evaluated once, however ComfyUI groups them.
 
-A request covers a part of the frame and some frames of a sequence. `sampling_context.py` holds what the sampler says of them,
-`coordinates.py` what other packs hand back.
+A request covers a part of the frame and some frames of a sequence. `sampling_context.py` collects what the sampler knows about
+them, and `coordinates.py` recovers them from control images that other packs have cropped.
 """
 
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import comfy.controlnet
 import comfy.model_management as mm
@@ -31,18 +32,18 @@ _NOTHING = object()
 
 
 class CapFaceControl(comfy.controlnet.ControlNet):
-    """A person, a head and a strength, ready to be chained into conditionings.
+    """A person, a head and a strength, as a control in ComfyUI's chain.
 
-    It subclasses ComfyUI's ControlNet because some packs tile only that class. It uses nothing of it but the chain.
+    It subclasses ComfyUI's ControlNet because some packs tile only that class. It uses only the chain of it.
 
     Attributes:
-        strength: Scales all residuals; 0 is no control.
-        timestep_percent_range: Share of the schedule in which it acts, as (start, end).
-        region: Where it acts; None is everywhere.
+        strength: Scale of all residuals. 0 disables the control.
+        timestep_percent_range: Start and end of its effect, as fractions of the schedule.
+        region: Where it acts. None means everywhere.
         cond_hint_original: A coordinate image (`coordinates.py`) for packs that crop it, or the image that a pack has set.
         cond_hint: The image that a pack has set for the next latents.
-        latent: Size (h, w) of the latents that are sampled; None before a run.
-        sub_idxs: AnimateDiff-Evolved asks for it, and writes what is also in its `ad_params`.
+        latent: Size (h, w) of the sampled latents. None before a run.
+        sub_idxs: Required and written by AnimateDiff-Evolved. Not used, since `ad_params` has the same indices.
     """
 
     made_by = KEY
@@ -64,16 +65,15 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         Args:
             model: The checkpoint.
             condition: The head, for one frame or for a sequence.
-            identity: The person, or None for head control alone.
-            tau: ID dropout tau in 0..1000 (equation 8): the identity acts at timesteps up to tau; 1000 keeps it throughout, 0
-                never uses it.
+            identity: The person, or None to control only the head.
+            tau: ID dropout tau in 0..1000 (equation 8): the identity acts at timesteps up to tau. 1000 means always, 0 never.
             strength: Scale of the residuals.
             timestep_percent_range: (start, end) in 0..1.
-            region: Where it acts: the head's own mask by default, None for everywhere.
+            region: Where it acts: by default in the head's own mask. None means everywhere.
         """
         self._replaced = None  # an image that another pack has set
         super().__init__(manual_cast_dtype=torch.float32)
-        # Packs cast the image to this type; half precision would round the coordinates.
+        # Packs cast the image to this type. Half precision would round the coordinates.
         self.control_model = SimpleNamespace(dtype=torch.float32)
         self.extra_hooks = sampling_hooks()
         self.sub_idxs = None
@@ -81,25 +81,25 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
         self.region = region
-        self.factors = None  # ((size, rows), what the region gives for them)
+        self.factors = None  # ((size, rows), the region's factors for them)
         self.model_sampling = None
         self.evaluated = False  # whether this run has asked for residuals
         self.latent = None
-        self.frame_size = None  # (H, W) of the picture that our image was cut for
+        self.frame_size = None  # (H, W) of the picture for which the coordinate image was made
 
     @property
     def frames(self) -> int:
-        """Frames of the sequence."""
+        """Number of frames in the sequence."""
         return self.evaluation.frames
 
     @property
     def device(self) -> torch.device:
-        """Where packs put a cropped control image."""
+        """The device to which packs move a cropped control image."""
         return mm.get_torch_device()
 
     @property
     def cond_hint_original(self) -> Tensor:
-        """A coordinate image, made on first access; or the image that a pack has set."""
+        """A coordinate image, made on first access, or the image that a pack has set."""
         if self._replaced is not None:
             return self._replaced
         size = tuple(LATENT_SCALE * side for side in self.latent) if self.latent else canvas_size_of_caller()
@@ -107,18 +107,18 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         return self.evaluation.coordinates(size)
 
     @cond_hint_original.setter
-    def cond_hint_original(self, image: Tensor | None):
+    def cond_hint_original(self, image: Tensor | None) -> None:
         self._replaced = image
 
-    def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
+    def get_control(self, x_noisy: Tensor, t: Tensor, cond, batched_number: int, transformer_options: dict[str, Any]):
         """Return the residuals for `batched_number` chunks of latents, merged with those of the controls before this one.
 
         Args:
             x_noisy: Latents `[batched_number · n, 4, h, w]`, not scaled.
             t: Sigmas `[batched_number · n]`.
-            cond: The host's conditioning; unused.
-            batched_number: Chunks (conditionings) in the batch.
-            transformer_options: The host's options, with what the sampler tells of this request.
+            cond: ComfyUI's conditioning. Not used.
+            batched_number: Number of chunks (conditionings) in the batch.
+            transformer_options: ComfyUI's options, with the `SamplingContext` of this request.
         """
         self.evaluated = True
         previous = None
@@ -130,8 +130,8 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         timesteps = self.model_sampling.timestep(t).float()
         rows = self._rows(x, batched_number, transformer_options)
         if getattr(self, "get_control_orig", self.get_control) != self.get_control:
-            # Tiled Diffusion is at work. Unless it finds nothing here, it hands out again what it cut in an earlier run, for
-            # whichever control that was.
+            # Tiled Diffusion has wrapped this method. If it finds an image here, it reuses the tiles that it cut in an earlier
+            # run, possibly for another control.
             self.cond_hint = None
         order = _by_chunk(rows, batched_number)
         if order is not None:
@@ -145,14 +145,14 @@ class CapFaceControl(comfy.controlnet.ControlNet):
                 factors = self._factors(x[part], rows[part], residuals)
                 residuals = [r * factors[r.shape[-2:]].to(r.dtype) for r in residuals]
             chunks.append(residuals)
-        # The host scales residuals in place and the denoiser consumes their list: it gets tensors of its own.
+        # ComfyUI scales residuals in place, and the denoiser empties their lists. The cached tensors must not be returned.
         merged = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
         if order is not None:
             back = torch.tensor(order).argsort().tolist()
             merged = [r[back] for r in merged]
         return self.control_merge({"output": merged[:-1], "middle": merged[-1:]}, previous, None)
 
-    def _rows(self, x: Tensor, batched_number: int, transformer_options: dict) -> list[Row]:
+    def _rows(self, x: Tensor, batched_number: int, transformer_options: dict[str, Any]) -> list[Row]:
         """Return the view and the frame number of each latent."""
         sampling = transformer_options.get(KEY) or SamplingContext()
         n, size = len(x) // batched_number, tuple(x.shape[-2:])
@@ -191,23 +191,23 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             self.evaluation.remember(known, (id(image), height, width))
         if None in known[1]:
             sampling.warn(
-                "Another pack has replaced CapFace's control image by one that is not made from it. The head is rendered as in "
-                "the whole picture."
+                "Another pack has replaced CapFace's control image with an unrelated one. The head is rendered as in the whole "
+                "picture."
             )
         several = self.frames > 1
         return [(WHOLE, None) if row is None else (row[0], row[1] if several else None) for row in known[1]]
 
-    def _warn_unknown_part(self, sampling: SamplingContext, size: tuple[int, int]):
-        """Warn about latents of another size than the picture's whose position is unknown."""
-        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (sampling.latent, size))
+    def _warn_unknown_part(self, sampling: SamplingContext, size: tuple[int, int]) -> None:
+        """Warn about latents that differ in size from the picture's, and whose position is unknown."""
+        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (sampling.latent or size, size))
         sampling.warn(
-            f"{sampling.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} without saying which. The head "
-            "is rendered as in the whole picture. If these are tiles, use a tiled sampler that crops control images, such as "
-            "Tiled Diffusion or Ultimate SD Upscale, or Crop Head with a region for each tile."
+            f"{sampling.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} without giving their position. "
+            "The head is rendered as in the whole picture. If these are tiles, use a tiled sampler that crops control images, "
+            "such as Tiled Diffusion or Ultimate SD Upscale, or use Crop Head with a region for each tile."
         )
 
     def _factors(self, x: Tensor, rows: list[Row], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
-        """Return the region's factors, computed when the size or what is shown has changed."""
+        """Return the region's factors. They are computed again only when the size or the rows have changed."""
         key = (x.shape[-2:], rows)
         if self.factors is None or self.factors[0] != key:
             self.factors = (key, self.region.factors(self.evaluation, x, rows, [r.shape[-2:] for r in residuals]))
@@ -216,11 +216,11 @@ class CapFaceControl(comfy.controlnet.ControlNet):
     def _acts_at(self, sigma: Tensor) -> bool:
         return self.timestep_range is None or self.timestep_range[1] <= sigma <= self.timestep_range[0]
 
-    def copy(self):
+    def copy(self) -> "CapFaceControl":
         """Return a control with the same settings that shares the network and its evaluations."""
         return self._copy_with(self.evaluation, self.region)
 
-    def _copy_with(self, evaluation: Evaluation, region: Region | None):
+    def _copy_with(self, evaluation: Evaluation, region: Region | None) -> "CapFaceControl":
         e = evaluation
         c = CapFaceControl(e.model, e.condition, e.identity, tau=e.tau, region=region)
         c.evaluation = e
@@ -229,7 +229,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def copy_to(self, c):
         """Copy ComfyUI's own settings, and the image that a pack has set, if any."""
-        replaced, self._replaced = self._replaced, _NOTHING  # reading the image would make one
+        replaced, self._replaced = self._replaced, _NOTHING  # otherwise copying would make a coordinate image
         try:
             super().copy_to(c)
         finally:
@@ -240,8 +240,8 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         """Return a copy with its own network on another device, for ComfyUI's multi-GPU sampling.
 
         Args:
-            load_device: Where it computes.
-            autoregister: Whether the host finds it in `multigpu_clones` from now on.
+            load_device: The device.
+            autoregister: Whether to add the copy to `multigpu_clones`, where ComfyUI finds it.
         """
         region = self.region if self.region is None else self.region.on(load_device)
         c = self._copy_with(self.evaluation.on(load_device), region)
@@ -252,28 +252,28 @@ class CapFaceControl(comfy.controlnet.ControlNet):
     def get_extra_hooks(self):
         """Return the hooks of the controls before this one.
 
-        Its own hooks concern the whole run. As hooks of one conditioning they would keep ComfyUI from batching it with others.
+        This control's own hooks apply to the whole run. As hooks of one conditioning, they would keep ComfyUI from batching it.
         """
         return [] if self.previous_controlnet is None else self.previous_controlnet.get_extra_hooks()
 
     def get_models(self):
-        """Return the models that the host must load before sampling."""
+        """Return the models that ComfyUI must load before sampling."""
         return [*comfy.controlnet.ControlBase.get_models(self), self.evaluation.model.patcher]
 
     def pre_run(self, model, percent_to_timestep_function):
         """Prepare for sampling with a base model.
 
         Raises:
-            BadInput: if the base is not of Stable Diffusion 1.x, or of another size than this CapFace was made for.
+            BadInput: The base model is not of the Stable Diffusion 1.x family, or does not have the size for this CapFace.
         """
         _check_base(model, self.evaluation.model)
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling = model.model_sampling
-        self._clear()  # an interrupted run has had no cleanup
+        self._clear()  # an interrupted run was not cleaned up
 
     def cleanup(self):
         """Drop everything that belongs to one run."""
-        # Where Tiled Diffusion is installed, it also cleans up before each run: what a tiled sampler has set for the run stays.
+        # Tiled Diffusion, if installed, also calls this before each run. An image that was set for that run is kept.
         waiting = None if self.evaluated else self.cond_hint
         super().cleanup()
         self.cond_hint, self.evaluated = waiting, False
@@ -281,15 +281,15 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.sub_idxs = None
         self._clear()
 
-    def _clear(self):
+    def _clear(self) -> None:
         self.factors = None
         self.latent = None
         self.evaluation.clear()
 
     def inference_memory_requirements(self, dtype):
-        """Estimate the bytes that an evaluation takes, for frames of 768 × 768: the host asks before it names a size.
+        """Estimate the memory of an evaluation in bytes, for frames of 768 × 768. ComfyUI asks before it gives a size.
 
-        The factor for the encoder is the host's own for a denoiser of this kind.
+        The factor for the encoder is ComfyUI's own factor for a denoiser of this kind.
         """
         frames = max(self.evaluation.condition.batch, 1)
         pixels = frames * 768 * 768
@@ -300,7 +300,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
 
 def _row_of(read: list[tuple[View, int | None]], i: int, number: int, n: int, total: int) -> tuple[View, int | None]:
-    """Return the view for latent i. There may be one for each latent, for each of a chunk, for each frame, or one for all."""
+    """Return the view of latent i. There is one view per latent, per latent of a chunk or per frame, or one for all latents."""
     if len(read) == total:
         return read[i]
     return read[i % n if len(read) == n else number % len(read)]
@@ -310,10 +310,10 @@ def _in_area(view: View, base: View, area: Window, canvas: tuple[int, int], size
     """Convert a view of a conditioning's area to a view of the frame.
 
     Args:
-        view: A view of the area. Packs fit the whole control image to the area, as ComfyUI does, and crop it to its shape.
-        base: The view of the latents of the run.
-        area: The area in those latents.
-        canvas: Their size (h, w).
+        view: A view of the area. Packs fit the whole control image to the area and crop it to its shape, as ComfyUI does.
+        base: The view of the run's latents.
+        area: The area within those latents.
+        canvas: Size (h, w) of those latents.
         size: Size (h, w) of the area.
     """
     if view != WHOLE:
@@ -329,7 +329,7 @@ def _in_area(view: View, base: View, area: Window, canvas: tuple[int, int], size
 
 
 def _by_chunk(rows: list[Row], chunks: int) -> list[int] | None:
-    """Return the order of latents by chunk where a pack has ordered them by tile first; None where they are in order."""
+    """Return the order that sorts latents by chunk if a pack has sorted them by tile first. None if they are in order."""
     tiles = 1 + sum(a[0] != b[0] for a, b in pairwise(rows))
     if tiles == 1 or chunks == 1 or len(rows) % (tiles * chunks):
         return None
@@ -339,14 +339,14 @@ def _by_chunk(rows: list[Row], chunks: int) -> list[int] | None:
     return [(t * chunks + c) * n + i for c in range(chunks) for t in range(tiles) for i in range(n)]
 
 
-def _check_base(base, capface: CapFaceModel):
+def _check_base(base: Any, capface: CapFaceModel) -> None:  # base: comfy.model_base.BaseModel
     name = type(base.model_config).__name__
     unet = base.model_config.unet_config
-    text_width = capface.network.config.context_width  # an encoder begins as the base model's, so they are the same
+    text_width = capface.network.config.context_width  # the encoder is initialised from the base model's
     if unet.get("context_dim") != text_width or unet.get("model_channels") is None or unet.get("adm_in_channels") is not None:
         raise BadInput(
-            f"CapFace needs a base model of the Stable Diffusion 1.x family, got one that ComfyUI knows as {name}. "
-            "Load an SD 1.5 checkpoint in the loader that feeds the sampler, or take Apply CapFace out."
+            f"CapFace needs a base model of the Stable Diffusion 1.x family, got one that ComfyUI classifies as {name}. "
+            "Load an SD 1.5 checkpoint in the loader that feeds the sampler, or remove Apply CapFace."
         )
     config = capface.network.config
     depth = unet["num_res_blocks"]

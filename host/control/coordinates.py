@@ -4,8 +4,8 @@ Packs that sample a picture in parts crop a control image as they crop the pictu
 sizes. CapFace's control has no image, because it renders the head at the requested size. It offers a coordinate image instead.
 However a pack transforms it, each pixel still holds its position in the frame, so CapFace can render exactly that part.
 
-Conventions: float32 `[B, 3, H, W]` in 0..1. The channels are the shares of the frame's width and height at the pixel's centre
-(x right, y down), and (frame number + 1) / B. The third channel is 0 for padded pixels.
+Conventions: float32 `[B, 3, H, W]` in 0..1. The first two channels are x (right) and y (down) of the pixel's centre, as
+fractions of the frame's width and height. The third is (frame index + 1) / B, and 0 for padded pixels.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ from ...flame.model import WHOLE, Window
 from ...flame.render import HeadCondition, cut, sample
 
 SIDES = (1920, 960, 480, 240)
-"""Sides of an image for a frame of unknown size. Tile borders of the usual frame sizes fall on whole pixels of the first."""
+"""Sides of an image for a frame of unknown size. With the first, tile borders of common frame sizes fall on whole pixels."""
 MOST_PIXELS = 6_000_000
-"""Pixels of all frames' images together, from which a smaller side is taken."""
+"""Maximum number of pixels of all frames' images together. Above it, a smaller side is used."""
 
 _SAME_NUMBER = 2e-3
-"""Tolerance for equal frame numbers; half precision needs it."""
+"""Tolerance for equal frame indices, needed in half precision."""
 _WHOLE_PIXEL = 1e-2
-"""Tolerance for whole numbers of pixels; single precision needs it."""
+"""Tolerance for whole numbers of pixels, needed in single precision."""
 _SQUARE_PIXEL = 4e-3
-"""Relative difference of a pixel's sides up to which it counts as square."""
+"""Maximum relative difference between the sides of a pixel that counts as square."""
 
 
 def coordinate_image(frames: int, size: tuple[int, int] | None = None) -> Tensor:
-    """Make the image.
+    """Make a coordinate image.
 
     Args:
         frames: Number of frames B.
-        size: (H, W) in pixels where the frame's size is known.
+        size: The frame's size (H, W) in pixels, if known.
 
     Returns:
         `[B, 3, H, W]`.
@@ -53,7 +53,7 @@ def coordinate_image(frames: int, size: tuple[int, int] | None = None) -> Tensor
 
 
 def side_for(frames: int) -> int:
-    """Return the side of an image for a frame of unknown size."""
+    """Return the side of a coordinate image for a frame of unknown size."""
     return next((side for side in SIDES if frames * side**2 <= MOST_PIXELS), SIDES[-1])
 
 
@@ -62,11 +62,11 @@ class PixelMap:
     """A part of the frame that is not a rectangle, such as a tile that wraps around the border."""
 
     x: Tensor
-    """`[h, w]`, shares of the frame's width, on the CPU."""
+    """`[h, w]`, fractions of the frame's width, on the CPU."""
     y: Tensor
-    """`[h, w]`, shares of its height."""
+    """`[h, w]`, fractions of the frame's height, on the CPU."""
     inside: Tensor
-    """bool `[h, w]`; False where pixels were padded."""
+    """bool `[h, w]`; False for padded pixels."""
 
     def __post_init__(self):
         digest = hashlib.blake2b(digest_size=16)
@@ -81,18 +81,18 @@ class PixelMap:
         return hash(self._key)
 
     def within(self, outer: Window) -> "PixelMap":
-        """Return these places of `outer` as places of the frame that `outer` is a window of."""
+        """Convert positions within `outer` to positions in the frame of which `outer` is a window."""
         x = outer.left + self.x * (outer.right - outer.left)
         y = outer.top + self.y * (outer.bottom - outer.top)
         return PixelMap(x, y, self.inside)
 
     def sample_from(self, images: Tensor) -> Tensor:
-        """Sample images of the frame `[B, C, H, W]` at these places: `[B, C, h, w]`, 0 where pixels were padded."""
+        """Sample images of the frame `[B, C, H, W]` at these positions: `[B, C, h, w]`, with 0 for padded pixels."""
         found = sample(images, self.x[None].to(images.device), self.y[None].to(images.device))
         return found * self.inside.to(found.device)
 
     def frame_size(self) -> tuple[int, int]:
-        """Rows and columns that the whole frame has at this part's scale, as multiples of 8."""
+        """Return the height and width of the whole frame at this part's scale, as multiples of 8."""
         down = self.y.diff(dim=0)[self.inside[1:] & self.inside[:-1]]
         right = self.x.diff(dim=1)[self.inside[:, 1:] & self.inside[:, :-1]]
         rows, columns = (max(8, 8 * round(1 / _typical_step(steps) / 8)) for steps in (down, right))
@@ -104,7 +104,7 @@ View = Window | PixelMap
 
 
 def _typical_step(steps: Tensor) -> float:
-    """Return the mean step without the few jumps."""
+    """Return the mean step, without the few jumps at seams."""
     sizes = steps.abs()
     moving = sizes[sizes > 0]
     if not len(moving):
@@ -134,10 +134,10 @@ def read_coordinates(image: Tensor, frames: int, frame_size: tuple[int, int] | N
     Args:
         image: `[R, 3, h, w]` of any float type, on any device.
         frames: Number of frames B.
-        frame_size: (H, W) in pixels where the frame's size is known: tiles that are shown stretched are drawn stretched.
+        frame_size: The frame's size (H, W) in pixels, if known. It makes it possible to detect stretched tiles.
 
     Returns:
-        For each of the R rows, the view and its frame number; None for a row that is not a coordinate image.
+        For each of the R rows, the view and the frame index. None for a row that is not a coordinate image.
     """
     if image.ndim != 4 or image.shape[1] != 3:
         return [None] * len(image)
@@ -148,14 +148,14 @@ def read_coordinates(image: Tensor, frames: int, frame_size: tuple[int, int] | N
         (x - along_x[:, None]).abs().flatten(1).amax(1), (y - along_y[..., None]).abs().flatten(1).amax(1)
     ).tolist()
     padded = (number <= _SAME_NUMBER).flatten(1).any(1).tolist()
-    shares = number.flatten(1).amax(1)
-    # An ordinary picture has no channel that holds one value and padding.
-    strange = ((number - shares[:, None, None]).abs() > _SAME_NUMBER) & (number.abs() > _SAME_NUMBER)
-    ours = ~strange.flatten(1).any(1) & (shares > 0)
-    shares, ours = shares.tolist(), ours.tolist()
+    fractions = number.flatten(1).amax(1)
+    # In a coordinate image, the third channel holds one value, apart from padding.
+    strange = ((number - fractions[:, None, None]).abs() > _SAME_NUMBER) & (number.abs() > _SAME_NUMBER)
+    ours = ~strange.flatten(1).any(1) & (fractions > 0)
+    fractions, ours = fractions.tolist(), ours.tolist()
     along_x, along_y = along_x.double().cpu(), along_y.double().cpu()
     read = []
-    for row, share in enumerate(shares):
+    for row, fraction in enumerate(fractions):
         if not ours[row]:
             read.append(None)
             continue
@@ -170,21 +170,24 @@ def read_coordinates(image: Tensor, frames: int, frame_size: tuple[int, int] | N
                 view = _stretched(view, frame_size[1] / frame_size[0], *x.shape[-2:])
         else:
             view = PixelMap(x[row].cpu(), y[row].cpu(), number[row].cpu() > _SAME_NUMBER)
-        read.append((view, max(0, round(share * frames) - 1)))
+        read.append((view, max(0, round(fraction * frames) - 1)))
     return read
 
 
 def _stretched(window: Window, aspect: float, height: int, width: int) -> Window:
-    """Return the window with the frame's aspect where its pixels are not square."""
+    """Return the window, with the frame's aspect if its pixels are not square."""
     rows, columns = window.frame_size(height, width)
     return window if abs(columns / rows / aspect - 1) < _SQUARE_PIXEL else replace(window, aspect=aspect)
 
 
 def _fit_line(values: Tensor, grain: float) -> tuple[float, float, float]:
-    """Fit a line through values at pixel centres: its values at the first and last edge, and the largest distance from it.
+    """Fit a line through values at pixel centres.
 
-    Nearest-neighbour sampling shifts values by up to half a source pixel, and all by the same amount where the scale is even.
-    If a crop at whole source pixels explains every value, that crop is returned instead of the fitted line.
+    Nearest-neighbour sampling shifts values by up to half a source pixel, all by the same amount if the scale is even. If a
+    crop at whole source pixels explains every value, its edges replace the fitted line.
+
+    Returns:
+        The line's values at the first and the last edge, and the largest distance of a value from it.
     """
     n = len(values)
     t = (torch.arange(n, dtype=values.dtype) + 0.5) / n

@@ -1,4 +1,4 @@
-"""Evaluating CapFace during sampling: what a step computes once, and what a run computes once."""
+"""Evaluating CapFace during sampling, with caches for each step and for each run."""
 
 import comfy.model_management as mm
 import torch
@@ -10,25 +10,25 @@ from ..identity import Identity
 from .coordinates import View, coordinate_image, render_view
 
 LATENT_SCALE = 8
-"""Pixels of the hint for one of the latent, along each side."""
+"""Pixels of the hint per latent pixel, along each side."""
 
 FRAMES_AT_ONCE = 8
-"""Frames of a sequence whose hints are encoded together: at full resolution, where activations are largest."""
+"""Number of frames whose hints are encoded together. This limits memory: activations at full resolution are the largest."""
 
 MAX_CACHED_VIEWS = 64
-"""Views whose encoded hints are kept; a picture of 4096 pixels has fewer tiles."""
+"""Number of views whose encoded hints are cached. A picture of 4096 pixels has fewer tiles."""
 
 MAX_CACHED_RESULTS = 6
-"""Results of one step that are kept: positive and negative prompt may request several areas in turn."""
+"""Number of cached results of a step. Positive and negative prompt may request several areas in turn."""
 
 Row = tuple[View, int]
-"""What one latent shows: a view of the frame, and the number of a frame in the sequence."""
+"""The view of the frame that a latent shows, and the index of its frame in the sequence."""
 
 
 class Evaluation:
-    """One step's residuals and what does not change over the steps: the encoded hint and the identity's tokens.
+    """Residuals of the current step, and data that stays the same over all steps: encoded hints and the identity's tokens.
 
-    Copies of one control share it, so that the positive and the negative prompt do even where other controls come before them.
+    Copies of a control share it. Thus the positive and the negative prompt share it even if other controls come before them.
     """
 
     def __init__(self, model: CapFaceModel, condition: HeadCondition, identity: Identity | None, tau: float):
@@ -36,48 +36,48 @@ class Evaluation:
         self.condition = condition
         self.identity = identity
         self.tau = tau
-        self._elsewhere = {}  # device: Evaluation
+        self._on_devices: dict[torch.device, Evaluation] = {}
         self.clear()
 
     @property
     def frames(self) -> int:
-        """Frames of the sequence that heads and identities make up."""
+        """Number of frames in the sequence of heads and identities."""
         return max(self.condition.batch, 0 if self.identity is None else len(self.identity.global_))
 
-    def clear(self):
-        """Drop all tensors."""
-        self.hints = {}  # (h, w, part of the frame): (guided, mask), the latest last
+    def clear(self) -> None:
+        """Drop all cached tensors."""
+        self.hints = {}  # (h, w, view): (guided, mask), the latest last
         self.context = None
-        self.step = None  # (timesteps, frames) that `done` belongs to
+        self.step = None  # (timesteps, frames) of the results in `done`
         self.done = []  # [(x, rows, residuals)]
-        self.images = {}  # size of the frame: image of coordinates
-        self.read = {}  # (image's id, height, width): (image, what it shows), the latest last
+        self.images = {}  # size of the frame: coordinate image
+        self.read = {}  # (image's id, height, width): (image, its views), the latest last
 
     def coordinates(self, size: tuple[int, int] | None) -> Tensor:
-        """Return the image of coordinates for a frame of a size (H, W), or of unknown size."""
+        """Return the coordinate image for a frame of size (H, W), or of unknown size."""
         if size not in self.images:
             self.images[size] = coordinate_image(self.frames, size)
         return self.images[size]
 
-    def remember(self, read: tuple, key: tuple):
-        """Keep what was read from another pack's image."""
+    def remember(self, read: tuple, key: tuple) -> None:
+        """Cache the views that were recovered from an image."""
         if len(self.read) >= MAX_CACHED_VIEWS:
             del self.read[next(iter(self.read))]
         self.read[key] = read
 
     def on(self, device: torch.device) -> "Evaluation":
-        """Return the same evaluation with a network of its own on another device, for the host's multi-GPU sampling."""
-        if device not in self._elsewhere:
-            self._elsewhere[device] = Evaluation(self.model.on(device), self.condition, self.identity, self.tau)
-        return self._elsewhere[device]
+        """Return the same evaluation with its own network on another device, for ComfyUI's multi-GPU sampling."""
+        if device not in self._on_devices:
+            self._on_devices[device] = Evaluation(self.model.on(device), self.condition, self.identity, self.tau)
+        return self._on_devices[device]
 
     def residuals(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
-        """Return the residuals of one chunk of latents, unmasked and unscaled, computed once per content.
+        """Return the residuals of one chunk of latents, unmasked and unscaled. Equal latents are computed once per step.
 
         Args:
-            x: float32 `[n, 4, h, w]`, scaled as the denoiser's input.
+            x: Latents, float32 `[n, 4, h, w]`, scaled for the denoiser.
             timesteps: float32 `[n]`.
-            rows: What each of the n latents shows.
+            rows: View and frame of each of the n latents.
         """
         frames = [frame for _, frame in rows]
         if self.step is None or self.step[1] != frames or not torch.equal(self.step[0], timesteps):
@@ -95,7 +95,7 @@ class Evaluation:
         guided = self._encode_hint(x, rows)[0]
         context = self._encode_identity(x.device)
         frames = [frame for _, frame in rows]
-        # eq. 8: F†_t = F_t where t <= tau, else pi(z_t, t, H, none); the released code keeps t = tau
+        # eq. 8: F†_t = F_t for t <= tau, else pi(z_t, t, H, none). The released code also keeps the identity at t = tau.
         keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
         if keep.all() or not keep.any():
             context = select_frames(context, frames) if keep.any() else None
@@ -103,7 +103,7 @@ class Evaluation:
         return self._evaluate_mixed(x.to(dtype), timesteps, guided, select_frames(context, frames), keep)
 
     def _evaluate_mixed(self, x: Tensor, timesteps: Tensor, guided: Tensor, context: Tensor, keep: Tensor) -> list[Tensor]:
-        """Evaluate the rows that keep the identity apart from those that have dropped it."""
+        """Evaluate separately the rows that keep the identity and those that drop it."""
         guided, context = guided.expand(len(x), -1, -1, -1), context.expand(len(x), -1, -1)
         with_identity = self.model.network(x[keep], timesteps[keep], guided[keep], context[keep])
         without = self.model.network(x[~keep], timesteps[~keep], guided[~keep], None)
@@ -119,7 +119,7 @@ class Evaluation:
         return self._encode_hint(x, rows)[1]
 
     def _encode_hint(self, x: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
-        """Return what the network makes of the head for latents: guided `[n or 1, C, h, w]` and the mask."""
+        """Encode the head for latents: guided features `[n or 1, C, h, w]` and the mask `[n or 1, 1, h, w]`."""
         encoded = {view: self._encode_part(x, view) for view in dict.fromkeys(view for view, _ in rows)}
         if len(encoded) == 1:
             (parts,) = encoded.values()
@@ -129,7 +129,7 @@ class Evaluation:
         return guided, mask
 
     def _encode_part(self, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
-        """Encode a part of the frame for latents of a size, all frames of the sequence at once."""
+        """Encode a view at the size of the latents, for all frames of the sequence."""
         height, width = x.shape[-2:]
         key = (height, width, view)
         known = self.hints.pop(key, None)
@@ -155,5 +155,5 @@ class Evaluation:
 
 
 def select_frames(tensor: Tensor, frames: list[int]) -> Tensor:
-    """Pick a tensor's rows for these frames; one row serves them all, fewer rows than frames repeat."""
+    """Select a tensor's rows for frames. A single row serves all frames; fewer rows than frames repeat."""
     return tensor if tensor.shape[0] == 1 else tensor[[f % tensor.shape[0] for f in frames]]

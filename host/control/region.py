@@ -1,4 +1,4 @@
-"""Where in the picture a person's residuals act."""
+"""The region of the picture in which a person's residuals act."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,42 +16,44 @@ EDGES = ("hard", "soft")
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The head's predicted mask, and what further bounds it."""
+    """The head's predicted mask, limited by the user's mask and by nearer heads."""
 
     edge: str = "hard"
-    """"hard": the mask as the paper uses it, 0 or 1 at > 0.5. "soft": the prediction itself."""
+    """"hard": the predicted mask, set to 1 above 0.5 and to 0 elsewhere, as in the paper. "soft": the predicted mask itself."""
     extra: Tensor | None = None
-    """The user's own mask `[B, 1, H, W]` in 0..1, stretched over the frame; None is everywhere."""
+    """The user's mask `[B, 1, H, W]` in 0..1, stretched over the frame. None means everywhere."""
     nearer: tuple[Evaluation, ...] = ()
-    """People in front of this one: where their heads are, this one's residuals do not act."""
+    """People in front of this one. This person's residuals do not act on their heads."""
 
     def __post_init__(self):
         if self.edge not in EDGES:
-            raise BadInput(f"A mask's edge is {' or '.join(EDGES)}, got {self.edge!r}.")
+            raise BadInput(f"Expected a mask edge of {' or '.join(EDGES)}, got {self.edge!r}.")
 
     def behind(self, evaluation: Evaluation) -> "Region":
-        """Return this region without the head of somebody nearer."""
+        """Return this region without the head of a nearer person."""
         return replace(self, nearer=(*self.nearer, evaluation))
 
     def on(self, device: torch.device) -> "Region":
-        """Return this region for the host's multi-GPU sampling."""
+        """Return this region on another device, for ComfyUI's multi-GPU sampling."""
         return replace(self, nearer=tuple(evaluation.on(device) for evaluation in self.nearer))
 
-    def factors(self, evaluation: Evaluation, x: Tensor, rows: list[Row], sizes: Sequence[torch.Size]) -> dict:
-        """Return what to multiply residuals with.
+    def factors(
+        self, evaluation: Evaluation, x: Tensor, rows: list[Row], sizes: Sequence[torch.Size]
+    ) -> dict[torch.Size, Tensor]:
+        """Return the factors by which to multiply residuals.
 
         Args:
-            evaluation: The person's.
-            x: Latents `[n, 4, h, w]`; their size and device count.
-            rows: What each of the n latents shows.
+            evaluation: The person's evaluation.
+            x: Latents `[n, 4, h, w]`. Only their size and device are used.
+            rows: View and frame of each of the n latents.
             sizes: Sizes (h, w) of the residuals.
 
         Returns:
-            By size, `[n or 1, 1, h, w]` in 0..1 on the latents' device.
+            Factors `[n or 1, 1, h, w]` in 0..1 on the latents' device, by size.
         """
         own = evaluation.mask(x, rows)
         others = [other.mask(x, rows) for other in self.nearer]
-        extra = None if self.extra is None else self._extra_of(rows, *x.shape[-2:])
+        extra = None if self.extra is None else _crop_mask(self.extra, rows, *x.shape[-2:])
         factors = {}
         for size in set(sizes):
             factor = CapFace.resize_mask(own, size)
@@ -64,11 +66,13 @@ class Region:
             factors[size] = factor.to(x.device)
         return factors
 
-    def _extra_of(self, rows: list[Row], height: int, width: int) -> Tensor:
-        """The user's mask as latents of a size show it, `[n or 1, 1, H, W]`."""
-        extra = self.extra.float().cpu()
-        views = dict.fromkeys(view for view, _ in rows)
-        parts = {view: crop_view(extra, view, height * LATENT_SCALE, width * LATENT_SCALE) for view in views}
-        if len(parts) == 1:
-            return select_frames(*parts.values(), [frame for _, frame in rows])
-        return torch.cat([select_frames(parts[view], [frame]) for view, frame in rows])
+
+def _crop_mask(mask: Tensor, rows: list[Row], height: int, width: int) -> Tensor:
+    """Crop a mask `[B, 1, H, W]` to the views of latents of a size (height, width): `[n or 1, 1, h, w]`."""
+    mask = mask.float().cpu()
+    views = dict.fromkeys(view for view, _ in rows)
+    parts = {view: crop_view(mask, view, height * LATENT_SCALE, width * LATENT_SCALE) for view in views}
+    if len(parts) == 1:
+        (part,) = parts.values()
+        return select_frames(part, [frame for _, frame in rows])
+    return torch.cat([select_frames(parts[view], [frame]) for view, frame in rows])

@@ -1,16 +1,17 @@
-"""What ComfyUI's sampler asks a control for: which part of the picture, and which frames of a sequence.
+"""The part of the picture and the frames of the sequence for which ComfyUI's sampler calls a control.
 
-`get_control` receives latents without their position. ComfyUI's wrappers see more: one around each run sees its noise, one
-around each evaluation sees the areas of the conditionings. A control registers both through `extra_hooks`, ComfyUI's own way
-for this, and what they see reaches `get_control` in `transformer_options`.
+`get_control` receives latents without their position. ComfyUI's wrappers receive more: the wrapper around a run gets its noise,
+and the wrapper around an evaluation gets the areas of the conditionings. A control registers both through `extra_hooks`, the
+interface of ComfyUI for this. They pass their information to `get_control` in `transformer_options`.
 """
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import comfy.hooks
 import torch
@@ -28,33 +29,36 @@ log = logging.getLogger("capface")
 
 @dataclass(frozen=True, eq=False)
 class SamplingContext:
-    """What the sampler says of a request, as far as it says anything."""
+    """Information about a request of the sampler, as far as it is known."""
 
     frames: tuple[int, ...] | None = None
-    """Frames of the sequence that the run's latents stand for; None is 0, 1, 2 …"""
+    """Frame index of each latent of the run. None means 0, 1, 2, …"""
     latent: tuple[int, int] | None = None
-    """Size (h, w) of the latents of this evaluation."""
-    areas: dict = field(default_factory=dict)
-    """Areas (h, w, y, x) of conditionings, in latent pixels, by their uuid."""
+    """Size (h, w) of this evaluation's latents."""
+    areas: dict[Any, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Areas (h, w, y, x) of conditionings in latent pixels, by the conditioning's uuid."""
     retained: tuple[int, ...] = ()
-    """Frames that every sliding window keeps."""
+    """Frames that are part of every sliding window."""
     evaluator: str | None = None
     """Name of the pack whose wrapper calls the model, if any."""
     warned: set[str] = field(default_factory=set)
-    """Warnings of this run."""
+    """Warnings that were logged in this run."""
 
-    def window_frames(self, transformer_options: dict, n: int) -> list[int] | None:
-        """Return the latents of the run that n latents within a sliding window are; None outside of one.
+    def window_frames(self, transformer_options: dict[str, Any], n: int) -> list[int] | None:
+        """Return the indices, within the run, of the n latents of a sliding window.
 
         Args:
-            transformer_options: The host's options.
+            transformer_options: ComfyUI's options.
             n: Number of latents.
+
+        Returns:
+            n indices, or None without a window.
         """
         window = transformer_options.get("context_window")
         indices = getattr(window, "index_list", None)
         if indices is not None:
             indices = list(indices)
-            # ComfyUI 0.33 puts the frame before a window in front of it
+            # ComfyUI 0.33 prepends the frame before the window
             anchor = getattr(window, "causal_anchor_index", None)
             if anchor is not None and anchor >= 0:
                 indices.insert(0, anchor)
@@ -65,15 +69,15 @@ class SamplingContext:
             indices = (transformer_options.get("ad_params") or {}).get("sub_idxs")
         return list(indices) if indices is not None and len(indices) == n else None
 
-    def area(self, uuid) -> Window | None:
-        """Return the area of a conditioning as a window of the latents; None is all of them."""
-        if uuid not in self.areas:
+    def area(self, uuid: Any) -> Window | None:
+        """Return a conditioning's area as a window of the latents. None means the whole latents."""
+        if uuid not in self.areas or self.latent is None:
             return None
         (h, w, y, x), (height, width) = self.areas[uuid], self.latent
         return Window(x / width, y / height, (x + w) / width, (y + h) / height)
 
-    def warn(self, text: str):
-        """Log a warning once a run."""
+    def warn(self, text: str) -> None:
+        """Log a warning, once per run."""
         if text not in self.warned:
             self.warned.add(text)
             log.warning(text)
@@ -88,7 +92,7 @@ class _SamplingHook(comfy.hooks.TransformerOptionsHook):
 
     @property
     def transformers_dict(self) -> dict:
-        """The wrappers, in lists of their own each time: the host adds other packs' to them."""
+        """The wrappers, in new lists on each access, because ComfyUI adds other packs' wrappers to them."""
         return {
             "wrappers": {
                 WrappersMP.SAMPLER_SAMPLE: {KEY: [_wrap_sampling]},
@@ -98,14 +102,14 @@ class _SamplingHook(comfy.hooks.TransformerOptionsHook):
 
     @transformers_dict.setter
     def transformers_dict(self, _):
-        """Ignored: clones of the hook assign it."""
+        """Ignore the assignment, which ComfyUI makes when it clones the hook."""
 
 
 _HOOK = _SamplingHook()
 
 
 def sampling_hooks() -> comfy.hooks.HookGroup:
-    """Return a control's `extra_hooks`. They are equal for all controls, so ComfyUI registers them once."""
+    """Return a control's `extra_hooks`. They are equal for all controls, so that ComfyUI registers them once."""
     group = comfy.hooks.HookGroup()
     group.add(_HOOK)
     return group
@@ -119,8 +123,8 @@ def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args,
     detailer = _calling_detailer()
     if controls and detailer:
         sampling.warn(
-            f"{detailer} samples a crop of the picture, and a crop does not say where it lies: the head is drawn as in the "
-            "whole picture. Put Crop Head before Render Head, with the same region; if it is there, all is well."
+            f"{detailer} samples a crop of the picture without its position, so the head is rendered as in the whole picture. "
+            "Put Crop Head before Render Head, with the same region. If it is there already, ignore this warning."
         )
     return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
@@ -128,7 +132,7 @@ def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args,
 def _wrap_evaluation(executor, model, conds, x_in, timestep, model_options):
     options = model_options.get("transformer_options", {})
     size = tuple(x_in.shape[-2:])
-    areas = {c["uuid"]: _clipped(c["area"], size) for cond in conds if cond for c in cond if "area" in c}
+    areas = {c["uuid"]: _clip(c["area"], size) for cond in conds if cond for c in cond if "area" in c}
     sampling = replace(
         options.get(KEY) or SamplingContext(),
         latent=size,
@@ -142,15 +146,15 @@ def _wrap_evaluation(executor, model, conds, x_in, timestep, model_options):
     return executor(model, conds, x_in, timestep, model_options)
 
 
-def _clipped(area, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """An area (h, w, y, x) cut at the latents' border, as the host cuts it. Areas in time name more: their last two count."""
+def _clip(area: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Clip an area (h, w, y, x) at the latents' border, as ComfyUI does. With more dimensions, the last two are used."""
     dims = len(area) // 2
     (h, w), (y, x) = area[dims - 2 : dims], area[2 * dims - 2 :]
     return min(size[0] - y, h), min(size[1] - x, w), y, x
 
 
-def _controls(conds) -> Iterator:
-    """This pack's controls in lists of conditionings, those of other devices too."""
+def _controls(conds: Iterable[Any]) -> Iterator[Any]:
+    """Yield this pack's controls in lists of conditionings, including their copies on other devices."""
     seen = set()
     for cond in conds:
         for options in cond or ():
@@ -164,17 +168,17 @@ def _controls(conds) -> Iterator:
 
 
 def frames_of_noise(noise: Tensor, seed: int | None, heads: int) -> tuple[int, ...] | None:
-    """Identify the frames of a sequence that are sampled when not all of them are.
+    """Identify the frames of a sequence if only some of them are sampled.
 
-    A latent's `batch_index` (Latent From Batch) reaches the sampler only as noise: frame i keeps the i-th noise of the seed.
+    A latent's `batch_index` (Latent From Batch) reaches the sampler only as noise: frame i gets the seed's i-th noise.
 
     Args:
         noise: The run's noise `[n, C, h, w]`.
-        seed: Its seed.
-        heads: Frames in the sequence.
+        seed: The run's seed.
+        heads: Number of frames in the sequence.
 
     Returns:
-        The n frames; None where all are sampled, or the noise is not the seed's own.
+        The indices of the n frames. None if all frames are sampled, or if the noise was not made from the seed.
     """
     if seed is None or heads < 2 or not isinstance(noise, Tensor) or noise.ndim != 4 or len(noise) >= heads:
         return None
@@ -189,8 +193,8 @@ def frames_of_noise(noise: Tensor, seed: int | None, heads: int) -> tuple[int, .
     return None if None in frames or len(set(frames)) < len(frames) else tuple(frames)
 
 
-def _pack_of(function) -> str | None:
-    """Return the name of the pack that defines a function or a callable object; None for ComfyUI itself."""
+def _pack_of(function: Any) -> str | None:
+    """Return the name of the pack that defines a function or a callable object. None for ComfyUI itself."""
     for part in (function, getattr(function, "__func__", None), type(function)):
         module = sys.modules.get(getattr(part, "__module__", None) or "")
         name = _pack_of_file(getattr(module, "__file__", None))
@@ -214,8 +218,8 @@ def _pack_of_file(path: str | None) -> str | None:
 def canvas_size_of_caller() -> tuple[int, int] | None:
     """Return the size (H, W) of the picture for which the caller's caller crops a control image, if it is known.
 
-    Ultimate SD Upscale crops before sampling, and stretches tiles at the border. It passes nothing that says so, but the
-    function that crops (and its copies in other packs) holds the picture's (width, height) in its local variable `canvas_size`.
+    Ultimate SD Upscale crops control images before sampling, and stretches tiles at the border. It does not pass the picture's
+    size, but its cropping function (and copies of it in other packs) has (width, height) in its local variable `canvas_size`.
     """
     size = sys._getframe(2).f_locals.get("canvas_size")
     known = isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
@@ -223,7 +227,7 @@ def canvas_size_of_caller() -> tuple[int, int] | None:
 
 
 def _calling_detailer() -> str | None:
-    """Return the pack whose detailer is running, found by a function name with "detail" on the call stack, or None."""
+    """Return the name of the pack with a function on the call stack that has "detail" in its name, or None."""
     frame = sys._getframe(1)
     while frame is not None:
         name = _pack_of_file(frame.f_code.co_filename) if "detail" in frame.f_code.co_name else None

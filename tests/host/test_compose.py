@@ -88,7 +88,7 @@ def output_name(in_host, path):
 
 
 def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
-    from capface.host.user_files import choices
+    from capface.host.user_files import list_user_files
 
     heads = random_heads(2)
     first = run(nodes["SaveHead"], head=heads, head_model=model)
@@ -96,7 +96,7 @@ def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
     numbers = [int(path[-11:-6]) for path in (first, second)]
     assert numbers[1] == numbers[0] + 1
     name = output_name(in_host, first)
-    assert name in choices(".json")
+    assert name in list_user_files(".json")
     assert nodes["LoadHead"].validate_inputs(name) is True
     assert same(run(nodes["LoadHead"], file=name), heads)
 
@@ -165,7 +165,7 @@ def test_a_head_outside_the_frame_is_warned_of(nodes, model, caplog):
     heads = HeadParams.neutral(2).replace(camera=torch.tensor([[5.0, 0, 0], [5.0, 9, 0]]))
     with caplog.at_level(logging.WARNING, "capface"):
         nodes["RenderHead"].execute(heads, model, 32, 32)
-    assert "head 2 of 2 lies outside the frame" in caplog.text
+    assert "head 2 of 2 is outside the frame" in caplog.text
 
 
 def test_the_chosen_backend_draws_the_condition_too(nodes, model, monkeypatch):

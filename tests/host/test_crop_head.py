@@ -149,7 +149,7 @@ def test_a_head_that_was_kept_is_cropped_alike(crop):
 
 def test_without_a_picture_only_its_output_stops(crop):
     blocked = crop()[5]
-    assert "Connect the whole picture" in blocked.message
+    assert "only if the whole picture is connected" in blocked.message
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_without_a_picture_only_its_output_stops(crop):
         ({"region": {"x": 600, "y": 0, "width": 200, "height": 9}}, r"200 × 9 at \(600, 0\) reaches beyond the picture"),
         ({"region": "face"}, "Expected a MASK, SEGS of the Impact Pack, a BOUNDING_BOX or a STITCHER, got str"),
         ({"region": {"left": 3}}, "got dict"),
-        ({"region": torch.ones(1, 64, 64), "image": torch.zeros(1, 128, 64, 3)}, "64 × 64, the image is 64 × 128"),
+        ({"region": torch.ones(1, 64, 64), "image": torch.zeros(1, 128, 64, 3)}, "64 × 64, but the image is 64 × 128"),
         ({"region": torch.ones(3, 64, 64), "heads": head(2)}, "one region for all 2 heads, or one for each; got 3"),
         ({"region": torch.ones(3, 64, 64), "image": torch.zeros(2, 64, 64, 3)}, "one region for all 2 pictures"),
     ],

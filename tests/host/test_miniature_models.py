@@ -97,9 +97,9 @@ def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
     assert identity.local.shape == (1, 16, 96) and identity.global_.shape == (1, 128)
     assert identity.global_.norm() == pytest.approx(1, abs=1e-4)
     condition, theirs, _ = person(1)
-    with pytest.raises(BadInput, match=r"small reads embeddings of 512.*miniature"):
+    with pytest.raises(BadInput, match=r"small expects embeddings of 512.*miniature"):
         apply_capface([[[None, {}]]], small_capface(), condition, identity)
-    with pytest.raises(BadInput, match=r"the miniature reads embeddings of 128.*FaceNet"):
+    with pytest.raises(BadInput, match=r"the miniature expects embeddings of 128.*FaceNet"):
         apply_capface([[[None, {}]]], loaded.capface, condition, theirs)
 
 
