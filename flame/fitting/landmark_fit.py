@@ -21,19 +21,18 @@ from torch import Tensor
 from ...errors import BadInput
 from ...shapes import Float
 from ..model import (
-    CONTOUR,
-    N_LANDMARKS,
     SIZES,
     YAW_LIMIT,
     HeadModel,
     HeadParams,
     axis_angle_to_matrix,
     contour_yaw,
-    five_point_weights,
     matrix_to_axis_angle,
+    points_on_mesh,
     project,
 )
 from .least_squares import Residuals, minimise
+from .point_sets import PointSet, usual_point_set
 from .scaled_orthography import scaled_orthography
 
 # Standard deviations: of a landmark, as a fraction of the face's size; of the pitch, for five points; of the jaw.
@@ -44,6 +43,9 @@ PITCH_DEVIATION = 0.2
 JAW_DEVIATION = (0.2, 0.04, 0.04)
 # Around a given start: the factor of the priors' deviations, and the deviation of the rotation, for five points.
 START_FACTOR = 0.5
+# Rotations of an eye about the axes of its frontal plane, and their differences between the eyes, in radians.
+GAZE_DEVIATION = 0.3
+VERGENCE_DEVIATION = 0.08
 START_DEVIATION = 0.1
 # Noise of 68 points, relative to the residual of a first fit: about half of their degrees of freedom go into the solution.
 NOISE_FACTOR = 2**0.5
@@ -80,6 +82,7 @@ def fit_landmarks(
     points: Float[Tensor, "B K 2"],
     weights: Float[Tensor, "B K"] | None = None,
     *,
+    point_set: PointSet | None = None,
     n_shape: int = 40,
     n_expression: int = 50,
     start: HeadParams | None = None,
@@ -109,11 +112,9 @@ def fit_landmarks(
         BadInput: The points have another shape or are not finite, a face has fewer than three points with a weight above 0 or
             all of them at one place, or `start` does not hold B heads.
     """
-    observed, counted, layout = _check(points, weights)
-    if len(layout) == N_LANDMARKS:
-        face = _Face(model, layout, min(n_shape, model.n_shape), min(n_expression, model.n_expression))
-    else:
-        face = _Face(model, layout, 0, 0)
+    point_set = usual_point_set(model, points) if point_set is None else point_set
+    observed, counted = _check(points, weights, point_set)
+    face = _Face(model, point_set, min(n_shape, model.n_shape), min(n_expression, model.n_expression))
     if start is not None and start.batch != len(observed):
         raise BadInput(f"Expected as many heads to start from as faces, {len(observed)}, got {start.batch}.")
     # One face at a time: it is cheaper to pose only the vertices that its own landmarks touch.
@@ -126,7 +127,9 @@ def fit_landmarks(
     return HeadFit(HeadParams.cat(params).to(points.device), torch.cat(error).to(points.device))
 
 
-def landmark_error(model: HeadModel, heads: HeadParams, points: Float[Tensor, "B K 2"]) -> Float[Tensor, " B"]:
+def landmark_error(
+    model: HeadModel, heads: HeadParams, points: Float[Tensor, "B K 2"], point_set: PointSet | None = None
+) -> Float[Tensor, " B"]:
     """Measure the distance between the landmarks of heads and observed points.
 
     Args:
@@ -140,9 +143,13 @@ def landmark_error(model: HeadModel, heads: HeadParams, points: Float[Tensor, "B
     Raises:
         BadInput: The points have another shape, or the model has no landmarks.
     """
-    observed, _, layout = _check(points, None)
-    found = project(model.landmarks(heads), heads.camera)[..., :2].double().cpu()
-    return (layout @ found - observed).square().sum(-1).mean(1).sqrt().float().to(points.device)
+    point_set = usual_point_set(model, points) if point_set is None else point_set
+    observed, weights = _check(points, None, point_set)
+    degrees = contour_yaw(heads.rotation, heads.neck).round()
+    found = points_on_mesh(model.vertices(heads), model.faces, *point_set.places(degrees))
+    placed = project(point_set.matrix @ found.double(), heads.camera.double())[..., :2].cpu()
+    distance = (placed - observed).square().sum(-1)
+    return ((weights * distance).sum(1) / weights.sum(1)).sqrt().float().to(points.device)
 
 
 @contextmanager
@@ -159,7 +166,7 @@ def _one_thread() -> Generator[None, None, None]:
 def _fit(face: "_Face", observed: Tensor, weights: Tensor) -> tuple[HeadParams, Tensor]:
     """Fit one face: its head, and its error `[1]`."""
     state, size = _rigid(face, observed, weights)
-    if len(face.layout) == N_LANDMARKS:
+    if face.point_set.shows_face:
         unit = LANDMARK_DEVIATION * size
         state = minimise(_Problem(face, observed, weights, unit).around, state, face.size, STEPS)
         # The residual shows the noise of the points. With it, the points and the priors can be weighted correctly.
@@ -178,12 +185,12 @@ def _rigid(face: "_Face", observed: Tensor, weights: Tensor) -> tuple[Tensor, Te
     """
     # The contour slides with the unknown yaw. Ignore it if enough other points are left.
     inner = weights.clone()
-    inner[:, face.layout.argmax(1) < CONTOUR] = 0
+    inner[:, face.point_set.slides] = 0
     weights = torch.where(((inner > 0).sum(1) >= 6)[:, None], inner, weights)
-    rotations, scale = scaled_orthography((face.layout @ face.at_rest)[None], observed, weights)
+    rotations, scale = scaled_orthography((face.matrix @ face.at_rest)[None], observed, weights)
     size = scale * (face.at_rest[:, 1].max() - face.at_rest[:, 1].min())
 
-    few = len(face.layout) < N_LANDMARKS
+    few = not face.point_set.shows_face
     problem = _Problem(face, observed, weights, (FIVE_POINT_DEVIATION if few else LANDMARK_DEVIATION) * size, few)
     fraction = (weights / weights.sum(1, keepdim=True))[..., None]
     candidates = [matrix_to_axis_angle(R) for R in rotations]
@@ -207,20 +214,18 @@ def _mean_square(face: "_Face", state: Tensor, observed: Tensor, weights: Tensor
     return (weights * distance).sum(1) / weights.sum(1)
 
 
-def _check(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Check the input.
+def _check(points: Tensor, weights: Tensor | None, point_set: PointSet) -> tuple[Tensor, Tensor]:
+    """Check the input, and choose the points that the set uses.
 
     Returns:
-        Points `[B, K, 2]` and weights `[B, K]` in double precision on the CPU, and the matrix `[K, 68]` that makes the points
-        from the 68 landmarks.
+        Points `[B, M, 2]` and weights `[B, M]` in double precision on the CPU.
     """
-    layouts = {N_LANDMARKS: torch.eye(N_LANDMARKS), 5: five_point_weights()}
-    if points.dim() != 3 or points.shape[1] not in layouts or points.shape[2] != 2 or len(points) == 0:
-        raise BadInput(f"Expected points [B, 68, 2] or [B, 5, 2] in frame units, got {list(points.shape)}.")
+    if points.dim() != 3 or points.shape[1] != point_set.count or points.shape[2] != 2 or len(points) == 0:
+        raise BadInput(f"Expected points [B, {point_set.count}, 2] in frame units, got {list(points.shape)}.")
     checked = torch.ones(points.shape[:2]) if weights is None else weights
     if checked.shape != points.shape[:2] or not torch.isfinite(checked).all() or (checked < 0).any():
         raise BadInput(f"Expected weights {list(points.shape[:2])}, finite and not negative, got {list(checked.shape)}.")
-    observed, counts = points.detach().double().cpu(), checked.detach().double().cpu()
+    observed, counts = (tensor.detach().double().cpu()[:, point_set.index] for tensor in (points, checked))
     observed = torch.where(counts[..., None] > 0, observed, 0)
     if not torch.isfinite(observed).all():
         raise BadInput("Expected finite points, got NaN or infinite ones; give a missing point the weight 0.")
@@ -230,7 +235,7 @@ def _check(points: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tens
         spread = observed[face][counts[face] > 0]
         if (spread.amax(0) - spread.amin(0)).max() == 0:
             raise BadInput(f"Expected points at different places, got one place for all of face {face}.")
-    return observed, counts, layouts[points.shape[1]].double()
+    return observed, counts * point_set.weights
 
 
 class _Face:
@@ -240,12 +245,14 @@ class _Face:
     coefficients from the start head. The start head is the average head unless `starting` sets another one.
     """
 
-    def __init__(self, model: HeadModel, layout: Tensor, n_shape: int, n_expression: int):
+    def __init__(self, model: HeadModel, point_set: PointSet, n_shape: int, n_expression: int):
         self.model = model.to("cpu")
         self.rig = self.model.rig.to(dtype=torch.float64)
-        self.layout = layout
-        self.n_shape, self.n_expression = n_shape, n_expression
-        self.size = POSE + 3 + n_expression + n_shape
+        self.point_set, self.matrix = point_set, point_set.matrix
+        full = point_set.shows_face
+        self.n_shape, self.n_expression = (n_shape, n_expression) if full else (0, 0)
+        self.n_gaze = 4 if point_set.irises else 0
+        self.size = POSE + 3 + self.n_expression + self.n_shape + self.n_gaze
         self._start(HeadParams.neutral(), started=False)
 
     def starting(self, start: HeadParams) -> "_Face":
@@ -256,16 +263,20 @@ class _Face:
 
     def _start(self, start: HeadParams, started: bool) -> None:
         self.start, self.started = start, started
-        self.base = {name: getattr(start, name).double() for name in ("neck", "jaw", "expression", "shape")}
+        self.base = {name: getattr(start, name).double() for name in ("neck", "jaw", "expression", "shape", "eyes")}
         rest = torch.zeros(1, self.size, dtype=torch.float64)
         self.at_rest = self.landmarks(rest, self.places(rest))[0]
 
     def fields(self, state: Tensor) -> dict[str, Tensor]:
         """Convert a state `[B, P]` to the fields of `HeadParams` that it describes."""
-        log_s, shift, rotation, *solved = state.split([1, 2, 3, 3, self.n_expression, self.n_shape], 1)
+        sizes = [1, 2, 3, 3, self.n_expression, self.n_shape, self.n_gaze]
+        log_s, shift, rotation, *solved, gaze = state.split(sizes, 1)
         fields = {"camera": torch.cat([log_s.exp(), shift], dim=1), "rotation": rotation}
         for name, change in zip(("jaw", "expression", "shape"), solved, strict=True):
             fields[name] = self.base[name] + torch.nn.functional.pad(change, (0, SIZES[name][0] - change.shape[1]))
+        # Listing's law: an eye turns about axes in its frontal plane.
+        turned = torch.nn.functional.pad(gaze.unflatten(1, (-1, 2)), (0, 1)).flatten(1) if self.n_gaze else 0
+        fields["eyes"] = self.base["eyes"] + turned
         return fields
 
     def places(self, state: Tensor, whole_degrees: bool = False) -> _Places:
@@ -273,7 +284,7 @@ class _Face:
         yaw = self.yaw(state)
         low = yaw.round() if whole_degrees else yaw.floor()
         high = low if whole_degrees else yaw.floor().add(1).clamp(max=YAW_LIMIT)
-        triangles, weights = zip(*(self.model.landmark_places(degrees) for degrees in (low, high)), strict=True)
+        triangles, weights = zip(*(self.point_set.places(degrees) for degrees in (low, high)), strict=True)
         used, corners = self.model.faces[torch.stack(triangles, dim=1)].unique(return_inverse=True)
         return _Places(low, used, corners, torch.stack(weights, dim=1))
 
@@ -285,19 +296,22 @@ class _Face:
     def landmarks(self, state: Tensor, places: _Places) -> Tensor:
         """Pose the 68 landmarks `[S·B, 68, 3]` in head space, of S states for each of the B places, and no other vertices."""
         part = self.fields(state)
-        neck, eye = self.base["neck"].expand_as(part["rotation"]), torch.zeros_like(part["rotation"])
-        rotations = torch.stack([part["rotation"], neck, part["jaw"], eye, eye], dim=1)
-        coefficients = self.model.coefficients(part["shape"], part["expression"])
+        neck, eyes = self.base["neck"].expand_as(part["rotation"]), part["eyes"].expand(len(state), -1)
+        rotations = torch.stack([part["rotation"], neck, part["jaw"], *eyes.split(3, dim=1)], dim=1)
+        expression = part["expression"]
+        if self.point_set.neutral is not None:
+            expression = expression + self.point_set.neutral
+        coefficients = self.model.coefficients(part["shape"], expression)
         vertices = self.rig.select(places.used).pose(coefficients, rotations)
         S = len(state) // len(places.degrees)
         corners = places.corners.flatten(1)[..., None].repeat(S, 1, 3)
-        picked = vertices.gather(1, corners).unflatten(1, (2, N_LANDMARKS, 3))
+        picked = vertices.gather(1, corners).unflatten(1, (2, -1, 3))
         low, high = (picked * places.weights.repeat(S, 1, 1, 1)[..., None]).sum(3).unbind(1)
         return low + (self.yaw(state) - places.degrees.repeat(S))[:, None, None] * (high - low)
 
     def points(self, state: Tensor, places: _Places) -> Tensor:
         """Project the points `[B, K, 2]` of the layout, in frame units."""
-        return project(self.layout @ self.landmarks(state, places), self.fields(state)["camera"])[..., :2]
+        return project(self.matrix @ self.landmarks(state, places), self.fields(state)["camera"])[..., :2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,12 +331,16 @@ class _Problem:
         spread = torch.ones(self.face.size - POSE, dtype=torch.float64)
         spread[:3] = torch.tensor(JAW_DEVIATION)
         spread *= START_FACTOR if self.face.started else 1
+        if self.face.n_gaze:
+            spread[-4:] = GAZE_DEVIATION
         known = axis_angle_to_matrix(self.face.start.rotation.double())
 
         def residuals(states: Tensor) -> Tensor:
             points = self.face.points(states.flatten(0, 1), places).unflatten(0, states.shape[:2])
             gap = (points - self.observed) / self.unit[:, None, None]
             parts = [(self.weights.sqrt()[..., None] * gap).flatten(2), states[..., POSE:] / spread]
+            if self.face.n_gaze:
+                parts.append((states[..., -4:-2] - states[..., -2:]) / VERGENCE_DEVIATION)
             if self.few_points:
                 R = axis_angle_to_matrix(states[..., 3:POSE])
                 if self.face.started:

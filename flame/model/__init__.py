@@ -12,7 +12,7 @@ from .camera import (
     project,
 )
 from .head import HeadModel
-from .landmarks import CONTOUR, CONTOUR_ROWS, N_LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights
+from .landmarks import CONTOUR, CONTOUR_ROWS, N_LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights, points_on_mesh
 from .params import NEUTRAL_SCALE, SIZES, HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp
 from .skinning import Rig
@@ -43,6 +43,7 @@ __all__ = [
     "half_side",
     "matrix_to_axis_angle",
     "ndc_in_window",
+    "points_on_mesh",
     "project",
     "sh_basis",
     "shade",
