@@ -1,8 +1,8 @@
-"""What each slider of Edit Head does to the built-in head, as one picture.
+"""Draw the effect of each slider of Edit Head on the built-in head, as one picture.
 
     python tasks.py bench edit_sheet [--only pose|expression|light] [picture.png]
 
-Writes output/edit_sheet.png unless told otherwise.
+Writes output/edit_sheet.png by default.
 """
 
 import argparse
@@ -22,16 +22,16 @@ from capface.tools.sheet import BACKGROUND, INK, over_background, to_picture
 ROOT = Path(__file__).resolve().parent.parent
 TILE, GAP, CAPTION, COLUMNS = 232, 8, 20, 8
 ZOOM, FACE_ZOOM, FACE_SHIFT = 1.18, 2.0, -0.36
-"""Sizes of the head where all of it shows and where its face does, and how far down the latter is, in frame units."""
+"""Size of the head that shows it whole, size that shows its face, and the latter's offset downwards, in frame units."""
 
 
 def face_of(model: HeadModel, head: HeadParams) -> HeadParams:
-    """The head so near that its face fills the frame."""
+    """Move the head so near that its face fills the frame."""
     return place_head(model, head, y=FACE_SHIFT, size=FACE_ZOOM, mode="absolute")
 
 
 def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
-    """Turning, placing, jaw, gaze and shape."""
+    """Return the head under rotation, placement, jaw, gaze and shape edits."""
     tiles = [("as it is", head)]
     for name, ends in (
         ("yaw", (-80, -40, 40, 80)), ("pitch", (-40, 40)), ("roll", (-40, 40)), ("neck_yaw", (-40, 40)),
@@ -48,7 +48,7 @@ def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
 
 
 def expressions(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
-    """Every slider at its ends and at 1, then a few together."""
+    """Return every expression slider at its ends and at 1, then a few combinations."""
     head = face_of(model, head)
     tiles = [("as it is", head)]
     for name, slider in SLIDERS.items():
@@ -73,7 +73,7 @@ def expressions(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParam
 
 
 def lights(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
-    """Every preset, then one lamp from around."""
+    """Return every light preset, then one lamp from several directions."""
     tiles = [(name, relight(model, head, name)) for name in (NEUTRAL, *PRESETS)]
     for lamp in (Lamp(-90), Lamp(-45), Lamp(45), Lamp(90), Lamp(150), Lamp(0, 80), Lamp(0, -80), Lamp(60, 20, softness=1.0),
                  Lamp(60, 20, color="#4080ff")):  # fmt: skip
@@ -83,7 +83,7 @@ def lights(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
 
 
 def draw(model: HeadModel, sections: list[list[tuple[str, HeadParams]]]) -> Image.Image:
-    """The sections under each other, each beginning a new row."""
+    """Draw the sections below each other, each starting a new row."""
     rows = [section[i : i + COLUMNS] for section in sections for i in range(0, len(section), COLUMNS)]
     size = (GAP + COLUMNS * (TILE + GAP), GAP + len(rows) * (TILE + CAPTION + GAP))
     sheet, font = Image.new("RGB", size, BACKGROUND), ImageFont.load_default(13)

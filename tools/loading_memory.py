@@ -1,4 +1,4 @@
-"""Prints what loading CapFace adds to a process's peak memory: bytes before, after, and of the parameters. Linux only.
+"""Print how much loading CapFace raises a process's peak memory: bytes before, after, and of the parameters. Linux only.
 
 python -m capface.tools.loading_memory <checkpoint> <small checkpoint to warm up with>
 """

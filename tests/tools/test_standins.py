@@ -8,8 +8,18 @@ from safetensors.torch import load_file
 
 from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.models.faces.facenet import load_facenet
+from capface.tests.synthetic import FOLDER
 from capface.tools import weights
-from capface.tools.standins import LIST, SMALL, STAND_INS, make_standins, shaded_balls, write_safetensors
+from capface.tools.standins import (
+    LIST,
+    SMALL,
+    STAND_INS,
+    facenet_shapes,
+    make_standins,
+    parser_shapes,
+    shaded_balls,
+    write_safetensors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +34,16 @@ def test_they_are_listed_and_made_once(models):
     made = []
     make_standins(models, say=made.append)
     assert made == []
+
+
+@pytest.mark.parametrize(("shapes", "unused"), [(facenet_shapes, 2), (parser_shapes, 0)])
+def test_the_layouts_are_those_of_the_published_files(shapes, unused):
+    """The golden list of FaceNet's keys lacks the classifier's two, which its loader skips."""
+    file = FOLDER / f"{shapes.__name__.removesuffix('_shapes').replace('parser', 'parsing')}.shapes.json"
+    published = {k: tuple(s) for k, s in json.loads(file.read_text(encoding="utf-8")).items()}
+    made = shapes()
+    assert published.items() <= made.items()
+    assert len(made) == len(published) + unused
 
 
 def test_capface_is_read_as_the_small_network_with_a_mask_of_both_sides(models):
