@@ -57,7 +57,7 @@ OPEN_CLIP = Package("open_clip", ("open_clip_torch",), "CLIP score and prompt ac
 PYTORCH3D = Package(
     "pytorch3d", ("pytorch3d",), "another rasteriser in Render Head", "github.com/facebookresearch/pytorch3d, INSTALL.md"
 )
-KORNIA = Package("kornia", ("kornia",), "ComfyUI asks for it; the pack does without", "pip install kornia")
+KORNIA = Package("kornia", ("kornia",), "required by ComfyUI; the pack does not use it", "pip install kornia")
 PACKAGES = (INSIGHTFACE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP, PYTORCH3D, KORNIA)
 
 

@@ -142,8 +142,8 @@ class HostFaceAnalyzer(FaceAnalyzer):
         clip = clip_vision or self.networks.clip_vision
         if clip is None:
             raise BadInput(
-                "The local identity is read by CLIP ViT-L/14: connect Load CLIP Vision to clip_vision, or choose an open_clip "
-                "file in Load Face Reader."
+                "The local identity is encoded by CLIP ViT-L/14: connect Load CLIP Vision to clip_vision, or choose an "
+                "open_clip file in Load Face Reader."
             )
         return PhotoEncoder(self, lambda portraits: clip_tokens(clip, portraits))
 

@@ -28,7 +28,7 @@ SMALL_FACE = 64
 PANEL = 512
 """Height of the preview in pixels."""
 WITHOUT_PARSER = (
-    "The face parser is missing: CLIP reads the whole portrait, including background and clothes. "
+    "The face parser is missing: CLIP encodes the whole portrait, including background and clothes. "
     f"{catalogue.PARSER.how_to_get()} and put it into models/{catalogue.PARSER.folder}, or set parse to off."
 )
 

@@ -70,7 +70,7 @@ def deca_refusal(model: HeadModel, remedy: str) -> BadInput | None:
     if model.kind in DECA_KINDS:
         return None
     return BadInput(
-        f"DECA reads heads in the components of FLAME 2020, which mean nothing on the head model '{model.name}'. {remedy}"
+        f"DECA's codes are in the components of FLAME 2020, which do not apply to the head model '{model.name}'. {remedy}"
     )
 
 

@@ -28,7 +28,7 @@ DIFFERS = {
     "browser": (
         "tests/browser/test_editor.py::test_the_mouse_writes_the_widgets",
         "tests/browser/test_editor.py::test_a_saved_workflow_has_its_values_in_the_schemas_order",
-        "tests/browser/test_editor.py::test_sections_fold_and_nothing_but_their_looks_changes",
+        "tests/browser/test_editor.py::test_sections_collapse_and_change_only_the_appearance",
     ),
     "neighbours": ("tests/neighbours", "-k", "tiles or animatediff"),
 }

@@ -1,4 +1,4 @@
-"""Files of FLAME's published layout, written for tests: a Python 2 pickle with chumpy's and scipy's classes, and the others."""
+"""Write files with FLAME's published layout for tests: a Python 2 pickle with chumpy's and scipy's classes, and the others."""
 
 import io
 import pickle
@@ -13,19 +13,19 @@ SIDE = 512
 
 
 def foreign(module, name, state):
-    """An object of a class that is not there: what is pickled of it is the class's name and the state."""
+    """An object of a missing class. Its pickle holds the class's name and the state."""
     thing = type(name, (), {"__module__": module})()
     thing.__dict__.update(state)
     return thing
 
 
 def chumpy(array):
-    """A `chumpy.Ch` as it pickles itself."""
+    """A pickled `chumpy.Ch`."""
     return foreign("chumpy.ch", "Ch", {"x": array, "_dirty_vars": set(), "_itr": None, "_depends_on_deps": {}})
 
 
 def chumpy_part(array, spare=3):
-    """A `chumpy.reordering.Select`: some of the numbers of a larger array, by their flat positions."""
+    """A `chumpy.reordering.Select`: some values of a larger array, by their flat indices."""
     whole = np.concatenate([array, np.ones((*array.shape[:-1], spare))], axis=-1)
     positions = np.arange(whole.size).reshape(whole.shape)[..., :-spare].ravel()
     return foreign("chumpy.reordering", "Select", {"a": chumpy(whole), "idxs": positions, "preferred_shape": array.shape})
@@ -40,7 +40,7 @@ def sparse(array):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote: text as bytes, the old modules' names, and no check that a class is there."""
+    """Pickles as Python 2 did: text as bytes, the old modules' names, and no check that a class exists."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
@@ -68,7 +68,7 @@ def python2_pickle(value):
 
 
 def model_content(numbers=None):
-    """What the published pickle holds, of the golden numbers' synthetic head; the components that are not read are noise."""
+    """The content of the published pickle for the golden numbers' synthetic head; components that are not read are noise."""
     numbers = numbers or forward_numbers()
     V = len(numbers["v_template"])
     noise = np.random.default_rng(5).normal(size=(V, 3, 250))
@@ -90,7 +90,7 @@ def model_content(numbers=None):
 
 
 def landmark_content(numbers=None):
-    """What the published landmark file holds: numpy's arrays and torch's tensors, some with a leading axis of 1."""
+    """The content of the published landmark file: numpy arrays and torch tensors, some with a leading axis of 1."""
     numbers = numbers or forward_numbers()
     content = {key: value for key, value in numbers.items() if "_lmk_" in key}
     content |= {key: torch.from_numpy(value) for key, value in content.items() if key.startswith("dynamic")}
@@ -99,7 +99,7 @@ def landmark_content(numbers=None):
 
 
 def write_template(path, faces, uv):
-    """An OBJ that lists faces backwards and UVs in an order of their own, and begins each face at another corner."""
+    """Write an OBJ that lists the faces backwards and the UVs in a different order, and starts each face at another corner."""
     lines = [f"v {x} 0 0" for x in range(faces.max() + 1)] + [f"vt {u} {v}" for u, v in uv[::-1]]
     for turn, face in enumerate(faces[::-1]):
         corners = np.roll(face, turn % 3)
@@ -108,7 +108,7 @@ def write_template(path, faces, uv):
 
 
 def write_texture(path, components=52, order="C"):
-    """A texture file whose numbers tell where in it they were: returns its arrays."""
+    """Write a texture file whose values encode their positions; return its arrays."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     mean = np.stack([rows % 256, columns % 256, rows * 0 + 100], axis=2).astype(np.uint8)
     basis = np.empty((SIDE, SIDE, 3, components), np.int8, order=order)
@@ -118,7 +118,7 @@ def write_texture(path, components=52, order="C"):
 
 
 def write_flame(folder, *, content=None, landmarks=True, skin=False):
-    """FLAME's files in a folder; returns the model's path."""
+    """Write FLAME's files to a folder; return the model's path."""
     numbers = forward_numbers()
     (folder / MODEL_FILE).write_bytes(python2_pickle(model_content() if content is None else content))
     if landmarks:
@@ -130,5 +130,5 @@ def write_flame(folder, *, content=None, landmarks=True, skin=False):
 
 
 def flame_2023_content():
-    """The model as FLAME 2023 Open, which has a key more."""
+    """The model as in FLAME 2023 Open, which has one more key."""
     return {**model_content(), FLAME_2023_KEY: {}}

@@ -127,6 +127,6 @@ def test_texture_is_the_mean_and_its_deviations():
         ({"shape_names": ["width"]}, "100 names or no names, got 1"),
     ],
 )
-def test_bad_arrays_are_refused_in_words(changes, words):
+def test_invalid_arrays_are_refused_with_a_message(changes, words):
     with pytest.raises(BadInput, match=words):
         HeadModel.from_arrays(**golden_arrays(**changes))

@@ -26,7 +26,7 @@ def close(a, b):
     return all(torch.allclose(getattr(a, name), getattr(b, name), atol=1e-5) for name in ("global_", "local", "strength"))
 
 
-def test_other_embeddings_are_refused_in_words():
+def test_other_embeddings_are_refused_with_a_message():
     from capface.host.identity.identity import Identity
 
     clip_l, facenet = torch.zeros(1, 257, 1024), torch.zeros(1, 512)
@@ -99,7 +99,7 @@ def test_people_blend_by_weights():
     assert close(frames[[1]], blend([a, identity(9, 3)[[1]]], [1.0, 1.0]))
 
 
-def test_what_does_not_blend_is_named():
+def test_identities_that_do_not_match_are_refused():
     from capface.host.identity.identity import blend, take_parts
 
     a, b = identity(1), identity(5)
@@ -112,7 +112,7 @@ def test_what_does_not_blend_is_named():
         blend([a, take_parts(b, 1.0, 1.0, 9)], [1.0, 1.0])
 
 
-def test_the_blend_node_takes_what_is_connected(in_host):
+def test_the_blend_node_mixes_the_connected_inputs(in_host):
     from capface.host.identity.identity import blend
     from capface.nodes.combine_identities import BlendIdentities
 
@@ -166,7 +166,7 @@ def difference(a, b):
 
 
 @torch.no_grad()
-def test_each_part_acts_and_can_be_taken_away(capface):
+def test_each_part_has_an_effect_and_can_be_removed(capface):
     from capface.host.identity.identity import take_parts
 
     who = identity(1)
@@ -189,7 +189,7 @@ def test_each_part_acts_and_can_be_taken_away(capface):
 
 
 @torch.no_grad()
-def test_nobody_is_no_identity(capface):
+def test_a_null_identity_equals_no_identity(capface):
     from capface.host.identity.identity import Identity, null_identity
 
     without, _ = residuals(capface, None)
@@ -223,7 +223,7 @@ def saved(in_host, tmp_path, monkeypatch):
     return save
 
 
-def test_a_saved_identity_comes_back_as_it_was(saved, tmp_path):
+def test_a_saved_identity_loads_unchanged(saved, tmp_path):
     from capface.host.identity.identity import take_parts
     from capface.nodes.identity_files import LoadIdentity
 
@@ -241,7 +241,7 @@ def test_a_saved_identity_comes_back_as_it_was(saved, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name, "ada_00002_.identity.safetensors"]
 
 
-def test_the_file_tells_what_it_is(saved):
+def test_the_files_metadata_names_maker_and_encoders(saved):
     with safe_open(saved(identity(1)), "pt") as file:
         metadata = file.metadata()
     assert metadata["kind"] == "capface identity"
@@ -251,7 +251,7 @@ def test_the_file_tells_what_it_is(saved):
 
 
 def test_files_of_the_first_version_are_read(golden):
-    """A file as version 1 wrote it, of the tensors that every version needs; it must load for as long as there is CapFace."""
+    """A file written by version 1, with the tensors that every version needs. All later versions must load it."""
     from capface.host.identity.identity_file import load_identity
 
     back = load_identity(golden / "version_1.identity.safetensors")
@@ -274,7 +274,7 @@ def test_paths_stay_within_the_folders(in_host, saved):
 
 
 def reactor(path):
-    """A face as ReActor and other insightface tools keep it."""
+    """A face as saved by ReActor and other insightface tools."""
     save_file({"bbox": torch.zeros(4), "landmark_3d_68": torch.zeros(68, 3), "embedding": torch.randn(512)}, path)
 
 
@@ -299,7 +299,7 @@ def page(path):
         (page, "web page"),
     ],
 )
-def test_what_is_no_identity_is_named(in_host, tmp_path, write, message):
+def test_other_files_are_refused_with_their_kind(in_host, tmp_path, write, message):
     from capface.host.identity.identity_file import load_identity
 
     path = tmp_path / "x.identity.safetensors"
@@ -331,7 +331,7 @@ def test_a_file_of_other_features_is_refused(saved, change, message):
         load_identity(path)
 
 
-def test_half_an_identity_is_refused(saved):
+def test_an_incomplete_identity_is_refused(saved):
     from capface.host.identity.identity_file import load_identity
 
     path = saved(identity(1))

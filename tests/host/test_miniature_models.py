@@ -1,4 +1,4 @@
-"""The miniature's networks in the host: the same portraits as its own DDIM loop, through the nodes and the stock sampler."""
+"""The miniature's networks in the host: nodes and stock sampler make the same portraits as its own DDIM loop."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ PROMPT = "red shirt, beach"
 
 @pytest.fixture(scope="module")
 def miniature():
-    """Its networks as they are before training, but with residuals that are not zero."""
+    """Untrained networks, but with residuals that are not zero."""
     torch.manual_seed(0)
     denoiser, recognizer = Denoiser(CONFIG), Recognizer()
     capface = CapFace.from_denoiser(denoiser, hint_widths=HINT_WIDTHS)
@@ -80,14 +80,14 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
     assert (images["with"] - images["without"]).abs().max() > 0.02
     recipe = Recipe(steps=10, guidance=2.0, eta=0.0)
     plain = make_portraits(miniature, head_hint(head), [PROMPT], photo.movedim(-1, 1) * 2 - 1, recipe, seed=5)
-    # both draw the same noise
+    # both sample the same noise
     difference = (images["with"].movedim(-1, 1) - plain).abs().mean()
     print(f"mean difference {difference:.5f}")
     assert difference < 0.25 * (images["without"].movedim(-1, 1) - plain).abs().mean()
     assert difference < 0.005
 
 
-def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
+def test_an_identity_names_its_encoder_and_fits_no_other_capface(loaded, photo):
     from capface.host.control.apply import apply_capface
     from capface.host.identity.identity import MINIATURE
     from capface.tests.host.pipeline import person, small_capface
@@ -106,7 +106,7 @@ def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
 def test_heads_cannot_be_fitted_with_its_reader(loaded, photo):
     from capface.host.fitting import fit_heads
 
-    with pytest.raises(BadInput, match="looks for no face"):
+    with pytest.raises(BadInput, match="does not detect faces"):
         fit_heads(photo.movedim(-1, 1), loaded.reader, builtin_head())
 
 
@@ -122,7 +122,7 @@ def test_a_connected_clip_vision_is_refused_with_the_reason(loaded, photo):
     assert "16 of 96" not in str(refused.value)
 
 
-def test_its_reader_encodes_the_whole_picture_as_training_does(miniature, loaded, photo):
+def test_its_encoder_encodes_the_whole_picture_as_in_training(miniature, loaded, photo):
     from capface.nodes.encode_identity import EncodeIdentity
 
     identity, preview = EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True).result
@@ -132,7 +132,7 @@ def test_its_reader_encodes_the_whole_picture_as_training_does(miniature, loaded
     assert preview.shape == (1, 512, 3 * 512, 3)
 
 
-def test_its_reader_knows_one_face_a_picture(loaded, photo):
+def test_its_encoder_has_one_face_per_picture(loaded, photo):
     from capface.nodes.encode_identity import EncodeIdentity
 
     with pytest.raises(NoFaceFound, match="no face number 1"):
@@ -143,7 +143,7 @@ def test_its_reader_knows_one_face_a_picture(loaded, photo):
         EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True, parse="on")
 
 
-def test_portraits_are_measured_with_its_reader_as_far_as_it_goes(loaded, photo):
+def test_portraits_are_measured_with_its_encoder_without_faces(loaded, photo):
     from capface.host.portrait_metrics import ID, References, measure
 
     images = photo.movedim(-1, 1)
@@ -152,7 +152,7 @@ def test_portraits_are_measured_with_its_reader_as_far_as_it_goes(loaded, photo)
     assert found.columns[ID][0] == pytest.approx(1, abs=1e-5) and found.columns[ID][1] < 1
     assert found.faceless == []
     for part in ("ArcFace", "landmark error"):
-        assert "finds no face" in found.unmeasured[part]
+        assert "does not detect faces" in found.unmeasured[part]
 
 
 def test_its_text_encoder_refuses_patches(loaded):
@@ -186,7 +186,7 @@ def test_a_synthetic_person_is_the_same_in_every_picture(in_host):
     assert (other[0] - image).abs().mean() > 0.01
 
 
-def test_the_loader_gives_what_comes_with_the_pack(in_host):
+def test_the_loader_returns_the_packaged_networks(in_host):
     from capface.nodes.load_miniature import LoadMiniature, SyntheticPerson
 
     model, clip, vae, capface, reader, head_model = LoadMiniature.execute().result

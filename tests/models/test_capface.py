@@ -127,7 +127,7 @@ def test_mask_is_hard_and_resized_per_residual():
     assert half[0, 0, 0].tolist() == [0, 1]
     narrow = torch.tensor([0.0, 0.0, 0.55, 0.55, 0.0, 0.0, 0.0, 0.0]).expand(1, 1, 8, 8)
     (antialiased,) = CapFace.mask_residuals([torch.ones(1, 1, 4, 4)], narrow)
-    assert not antialiased.any()  # 0.55 weighs 6/8 of a triangle as wide as two steps; a plain mean would keep it
+    assert not antialiased.any()  # 0.55 has 6/8 of the weight of a triangle two steps wide; a plain mean would keep it
 
 
 def test_an_rgb_hint_is_refused(small):

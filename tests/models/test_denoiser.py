@@ -19,7 +19,7 @@ TINY = DenoiserConfig((1, 2), 1, (1, 2), model_channels=32, context_width=24, in
 def load(network, shapes, prefix):
     state = state_dict(shapes, prefix)
     for key in network.state_dict().keys() - state.keys():
-        state[key] = torch.zeros_like(network.state_dict()[key])  # the mask, which a plain ControlNet has not
+        state[key] = torch.zeros_like(network.state_dict()[key])  # the mask, which a plain ControlNet does not have
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
@@ -108,12 +108,12 @@ def tiny_inputs(h=8, w=8):
     return x, torch.tensor([3, 700]), text, torch.rand(2, 9, 8 * h, 8 * w)
 
 
-def test_odd_sizes_come_back_as_they_went_in():
+def test_odd_sizes_are_preserved():
     x, t, text, _ = tiny_inputs(7, 5)
     assert tiny_denoiser()(x, t, text).shape == x.shape
 
 
-def test_an_untrained_capface_sees_what_the_denoiser_sees_and_changes_nothing():
+def test_an_untrained_capface_computes_the_denoisers_features_and_changes_nothing():
     denoiser = tiny_denoiser()
     capface = CapFace.from_denoiser(denoiser, hint_widths=(4, 4, 8, 8, 8, 8, 16))
     seen = {}

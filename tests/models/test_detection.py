@@ -40,14 +40,14 @@ def test_faces_are_counted_in_the_order_asked_for(which, expected):
     assert [choose_face(FACES, which, i, image_size=(90, 110)) for i in range(3)] == expected
 
 
-def test_no_face_and_too_few_faces_are_told_apart():
+def test_no_face_and_too_few_faces_give_different_messages():
     with pytest.raises(NoFaceFound, match="no face in the image"):
         choose_face([])
     with pytest.raises(NoFaceFound, match="no face number 3: the image shows 3"):
         choose_face(FACES, index=3)
 
 
-def test_bad_questions_are_refused():
+def test_invalid_choices_are_refused():
     with pytest.raises(BadInput, match=r"largest, left to right, center, got 'smallest'"):
         choose_face(FACES, "smallest")
     with pytest.raises(BadInput, match="counted from 0, got -1"):
@@ -147,7 +147,7 @@ def onnx_file(path, inputs, outputs, nodes, constants):
 
 
 def write_scrfd(path, size=("height", "width"), gives=("scores", "boxes", "points")):
-    """A detector whose faces are lone red cells of 32 × 32 pixels on its grid."""
+    """Write a detector that detects single red cells of 32 × 32 pixels on its grid."""
     nodes, outputs = [], {"scores": [], "boxes": [], "points": []}
     constants = {
         "red": np.array([0], dtype=np.int64),
@@ -179,7 +179,7 @@ def write_scrfd(path, size=("height", "width"), gives=("scores", "boxes", "point
 
 
 def write_landmarks(path):
-    """A landmark network that gives the same 68 points, relative to its crop, for every face."""
+    """Write a landmark network that returns the same 68 points, relative to its crop, for every face."""
     points = np.zeros((1103, 3), dtype=np.float32)
     points[-68:] = POINTS68
     nodes = [
@@ -274,7 +274,7 @@ def test_missing_pack_is_named_and_nothing_is_downloaded(insightface, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pack_without_its_detector_is_named_with_what_lies_there(tmp_path):
+def test_pack_without_its_detector_is_named_with_the_files_in_its_folder(tmp_path):
     pack = tmp_path / "models" / "antelopev2"
     pack.mkdir(parents=True)
     (pack / "glintr100.onnx").write_bytes(b"")
@@ -283,7 +283,7 @@ def test_pack_without_its_detector_is_named_with_what_lies_there(tmp_path):
 
 
 @pytest.mark.parametrize("nested", ["models/antelopev2/antelopev2", "antelopev2"])
-def test_pack_in_a_folder_too_deep_or_beside_models_is_found(tmp_path, caplog, nested):
+def test_pack_in_a_nested_folder_or_beside_models_is_found(tmp_path, caplog, nested):
     (tmp_path / nested).mkdir(parents=True)
     (tmp_path / nested / "scrfd_10g_bnkps.onnx").write_bytes(b"")
     with caplog.at_level(logging.WARNING, "capface"):

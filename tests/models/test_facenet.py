@@ -25,7 +25,7 @@ def expected(golden):
 
 @pytest.fixture(scope="module")
 def hollow(weights):
-    """The right keys and shapes in a file of a few kilobytes: every tensor repeats one number."""
+    """The right keys and shapes in a file of a few kilobytes: every tensor repeats one value."""
     return {key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for key, tensor in weights.items()}
 
 
@@ -47,7 +47,7 @@ def faces():
 
 
 class Casting:
-    """Layers that cast their weights to the input, as a host's do."""
+    """Layers that cast their weights to the input's type, like a host's."""
 
     class Linear(torch.nn.Linear):
         def forward(self, x):

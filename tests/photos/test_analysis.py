@@ -45,7 +45,7 @@ def test_frame_points_count_from_the_edges_of_pixels():
     assert frame_points([dense, face()], 100, 120).shape == (2, 5, 2)
 
 
-def test_networks_that_were_not_given_are_named():
+def test_missing_networks_are_named():
     networks = PlainNetworks(Networks())
     assert not networks.has_parser() and isinstance(networks.deca_problem(), BadInput)
     with pytest.raises(BadInput, match="FaceNet is needed"):

@@ -31,7 +31,7 @@ def test_photos_are_aligned_painted_and_encoded(align):
     assert ["image 1 has 40 × 50 pixels" in encoded.notes[0], "image 2" in encoded.notes[1]] == [True, True]
 
 
-def test_photos_without_a_face_become_zeros_where_they_pass_through():
+def test_photos_without_a_face_become_zeros_with_passthrough():
     encoded = encoder([], [face()]).encode(IMAGES, EncodeOptions(on_no_face="passthrough"))
     assert encoded.present.tolist() == [False, True]
     assert not encoded.global_[0].any() and not encoded.local[0].any() and (encoded.preview[0] == 1).all()

@@ -17,7 +17,7 @@ FIVE = torch.tensor([[80.0, 90.0], [120.0, 98.0], [99.0, 118.0], [82.0, 135.0], 
 FACE = FaceDetection(torch.tensor([60.0, 50.0, 140.0, 160.0]), 0.98, FIVE, torch.rand(68, 2) * 80 + 60)
 
 
-def test_everything_that_was_found_moves_with_the_portrait():
+def test_box_and_landmarks_move_with_the_portrait():
     image = torch.rand(3, 200, 220)
     portrait, face, transform = align(image, FACE)
     assert torch.equal(portrait, ffhq_crop(image, FIVE)[0])
@@ -31,7 +31,7 @@ def test_everything_that_was_found_moves_with_the_portrait():
     assert align(image, FaceDetection(FACE.box, 0.9, FIVE))[1].points68 is None
 
 
-def test_facenet_sees_the_portraits_face_or_the_photos():
+def test_facenet_gets_the_portraits_face_or_the_photos():
     image = torch.rand(3, 200, 220)
     portrait, face, _ = align(image, FACE)
     assert torch.equal(cut(image, FACE)[1], facenet_face(portrait, face.box))
@@ -40,7 +40,7 @@ def test_facenet_sees_the_portraits_face_or_the_photos():
     assert torch.equal(crop, facenet_face(image, FACE.box))
 
 
-def test_deca_sees_the_landmarks_square_where_there_are_any_and_the_boxes_else():
+def test_decas_crop_follows_the_landmarks_or_else_the_box():
     image = torch.rand(3, 200, 220)
     by_box = deca_transform(*deca_square_from_box(FACE.box))
     crop, transform = deca_face(image, FaceDetection(FACE.box, 0.9, FIVE))

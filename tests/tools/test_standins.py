@@ -1,4 +1,4 @@
-"""The stand-in weights have the real files' layouts, and act."""
+"""The stand-in weights have the real files' layouts, and have an effect."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_zeros_are_stored_as_zeros(tmp_path):
     assert torch.equal(read["b"], torch.zeros(2, 5, dtype=torch.float16))
 
 
-def test_real_files_are_told_from_others_by_their_layout(tmp_path, models):
+def test_real_files_are_recognized_by_their_layout(tmp_path, models):
     attention = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
     rest = {"cond_stage_model.x": (1,), "first_stage_model.x": (1,)}
     for name, width in (("sd15", 768), ("sd21", 1024)):

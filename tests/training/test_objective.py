@@ -88,7 +88,7 @@ def with_trained_outputs(**settings):
     return made
 
 
-def test_a_dropped_identity_is_no_identity():
+def test_a_dropped_identity_equals_no_identity():
     batch = Samples().all
     errors = {}
     for name, settings in {
@@ -105,7 +105,7 @@ def test_a_dropped_identity_is_no_identity():
 
 
 @pytest.mark.parametrize(("identity", "ignores", "needs"), [("local", "global_", "local"), ("global", "local", "global_")])
-def test_a_part_of_the_identity_alone(identity, ignores, needs):
+def test_a_single_part_of_the_identity(identity, ignores, needs):
     made, batch = with_trained_outputs(identity=identity), Samples().all
 
     def errors(**changes):
@@ -116,7 +116,7 @@ def test_a_part_of_the_identity_alone(identity, ignores, needs):
     assert not torch.equal(errors(), errors(**{needs: torch.randn_like(getattr(batch, needs))}))
 
 
-def test_dropped_text_is_the_empty_prompts():
+def test_dropped_text_equals_the_empty_prompt():
     batch = Samples().all
     with torch.no_grad():
         dropped = objective(text_dropout=1.0)(batch, generator())["errors"]

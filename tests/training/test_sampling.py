@@ -7,7 +7,7 @@ from capface.training.sampling import capface_control, ddim, ddim_timesteps, hea
 from capface.training.schedule import NoiseSchedule
 
 
-def test_timesteps_are_the_released_codes():
+def test_timesteps_equal_the_released_codes():
     assert ddim_timesteps(20) == list(range(951, 0, -50))
     assert len(ddim_timesteps(1000)) == 999
     assert len(ddim_timesteps(1)) == 1

@@ -1,4 +1,4 @@
-"""The command `train`, from a training set and a base to a file for Load CapFace."""
+"""The command `train`: from a training set and a base model to a file for Load CapFace."""
 
 import io
 import json
