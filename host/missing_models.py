@@ -84,7 +84,7 @@ def _missing_of_node(id: str, node: dict[str, Any], facenet: bool) -> Iterator[M
         yield from own("checkpoint", catalogue.CAPHUMAN)
     elif kind == READER and facenet:
         yield from own("facenet", catalogue.FACENET)
-    elif kind in ("CapFaceLoadHeadModel", "CapFaceConvertHead") and values.get("model") != head_models.BUILT_IN:
+    elif kind in ("CapFaceLoadHeadModel", "CapFaceConvertHead") and values.get("model") != head_models.BUILT_IN_HEAD:
         yield from own("model", catalogue.FLAME)
     elif kind in ("LoadImage", "LoadImageMask"):
         image = values.get("image")

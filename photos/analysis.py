@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import BadInput, CapFaceError, NoFaceFound
 from ..flame.model import detected_to_frame
 from ..models.faces import FaceDetection, choose_face
-from .portrait import cut, deca_face
+from .portrait import cut_portrait, deca_face
 
 DECA_BATCH = 16
 """Crops that DECA takes at once."""
@@ -185,7 +185,7 @@ class FaceAnalyzer:
         Returns:
             `[B, 512]` on the CPU, each row of length 1.
         """
-        return self.embed(torch.stack([cut(image, face)[1] for image, face in zip(images, faces, strict=True)]))
+        return self.embed(torch.stack([cut_portrait(image, face)[1] for image, face in zip(images, faces, strict=True)]))
 
     @torch.inference_mode()
     def parse(self, portraits: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ class PhotoEncoder:
             NoFaceFound: For "error", a photo does not show the face; for "skip", no photo does.
             MissingFile: The file of a network is missing.
         """
-        return self.encode_faces(*find_photos(self.analyzer, images, options), options)
+        return self.encode_faces(*find_person(self.analyzer, images, options), options)
 
     def encode_faces(self, images: Tensor, faces: Sequence[FaceDetection | None], options: EncodeOptions) -> EncodedPhotos:
         """Encode photos in which the faces are known.
@@ -241,7 +241,7 @@ class PhotoEncoder:
         return EncodedPortraits(global_, local, crops, painted)
 
 
-def find_photos(
+def find_person(
     analyzer: FaceAnalyzer, images: Tensor, options: EncodeOptions
 ) -> tuple[Tensor, Sequence[FaceDetection | None]]:
     """Find the person in each photo.

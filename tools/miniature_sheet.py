@@ -16,7 +16,7 @@ from ..flame.builtin import builtin_head
 from ..flame.editing.edits import edit_head
 from ..flame.editing.expressions import SLIDERS
 from ..miniature.evaluator import Evaluator
-from ..miniature.networks import HELD_OUT, PICTURE, Miniature
+from ..miniature.networks import HELD_OUT, PICTURE_SIDE, Miniature
 from ..miniature.people import Person, Setting, draw_people
 from ..training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
 from ..training.miniature.train_evaluator import Attributes
@@ -67,7 +67,7 @@ def heads() -> HeadParams:
 def reference() -> Tensor:
     """Return the reference picture that all portraits are made from, `[3, 128, 128]` in 0..1."""
     who = Person.sample(PERSON)
-    return draw_people([who], who.head(), [SETTING], PICTURE)[0]
+    return draw_people([who], who.head(), [SETTING], PICTURE_SIDE)[0]
 
 
 def portraits_in_plain_torch(miniature: Miniature) -> Tensor:

@@ -16,7 +16,7 @@ from ..models.diffusion import Denoiser, DenoiserConfig
 LATENT_SCALE = 0.18215
 """Factor of SD1.x for its autoencoder's latents, which gives them a variance of about 1 (Rombach et al. 2022)."""
 DENOISER, AUTOENCODER, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-SOURCE = "a Stable Diffusion 1.x checkpoint in one file, such as v1-5-pruned-emaonly.safetensors"
+EXPECTED = "a Stable Diffusion 1.x checkpoint in one file, such as v1-5-pruned-emaonly.safetensors"
 HEADS_OF_TEXT_ENCODER = 12
 """Attention heads of SD1.x's text encoder; its tensors do not show the number."""
 
@@ -81,7 +81,7 @@ def load_base(path: str | Path) -> Base:
     parts = {p: {k[len(p) :]: v for k, v in state.items() if k.startswith(p)} for p in (DENOISER, AUTOENCODER, TEXT)}
     for prefix, part in parts.items():
         if not part:
-            raise BadFile(f"{path.name} is {describe(state)} without {prefix}*. Expected {SOURCE}.")
+            raise BadFile(f"{path.name} is {describe(state)} without {prefix}*. Expected {EXPECTED}.")
     denoiser = load_denoiser(parts[DENOISER], path.name)
     return Base(denoiser, _load_autoencoder(parts[AUTOENCODER], path.name), _load_text_encoder(parts[TEXT], path.name))
 
@@ -97,7 +97,7 @@ def load_denoiser(state: dict[str, Tensor], name: str) -> Denoiser:
         BadFile: The tensors are not those of an SD1.x denoiser.
     """
     network = Denoiser(DenoiserConfig.from_state_dict(state), device="meta", dtype=torch.float32)
-    return load_strictly(network, _copies(state), file=name, kind="the SD1.x denoiser", source=SOURCE)
+    return load_strictly(network, _copies(state), file=name, kind="the SD1.x denoiser", source=EXPECTED)
 
 
 def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
         blocks = len({k.split(".")[4] for k in state if k.startswith("encoder.down.0.block.")})
         latent_channels = state["post_quant_conv.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise BadFile(f"{name} contains no valid autoencoder of Stable Diffusion 1.x ({error}). Expected {SOURCE}.") from None
+        raise BadFile(f"{name} contains no valid autoencoder of Stable Diffusion 1.x ({error}). Expected {EXPECTED}.") from None
     with torch.device("meta"):
         network = AutoencoderKL(
             latent_channels=latent_channels,
@@ -127,7 +127,7 @@ def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
             up_block_types=["UpDecoderBlock2D"] * levels,
         )
     converted = convert_ldm_vae_checkpoint(_copies({f"{AUTOENCODER}{k}": v for k, v in state.items()}), network.config)
-    return load_strictly(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=SOURCE)
+    return load_strictly(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=EXPECTED)
 
 
 def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
@@ -154,7 +154,7 @@ def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
     state = {k: v for k, v in _copies(state).items() if not k.endswith("position_ids")}
     if not any(k.startswith(root) for k in network.state_dict()):  # transformers 5 has no inner module of that name
         state = {k.removeprefix(root): v for k, v in state.items()}
-    return load_strictly(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=SOURCE)
+    return load_strictly(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=EXPECTED)
 
 
 def tokenize(prompts: Sequence[str]) -> Tensor:

@@ -23,7 +23,7 @@ from ..flame.model import HeadModel, HeadParams
 from ..flame.render import render_head
 from .shards import DATASET, FORMAT, VERSION, Place, read_index, read_json, read_member
 
-BUILT_IN = "builtin"
+BUILT_IN_KIND = "builtin"
 """Kind of the built-in head model."""
 
 
@@ -112,7 +112,7 @@ class TrainingSet(torch.utils.data.Dataset):
         if self.about.get("format") != FORMAT or self.about.get("version") != VERSION:
             raise BadFile(f"{self.folder / DATASET} is not a training set of version {VERSION}. Prepare the photos again.")
         kind = self.about["head_model"]["kind"]
-        if head_model is None and kind == BUILT_IN:
+        if head_model is None and kind == BUILT_IN_KIND:
             head_model = builtin_head()
         if head_model is None or head_model.kind != kind:
             got = "none" if head_model is None else f"one of kind {head_model.kind}"

@@ -23,7 +23,7 @@ from .dataset import TrainingSet
 from .export import write_capface
 from .feed import PhotoData
 from .loop import LoopSettings, train
-from .objective import IDENTITY, RANDOM_TAU, CapFaceObjective, ObjectiveSettings, TrainedCapFace, recompute_activations
+from .objective import IDENTITY_PARTS, RANDOM_TAU, CapFaceObjective, ObjectiveSettings, TrainedCapFace, recompute_activations
 from .sample_sheet import Preview
 from .schedule import BETAS, WEIGHTS, NoiseSchedule
 
@@ -32,7 +32,7 @@ FILE = "capface.safetensors"
 LOSS: dict[str, tuple[str, dict[str, Any]]] = {
     "weighting": ("weight of each timestep's noise error", {"choices": list(WEIGHTS)}),
     "mask_weight": ("lambda, weight of the mask's error", {}),
-    "identity": ("identity features that are used; none trains a head-control model", {"choices": list(IDENTITY)}),
+    "identity": ("identity features that are used; none trains a head-control model", {"choices": list(IDENTITY_PARTS)}),
     "tau": (f"ID dropout: timestep beyond which identity is dropped; 1000 never drops it, {RANDOM_TAU!r} samples it", {}),
     "identity_dropout": ("fraction of samples without identity", {}),
     "text_dropout": ("fraction of samples without text", {}),

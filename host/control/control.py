@@ -24,7 +24,7 @@ from ...flame.render import HeadCondition
 from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, read_coordinates
-from .evaluation import LATENT_SCALE, Evaluation, Row
+from .evaluation import PIXELS_PER_LATENT, Evaluation, Row
 from .region import Region
 from .sampling_context import KEY, SamplingContext, canvas_size_of_caller, sampling_hooks
 
@@ -102,7 +102,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         """A coordinate image, made on first access, or the image that a pack has set."""
         if self._replaced is not None:
             return self._replaced
-        size = tuple(LATENT_SCALE * side for side in self.latent) if self.latent else canvas_size_of_caller()
+        size = tuple(PIXELS_PER_LATENT * side for side in self.latent) if self.latent else canvas_size_of_caller()
         self.frame_size = size
         return self.evaluation.coordinates(size)
 
@@ -181,7 +181,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def _read(self, image: Tensor, size: tuple[int, int], sampling: SamplingContext) -> list[tuple[View, int | None]]:
         """Recover the views from an image that a pack has set, for latents of a size."""
-        height, width = (LATENT_SCALE * side for side in size)
+        height, width = (PIXELS_PER_LATENT * side for side in size)
         known = self.evaluation.read.get((id(image), height, width))
         if known is None or known[0] is not image:
             fitting = image
@@ -199,7 +199,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def _warn_unknown_part(self, sampling: SamplingContext, size: tuple[int, int]) -> None:
         """Warn about latents that differ in size from the picture's, and whose position is unknown."""
-        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (sampling.latent or size, size))
+        whole, part = (f"{PIXELS_PER_LATENT * w} x {PIXELS_PER_LATENT * h}" for h, w in (sampling.latent or size, size))
         sampling.warn(
             f"{sampling.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} without giving their position. "
             "The head is rendered as in the whole picture. If these are tiles, use a tiled sampler that crops control images, "
@@ -294,7 +294,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         frames = max(self.evaluation.condition.batch, 1)
         pixels = frames * 768 * 768
         size = mm.dtype_size(self.evaluation.model.compute_dtype)
-        encoder = pixels // LATENT_SCALE**2 * size * 0.01 * 1024**2
+        encoder = pixels // PIXELS_PER_LATENT**2 * size * 0.01 * 1024**2
         hint_encoder = pixels * size * (9 + 3 * 16)
         return max(encoder, hint_encoder) + super().inference_memory_requirements(dtype)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...flame.model import WHOLE, Window
-from ...flame.render import HeadCondition, cut, sample
+from ...flame.render import HeadCondition, crop_to_window, sample
 
 SIDES = (1920, 960, 480, 240)
 """Sides of an image for a frame of unknown size. With the first, tile borders of common frame sizes fall on whole pixels."""
@@ -125,7 +125,7 @@ def crop_view(images: Tensor, view: View, height: int, width: int) -> Tensor:
     """Crop images of the frame to a view: `[B, C, height, width]`. The whole frame returns them unchanged."""
     if view == WHOLE:
         return images
-    return cut(images, view, height, width) if isinstance(view, Window) else view.sample_from(images)
+    return crop_to_window(images, view, height, width) if isinstance(view, Window) else view.sample_from(images)
 
 
 def read_coordinates(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -> list[tuple[View, int] | None]:

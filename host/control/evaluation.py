@@ -9,7 +9,7 @@ from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, coordinate_image, render_view
 
-LATENT_SCALE = 8
+PIXELS_PER_LATENT = 8
 """Pixels of the hint per latent pixel, along each side."""
 
 FRAMES_AT_ONCE = 8
@@ -134,7 +134,7 @@ class Evaluation:
         key = (height, width, view)
         known = self.hints.pop(key, None)
         if known is None:
-            hint = render_view(self.condition, view, height * LATENT_SCALE, width * LATENT_SCALE)
+            hint = render_view(self.condition, view, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
             parts = [
                 self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))
                 for frames in hint.split(FRAMES_AT_ONCE)

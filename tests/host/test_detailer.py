@@ -19,7 +19,7 @@ from capface.flame.builtin import builtin_head
 from capface.flame.editing.cropping import crop_head
 from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
-from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
+from capface.miniature.networks import HELD_OUT, PICTURE_SIDE, load_miniature
 from capface.miniature.people import Person, Setting, draw_people
 from capface.training.miniature.train_evaluator import Attributes
 
@@ -53,7 +53,7 @@ def passes(in_host):
     loaded, model = register_miniature(miniature), builtin_head()
     people = [Person.sample(HELD_OUT + 700 + i) for i in range(PEOPLE)]
     photos = draw_people(
-        people, HeadParams.cat([who.head() for who in people]), [Setting("blue", "white studio")] * PEOPLE, PICTURE
+        people, HeadParams.cat([who.head() for who in people]), [Setting("blue", "white studio")] * PEOPLE, PICTURE_SIDE
     )
     photos = photos.movedim(1, -1)
     identity = EncodeIdentity.execute(photos, loaded.reader, "largest", 0, True).result[0]
@@ -64,7 +64,7 @@ def passes(in_host):
     whole = crop_head(close, torch.tensor([[-x, -y, WHOLE, WHOLE]]), h, w)
     first = F.avg_pool2d(draw_people([*people[1:], people[0]], whole, [SETTING] * PEOPLE, WHOLE), COARSE)
     first = F.interpolate(first, (WHOLE, WHOLE), mode="bicubic").clamp(0, 1).movedim(1, -1)
-    cropped, *_, enlarged = CropHead.execute(whole, *BOX, WHOLE, WHOLE, 1.0, 0, True, 0, PICTURE, image=first).result
+    cropped, *_, enlarged = CropHead.execute(whole, *BOX, WHOLE, WHOLE, 1.0, 0, True, 0, PICTURE_SIDE, image=first).result
     latent = nodes.VAEEncode().encode(loaded.vae, enlarged)[0]["samples"]
     heads = {"with the crop's head": cropped, "with the whole picture's head": whole}
     conditions = {name: HeadCondition(model, head) for name, head in heads.items()}
@@ -163,20 +163,20 @@ def test_the_impact_packs_detailer_samples_the_face_again_in_place(in_host, impa
     mask[:, y + h // 4 : y + h - h // 4, x + w // 4 : x + w - w // 4] = 1
     (segs,) = impact["MaskToSEGS"]().doit(mask, True, 2.0, True, 1)
     whole = passes["whole"][0]
-    cropped, *box, _ = CropHead.execute(whole, 0, 0, 8, 8, 8, 8, 1.0, 0, True, 0, PICTURE, region=segs).result
+    cropped, *box, _ = CropHead.execute(whole, 0, 0, 8, 8, 8, 8, 1.0, 0, True, 0, PICTURE_SIDE, region=segs).result
     assert all(abs(a - b) <= 3 for a, b in zip(box, BOX, strict=True))
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
     identity = passes["identity"][:1]
-    likeness = []
+    side, likeness = PICTURE_SIDE, []
     for head in (cropped, whole):
         condition = HeadCondition(builtin_head(), head)
         applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, 1.0, 1000.0, 0.0, 1.0, identity).result
         redone = impact["DetailerForEach"]().doit(
-            passes["first"][:1], segs, loaded.model, loaded.clip, loaded.vae, PICTURE, False, PICTURE, 3, STEPS, 2.0, "ddim",
+            passes["first"][:1], segs, loaded.model, loaded.clip, loaded.vae, side, False, side, 3, STEPS, 2.0, "ddim",
             "ddim_uniform", *applied, DENOISE, 8, False, True, "", 1, noise_mask_feather=0,
         )[0]  # fmt: skip
         rows.append(redone)
-        crop = F.interpolate(redone[:, y : y + h, x : x + w].movedim(-1, 1), PICTURE, mode="bicubic")
+        crop = F.interpolate(redone[:, y : y + h, x : x + w].movedim(-1, 1), PICTURE_SIDE, mode="bicubic")
         with torch.inference_mode():
             seen = [passes["evaluator"](p * 2 - 1)[0] for p in (crop, passes["photos"][:1].movedim(-1, 1))]
         likeness.append(F.cosine_similarity(*seen).item())

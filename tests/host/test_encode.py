@@ -67,10 +67,10 @@ class Clip:
 
 def read(reader, images, clip=None, **options):
     """Encode images `[B, 3, H, W]`; return the result and the faces."""
-    from capface.photos.encoding import EncodeOptions, find_photos
+    from capface.photos.encoding import EncodeOptions, find_person
 
     options = EncodeOptions(**options)
-    images, faces = find_photos(reader, images, options)
+    images, faces = find_person(reader, images, options)
     return reader.encoder(clip or Clip()).encode_faces(images, faces, options), faces
 
 

@@ -10,7 +10,7 @@ from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
 from capface.miniature.autoencoder import Autoencoder
 from capface.miniature.evaluator import Evaluator
-from capface.miniature.networks import PICTURE, Miniature
+from capface.miniature.networks import PICTURE_SIDE, Miniature
 from capface.miniature.recognizer import Recognizer
 from capface.miniature.text_encoder import TextEncoder
 from capface.models.diffusion.capface import CapFace, IdentityTokens
@@ -51,7 +51,7 @@ def loaded(in_host, miniature):
 @pytest.fixture
 def photo():
     """`[1, 128, 128, 3]` in 0..1, as an IMAGE."""
-    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=PICTURE, mode="bicubic")
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=PICTURE_SIDE, mode="bicubic")
     return smooth.clamp(0, 1).movedim(1, -1)
 
 
@@ -70,13 +70,13 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
     condition = HeadCondition(builtin_head(), head)
     settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
     applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
-    empty = {"samples": torch.zeros(1, 4, PICTURE // 8, PICTURE // 8)}
+    empty = {"samples": torch.zeros(1, 4, PICTURE_SIDE // 8, PICTURE_SIDE // 8)}
     sampler = in_host.nodes.KSampler()
     images = {}
     for name, (p, n) in {"with": applied, "without": (positive, negative)}.items():
         latent = sampler.sample(loaded.model, 5, 10, 2.0, "ddim", "ddim_uniform", p, n, empty, 1.0)[0]
         images[name] = in_host.nodes.VAEDecode().decode(loaded.vae, latent)[0]
-    assert images["with"].shape == (1, PICTURE, PICTURE, 3)
+    assert images["with"].shape == (1, PICTURE_SIDE, PICTURE_SIDE, 3)
     assert (images["with"] - images["without"]).abs().max() > 0.02
     recipe = Recipe(steps=10, guidance=2.0, eta=0.0)
     plain = make_portraits(miniature, head_hint(head), [PROMPT], photo.movedim(-1, 1) * 2 - 1, recipe, seed=5)
@@ -192,7 +192,7 @@ def test_the_loader_returns_the_packaged_networks(in_host):
     model, clip, vae, capface, reader, head_model = LoadMiniature.execute().result
     assert model.model.latent_format.latent_channels == vae.latent_channels
     assert head_model is builtin_head()
-    person = SyntheticPerson.execute(1_000_000, 0.0, 0.0, 0.0, "front", "blue", "forest", PICTURE).result[0]
+    person = SyntheticPerson.execute(1_000_000, 0.0, 0.0, 0.0, "front", "blue", "forest", PICTURE_SIDE).result[0]
     back = in_host.nodes.VAEDecode().decode(vae, in_host.nodes.VAEEncode().encode(vae, person)[0])[0]
     assert (back - person).abs().mean() < 0.05
     assert clip.tokenize("red shirt").count_nonzero() == 2

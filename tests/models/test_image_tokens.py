@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from capface.errors import BadFile, BadInput, MissingFile, MissingPackage
-from capface.models.clip.image_tokens import load_clip_tokens, prepare
+from capface.models.clip.image_tokens import load_clip_tokens, preprocess
 from capface.models.clip.open_clip_model import DEVIATION, MEAN
 from capface.tests.synthetic import fill
 
@@ -76,7 +76,7 @@ def test_tokens_of_another_shape_are_refused(files):
 def test_the_middle_square_is_encoded_in_eight_bits():
     image = torch.rand(1, 3, 40, 80)
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
-    seen = prepare(image, 20) * deviation + mean
+    seen = preprocess(image, 20) * deviation + mean
     assert torch.allclose((seen * 255).round(), seen * 255, atol=1e-3)
     wanted = F.interpolate(image, (20, 40), mode="bicubic", antialias=True)[..., 10:30].clamp(0, 1)
     assert (seen - wanted).abs().max() < 0.6 / 255

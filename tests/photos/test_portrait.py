@@ -11,7 +11,7 @@ from capface.models.faces.crops import (
     transform_points,
 )
 from capface.models.faces.detection import FaceDetection
-from capface.photos.portrait import align, cut, deca_face
+from capface.photos.portrait import align, cut_portrait, deca_face
 
 FIVE = torch.tensor([[80.0, 90.0], [120.0, 98.0], [99.0, 118.0], [82.0, 135.0], [115.0, 140.0]])
 FACE = FaceDetection(torch.tensor([60.0, 50.0, 140.0, 160.0]), 0.98, FIVE, torch.rand(68, 2) * 80 + 60)
@@ -34,8 +34,8 @@ def test_box_and_landmarks_move_with_the_portrait():
 def test_facenet_gets_the_portraits_face_or_the_photos():
     image = torch.rand(3, 200, 220)
     portrait, face, _ = align(image, FACE)
-    assert torch.equal(cut(image, FACE)[1], facenet_face(portrait, face.box))
-    whole, crop = cut(image, FACE, aligned=False)
+    assert torch.equal(cut_portrait(image, FACE)[1], facenet_face(portrait, face.box))
+    whole, crop = cut_portrait(image, FACE, aligned=False)
     assert whole is image
     assert torch.equal(crop, facenet_face(image, FACE.box))
 

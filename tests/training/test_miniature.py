@@ -17,7 +17,7 @@ from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import render_head
-from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
+from capface.miniature.networks import HELD_OUT, PICTURE_SIDE, load_miniature
 from capface.miniature.people import draw_people
 from capface.training.miniature import make, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
@@ -183,12 +183,12 @@ def test_known_words_keep_their_order_and_unknown_ones_are_dropped(miniature):
 
 def test_portraits_have_the_right_size_and_depend_on_the_seed(miniature):
     head = HeadParams.neutral(2)
-    references = torch.rand(2, 3, PICTURE, PICTURE) * 2 - 1
+    references = torch.rand(2, 3, PICTURE_SIDE, PICTURE_SIDE) * 2 - 1
     recipe = Recipe(steps=2)
     one, same, other = (
         make_portraits(miniature, head_hint(head), ["red shirt", "beach"], references, recipe, seed) for seed in (1, 1, 2)
     )
-    assert one.shape == (2, 3, PICTURE, PICTURE)
+    assert one.shape == (2, 3, PICTURE_SIDE, PICTURE_SIDE)
     assert one.min() >= 0 and one.max() <= 1
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -196,7 +196,7 @@ def test_portraits_have_the_right_size_and_depend_on_the_seed(miniature):
 
 def test_landmarks_as_a_hint_are_68_dots(miniature):
     dots = head_hint(HeadParams.neutral(), landmarks=True)
-    assert dots.shape == (1, 9, PICTURE, PICTURE)
+    assert dots.shape == (1, 9, PICTURE_SIDE, PICTURE_SIDE)
     assert set(dots.unique().tolist()) == {0.0, 1.0}
     assert 68 < dots[0, 0].sum() < 68 * 9
 

@@ -29,7 +29,7 @@ _KINDS = {"hair": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "eyes": EYE_COLOURS,
 _VALUES = len(SHAPE_NAMES) + 2
 
 
-def describe(person: Person) -> tuple[list[int], list[float]]:
+def targets_of(person: Person) -> tuple[list[int], list[float]]:
     """Return the training targets of a person.
 
     Returns:
@@ -164,7 +164,7 @@ def train_recognizer(features: CachedFeatures, folder: Path, *, steps: int, seed
     """
     torch.manual_seed(seed)
     people, indices = person_indices(features.scenes)
-    described = [describe(Person.sample(int(person))) for person in people]
+    described = [targets_of(Person.sample(int(person))) for person in people]
     kinds = torch.tensor([kind for kind, _ in described])
     values = torch.tensor([value for _, value in described])
 
