@@ -22,7 +22,7 @@ Prompt = dict[str, dict[str, Any]]
 
 EVENT = "capface.missing"
 OURS = "CapFace"
-READER, IDENTITY, FIT = "CapFaceLoadFaceReader", "CapFaceEncodeIdentity", "CapFaceFitHead"
+READER, IDENTITY = "CapFaceLoadFaceReader", "CapFaceEncodeIdentity"
 LOADERS = {
     ("CheckpointLoaderSimple", "ckpt_name"): "checkpoints",
     ("CLIPVisionLoader", "clip_name"): "clip_vision",
