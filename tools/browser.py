@@ -73,19 +73,19 @@ def why_not():
     return None if find_chromium() else "no Chromium: install it, or name it in CAPFACE_CHROMIUM"
 
 
-def is_noise_said(text, script):
+def is_console_noise(text, script):
     """Return whether the host itself caused a console error, judging by its text with stack and the address of the script."""
     if PACKS.search(text) or PACKS.search(script):
         return False
     return any(said.search(text) and where.search(f"{script}\n{text}") for said, where in MESSAGES)
 
 
-def is_noise_thrown(stack):
+def is_exception_noise(stack):
     """Return whether the host itself caused an uncaught exception."""
     return not PACKS.search(stack) and any(place.search(stack) for place in EXCEPTIONS)
 
 
-def is_noise_answered(status, url):
+def is_response_noise(status, url):
     """Return whether the host itself caused a failed response."""
     parts = urllib.parse.urlsplit(url)
     asked = f"{parts.path}?{parts.query}" if parts.query else parts.path
@@ -138,12 +138,12 @@ class CanvasPage:
         page.route(re.compile(r"^https?://(?!" + re.escape(self.url.split("//")[1]) + "/)"), lambda route: route.abort())
         page.route(re.compile(re.escape(self.url) + r"/(api/)?settings\b"), self._answer_settings)
         page.add_init_script(_SAY_WHO)
-        page.on("console", self._hear)
-        page.on("pageerror", self._catch)
-        page.on("response", self._see)
+        page.on("console", self._on_console)
+        page.on("pageerror", self._on_exception)
+        page.on("response", self._on_response)
         page.on("request", lambda request: self._under_way.add(request))
         for end in ("requestfinished", "requestfailed"):
-            page.on(end, self._done)
+            page.on(end, self._on_request_end)
         self.open()
 
     def open(self):
@@ -159,22 +159,22 @@ class CanvasPage:
         values = answer.json()
         return route.fulfill(response=answer, json={**values, **self.settings} if isinstance(values, dict) else values)
 
-    def _hear(self, message):
+    def _on_console(self, message):
         # Failed responses are recorded below, with their address.
         if message.type != "error" or "Failed to load resource" in message.text:
             return
-        if not is_noise_said(message.text, message.location.get("url", "")):
+        if not is_console_noise(message.text, message.location.get("url", "")):
             self.problems.append(message.text)
 
-    def _catch(self, error):
-        if not is_noise_thrown(error.stack or ""):
+    def _on_exception(self, error):
+        if not is_exception_noise(error.stack or ""):
             self.problems.append(f"{error}\n{error.stack or ''}".strip())
 
-    def _see(self, response):
-        if response.status >= 400 and not is_noise_answered(response.status, response.url):
+    def _on_response(self, response):
+        if response.status >= 400 and not is_response_noise(response.status, response.url):
             self.problems.append(f"{response.status} {response.url}")
 
-    def _done(self, request):
+    def _on_request_end(self, request):
         self._under_way.discard(request)
         self._last = time.monotonic()
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
-from capface.tools.browser import Browser, CanvasPage, is_noise_answered, is_noise_said, is_noise_thrown, why_not
+from capface.tools.browser import Browser, CanvasPage, is_response_noise, is_console_noise, is_exception_noise, why_not
 from capface.tools.comfy import ComfyProcess, find_host
 
 if (reason := why_not()) or find_host() is None:
@@ -527,14 +527,14 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
     assert canvas.prompt()["output"] == saved["output"] and sent() == [yaw, 0.5, "studio"]
 
 
-NOISE_SAID = (
+NOISE_TEXT = (
     "Fetch API cannot load https://huggingface.co/a/b/resolve/main/c.safetensors. Refused to connect because it violates the "
     "document's Content Security Policy."
 )
 
 
 def test_messages_from_a_pack_are_never_ignored_as_noise(browser, process):
-    said = f"console.error({json.dumps(NOISE_SAID)});"
+    said = f"console.error({json.dumps(NOISE_TEXT)});"
     thrown = "setTimeout(() => { (function addSetting() { throw new Error('ours'); })(); });"
     context = browser.session()
     script = {"content_type": "text/javascript", "body": said + thrown}
@@ -542,7 +542,7 @@ def test_messages_from_a_pack_are_never_ignored_as_noise(browser, process):
     context.route("**/extensions/capface/ball.js", lambda route: route.abort())
     problems = CanvasPage(context, process.url).problems
     context.close()
-    assert any(problem.startswith(NOISE_SAID) for problem in problems)
+    assert any(problem.startswith(NOISE_TEXT) for problem in problems)
     assert any("ours" in problem and "addSetting" in problem for problem in problems)
     # The editor cannot be loaded without ball.js.
     assert any("/extensions/capface/editor.js" in problem for problem in problems)
@@ -550,19 +550,19 @@ def test_messages_from_a_pack_are_never_ignored_as_noise(browser, process):
 
 def test_the_hosts_noise_is_recognized_by_text_and_source():
     script = "http://127.0.0.1:8188/assets/missingModelMetadata-aSd3ss-0.js"
-    assert is_noise_said(NOISE_SAID, script)
-    assert not is_noise_said(NOISE_SAID, "http://127.0.0.1:8188/assets/app-aSd3ss-0.js")
-    assert not is_noise_said("Something else", script)
-    assert not is_noise_said(f"{NOISE_SAID}\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1", script)
-    assert is_noise_thrown("Error\n    at addSetting (http://127.0.0.1:8188/assets/index.js:1:1)")
-    assert not is_noise_thrown("Error\n    at http://127.0.0.1:8188/assets/index.js:1:1")
-    assert not is_noise_thrown("Error\n    at addSetting\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1")
+    assert is_console_noise(NOISE_TEXT, script)
+    assert not is_console_noise(NOISE_TEXT, "http://127.0.0.1:8188/assets/app-aSd3ss-0.js")
+    assert not is_console_noise("Something else", script)
+    assert not is_console_noise(f"{NOISE_TEXT}\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1", script)
+    assert is_exception_noise("Error\n    at addSetting (http://127.0.0.1:8188/assets/index.js:1:1)")
+    assert not is_exception_noise("Error\n    at http://127.0.0.1:8188/assets/index.js:1:1")
+    assert not is_exception_noise("Error\n    at addSetting\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1")
     host = "http://127.0.0.1:8188"
-    assert is_noise_answered(404, f"{host}/api/userdata?dir=workflows&recurse=true")
-    assert is_noise_answered(404, f"{host}/user.css")
-    assert not is_noise_answered(500, f"{host}/user.css")
-    assert not is_noise_answered(404, f"{host}/extensions/capface/user.css")
-    assert not is_noise_answered(400, f"{host}/capface/edit")
+    assert is_response_noise(404, f"{host}/api/userdata?dir=workflows&recurse=true")
+    assert is_response_noise(404, f"{host}/user.css")
+    assert not is_response_noise(500, f"{host}/user.css")
+    assert not is_response_noise(404, f"{host}/extensions/capface/user.css")
+    assert not is_response_noise(400, f"{host}/capface/edit")
 
 
 def test_the_photo_appears_after_a_run_and_the_batch_can_be_browsed(session, process):

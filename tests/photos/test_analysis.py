@@ -5,7 +5,7 @@ from capface.errors import BadInput, NoFaceFound
 from capface.flame.model.camera import frame_to_pixels
 from capface.models.faces.detection import FaceDetection
 from capface.photos.analysis import FaceAnalyzer, PlainNetworks, frame_points
-from capface.tests.photos.standins import FIVE, Networks, face
+from capface.tests.photos.face_networks import FIVE, Networks, face
 
 IMAGES = torch.rand(3, 3, 100, 120, generator=torch.Generator().manual_seed(0))
 

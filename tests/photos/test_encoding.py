@@ -8,7 +8,7 @@ from capface.models.faces.parsing import keep_face
 from capface.photos.analysis import FaceAnalyzer
 from capface.photos.encoding import WITHOUT_PARSER, EncodeOptions, PhotoEncoder
 from capface.photos.portrait import cut_portrait
-from capface.tests.photos.standins import Networks, face, tokens
+from capface.tests.photos.face_networks import Networks, face, tokens
 
 IMAGES = torch.rand(2, 3, 100, 120, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,7 @@ from capface.flame.fitting.landmark_fit import fit_landmarks
 from capface.flame.model.params import HeadParams
 from capface.photos.analysis import FaceAnalyzer, frame_points
 from capface.photos.heads import choose_method, deca_refusal, fit_heads, fit_points
-from capface.tests.photos.standins import Networks, face
+from capface.tests.photos.face_networks import Networks, face
 
 IMAGES = torch.zeros(2, 3, 100, 120)
 
