@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
-from capface.tools.browser import Browser, CanvasPage, is_response_noise, is_console_noise, is_exception_noise, why_not
+from capface.tools.browser import Browser, CanvasPage, is_console_noise, is_exception_noise, is_response_noise, why_not
 from capface.tools.comfy import ComfyProcess, find_host
 
 if (reason := why_not()) or find_host() is None:
