@@ -3,7 +3,7 @@
     python -m capface.tools.canvas
 
 To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this. To export only some workflows,
-append their names. A workflow that needs a third-party pack (`tools/beside.py`) is skipped with a message if the pack is not
+append their names. A workflow that needs a third-party pack (`tools/other_packs.py`) is skipped with a message if the pack is not
 installed.
 """
 
@@ -12,10 +12,10 @@ import re
 import sys
 import tempfile
 
-from capface.tools.beside import NEEDS, NODES, copy_of, why_not
 from capface.tools.browser import Browser, CanvasPage
 from capface.tools.browser import why_not as why_no_browser
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
+from capface.tools.other_packs import NEEDS, NODES, copy_of, why_not
 from capface.tools.standins import write_inputs
 
 WORKFLOWS = PACK / "workflows"

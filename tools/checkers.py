@@ -83,8 +83,8 @@ def check_in_host(comfyui, programs, packages):
     Returns:
         True if no checker found a problem.
     """
-    from capface.tools.beside import NEEDS
     from capface.tools.comfy import ComfyProcess, model_folders, request
+    from capface.tools.other_packs import NEEDS
     from capface.tools.standins import make_standins, write_inputs
 
     models = model_folders(make_standins())

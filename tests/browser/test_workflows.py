@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
-from capface.tools.beside import IMPACT, NEEDS, NODES, copy_of
-from capface.tools.beside import why_not as why_no_pack
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
+from capface.tools.other_packs import IMPACT, NEEDS, NODES, copy_of
+from capface.tools.other_packs import why_not as why_no_pack
 from capface.tools.standins import write_inputs
 
 if (reason := why_not()) or find_host() is None:

@@ -21,7 +21,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(in_host, tmp_path, written):
-    """A models/flame of the test's own with all of FLAME's files."""
+    """A separate models/flame with all of FLAME's files."""
     from capface.host import model_folders
 
     model_folders.register_folders()

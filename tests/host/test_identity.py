@@ -210,7 +210,7 @@ def test_a_null_identity_equals_no_identity(capface):
 
 @pytest.fixture
 def saved(in_host, tmp_path, monkeypatch):
-    """Save an identity with the node into an output folder of its own, and return its path."""
+    """Save an identity with the node into a separate output folder, and return its path."""
     from capface.nodes.identity_files import SaveIdentity
 
     monkeypatch.setattr(in_host.folder_paths, "output_directory", str(tmp_path))

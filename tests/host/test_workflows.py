@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capface.tools.beside import NEEDS, NODES, copy_of, why_not
 from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, model_folders
+from capface.tools.other_packs import NEEDS, NODES, copy_of, why_not
 from capface.tools.standins import write_inputs
 
 WORKFLOWS = sorted((PACK / "workflows" / "api").glob("*.json"))

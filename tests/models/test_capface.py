@@ -45,7 +45,7 @@ def check_case(network, file, name):
         assert relative_error(mask, golden.get_tensor(f"{name}.mask")) < 1e-5
         for i, residual in enumerate(residuals):
             assert relative_error(residual, golden.get_tensor(f"{name}.feature.{i}")) < 1e-5, f"feature {i}"
-        assert f"{name}.feature.{len(residuals)}" not in golden.keys()  # noqa: SIM118  safe_open is no dict
+        assert f"{name}.feature.{len(residuals)}" not in golden.keys()  # noqa: SIM118  safe_open is not a dict
 
 
 @pytest.mark.parametrize("name", ["identity", "dropped", "portrait", "batch"])

@@ -297,9 +297,9 @@ def test_the_fraction_outside_is_that_of_the_portrait():
 def test_limits_are_numbers_from_0():
     with pytest.raises(BadInput, match="limits from 0"):
         Rules(max_turn=-1)
-    with pytest.raises(Rejected) as told:
+    with pytest.raises(Rejected) as error:
         Rules().choose([])
-    assert str(told.value) == REASONS["no face"]
+    assert str(error.value) == REASONS["no face"]
 
 
 # Finding photos
@@ -440,10 +440,10 @@ def test_files_are_found_in_a_models_folder(folder, networks, tmp_path, capsys):
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).write_bytes(b"")
     assert main(arguments) == 1
-    told = capsys.readouterr()
-    assert f"facenet      {tmp_path / 'facenet'}" in told.out
-    assert "deca         none" in told.out
-    assert "is empty" in told.err
+    printed = capsys.readouterr()
+    assert f"facenet      {tmp_path / 'facenet'}" in printed.out
+    assert "deca         none" in printed.out
+    assert "is empty" in printed.err
     assert main([*arguments, "--deca", str(tmp_path / "deca/deca_model.tar"), "--clip", networks.clip]) == 1
 
 

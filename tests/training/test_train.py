@@ -64,7 +64,7 @@ def command(files, out, *more):
 
 def tensors(out):
     with safe_open(out / FILE, "pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118  safe_open is no dict
+        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118  safe_open is not a dict
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ class _Recognition(nn.Module):
         *kinds, values = self.trained.tells(tokens.mean(1)).split([*map(len, _KINDS.values()), _VALUES], dim=1)
         kind = sum(F.cross_entropy(predicted, batch["kinds"][:, i]) for i, predicted in enumerate(kinds))
         appearance = F.mse_loss(values, batch["values"])
-        return {"loss": who + 0.5 * kind + appearance, "who": who, "kind": kind, "looks": appearance, "right": right}
+        return {"loss": who + 0.5 * kind + appearance, "who": who, "kind": kind, "appearance": appearance, "right": right}
 
 
 def train_recognizer(features: CachedFeatures, folder: Path, *, steps: int, seed: int) -> Recognizer:
