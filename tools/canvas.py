@@ -3,8 +3,8 @@
     python -m capface.tools.canvas
 
 To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this. To export only some workflows,
-append their names. A workflow that needs a third-party pack (`tools/other_packs.py`) is skipped with a message if the pack is not
-installed.
+append their names. A workflow that needs a third-party pack (`tools/other_packs.py`) is skipped with a message if the pack is
+not installed.
 """
 
 import json
