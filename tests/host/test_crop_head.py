@@ -106,6 +106,7 @@ def test_inpaint_crop_and_stitch_says_itself_where_it_cropped(crop):
         pytest.skip("no ComfyUI-Inpaint-CropAndStitch: put it into ~/comfy/packs, or name the folder with the packs in PACKS")
     pytest.importorskip("scipy", reason="Inpaint Crop and Stitch needs the package scipy")
     spec = importlib.util.spec_from_file_location("inpaint_cropandstitch", file)
+    assert spec is not None and spec.loader is not None
     pack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
     node = pack.InpaintCropImproved()
