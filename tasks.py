@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -98,6 +99,7 @@ def run_quietly(command, what, way_out):
         text=True,
         errors="replace",
     )
+    assert process.stdout is not None
     done = threading.Event()
     last = [time.monotonic()]
 
@@ -346,7 +348,7 @@ def hosts_to_test(options):
         found += every_host()
     elif not found:
         found = [find_host() or OWN_HOST]
-    different = {host.resolve() for host in found if is_host(host)}
+    different = {host.resolve() for host in found if host and is_host(host)}
     return sorted(different, key=lambda host: [int(n) for n in re.findall(r"\d+", host_version(host))], reverse=True)
 
 
@@ -454,8 +456,8 @@ def bench(options, rest):
     python = environment([host], options.venv)
     scripts = sorted((ROOT / "benchmarks").glob("[!_]*.py"))
     if rest:
-        scripts = [s for s in scripts if s.stem == rest[0]] or [None]
-        if scripts == [None]:
+        scripts = [s for s in scripts if s.stem == rest[0]]
+        if not scripts:
             raise TaskError(f"There is no benchmarks/{rest[0]}.py.")
     worst = 0
     for script in scripts:
@@ -584,7 +586,10 @@ def main():
         print(f"CapFace needs Python 3.10 or newer; this is {platform.python_version()} ({sys.executable}).")
         return 2
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a folder's name may contain characters that a console's code page cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a folder's name may contain characters that a console's code page cannot show
     options, rest = parse(sys.argv[1:])
     try:
         return int(options.task(options, rest))

@@ -100,7 +100,7 @@ def draw(model: HeadModel, sections: list[list[tuple[str, HeadParams]]]) -> Imag
 
 def main() -> None:
     """Draw the sheet."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("picture", nargs="?", type=Path, default=ROOT / "output" / "edit_sheet.png")
     sections = {"pose": poses, "expression": expressions, "light": lights}
     parser.add_argument("--only", choices=sections, help="draw one section alone")

@@ -120,7 +120,7 @@ def table(title, model, methods, count):
 
 def main():
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--deca", type=Path, help="deca_model.tar")
     parser.add_argument(
         "--flame", type=Path, help="generic_model.pkl with its companion files, or a converted safetensors file"

@@ -35,6 +35,7 @@ def measure():
 
         before, start = set(sys.modules), time.perf_counter()
         spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        assert spec is not None and spec.loader is not None
         pack = sys.modules["pack"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(pack)
 

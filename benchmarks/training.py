@@ -13,7 +13,6 @@ import statistics
 import time
 
 import torch
-from torch.amp import autocast
 from torch.utils.flop_counter import FlopCounterMode
 
 from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
@@ -80,12 +79,12 @@ if options.recompute:
     recompute_activations(base, trained.capface)
 objective = CapFaceObjective(base, trained, NoiseSchedule(), ObjectiveSettings())
 optimizer = torch.optim.AdamW(trained.parameters(), 1e-4)
-scaler = torch.amp.GradScaler(device, enabled=options.precision == "fp16")
+scaler = torch.GradScaler(device, enabled=options.precision == "fp16")
 batch = random_batch(options.batch, device)
 seconds = []
 for step in range(options.steps + 1):
     start = time.perf_counter()
-    with autocast(device, half, enabled=half is not None):
+    with torch.autocast(device, half, enabled=half is not None):
         loss = objective(batch, torch.Generator().manual_seed(step))["loss"]
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)

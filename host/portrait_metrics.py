@@ -287,8 +287,9 @@ class _Measuring:
         picture = self.images.clone()
         model = (self.references.head_model or builtin_head()).to("cpu")
         if self.fitted is not None and model.uv is not None:
+            height, width = self.images.shape[-2:]
             for i, row in enumerate(self.rows):
-                maps = render_head(model, self.fitted[i], *self.images.shape[-2:])
+                maps = render_head(model, self.fitted[i], height, width)
                 picture[row] = overlay(self.images[row : row + 1], maps)[0]
         return picture
 

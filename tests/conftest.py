@@ -17,6 +17,7 @@ import capface  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
+assert capface.__file__ is not None
 if Path(capface.__file__).resolve().parent != ROOT:
     raise pytest.UsageError(
         f"`capface` is the checkout {Path(capface.__file__).parent}, but these tests are those of {ROOT}. "

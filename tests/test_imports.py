@@ -52,6 +52,7 @@ def imports(source, place):
                 yield alias.name.split(".")[0], False, node not in inside
         elif isinstance(node, ast.ImportFrom):
             if node.level == 0:
+                assert node.module is not None
                 yield node.module.split(".")[0], False, node not in inside
             else:
                 base = [*place[: len(place) - (node.level - 1)], *(node.module.split(".") if node.module else [])]

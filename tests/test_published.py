@@ -30,7 +30,7 @@ def dangers(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in MODULES:
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module and node.module.split(".")[0] in MODULES:
             yield node.module
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in RUNS:

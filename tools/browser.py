@@ -203,7 +203,7 @@ class CanvasPage:
         box = self.page.locator(selector).nth(index).bounding_box(timeout=10_000)
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
-    def drag(self, selector, start, end, index=0, steps=8, key=None):
+    def drag(self, selector, start: tuple[float, float], end: tuple[float, float], index=0, steps=8, key=None):
         """Drag from one position in an element to another, both as in `at`, optionally with a key held down."""
         (x0, y0), (x1, y1) = self.at(selector, *start, index), self.at(selector, *end, index)
         mouse, keyboard = self.page.mouse, self.page.keyboard

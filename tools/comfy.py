@@ -20,6 +20,7 @@ import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PACK = Path(__file__).resolve().parent.parent
 FOLDER = "my capface-1.0 (copy)"
@@ -329,7 +330,7 @@ class ComfyClient:
     def __exit__(self, *_):
         self._socket.close()
 
-    def _call(self, path, body=None):
+    def _call(self, path, body=None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         answer = request(f"{self.process.url}/{path}", data)
         return json.loads(answer) if answer else None

@@ -3,7 +3,7 @@
 import copy
 import io
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,13 +36,13 @@ class Shot(NamedTuple):
     """One portrait."""
 
     caption: str
-    changes: dict[str, float | str]
+    changes: dict[str, Any]
     """Widgets of Edit Head."""
     setting: Setting = SETTING
     """The shot's part of the prompt."""
 
 
-_LAMP = {"light": "custom", "ambient": 0.25, "key_intensity": 0.85, "key_softness": 0.3, "key_elevation": 15.0}
+_LAMP: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 0.85, "key_softness": 0.3, "key_elevation": 15.0}
 SHOTS = (
     Shot("turned left", {"yaw": -35.0}),
     Shot("looking up", {"pitch": 14.0}),

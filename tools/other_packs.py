@@ -48,7 +48,9 @@ def copy_of(pack, folder):
         The copy's folder.
     """
     copy = Path(folder) / pack
-    shutil.copytree(folder_of(pack), copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.js"))
+    source = folder_of(pack)
+    assert source is not None, "only a pack that was found is copied"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.js"))
     detectors = copy / "modules" / "impact" / "subpack_nodes.py"
     if pack == IMPACT and not detectors.exists():
         detectors.write_text(NO_DETECTORS, encoding="utf-8")

@@ -8,6 +8,7 @@ saved in web/docs/<node>/, beside the screenshots that `tools/node_pictures.py` 
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +46,10 @@ INK, ACCENT, TOP_INK = (200, 206, 218), (255, 157, 82), (24, 26, 34)
 MODEL, HEAD = builtin_head(), HeadParams.neutral()
 
 
-def edited(**changes: float) -> HeadParams:
+def edited(**changes: float | str) -> HeadParams:
     """Return the average head, edited, under one lamp."""
-    return edit_head(MODEL, HEAD, **({"light": "custom", "ambient": 0.25, "key_intensity": 1.0} | changes))
+    widgets: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 1.0} | changes
+    return edit_head(MODEL, HEAD, **widgets)
 
 
 def row(heads: HeadParams, width: int, height: int, zoom: float = 1.0) -> Tensor:
@@ -76,8 +78,8 @@ def row(heads: HeadParams, width: int, height: int, zoom: float = 1.0) -> Tensor
 
 def tiles(*heads: HeadParams) -> Tensor:
     """A row for a page."""
-    heads = HeadParams.cat(list(heads))
-    return row(heads, TILE * heads.batch, TILE)
+    together = HeadParams.cat(list(heads))
+    return row(together, TILE * together.batch, TILE)
 
 
 def maps_of(head: HeadParams) -> Tensor:
@@ -216,10 +218,10 @@ def arrow(pen: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int]
 
 def save(picture: Tensor, *path: str, most: int | None = None):
     """Write a picture to a path relative to the repository, reduced to 256 colours if it would exceed `most` bytes."""
-    image, path = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()), ROOT.joinpath(*path)
-    image.save(path, optimize=True)
-    if most is not None and path.stat().st_size > most:
-        image.quantize().save(path, optimize=True)
+    image, file = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()), ROOT.joinpath(*path)
+    image.save(file, optimize=True)
+    if most is not None and file.stat().st_size > most:
+        image.quantize().save(file, optimize=True)
 
 
 def main():

@@ -22,7 +22,9 @@ def filled(text: str, tag: str, server: str, repository: str, publisher: str) ->
     Raises:
         SystemExit: The tag does not match the version, or the publisher is missing.
     """
-    version = re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1]
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert found is not None, "pyproject.toml gives no version"
+    version = found[1]
     if tag != f"v{version}":
         sys.exit(f"Tag {tag} is not version {version} of pyproject.toml; expected v{version}.")
     if not publisher:

@@ -84,7 +84,7 @@ def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
 
     left = CAPTION * 4 + GAP
-    with_head = overlay(photo[None], render_head(model, fitted, *photo.shape[1:]))[0]
+    with_head = overlay(photo[None], render_head(model, fitted, photo.shape[1], photo.shape[2]))[0]
     for caption, picture in (
         ("photo", to_picture(photo)),
         ("fitted head", to_picture(with_head)),

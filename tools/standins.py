@@ -58,7 +58,10 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], zeros: Shapes) -> 
         tensors: Tensors to store in full.
         zeros: Shapes of float16 tensors of zeros.
     """
-    header, end = {"__metadata__": {"format": "pt", "stand_in": "random numbers, not the real weights"}}, 0
+    header: dict[str, dict[str, str | list[int]]] = {
+        "__metadata__": {"format": "pt", "stand_in": "random numbers, not the real weights"}
+    }
+    end = 0
     for key, t in tensors.items():
         start, end = end, end + t.numel() * t.element_size()
         header[key] = {"dtype": _SAFETENSORS_TYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}

@@ -96,7 +96,7 @@ def count(report, result):
 
 def table(results):
     """Format the results as a Markdown table."""
-    rows = [("ComfyUI", "frontend", "tests", "passed", "failed", "errors", "skipped", "seconds", "")]
+    rows: list[tuple[str, ...]] = [("ComfyUI", "frontend", "tests", "passed", "failed", "errors", "skipped", "seconds", "")]
     for r in results:
         numbers = map(str, (r.passed, r.failed, r.errors, r.skipped, round(r.seconds)))
         rows.append((r.host, r.frontend, r.group, *numbers, "" if r.ok else "FAILED"))

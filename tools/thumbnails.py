@@ -61,7 +61,7 @@ def drawn(params: HeadParams, side: int = SIDE, of: str = "lambertian", tint: st
     return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def head(side: int = SIDE, of: str = "lambertian", tint: str | None = None, **changes: float) -> Image.Image:
+def head(side: int = SIDE, of: str = "lambertian", tint: str | None = None, /, **changes: float | str) -> Image.Image:
     """Edit and draw the average head."""
     return drawn(edited(**(LAMP | changes)), side, of, tint)
 
@@ -269,7 +269,9 @@ def face_detailer_impact():
     line = Image.new("RGB", canvas.size, ACCENT)
     canvas.paste(line, (0, 0), segment.filter(ImageFilter.MaxFilter(13)))
     canvas.paste(fine, (0, 0), segment)
-    left, top, right, bottom = segment.getbbox()
+    box = segment.getbbox()
+    assert box is not None, "the picture shows a head"
+    left, top, right, bottom = box
     pen, grow, arm = ImageDraw.Draw(canvas), 36, 64
     for x, across in ((left - grow, arm), (right + grow, -arm)):
         for y, down in ((top - grow, arm), (bottom + grow, -arm)):
@@ -353,7 +355,7 @@ def head_first():
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1)) * 255
     canvas = Image.fromarray(noise.byte().numpy()).resize((SIDE, SIDE), Image.Resampling.NEAREST).point(lambda v: v * 0.6)
     place = {"size": 1.3, "yaw": -10.0}
-    shapes, person = over(canvas.copy(), head(of="normal", **place)), over(backdrop(ROSE), head(**place, **SMILE))
+    shapes, person = over(canvas.copy(), head(SIDE, "normal", **place)), over(backdrop(ROSE), head(**place, **SMILE))
     canvas.paste(shapes.crop((110, 0, 262, SIDE)), (110, 0))
     canvas.paste(person.crop((262, 0, SIDE, SIDE)), (262, 0))
     for x in (110, 262):

@@ -62,7 +62,9 @@ def choose(models: Path, *, say=print) -> dict[str, Weights]:
     standins = make_standins(say=say) if None in real.values() else None
     chosen = {}
     for kind, path in real.items():
-        folder = (models if path else standins) / Path(kind).parent
+        root = models if path else standins
+        assert root is not None, "stand-ins are made if any file is missing"
+        folder = root / Path(kind).parent
         name = path.relative_to(folder).as_posix() if path else Path(kind).name
         what = STAND_INS[kind][1]
         chosen[kind] = Weights(folder, name, what, path is not None)

@@ -1,8 +1,9 @@
 """The training objective, equation 7, with dropout of identity and text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -201,4 +202,11 @@ def recompute_activations(*networks: nn.Module) -> None:
     for network in networks:
         for block in network.modules():
             if isinstance(block, Block):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+                block.forward = partial(_recompute, block.forward)
+
+
+def _recompute(forward: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:
+    """Call `forward`, storing only its inputs for the backward pass."""
+    out = checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
+    assert isinstance(out, Tensor)
+    return out

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..models.diffusion import Denoiser
 from .batch import TrainingBatch
 from .objective import IDENTITY_PARTS, TrainedCapFace
 from .sampling import capface_control, ddim, noise_prediction
@@ -16,7 +17,7 @@ class Preview:
 
     def __init__(
         self,
-        denoiser: torch.nn.Module,
+        denoiser: Denoiser,
         decode: Callable[[Tensor], Tensor],
         batch: TrainingBatch,
         *,

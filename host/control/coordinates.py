@@ -9,7 +9,7 @@ fractions of the frame's width and height. The third is (frame index + 1) / B, a
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
@@ -67,6 +67,8 @@ class PixelMap:
     """`[h, w]`, fractions of the frame's height, on the CPU."""
     inside: Tensor
     """bool `[h, w]`; False for padded pixels."""
+    _key: bytes = field(init=False, repr=False)
+    """Digest of the three, which decides equality."""
 
     def __post_init__(self):
         digest = hashlib.blake2b(digest_size=16)

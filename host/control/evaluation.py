@@ -97,8 +97,8 @@ class Evaluation:
         frames = [frame for _, frame in rows]
         # eq. 8: F†_t = F_t for t <= tau, else pi(z_t, t, H, none). The released code also keeps the identity at t = tau.
         keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
-        if keep.all() or not keep.any():
-            context = select_frames(context, frames) if keep.any() else None
+        if context is None or keep.all() or not keep.any():
+            context = select_frames(context, frames) if context is not None and keep.any() else None
             return self.model.network(x.to(dtype), timesteps, guided, context)
         return self._evaluate_mixed(x.to(dtype), timesteps, guided, select_frames(context, frames), keep)
 

@@ -106,6 +106,7 @@ def set_values(page, **wanted):
 
 def shown(page, index=0):
     """Return the pixels `[H, W, 4]` of the picture at rest."""
+    image = None
     for _ in range(10):  # on a busy machine, a picture of the gesture may still be requested
         page.page.wait_for_function(
             f"document.querySelectorAll('{EDITOR} > .picture')[{index}]?.width === 512", timeout=60_000, polling=50
@@ -115,6 +116,7 @@ def shown(page, index=0):
         image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))
         if image.width == 512:
             break
+    assert image is not None
     return np.asarray(image).astype(float)
 
 
@@ -269,6 +271,7 @@ def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
     second = values(canvas, "yaw", "pitch")
     turned = shown(canvas)
     expected = [[*first, 0], [0, 0], [*first, 0], second, [*first, 0], [0, 0]]
+    seen = []
     for _ in range(4):
         seen = []
         for key in "zzyyzz":

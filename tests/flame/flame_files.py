@@ -2,6 +2,8 @@
 
 import io
 import pickle
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,7 +44,10 @@ def sparse(array):
 class Python2Pickler(pickle._Pickler):
     """Pickles as Python 2 did: text as bytes, the old modules' names, and no check that a class exists."""
 
-    dispatch = pickle._Pickler.dispatch.copy()
+    dispatch: ClassVar[dict[type, Callable[..., None]]] = pickle._Pickler.dispatch.copy()
+    # typeshed leaves these two out
+    write: Callable[[bytes], object]
+    memoize: Callable[[object], None]
 
     def save_bytes(self, value):
         self.write(pickle.BINSTRING + len(value).to_bytes(4, "little") + value)
@@ -54,8 +59,8 @@ class Python2Pickler(pickle._Pickler):
     dispatch[str] = save_text
 
     def save_global(self, value, name=None):
-        module = value.__module__ if isinstance(value, type) else value.__self__.__name__ if value.__module__ is None else ""
-        module = (module or value.__module__).replace("numpy._core", "numpy.core").replace("builtins", "__builtin__")
+        module = value.__self__.__name__ if value.__module__ is None else str(value.__module__)
+        module = module.replace("numpy._core", "numpy.core").replace("builtins", "__builtin__")
         self.write(pickle.GLOBAL + f"{module}\n{value.__name__}\n".encode())
         self.memoize(value)
 
@@ -107,7 +112,7 @@ def write_template(path, faces, uv):
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def write_texture(path, components=52, order="C"):
+def write_texture(path, components=52, order: Literal["C", "F"] = "C"):
     """Write a texture file whose values encode their positions; return its arrays."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     mean = np.stack([rows % 256, columns % 256, rows * 0 + 100], axis=2).astype(np.uint8)
@@ -122,7 +127,7 @@ def write_flame(folder, *, content=None, landmarks=True, skin=False):
     numbers = forward_numbers()
     (folder / MODEL_FILE).write_bytes(python2_pickle(model_content() if content is None else content))
     if landmarks:
-        np.save(folder / LANDMARKS_FILE, landmark_content(), allow_pickle=True)
+        np.save(folder / LANDMARKS_FILE, np.array(landmark_content()), allow_pickle=True)
     if skin:
         write_template(folder / TEMPLATE_FILE, numbers["faces"], numbers["uv"])
         write_texture(folder / TEXTURE_FILE)

@@ -70,7 +70,7 @@ def test_faces_that_share_edges_leave_no_gap_and_no_overlap():
     a = (i * n + j).flatten()
     faces = torch.cat([torch.stack([a, a + 1, a + n], 1), torch.stack([a + 1, a + n + 1, a + n], 1)])
     inside = pixels // n * (n - 1)
-    one_at_a_time = sum((draw(vertices[None], face[None], pixels, pixels).face >= 0).long() for face in faces)
+    one_at_a_time = torch.stack([draw(vertices[None], face[None], pixels, pixels).face >= 0 for face in faces]).sum(0)
     assert one_at_a_time[0, :inside, :inside].eq(1).all() and one_at_a_time.sum() == inside**2
 
 

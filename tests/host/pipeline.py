@@ -66,7 +66,7 @@ def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
     returned = []
 
     def sampler(denoise, x, sigmas, extra_args=None, callback=None, disable=None):
-        returned.append(steps(lambda x, s: denoise(x, s, **extra_args)))
+        returned.append(steps(lambda x, s: denoise(x, s, **(extra_args or {}))))
         return x
 
     zeros = torch.zeros(shape)

@@ -106,6 +106,7 @@ def test_inpaint_crops_own_stitcher_gives_its_crop(crop):
         pytest.skip("no ComfyUI-Inpaint-CropAndStitch: put it into ~/comfy/packs, or name the folder with the packs in PACKS")
     pytest.importorskip("scipy", reason="Inpaint Crop and Stitch needs the package scipy")
     spec = importlib.util.spec_from_file_location("inpaint_cropandstitch", file)
+    assert spec is not None and spec.loader is not None
     pack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
     node = pack.InpaintCropImproved()

@@ -147,7 +147,7 @@ def impact(in_host):
     server.PromptServer(loop)
     # Its detectors are a separate pack; its detailers do not use them.
     detectors = sys.modules.setdefault("impact.subpack_nodes", types.ModuleType("impact.subpack_nodes"))
-    detectors.NODE_CLASS_MAPPINGS, detectors.NODE_DISPLAY_NAME_MAPPINGS = {}, {}
+    vars(detectors).update(NODE_CLASS_MAPPINGS={}, NODE_DISPLAY_NAME_MAPPINGS={})
     assert loop.run_until_complete(in_host.nodes.load_custom_node(str(folder), module_parent="custom_nodes"))
     return in_host.nodes.NODE_CLASS_MAPPINGS
 

@@ -41,7 +41,9 @@ def photo():
 def group():
     from insightface.data import get_image
 
-    return torch.from_numpy(get_image("t1")[..., ::-1].astype(np.float32) / 255)[None]
+    picture = get_image("t1")
+    assert picture is not None
+    return torch.from_numpy(picture[..., ::-1].astype(np.float32) / 255)[None]
 
 
 @pytest.fixture(scope="module")
@@ -217,10 +219,12 @@ def test_a_missing_parser_is_logged_once(photo, caplog):
 
     (reader,) = LoadFaceAnalyzer.execute("mtcnn", FACENET, parser="missing.pth").result
     clip = Clip()
+    encoded = None
     with caplog.at_level(logging.WARNING, "capface"):
         for _ in range(2):
             encoded, _ = read(reader, photo[None], clip)
             assert encoded.notes == caplog.messages
+    assert encoded is not None
     (message,) = caplog.messages
     for part in ("79999_iter.pth", "models/face_parsing", "zllrunning/face-parsing", "ff26a222ce48a618a1fa820b46223cae"):
         assert part in message
@@ -338,7 +342,11 @@ def test_open_clips_tokens_equal_the_hosts(tmp_path, photo):
     mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     before = []
     theirs.transformer.register_forward_hook(lambda _module, _inputs, output: before.append(output))
-    theirs(image_transform(56, is_train=False, mean=mean, std=deviation)(picture)[None])
+    transform = image_transform(56, is_train=False, mean=mean, std=deviation)
+    assert not isinstance(transform, tuple)
+    transformed = transform(picture)
+    assert isinstance(transformed, torch.Tensor)
+    theirs(transformed[None])
     tokens = ours.encode_image(pixels.movedim(1, -1) / 255)["last_hidden_state"].cpu()
     assert tokens.shape == before[0].shape == (1, 17, 128)
     assert (tokens - before[0]).norm() / before[0].norm() < 1e-5

@@ -20,7 +20,9 @@ def photo():
 def group():
     from insightface.data import get_image
 
-    return torch.from_numpy(get_image("t1")[..., ::-1].astype(np.float32) / 255)[None]
+    picture = get_image("t1")
+    assert picture is not None
+    return torch.from_numpy(picture[..., ::-1].astype(np.float32) / 255)[None]
 
 
 @pytest.fixture(scope="module")

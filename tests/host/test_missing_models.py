@@ -4,6 +4,7 @@ import json
 import time
 import urllib.error
 import uuid
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def hear(process):
     socket.close()
 
 
-def queue(process, prompt, **fields):
+def queue(process, prompt, **fields) -> tuple[int, Any]:
     """Queue a prompt; return the status and the host's response."""
     try:
         return 200, json.loads(request(f"{process.url}/prompt", json.dumps({"prompt": prompt, **fields}).encode()))

@@ -163,7 +163,7 @@ def test_tiles_cut_before_sampling(in_host, denoiser, conds, hints):
     assert len(hints) == 1  # both halves show the same
     assert same_picture(hints[0], part_of_whole(2, 8, 4, 12))
     hints.clear()
-    ksampler(in_host, denoiser, *conds(), {"samples": torch.zeros(1, 4, H, W)})
+    ksampler(in_host, denoiser, *conds(), latents={"samples": torch.zeros(1, 4, H, W)})
     assert torch.equal(hints[0], head().hint(8 * H, 8 * W))
 
 
@@ -297,10 +297,10 @@ def test_an_area_of_a_tile(in_host, conds, hints):
 
 def test_a_single_frame_sampled_again_keeps_its_head(in_host, denoiser, conds, hints):
     frames = {"samples": torch.zeros(4, 4, 8, 8)}
-    all_of_them = ksampler(in_host, denoiser, *conds(4), frames)
+    all_of_them = ksampler(in_host, denoiser, *conds(4), latents=frames)
     for index, length in ((2, 1), (1, 2)):
         some = in_host.nodes.LatentFromBatch().frombatch(frames, index, length)[0]
-        assert relative_error(ksampler(in_host, denoiser, *conds(4), some), all_of_them[index : index + length]) < 1e-4
+        assert relative_error(ksampler(in_host, denoiser, *conds(4), latents=some), all_of_them[index : index + length]) < 1e-4
 
 
 def test_frames_are_identified_by_their_noise(in_host):
@@ -340,14 +340,14 @@ def test_sliding_windows_give_each_frame_its_head(in_host, denoiser, conds, sche
     import comfy.context_windows as w
 
     frames = {"samples": torch.zeros(6, 4, 8, 8)}
-    whole = ksampler(in_host, denoiser, *conds(6), frames, steps=5)
+    whole = ksampler(in_host, denoiser, *conds(6), latents=frames, steps=5)
     model = denoiser.clone()
     model.model_options["context_handler"] = w.IndexListContextHandler(
         w.get_matching_context_schedule(getattr(w.ContextSchedules, schedule)),
         w.get_matching_fuse_method(getattr(w.ContextFuseMethods, fuse)),
         context_length=4, context_overlap=2, closed_loop=schedule == "UNIFORM_LOOPED", dim=0,
     )  # fmt: skip
-    assert relative_error(ksampler(in_host, model, *conds(6), frames, steps=5), whole) < 1e-4
+    assert relative_error(ksampler(in_host, model, *conds(6), latents=frames, steps=5), whole) < 1e-4
 
 
 def test_a_frame_before_a_window_and_frames_of_every_window(in_host):
@@ -392,7 +392,7 @@ def test_another_packs_wrappers_are_not_kept_for_the_next_run(in_host, denoiser,
     before = str(sampling_hooks().hooks[0].transformers_dict)
     model = denoiser.clone()
     model.add_wrapper_with_key("sampler_sample", "theirs", lambda executor, *a, **k: executor(*a, **k))
-    ksampler(in_host, model, *conds(), {"samples": torch.zeros(1, 4, 8, 8)})
+    ksampler(in_host, model, *conds(), latents={"samples": torch.zeros(1, 4, 8, 8)})
     assert str(sampling_hooks().hooks[0].transformers_dict) == before
 
 

@@ -1,5 +1,6 @@
 """Measuring real photos through the node, with stand-ins for the networks."""
 
+import importlib.metadata
 import math
 
 import numpy as np
@@ -32,7 +33,9 @@ def other():
     """Another person's photo, as large as the astronaut's."""
     from insightface.data import get_image
 
-    return smaller(get_image("t1")[:512, :512, ::-1])
+    picture = get_image("t1")
+    assert picture is not None
+    return smaller(picture[:512, :512, ::-1])
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +232,4 @@ def _nothing():
 
 def _estimate_is_deprecated():
     """Return whether scikit-image warns about a function that insightface's alignment calls."""
-    import skimage
-
-    return tuple(int(n) for n in skimage.__version__.split(".")[:2]) >= (0, 26)
+    return tuple(int(n) for n in importlib.metadata.version("scikit-image").split(".")[:2]) >= (0, 26)

@@ -315,6 +315,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     assert np.abs(alone[..., :3] - maps.lambertian[0].movedim(0, -1).clamp(0, 1).numpy() * 255).max() <= 1.5
 
     free = maps.alpha[0, 0].numpy() == 0
+    over = None
     for side in SIDES:
         over = render_preview(given, {"yaw": 30.0}, side, over_photo=True)
         height, width = over.shape[:2]
@@ -323,6 +324,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
             small = (photo[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)
             small = np.asarray(Image.fromarray(small).resize((256, 192))).astype(float)
             assert np.abs(over[..., :3].numpy() - small)[free].mean() < 2
+    assert over is not None
     file, kind = encode_image(over)
     shown = np.asarray(Image.open(io.BytesIO(file))).astype(float)
     assert kind == "image/jpeg" and np.abs(shown - over[..., :3].numpy()).mean() < 3

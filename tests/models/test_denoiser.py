@@ -65,6 +65,7 @@ def test_noise_prediction_equals_the_released_code(denoiser, capface, tokens, na
     if name == "post_hoc":
         pose = load(CapFace(CapFaceConfig(**SMALL, hint_channels=3)), "pose_small.shapes.json", "pose_control_model.")
         guided, _ = pose.encode_hint(noise(seeds[0] + 5, [1, 3, 64, 64]).clamp(0, 1))
+        assert added is not None
         added = [f + meta["alpha"] * star for f, star in zip(added, pose(x, t, guided, text), strict=True)]
     assert relative_error(denoiser(x, t, text, added), expected) < 1e-5
 

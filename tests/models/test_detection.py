@@ -79,7 +79,8 @@ def test_mtcnn_finds_the_astronauts_face_as_the_package_itself_does(mtcnn, astro
     from PIL import Image
 
     (found,) = mtcnn.detect(tensor(astronaut))
-    boxes, scores, points = MTCNN(keep_all=True).detect(Image.fromarray(astronaut), landmarks=True)
+    boxes, scores, *rest = MTCNN(keep_all=True).detect(Image.fromarray(astronaut), landmarks=True)
+    (points,) = rest
     assert found.box.numpy() == pytest.approx(boxes[0].astype(np.float32))
     assert found.points5.numpy() == pytest.approx(points[0].astype(np.float32))
     assert found.score == pytest.approx(scores[0])

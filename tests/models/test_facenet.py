@@ -50,12 +50,13 @@ class Casting:
     """Layers that cast their weights to the input's type, like a host's."""
 
     class Linear(torch.nn.Linear):
-        def forward(self, x):
-            return torch.nn.functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+        def forward(self, input):
+            bias = None if self.bias is None else self.bias.to(input)
+            return torch.nn.functional.linear(input, self.weight.to(input), bias)
 
     class Conv2d(torch.nn.Conv2d):
-        def forward(self, x):
-            return self._conv_forward(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+        def forward(self, input):
+            return self._conv_forward(input, self.weight.to(input), None if self.bias is None else self.bias.to(input))
 
 
 def test_keys_and_shapes_are_the_published_ones(golden):

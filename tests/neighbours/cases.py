@@ -83,19 +83,19 @@ def usdu(bench, positive, negative, *, mode="Linear", seams="None", uniform=Fals
 def _usdu_cases():
     case = partial(Case, "Ultimate SD Upscale", group="tiles", cut=True)
     # enlarged tiles are compared with a finer head that is resampled to their size, so edges differ slightly
-    scaled = {"tolerance": 0.1}
+    scaled = 0.1
     yield case("no upscale, linear", run=partial(usdu), alone=True)
     yield case("no upscale, chess", run=partial(usdu, mode="Chess"))
-    yield case("no upscale, uniform tiles", run=partial(usdu, uniform=True), **scaled)
-    yield case("upscale 2×, uniform tiles", run=partial(usdu, uniform=True, by=2), **scaled)
+    yield case("no upscale, uniform tiles", run=partial(usdu, uniform=True), tolerance=scaled)
+    yield case("upscale 2×, uniform tiles", run=partial(usdu, uniform=True, by=2), tolerance=scaled)
     yield case("upscale 2×", run=partial(usdu, by=2))
     for seams in ("Band Pass", "Half Tile", "Half Tile + Intersections"):
         yield case(
             f"seam fix {seams}", run=partial(usdu, seams=seams), cut=seams != "Band Pass"
         )  # bands are as long as the frame
-    yield case("seam fix Half Tile, uniform tiles", run=partial(usdu, seams="Half Tile", uniform=True), **scaled)
+    yield case("seam fix Half Tile, uniform tiles", run=partial(usdu, seams="Half Tile", uniform=True), tolerance=scaled)
     yield case("batch of 2 images", run=partial(usdu, images=2), frames=2)
-    yield case("2 tiles at once", run=partial(usdu, uniform=True, tiles=2), **scaled)
+    yield case("2 tiles at once", run=partial(usdu, uniform=True, tiles=2), tolerance=scaled)
 
 
 # TiledKSampler, and its copy in Efficiency Nodes
@@ -168,6 +168,7 @@ def tiled_diffusion(bench, positive, negative, *, method, at_once=4, count=1, st
     model = bench.node("TiledDiffusion").apply(bench.model, method, 64, 64, 16, at_once)[0]
     if area:
         positive = [*positive, [positive[0][0] * 0.5, {**positive[0][1], "area": (12, 8, 0, 8), "strength": 1.0}]]
+    out = None
     for _ in range(runs):
         out = bench.sample(positive, negative, latents(count=count), model=model, steps=steps)
     return out

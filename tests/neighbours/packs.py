@@ -75,7 +75,7 @@ def load(nodes, names):
     loop.run_until_complete(nodes.init_builtin_extra_nodes())  # as in ComfyUI: some packs import them in another order
     # Impact's detectors are a separate pack that needs ultralytics; its detailers do not use them.
     detectors = types.ModuleType("impact.subpack_nodes")
-    detectors.NODE_CLASS_MAPPINGS, detectors.NODE_DISPLAY_NAME_MAPPINGS = {}, {}
+    vars(detectors).update(NODE_CLASS_MAPPINGS={}, NODE_DISPLAY_NAME_MAPPINGS={})
     sys.modules["impact.subpack_nodes"] = detectors
     failed = {}
     for name in names:

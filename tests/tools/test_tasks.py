@@ -317,6 +317,8 @@ def test_several_machines_need_an_address(tasks):
 
 
 def test_one_version_of_the_linter_everywhere():
-    wanted = re.search(r"^ruff==(\S+)$", (PACK / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    found = re.search(r"^ruff==(\S+)$", (PACK / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    wanted = found[1]
     assert f"\nruff=={wanted}\n" in (PACK / "tools" / "checkers.txt").read_text(encoding="utf-8")
     assert f"rev: v{wanted}\n" in (PACK / ".pre-commit-config.yaml").read_text(encoding="utf-8")

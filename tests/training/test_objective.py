@@ -151,6 +151,7 @@ def test_the_saved_file_loads_and_gives_equal_residuals(tmp_path, dtype):
     write_capface(path, made.trained, dtype=dtype, about={"steps": "3"})
     network, tokens = load_capface(path, dtype=torch.float32)
     t = torch.tensor([1, 400, 800, 999])
+    loaded = []
     for capface, project in ((network, tokens), (made.trained.capface, made.trained.tokens)):
         with torch.no_grad():
             guided, mask = capface.encode_hint(batch.hint)

@@ -363,6 +363,7 @@ def test_a_killed_run_resumes_to_the_same_shards(folder, networks, settings, out
     environ = dict(os.environ, OMP_WAIT_POLICY="PASSIVE")
     arguments = [sys.executable, "-m", "capface.training.prepare", *command(folder, again, networks)]
     process = subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
     try:
         deadline = time.monotonic() + 300
         while not (again / "000000.json").is_file():

@@ -3,7 +3,8 @@
 It learns the identity of each person and their visible features, so its tokens carry what a portrait needs.
 """
 
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,7 @@ class _Recognition(nn.Module):
         embedding, tokens = self.trained.recognizer(batch["pictures"])
         who, right = recognition_loss(embedding, self.trained.people, batch["person"])
         *kinds, values = self.trained.tells(tokens.mean(1)).split([*map(len, _KINDS.values()), _VALUES], dim=1)
-        kind = sum(F.cross_entropy(predicted, batch["kinds"][:, i]) for i, predicted in enumerate(kinds))
+        kind = reduce(add, (F.cross_entropy(predicted, batch["kinds"][:, i]) for i, predicted in enumerate(kinds)))
         appearance = F.mse_loss(values, batch["values"])
         return {"loss": who + 0.5 * kind + appearance, "who": who, "kind": kind, "appearance": appearance, "right": right}
 
