@@ -26,4 +26,4 @@ def test_every_loader_says_where_its_file_lies(name):
 
 def test_the_frontend_follows_every_address():
     for asset in FILES.values():
-        assert asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file
+        assert asset.address is not None and asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file

@@ -160,7 +160,7 @@ def test_it_is_of_core_nodes_the_packs_own_and_those_that_it_needs(clients, path
             seen.add(kind)
         else:
             assert re.match(rf"nodes$|comfy_extras\.|custom_nodes\.{re.escape(FOLDER)}$", modules[kind]), where
-    assert seen == NODES.get(needed, set())
+    assert seen == NODES.get(needed or "", set())
 
 
 def test_what_is_said_of_pictures_is_of_workflows_that_are_there():
