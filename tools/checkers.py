@@ -34,6 +34,13 @@ def copied_pack(host=None):
         yield copy
 
 
+@contextlib.contextmanager
+def importable_pack():
+    """The pack in a folder named capface, where the type checker resolves `import capface`: the checkout itself, or a copy."""
+    with contextlib.nullcontext(PACK) if PACK.name == FOLDER else copied_pack() as folder:
+        yield folder
+
+
 def run(name, command, folder, **environ):
     """Run one checker in `folder`, its output as it comes; returns whether it found nothing."""
     print(f"\n{name}", flush=True)
