@@ -359,7 +359,7 @@ def static_checks(python):
     ruff, checker = (str(executable(python.parent.parent, name)) for name in ("ruff", "basedpyright"))
     return {
         "ruff": [[ruff, "check", "--extend-exclude", ".venvs", "."], [ruff, "format", "--check", "--exclude", ".venvs", "."]],
-        "types": [[checker, "--level", "error", "--threads", str(os.cpu_count() or 1), "--pythonpath", str(python)]],
+        "types": [[checker, "--level", "error", "--pythonpath", str(python)]],
     }
 
 
