@@ -25,7 +25,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tools.checkers import check_sources
+from tools.checkers import check_sources, importable_pack
 from tools.comfy import ComfyError, find_host, host_version, is_host
 from tools.suites import NO_HOST, Result, host_groups, run_pytest, table
 
@@ -353,7 +353,10 @@ def hosts_to_test(options):
 
 
 def static_checks(python):
-    """Return the commands of the static checks by name: linter with formatter, and type checker, in a Python's environment."""
+    """Return the commands of the static checks by name: linter with formatter, and type checker, in a Python's environment.
+
+    The type checker runs in the folder that `importable_pack` returns, the others here.
+    """
     ruff, checker = (str(executable(python.parent.parent, name)) for name in ("ruff", "basedpyright"))
     return {
         "ruff": [[ruff, "check", "--extend-exclude", ".venvs", "."], [ruff, "format", "--check", "--exclude", ".venvs", "."]],
@@ -382,7 +385,8 @@ def test(options, rest):
     for name, commands in static_checks(python).items():
         say(name)
         start = time.monotonic()
-        statuses = [subprocess.call(command, cwd=ROOT) for command in commands]
+        with importable_pack() if name == "types" else contextlib.nullcontext(ROOT) as folder:
+            statuses = [subprocess.call(command, cwd=folder) for command in commands]
         ok = not any(statuses)
         results.append(Result(name, passed=int(ok), failed=int(not ok), seconds=time.monotonic() - start, ok=ok))
     if not rest:
@@ -444,7 +448,8 @@ def generate(options, rest):
 def types(options, rest):
     """Run the type checker (basedpyright) with pyrightconfig.json."""
     (command,) = static_checks(environment([known_host(options)], options.venv))["types"]
-    return subprocess.call([*command, *rest], cwd=ROOT)
+    with importable_pack() as folder:
+        return subprocess.call([*command, *rest], cwd=folder)
 
 
 def bench(options, rest):

@@ -8,6 +8,7 @@ Writes output/edit_sheet.png by default.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -30,6 +31,11 @@ def face_of(model: HeadModel, head: HeadParams) -> HeadParams:
     return place_head(model, head, y=FACE_SHIFT, size=FACE_ZOOM, mode="absolute")
 
 
+def _only(name: str, value: float) -> dict[str, Any]:
+    """One argument by its name."""
+    return {name: value}
+
+
 def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
     """Return the head under rotation, placement, jaw, gaze and shape edits."""
     tiles = [("as it is", head)]
@@ -37,11 +43,11 @@ def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
         ("yaw", (-80, -40, 40, 80)), ("pitch", (-40, 40)), ("roll", (-40, 40)), ("neck_yaw", (-40, 40)),
         ("neck_pitch", (-30, 30)), ("neck_roll", (-30, 30)),
     ):  # fmt: skip
-        tiles += [(f"{name} {end:+d}°", turn_head(model, head, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:+d}°", turn_head(model, head, **_only(name, end))) for end in ends]
     for name, ends in (("x", (-0.4, 0.4)), ("y", (-0.3, 0.3)), ("size", (0.5, 1.5))):
-        tiles += [(f"{name} {end:{'+' * (name != 'size')}g}", place_head(model, head, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:{'+' * (name != 'size')}g}", place_head(model, head, **_only(name, end))) for end in ends]
     for name, ends in (("jaw_open", (10, 25)), ("jaw_side", (-8, 8)), ("gaze_yaw", (-30, 30)), ("gaze_pitch", (-20, 20))):
-        tiles += [(f"{name} {end:+d}°", change_face(model, face_of(model, head), {}, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:+d}°", change_face(model, face_of(model, head), {}, **_only(name, end))) for end in ends]
     somebody = head.replace(shape=1.5 * torch.randn(head.shape.shape, generator=torch.Generator().manual_seed(5)))
     tiles += [(f"shape_strength {strength:g}", scale_shape(model, somebody, strength)) for strength in (0, 1, 1.5)]
     return tiles

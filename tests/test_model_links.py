@@ -26,4 +26,4 @@ def test_every_loader_has_the_address_of_its_file(name):
 
 def test_the_frontend_follows_every_address():
     for asset in FILES.values():
-        assert asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file
+        assert asset.address is not None and asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file

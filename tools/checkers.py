@@ -35,6 +35,13 @@ def copied_pack(host=None):
         yield copy
 
 
+@contextlib.contextmanager
+def importable_pack():
+    """Provide the pack in a folder named capface (the checkout or a copy), so that the type checker resolves `import capface`."""
+    with contextlib.nullcontext(PACK) if PACK.name == FOLDER else copied_pack() as folder:
+        yield folder
+
+
 def run(name, command, folder, **environ):
     """Run one checker in `folder`, passing its output through. Returns True if it found no problem."""
     print(f"\n{name}", flush=True)

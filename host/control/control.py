@@ -124,7 +124,9 @@ class CapFaceControl(comfy.controlnet.ControlNet):
     def cond_hint_original(self, image: Tensor | None) -> None:
         self._replaced = image
 
-    def get_control(self, x_noisy: Tensor, t: Tensor, cond, batched_number: int, transformer_options: dict[str, Any]):
+    def get_control(
+        self, x_noisy: Tensor, t: Tensor, cond, batched_number: int, transformer_options: dict[str, Any]
+    ) -> dict[str, list[Tensor]] | None:
         """Return the residuals for `batched_number` chunks of latents, merged with those of the controls before this one.
 
         Args:

@@ -175,7 +175,7 @@ def test_it_uses_only_comfyui_this_pack_and_the_pack_it_needs(loaded):
     nodes = json.loads(request(f"{loaded.page.url}/object_info"))
     types = {n["type"] for n in loaded.workflow["nodes"]} - NOTES
     needed = {kind for kind in types if nodes[kind]["python_module"] == f"custom_nodes.{NEEDS.get(loaded.name)}"}
-    assert needed == NODES.get(NEEDS.get(loaded.name), set())
+    assert needed == NODES.get(NEEDS.get(loaded.name) or "", set())
     modules = {nodes[kind]["python_module"] for kind in types - needed}
     assert all(m == "nodes" or m.startswith("comfy_extras.") or m == "custom_nodes.capface" for m in modules), modules
 

@@ -79,6 +79,7 @@ def test_is_built_once_in_little_time_and_always_the_same(head):
     again = builtin_head.__wrapped__()
     assert time.process_time() - start < 2.0
     assert torch.equal(again.rig.template, head.rig.template) and torch.equal(again.rig.basis, head.rig.basis)
+    assert again.texture_mean is not None and again.texture_basis is not None
     assert torch.equal(again.texture_mean, head.texture_mean) and torch.equal(again.texture_basis, head.texture_basis)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(numpy_random_state(), numpy_state)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -33,7 +35,8 @@ def test_positive_angles_turn_right_look_up_and_tilt_clockwise():
     across = tilted[LEFT_EYE] - tilted[RIGHT_EYE]  # to the picture's right, and down
     assert torch.atan2(across[1], across[0]).rad2deg().item() == pytest.approx(30, abs=0.1)
     for name, coordinate, sign in (("neck_yaw", 0, 1), ("neck_pitch", 1, -1)):
-        moved = seen(model, turn_head(model, head, **{name: 30.0})) - still
+        angle: dict[str, Any] = {name: 30.0}
+        moved = seen(model, turn_head(model, head, **angle)) - still
         assert sign * moved[NOSE, coordinate] > 0.1
 
 

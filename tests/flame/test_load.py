@@ -79,6 +79,7 @@ def test_a_texture_without_the_template_names_the_template(folder, tmp_path):
     with pytest.raises(MissingFile, match=r"head_template\.obj"):
         load_flame(tmp_path / MODEL_FILE, texture=folder / TEXTURE_FILE)
     model = load_flame(tmp_path / MODEL_FILE, texture=folder / TEXTURE_FILE, template=folder / TEMPLATE_FILE)
+    assert model.texture_basis is not None
     assert model.texture_basis.shape == (50, 3, 256, 256) and model.table is None
 
 
@@ -89,7 +90,7 @@ def test_one_safetensors_file_gives_the_same_head(folder, flame, tmp_path):
     assert torch.equal(again.vertices(heads), flame.vertices(heads))
     assert torch.equal(again.landmarks(heads), flame.landmarks(heads))
     assert torch.equal(again.albedo(heads), flame.albedo(heads))
-    assert torch.equal(again.uv_faces, flame.uv_faces)
+    assert again.uv_faces is not None and torch.equal(again.uv_faces, flame.uv_faces)
     assert (again.kind, again.name) == (flame.kind, flame.name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flame.safetensors"]
 
@@ -114,7 +115,7 @@ def test_a_full_size_safetensors_file_loads_in_half_a_second(folder, tmp_path):
         model = load_flame(target)
         seconds.append(time.perf_counter() - start)
     print(f"{target.stat().st_size / 1e6:.0f} MB in {min(seconds):.3f} s")
-    assert model is not None
+    assert model is not None and model.texture_basis is not None
     assert model.vertices(HeadParams.neutral()).shape == (1, 5023, 3) and model.texture_basis.shape == (50, 3, 256, 256)
     assert min(seconds) < 0.5
 
@@ -346,6 +347,7 @@ def test_other_safetensors_files_are_refused(folder, tmp_path):
 def test_a_texture_of_its_own_model_equals_the_golden_albedo(folder, tmp_path):
     """The golden texture, enlarged to FLAME's size and in its channel order, renders like the golden model."""
     golden = golden_model()
+    assert golden.texture_mean is not None
     mean = golden.texture_mean.repeat_interleave(8, 1).repeat_interleave(8, 2).flip(0).permute(1, 2, 0).numpy() * 255
     np.savez(tmp_path / TEXTURE_FILE, mean=mean.astype(np.float32), tex_dir=np.zeros((512, 512, 3, 50), np.int8))
     model = load_flame(folder / MODEL_FILE, texture=tmp_path / TEXTURE_FILE)

@@ -108,6 +108,7 @@ def test_light_changes_only_the_lambertian_map_and_linearly():
 
 def test_uvs_indexed_apart_give_the_same_maps():
     model = golden_model()
+    assert model.uv is not None
     shuffled = torch.randperm(len(model.uv))
     apart = golden_model(uv=model.uv[shuffled], uv_faces=shuffled.argsort()[model.faces])
     heads = random_heads(1, scale=0.05)

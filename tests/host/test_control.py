@@ -189,7 +189,9 @@ def test_a_window_of_frames_gets_its_own_heads(capface, someone):
 
         control = CapFaceControl(capface, condition, identity)
         control.model_sampling = pipeline.small_sampling()
-        return control.get_control(x[rows], sigma[rows], {}, 1, options)["output"]
+        made = control.get_control(x[rows], sigma[rows], {}, 1, options)
+        assert made is not None
+        return made["output"]
 
     whole = control(frames, [0, 1, 2, 3], {})
     window = type("Window", (), {"index_list": [2, 3]})()

@@ -9,6 +9,7 @@ import os
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def sampled(nodes, loaded, condition, identity, latent, denoise):
     from capface.nodes.apply_capface import ApplyCapFace
 
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
-    settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+    settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
     applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
     given = "ddim", "ddim_uniform", *applied, {"samples": latent}, denoise
     return nodes.VAEDecode().decode(loaded.vae, nodes.KSampler().sample(loaded.model, 3, STEPS, 2.0, *given)[0])[0]

@@ -152,6 +152,7 @@ def test_a_small_face_is_encoded_and_its_size_reported(photo, reader, caplog):
     small = F.interpolate(photo[None], (224, 224), mode="bilinear", antialias=True)
     with caplog.at_level(logging.WARNING, "capface"):
         encoded, (face,) = read(reader, small, parse="off")
+    assert face is not None
     width, height = (face.box[2:] - face.box[:2]).tolist()
     assert width < 64
     (note,) = encoded.notes
@@ -168,6 +169,7 @@ def test_without_alignment_the_whole_photo_is_encoded_as_in_the_released_script(
     wide = photo[:, :400]
     encoded, (face,) = read(reader, wide[None], clip, parse="off", align=False)
     assert torch.equal(clip.seen[0], wide)
+    assert face is not None
     assert torch.equal(encoded.global_, reader.embed(facenet_face(wide, face.box)[None]))
 
 

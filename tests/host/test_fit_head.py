@@ -176,7 +176,9 @@ def test_deca_gets_the_crop_around_the_landmarks(flame, weights, deca_file):
     network = DecaEncoder().eval()
     network.load_state_dict(weights)
     for i in range(3):
-        transform = deca_transform(*deca_square(faces[i][0].points68))
+        points = faces[i][0].points68
+        assert points is not None
+        transform = deca_transform(*deca_square(points))
         with torch.inference_mode():
             code = split_code(network(deca_crop(images[i], transform)[None]))
         for name in ("shape", "texture", "expression", "rotation", "jaw", "light"):
@@ -240,9 +242,11 @@ def test_known_heads_are_found_in_pixels(dense):
 def test_the_error_is_in_pixels_of_the_photo():
     model, heads = builtin_head(), known_heads((0.0,))
     (faces,) = seen(model, heads)
-    shaken = detection(faces[0].points68 + 3 * torch.randn(68, 2))
-    fitted = fit(photos(1), reader_of([[shaken]]), model)
-    left = landmark_pixels(model, fitted.params, HEIGHT, WIDTH)[0] - (shaken.points68 + 0.5)
+    points = faces[0].points68
+    assert points is not None
+    shaken = points + 3 * torch.randn(68, 2)
+    fitted = fit(photos(1), reader_of([[detection(shaken)]]), model)
+    left = landmark_pixels(model, fitted.params, HEIGHT, WIDTH)[0] - (shaken + 0.5)
     assert fitted.error == pytest.approx(left.square().sum(1).mean().sqrt().item(), rel=1e-3)
     assert f"{fitted.error:.1f} pixels" in fitted.summary()
 

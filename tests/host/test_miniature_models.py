@@ -1,5 +1,7 @@
 """The miniature's networks in the host: nodes and stock sampler make the same portraits as its own DDIM loop."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,9 +32,9 @@ def miniature():
     denoiser, recognizer = Denoiser(CONFIG), Recognizer()
     capface = CapFace.from_denoiser(denoiser, hint_widths=HINT_WIDTHS)
     for layer in [*capface.zero_convs, capface.middle_block_out]:
-        torch.nn.init.normal_(layer[0].weight, std=0.05)
-    torch.nn.init.normal_(capface.input_hint_block[-1].weight, std=0.1)
-    torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
+        torch.nn.init.normal_(layer.get_parameter("0.weight"), std=0.05)
+    torch.nn.init.normal_(capface.input_hint_block[-1].get_parameter("weight"), std=0.1)
+    torch.nn.init.constant_(capface.mask_predict[0].get_parameter("bias"), 1.0)
     tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
     words = TextEncoder(vocabulary(), CONFIG.context_width)
     made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Evaluator(29))
@@ -68,7 +70,7 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
     identity = identity_of(loaded, photo)
     condition = HeadCondition(builtin_head(), head)
-    settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+    settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
     applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
     empty = {"samples": torch.zeros(1, 4, PICTURE_SIDE // 8, PICTURE_SIDE // 8)}
     sampler = in_host.nodes.KSampler()

@@ -89,6 +89,12 @@ def windows(image, frames=1, size=None):
     return read_coordinates(image, frames, size)
 
 
+def only_window(image, frames=1, size=None):
+    (found,) = windows(image, frames, size)
+    assert found is not None
+    return found
+
+
 def test_an_untouched_image_is_the_whole_frame(in_host):
     from capface.host.control.coordinates import coordinate_image
 
@@ -106,7 +112,7 @@ def test_a_cut_of_an_image_is_its_window(in_host, mode, dtype):
 
     cut = coordinate_image(1)[..., 480:1440, 240:960]
     image = F.interpolate(cut, (512, 384), mode=mode).to(dtype)
-    ((window, frame),) = windows(image)
+    window, frame = only_window(image)
     assert frame == 0
     expected = Window(240 / 1920, 480 / 1920, 960 / 1920, 1440 / 1920)
     for name in ("left", "top", "right", "bottom"):
@@ -117,9 +123,11 @@ def test_a_stretched_cut_is_detected_by_the_frames_size(in_host):
     from capface.host.control.coordinates import coordinate_image
 
     cut = F.interpolate(coordinate_image(1, (96, 64))[..., :64, :], (72, 64), mode="nearest-exact")
-    ((window, _),) = windows(cut, 1, (96, 64))
+    window, _ = only_window(cut, 1, (96, 64))
+    assert isinstance(window, Window)
     assert window.aspect == pytest.approx(64 / 96)
-    ((window, _),) = windows(coordinate_image(1, (96, 64))[..., :64, :], 1, (96, 64))
+    window, _ = only_window(coordinate_image(1, (96, 64))[..., :64, :], 1, (96, 64))
+    assert isinstance(window, Window)
     assert window.aspect is None
 
 
@@ -128,12 +136,12 @@ def test_rolled_and_padded_images_are_looked_up_pixel_by_pixel(in_host):
 
     whole = head().hint(96, 128)
     rolled = coordinate_image(1, (96, 128)).roll(60, -1)[..., 16:80, 0:64]
-    ((view, _),) = windows(rolled, 1, (96, 128))
+    view, _ = only_window(rolled, 1, (96, 128))
     expected = whole.roll(60, -1)[..., 16:80, 0:64]
     assert (expected != 0).any()
     assert relative_error(render_view(head(), view, 64, 64), expected) < 1e-5
     padded = F.pad(coordinate_image(1, (96, 128))[..., 8:72, 72:], (0, 8, 0, 0))
-    ((view, _),) = windows(padded, 1, (96, 128))
+    view, _ = only_window(padded, 1, (96, 128))
     assert relative_error(render_view(head(), view, 64, 64), F.pad(whole[..., 8:72, 72:], (0, 8, 0, 0))) < 1e-5
 
 

@@ -279,6 +279,7 @@ def test_the_cache_has_one_entry_per_slot_and_a_limited_number_of_slots(in_host)
     cache = PreviewCache(size=3)
     head = EditorInputs.split(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
     assert [given.head.batch for given in head] == [1, 1] and head[0].backdrop is head[1].backdrop
+    assert head[0].photo is not None and head[0].backdrop is not None
     assert head[0].photo.shape == (1, 3, 366, 256) and head[0].backdrop.shape == (3, 512, 358)
     old, new = cache.put(("tab", "wf", "1"), head), cache.put(("tab", "wf", "1"), head)
     assert cache.get(old) is None and cache.get(new) is head and len(cache) == 1
@@ -294,7 +295,9 @@ def test_a_long_batch_is_cut(in_host):
     assert len(given) == MAX_HEADS
     assert [head.backdrop is not None for head in given] == [i < MAX_PHOTOS for i in range(MAX_HEADS)]
     for i in (0, MAX_PHOTOS - 1):
-        assert (given[i].backdrop - photos[i] * 255).abs().max() <= 0.51
+        backdrop = given[i].backdrop
+        assert backdrop is not None
+        assert (backdrop - photos[i] * 255).abs().max() <= 0.51
 
 
 def test_a_photo_and_its_light_are_those_of_a_run(in_host):

@@ -2,6 +2,7 @@
 
 import traceback
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -52,6 +53,7 @@ class Bench:
         from capface.host.capface_model import load_model
         from capface.host.identity.identity import Identity
 
+        self.before: torch.Tensor | None = None
         comfy.utils.PROGRESS_BAR_ENABLED = False
         self.nodes, self.standins = nodes, standins
         full = {"dtype": torch.float32}  # so that weights are not cast at each call
@@ -78,8 +80,9 @@ class Bench:
         """Add CapFace through its node."""
         from capface.nodes.apply_capface import ApplyCapFace
 
-        settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
-        return ApplyCapFace.execute(*conds, self.capface, head, identity=self.identity, **settings).result
+        positive, negative = conds
+        settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+        return ApplyCapFace.execute(positive, negative, self.capface, head, identity=self.identity, **settings).result
 
     def sample(self, positive, negative, latents, model=None, steps=1, denoise=1.0, sampler="euler"):
         """Run the host's KSampler."""

@@ -3,8 +3,10 @@
 A case's `run(bench, positive, negative)` samples with the pack and returns an image or latents.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -37,7 +39,7 @@ class Case:
     pack: str
     method: str
     group: str
-    run: object = None
+    run: Callable[..., Any] | None = None
     tolerance: float | None = 0.02
     frames: int = 1
     height: int = H
@@ -45,7 +47,7 @@ class Case:
     located: bool = True
     alone: bool = False
     cut: bool = False
-    check: object = None
+    check: Callable[..., dict[str, Any]] | None = None
     stock: bool = True
     needs: tuple[str, ...] = ()
     note: str = ""

@@ -22,6 +22,7 @@ def test_box_and_landmarks_move_with_the_portrait():
     portrait, face, transform = align(image, FACE)
     assert torch.equal(portrait, ffhq_crop(image, FIVE)[0])
     assert torch.allclose(face.points5, transform_points(transform, FIVE), atol=1e-3)
+    assert face.points68 is not None and FACE.points68 is not None
     assert torch.allclose(face.points68, transform_points(transform, FACE.points68), atol=1e-3)
     assert torch.allclose(face.centre, transform_points(transform, FACE.centre[None])[0], atol=1e-3)
     assert math.isclose(face.area / FACE.area, torch.linalg.det(transform[:2, :2]).item(), rel_tol=1e-4)

@@ -80,7 +80,8 @@ def test_real_files_are_recognized_by_their_layout(tmp_path, models):
         write_safetensors(
             folder / "model.safetensors", {}, {attention.format(1): (320, width), attention.format(8): (1280, width), **rest}
         )
-    assert weights.real_file(tmp_path / "sd15", weights.CHECKPOINT).name == "model.safetensors"
+    found = weights.real_file(tmp_path / "sd15", weights.CHECKPOINT)
+    assert found is not None and found.name == "model.safetensors"
     assert weights.real_file(tmp_path / "sd21", weights.CHECKPOINT) is None
     assert weights.real_file(models, weights.CHECKPOINT) is None
     assert weights.real_file(models, weights.CLIP_VISION) is not None

@@ -84,7 +84,7 @@ def with_trained_outputs(**settings):
             p for m in (made.trained.capface.zero_convs, made.trained.capface.middle_block_out) for p in m.parameters()
         ]:
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=g))
-        made.trained.capface.mask_predict[0].bias.fill_(10)
+        made.trained.capface.mask_predict[0].get_parameter("bias").fill_(10)
     return made
 
 

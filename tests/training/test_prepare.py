@@ -206,11 +206,15 @@ def test_folders_with_photos_of_several_people_are_reported(tmp_path):
     rows = [sample("a", "one", 1, 0.2), sample("b", "one", 1, 0), sample("c", "alone", 1, 0)]
     rows += [sample("d", "mixed|up", 1, 0), sample("e", "mixed|up", 0, 1), sample("f", "mixed|up", 1, 1)]
     write_shard(tmp_path, 0, rows, {"rejected": [], "stages": {}})
-    report = make_report(tmp_path, [read_index(tmp_path, 0)], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
+    index = read_index(tmp_path, 0)
+    assert index is not None
+    report = make_report(tmp_path, [index], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
     assert report["strangers"] == []  # a mean of 0.47
     rows[5] = sample("f", "mixed|up", -1, 1)
     write_shard(tmp_path, 0, rows, {"rejected": [], "stages": {}})
-    report = make_report(tmp_path, [read_index(tmp_path, 0)], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
+    index = read_index(tmp_path, 0)
+    assert index is not None
+    report = make_report(tmp_path, [index], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
     assert [(one["identity"], one["photos"]) for one in report["strangers"]] == [("mixed|up", 3)]
     assert report["strangers"][0]["cosine"] == pytest.approx((0 - np.sqrt(0.5) + np.sqrt(0.5)) / 3, abs=1e-3)
     assert "| mixed\\|up" in as_table(report)

@@ -51,7 +51,9 @@ def files(tmp_path_factory):
         members["local.npy"] = array(random.standard_normal((TOKENS, LOCAL), dtype=np.float32))
         samples.append(Sample(f"{i:06d}", str(i), f"{i}.jpg", members))
     write_shard(folder / "set", 0, samples, {"rejected": [], "stages": {}})
-    shard = {"file": read_index(folder / "set", 0)["shard"], "samples": 3}
+    index = read_index(folder / "set", 0)
+    assert index is not None
+    shard = {"file": index["shard"], "samples": 3}
     head_model = {"kind": builtin_head().kind}
     write_json(folder / "set" / DATASET, {"format": FORMAT, "version": VERSION, "head_model": head_model, "shards": [shard]})
     write_base(folder / "sd.safetensors")
