@@ -37,7 +37,7 @@ def copied_pack(host=None):
 
 @contextlib.contextmanager
 def importable_pack():
-    """Provide the pack in a folder named capface (the checkout or a copy), so that the type checker resolves `import capface`."""
+    """Provide the pack in a folder named capface, the checkout or a copy: there the type checker resolves `import capface`."""
     with contextlib.nullcontext(PACK) if PACK.name == FOLDER else copied_pack() as folder:
         yield folder
 

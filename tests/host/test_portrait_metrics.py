@@ -103,10 +103,10 @@ def test_the_same_photo_is_the_same_person_and_another_is_less(photo, other, rea
 def test_an_identity_gives_the_same_result_as_its_photo(photo, other, reader):
     from capface.host.identity.identity import RELEASED, Identity, null_identity
     from capface.host.images import from_image
-    from capface.photos.portrait import cut
+    from capface.photos.portrait import cut_portrait
 
     images = from_image(photo)
-    crop = cut(images[0], reader.find_faces(images, "largest", 0)[0], True)[1]
+    crop = cut_portrait(images[0], reader.find_faces(images, "largest", 0)[0], True)[1]
     identity = Identity(reader.embed(crop[None]), torch.zeros(1, RELEASED.local_tokens, RELEASED.local_width))
     for image in (photo, other):
         assert run(image, reader, identity=identity)[2] == pytest.approx(run(image, reader, reference=photo)[2], abs=1e-6)
