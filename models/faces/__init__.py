@@ -21,7 +21,7 @@ from .detection import (
     open_detector,
 )
 from .facenet import FaceNet, load_facenet
-from .parsing import FACE, keep_face, load_parser
+from .parsing import FACE, FaceParser, keep_face, load_parser
 
 __all__ = [
     "ALIGNED_SIZE",
@@ -31,6 +31,7 @@ __all__ = [
     "DecaEncoder",
     "FaceDetection",
     "FaceNet",
+    "FaceParser",
     "InsightFaceDetector",
     "MtcnnDetector",
     "choose_face",
