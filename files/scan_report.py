@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from .capabilities import PACKAGES, Capability, Inventory, capabilities
 from .scan import AssetReport
-
-GIGABYTE, MEGABYTE = 1_000_000_000, 1_000_000
+from .sizes import size_text
 
 
 def report(machine: Sequence[str], inventory: Inventory) -> str:
@@ -19,13 +18,6 @@ def report(machine: Sequence[str], inventory: Inventory) -> str:
     parts = [list(machine), ["What works", *(_capability(one) for one in works)], ["Packages", *_packages(inventory)]]
     parts.append(["Files", *(line for one in inventory.reports for line in _asset(one))])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
-
-
-def size_text(size: int) -> str:
-    """Format a number of bytes."""
-    if size >= GIGABYTE:
-        return f"{size / GIGABYTE:.1f} GB"
-    return f"{size / MEGABYTE:.1f} MB" if size >= MEGABYTE else f"{size:,} bytes"
 
 
 def _capability(one: Capability) -> str:

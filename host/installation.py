@@ -11,7 +11,8 @@ import torch
 
 from ..files.capabilities import Inventory
 from ..files.scan import SearchPaths, scan
-from ..files.scan_report import report, size_text
+from ..files.scan_report import report
+from ..files.sizes import size_text
 from ..flame.io.inspection import INSPECTORS
 from . import model_folders
 from .capface_model import SUPPORTED_DTYPES

@@ -1,0 +1,32 @@
+"""Show and fetch the model files: `python <the pack's folder>/files/weights.py get portrait`, in ComfyUI's Python.
+
+ComfyUI loads the pack by path, under whatever name the folder has, and so does this script: nothing need be installed, and the
+folder may be called CapFace-ComfyUI. It is started by the user alone; no node imports it. The work is done in `files/downloads`.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+PACKAGE = "capface"
+
+
+def main() -> int:
+    """Load the pack as a package, and run the command; returns the exit status."""
+    if sys.version_info < (3, 10):  # noqa: UP036  the message is for whoever starts it with an older one
+        sys.stderr.write(f"CapFace needs Python 3.10 or newer; this is {sys.version.split()[0]} ({sys.executable}).\n")
+        return 2
+    root = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location(PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)])
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{root} is not the pack: expected its __init__.py there.")
+    sys.modules[PACKAGE] = pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="replace")  # a folder's name may hold what a console's code page cannot show
+    return importlib.import_module(f"{PACKAGE}.files.downloads.command").main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
