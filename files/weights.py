@@ -1,7 +1,7 @@
 """Show and fetch the model files: `python <the pack's folder>/files/weights.py get portrait`, in ComfyUI's Python.
 
 ComfyUI loads the pack by path, under whatever name the folder has, and so does this script: nothing need be installed, and the
-folder may be called CapFace-ComfyUI. It is started by the user alone; no node imports it. The work is done in `files/downloads`.
+folder may be called CapFace-ComfyUI. Only the user starts it; no node imports it. The work is done in `files/downloads`.
 """
 
 import importlib.util

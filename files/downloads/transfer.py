@@ -1,12 +1,12 @@
 """One file from one address: in parts, resumed, checked, and put in place only when it is whole and right.
 
 While it is fetched, the file is `<name>.part`, and `<name>.part.json` notes the address, the version that the server states
-(ETag), the size, and how much of each piece is on the disk. A run that ends early leaves both, and the next one goes on there, if
+(ETag), the size, and how much of each piece is on the disk. A run that ends early leaves both. The next run continues there, if
 the server still offers the same version or the checksum is the same.
 
-huggingface_hub, which most ComfyUIs have, is used for the token that it keeps, not for the transfer: half of the files are on other
-hosts, it does not compare a file with a checksum that the caller knows, and its resuming and its parallel parts depend on the
-version and on the back end that happen to be installed.
+huggingface_hub, which most ComfyUIs have, is used for the token that it keeps, not for the transfer: half of the files are on
+other hosts, it does not compare a file with a checksum that the caller knows, and its resuming and its parallel parts depend on
+the version and on the back end that happen to be installed.
 """
 
 import contextlib
@@ -433,8 +433,8 @@ class _Run:
         done = self.part.done if self.parts else 0
         kept = f" {size_text(done)} are kept: run the same command again to go on there." if done else ""
         return DownloadFailed(
-            f"{self.request.name}: {error}, {TRIES} times.{kept} Check the network and the proxy (https_proxy), or name a mirror "
-            "in HF_ENDPOINT."
+            f"{self.request.name}: {error}, {TRIES} times.{kept} Check the network and the proxy (https_proxy), or name a "
+            "mirror in HF_ENDPOINT."
         )
 
     def way_out(self) -> str:

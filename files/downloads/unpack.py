@@ -44,8 +44,8 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int = LARGEST) ->
             folder.parent.mkdir(parents=True, exist_ok=True)
             if (free := shutil.disk_usage(folder.parent).free) < total:
                 raise DownloadFailed(
-                    f"{archive.name} unpacks to {size_text(total)}, but the disk of {folder.parent} has {size_text(free)} free. "
-                    "Make room and run the same command again."
+                    f"{archive.name} unpacks to {size_text(total)}, but the disk of {folder.parent} has {size_text(free)} "
+                    "free. Make room and run the same command again."
                 )
             temporary.mkdir()
             for name, member in members.items():
