@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | test | lint | bench | prepare | train | miniature`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | prepare | train | ...`.
 
 Needs Python 3.10 or newer and nothing else.
 
@@ -325,6 +325,13 @@ def check(options, rest):
     return start(python, "capface.tools.check_files", [*arguments, *(["--checksums"] if options.checksums else [])])
 
 
+def weights(options, rest):
+    """Show or fetch the model files. The published pack has the same script."""
+    host = known_host(options)
+    arguments = ["--comfyui", str(host)] if host else []
+    return subprocess.call([sys.executable, str(ROOT / "files" / "weights.py"), *rest, *arguments])
+
+
 def every_host():
     """All ComfyUIs that are found: those of COMFYUI_PATHS, else the usual one and what lies in ~/comfy/ComfyUI*."""
     if named := os.environ.get("COMFYUI_PATHS"):
@@ -548,6 +555,8 @@ def parse(arguments):
     p = add("bench", parents=[one, common], help="measure; with the name of one benchmark, that one alone")
     p.set_defaults(task=bench)
     # their own arguments, --help included, are read by the modules that they start
+    p = add("weights", parents=[one], add_help=False, help="show the model files, or fetch them: weights get portrait")
+    p.set_defaults(task=weights)
     p = add("prepare", parents=[one, common], add_help=False, help="a folder of photos in, a training set out")
     p.set_defaults(task=prepare)
     p = add("train", parents=[one, common], add_help=False, help="a training set in, a CapFace out")

@@ -1,6 +1,7 @@
 """The files that the pack can use: their folders, purposes, sources, licences and checksums."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 FLAME_2020_MD5 = "cfc3b95159b2a8981ebc347170202ba5"
 _DECA_DATA = "https://raw.githubusercontent.com/yfeng95/DECA/a11554ae2a2b0f3998cf1fa94dd4db03babb34a2/data"
@@ -31,6 +32,12 @@ class Asset:
     """Bytes of what is fetched, if known."""
     sha256: str | None = None
     """Checksum of what is fetched, if known."""
+
+    @property
+    def name(self) -> str:
+        """The name by which a user asks for it: the file's own, or for a pattern that of the folder."""
+        path = PurePosixPath(self.file)
+        return path.parent.name if "*" in path.name else path.name
 
     @property
     def download(self) -> str | None:

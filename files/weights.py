@@ -5,10 +5,25 @@ folder may be called CapFace-ComfyUI. Only the user starts it; no node imports i
 """
 
 import importlib.util
+import os
+import shlex
 import sys
 from pathlib import Path
 
 PACKAGE = "capface"
+
+
+def command(*arguments: str, windows: bool = os.name == "nt") -> str:
+    """Return the line that starts this script in this Python, wherever the pack lies.
+
+    Args:
+        arguments: Its arguments, such as "get" and "portrait".
+        windows: Whether it is quoted for Windows.
+    """
+    words = [sys.executable, str(Path(__file__).resolve()), *arguments]
+    if windows:
+        return " ".join(f'"{word}"' if " " in word else word for word in words)
+    return shlex.join(words)
 
 
 def main() -> int:

@@ -7,8 +7,6 @@ python .../files/weights.py get NAME NAME        these files; `all` for every on
 """
 
 import argparse
-import os
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,9 +17,10 @@ from ...errors import BadInput, CapFaceError, DownloadFailed
 from ..atomic import PARTIAL
 from ..catalogue import Asset
 from ..sizes import size_text
+from ..weights import command
 from .pickup import Download, copy, recognise
-from .places import PACK, Places, find_places
-from .presence import A_PACKAGE, EVERY, MISSING, OR, PRESENT, WRONG, Presence, find, name, select
+from .places import Places, find_places
+from .presence import A_PACKAGE, EVERY, MISSING, OR, PRESENT, WRONG, Presence, find, select
 from .progress import Progress
 from .transfer import SPARE, Request, fetch
 from .unpack import unpack
@@ -57,23 +56,6 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def script() -> Path:
-    """Return the path of the script that starts this command, wherever the pack lies."""
-    return PACK / "files" / "weights.py"
-
-
-def command(*arguments: str) -> str:
-    """Return the line that starts this command in this Python.
-
-    Args:
-        arguments: Its arguments, such as "get" and "portrait".
-    """
-    words = [sys.executable, str(script()), *arguments]
-    if os.name == "nt":
-        return " ".join(f'"{word}"' if " " in word else word for word in words)
-    return shlex.join(words)
-
-
 # The table
 
 
@@ -84,7 +66,7 @@ def table(found: Sequence[Presence]) -> str:
         asset = one.asset
         how = asset.source if asset.download else f"{asset.source} (by hand)"
         rows.append(
-            (name(asset), one.state, size_text(asset.size) if asset.size else UNKNOWN, asset.licence, asset.purpose, how)
+            (asset.name, one.state, size_text(asset.size) if asset.size else UNKNOWN, asset.licence, asset.purpose, how)
         )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
@@ -122,9 +104,9 @@ def get(assets: Sequence[Asset], places: Places, options: argparse.Namespace) ->
     found = [find(asset, places, verify=True) for asset in assets]
     for one in found:
         if one.state == PRESENT:
-            say(f"{name(one.asset)} is there and right: {one.path}")
+            say(f"{one.asset.name} is there and right: {one.path}")
         elif one.state == WRONG:
-            say(f"{name(one.asset)} is there but wrong, and is kept: {one.path}\n    {one.detail}")
+            say(f"{one.asset.name} is there but wrong, and is kept: {one.path}\n    {one.detail}")
             say("    Rename or remove it, and run the same command again to fetch the published one.")
     bad = sum(one.state == WRONG for one in found)
     missing = [_Job(one.asset, one.path) for one in found if one.state == MISSING]
@@ -133,7 +115,7 @@ def get(assets: Sequence[Asset], places: Places, options: argparse.Namespace) ->
     jobs = [job for job in missing if job.asset.download]
     by_hand = [job for job in missing if not job.asset.download]
     for job in by_hand:
-        say(f"{name(job.asset)} must be got by hand: {job.asset.purpose}; licence {job.asset.licence}")
+        say(f"{job.asset.name} must be got by hand: {job.asset.purpose}; licence {job.asset.licence}")
         say(f"    from {job.asset.source}")
         known = (
             f"leave it in {options.downloads}, in its archive or not, and run the same command again, or "
@@ -166,7 +148,7 @@ def _pick_up(missing: list[_Job], downloads: Path, dry: bool) -> tuple[list[_Job
         try:
             _copy(download, job, dry)
         except (CapFaceError, OSError) as error:
-            say(f"{name(asset)} could not be copied: {error}")
+            say(f"{asset.name} could not be copied: {error}")
             failed += 1
         missing = [one for one in missing if one is not job]
     return missing, failed
@@ -174,10 +156,10 @@ def _pick_up(missing: list[_Job], downloads: Path, dry: bool) -> tuple[list[_Job
 
 def _copy(download: Download, job: _Job, dry: bool) -> None:
     if dry:
-        say(f"{name(job.asset)}: {download} would be copied to {job.target}")
+        say(f"{job.asset.name}: {download} would be copied to {job.target}")
         return
     copy(download, job.asset, job.target)
-    say(f"{name(job.asset)}: {download} was copied to {job.target}")
+    say(f"{job.asset.name}: {download} was copied to {job.target}")
 
 
 def _show_plan(jobs: Sequence[_Job]) -> None:
@@ -186,7 +168,7 @@ def _show_plan(jobs: Sequence[_Job]) -> None:
     say("to fetch:")
     for job in jobs:
         asset = job.asset
-        say(f"  {name(asset)}, {size_text(asset.size) if asset.size else 'of unknown size'}: {asset.purpose}")
+        say(f"  {asset.name}, {size_text(asset.size) if asset.size else 'of unknown size'}: {asset.purpose}")
         say(f"      from {short(web.mirrored(asset.download or ''))}")
         say(f"      to {job.target}")
         say(f"      licence: {asset.licence} ({asset.source})")

@@ -33,12 +33,6 @@ class Presence:
     """What is wrong with it, or under which other name it is there."""
 
 
-def name(asset: Asset) -> str:
-    """Return the name by which a user asks for an asset: its file's, or for a pattern its folder's."""
-    path = Path(asset.file)
-    return path.parent.name if "*" in path.name else path.name
-
-
 def find(
     asset: Asset, places: Places, *, verify: bool = False, progress: Callable[[str, int], Progress] = Progress
 ) -> Presence:
@@ -150,11 +144,11 @@ def select(names: Iterable[str], places: Places) -> list[Asset]:
             chosen += for_portrait(places)
         else:
             lower = wanted.lower()
-            exact = [a for a in EVERY if lower in (name(a).lower(), a.file.lower(), Path(name(a)).stem.lower())]
-            found = exact or [a for a in EVERY if name(a).lower().startswith(lower)]
+            exact = [a for a in EVERY if lower in (a.name.lower(), a.file.lower(), Path(a.name).stem.lower())]
+            found = exact or [a for a in EVERY if a.name.lower().startswith(lower)]
             if len(found) != 1:
                 rest = "fits several" if found else "is not in the catalogue"
-                listed = ", ".join(name(a) for a in found or EVERY)
+                listed = ", ".join(a.name for a in found or EVERY)
                 raise BadInput(f"{wanted!r} {rest}. Expected portrait, all, or one of: {listed}.")
             chosen += found
     return list(dict.fromkeys(chosen))

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,13 +17,14 @@ from dataclasses import replace
 import pytest
 
 from capface.errors import BadFile, BadInput
-from capface.files import catalogue
+from capface.files import catalogue, weights
 from capface.files.downloads import command, places, presence, web
 from capface.files.downloads.places import find_places
 from capface.files.downloads.presence import EVERY, for_portrait, select
 from capface.tests.conftest import ROOT
 from capface.tests.files.shop import Shop, noise, sha256
 from capface.tests.test_published import ignored
+from capface.tests.test_published import published as published_files
 
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there, so that no test leaves the machine."""
@@ -155,7 +157,7 @@ def test_the_table_shows_every_file_with_licence_size_source_and_state(host, run
     status, text = run()
     assert status == command.FAILED
     for asset in EVERY:
-        (line,) = (line for line in text.splitlines() if line.startswith(f"{presence.name(asset)} "))
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{asset.name} "))
         assert all(fact in line for fact in (asset.licence, asset.purpose, asset.source)), line
         state = {catalogue.PARSER: "wrong", catalogue.FLAME_TEMPLATE: "wrong", catalogue.OPEN_CLIP: "present"}.get(
             asset, "missing"
@@ -176,7 +178,7 @@ def test_a_checksum_is_compared_on_request(host, run, small):
 
 def test_files_under_another_name_and_alternatives_count(host):
     found = find_places(str(host))
-    assert [presence.name(asset) for asset in for_portrait(found)] == [
+    assert [asset.name for asset in for_portrait(found)] == [
         "caphuman.ckpt",
         "20180402-114759-vggface2.pt",
         "buffalo_l",
@@ -187,7 +189,7 @@ def test_files_under_another_name_and_alternatives_count(host):
     put(host, replace(catalogue.HOST_FILES[0], file="sub/mine.safetensors"), SD15)
     capface = safetensors(**{"control_model.mask_predict.weight": [1]})
     put(host, replace(catalogue.CAPHUMAN, file="converted.safetensors"), capface)
-    states = {presence.name(asset): presence.find(asset, found) for asset in for_portrait(found)}
+    states = {asset.name: presence.find(asset, found) for asset in for_portrait(found)}
     assert states.keys() == {
         "caphuman.ckpt",
         "20180402-114759-vggface2.pt",
@@ -200,13 +202,13 @@ def test_files_under_another_name_and_alternatives_count(host):
 
 def test_either_clip_is_enough_for_a_portrait(host):
     put(host, catalogue.OPEN_CLIP, safetensors(**{"visual.conv1.weight": [1]}))
-    names = [presence.name(asset) for asset in for_portrait(find_places(str(host)))]
+    names = [asset.name for asset in for_portrait(find_places(str(host)))]
     assert "open_clip_model.safetensors" in names and "clip-vit-large-patch14.safetensors" not in names
 
 
 def test_a_package_is_enough_for_a_portrait(host, monkeypatch):
     monkeypatch.setattr(presence, "find_spec", lambda package: package == "facenet_pytorch" or None)
-    assert "buffalo_l" not in [presence.name(asset) for asset in for_portrait(find_places(str(host)))]
+    assert "buffalo_l" not in [asset.name for asset in for_portrait(find_places(str(host)))]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_a_package_is_enough_for_a_portrait(host, monkeypatch):
     [("CapHuman", "caphuman.ckpt"), ("caphuman.ckpt", "caphuman.ckpt"), ("buffalo", "buffalo_l"), ("79999", "79999_iter.pth")],
 )
 def test_a_file_is_named_as_a_user_would(host, wanted, name):
-    assert [presence.name(asset) for asset in select([wanted, wanted], find_places(str(host)))] == [name]
+    assert [asset.name for asset in select([wanted, wanted], find_places(str(host)))] == [name]
 
 
 @pytest.mark.parametrize(
@@ -434,7 +436,7 @@ def test_the_published_pack_has_the_command(published, shop):
     assert f"{str(published / 'files' / 'weights.py')!r} get portrait" in text
 
 
-def test_a_killed_run_is_continued_by_the_published_pack(published, shop):
+def test_a_stopped_run_is_continued_by_the_published_pack(published, shop):
     data = safetensors(x=[1]) + noise(3_000_000)
     goods = {"headers": {"X-Linked-Etag": f'"{sha256(data)}"'}}
     shop.offer(OPEN_CLIP_PATH, data, pause=0.02, **goods)
@@ -473,11 +475,19 @@ sys.exit(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", 
 
 def test_the_line_that_starts_it_is_quoted(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
-    line = command.command("get", "portrait")
+    line = weights.command("get", "portrait")
     assert line == f"'/opt/my python/bin/python' {ROOT / 'files' / 'weights.py'} get portrait"
-    monkeypatch.setattr(command.os, "name", "nt")
-    assert command.command("get").startswith('"/opt/my python/bin/python" ')
+    assert weights.command("get", windows=True).startswith('"/opt/my python/bin/python" ')
 
 
 def test_places_are_those_of_the_pack():
     assert places.PACK == ROOT
+
+
+def test_no_other_room_imports_the_downloads():
+    own = {ROOT / "files" / "weights.py", *(ROOT / "files" / "downloads").iterdir()}
+    others = [path for path in published_files() if path not in own]
+    assert [
+        path for path in others if re.search(r"import.*downloads|downloads.*import", path.read_text(encoding="utf-8"))
+    ] == []
+    assert len(others) > 100
