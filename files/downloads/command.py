@@ -104,7 +104,8 @@ def get(assets: Sequence[Asset], places: Places, options: argparse.Namespace) ->
     found = [find(asset, places, verify=True) for asset in assets]
     for one in found:
         if one.state == PRESENT:
-            say(f"{one.asset.name} is there and right: {one.path}")
+            known = not one.detail and (one.asset.sha256 or one.asset.md5) and "*" not in one.asset.file
+            say(f"{one.asset.name} is there{' and right' if known else ''}: {one.path}")
         elif one.state == WRONG:
             say(f"{one.asset.name} is there but wrong, and is kept: {one.path}\n    {one.detail}")
             say("    Rename or remove it, and run the same command again to fetch the published one.")
@@ -141,7 +142,7 @@ def get(assets: Sequence[Asset], places: Places, options: argparse.Namespace) ->
 
 def _pick_up(missing: list[_Job], downloads: Path, dry: bool) -> tuple[list[_Job], int]:
     """Copy what lies in the Downloads folder into place; returns what is still missing, and how many copies failed."""
-    known = {job.asset: job for job in missing if not job.archive}
+    known = {job.asset: job for job in missing}
     failed = 0
     for asset, download in recognise(list(known), downloads, say).items():
         job = known[asset]
@@ -155,11 +156,15 @@ def _pick_up(missing: list[_Job], downloads: Path, dry: bool) -> tuple[list[_Job
 
 
 def _copy(download: Download, job: _Job, dry: bool) -> None:
+    done = "unpacked" if job.archive else "copied"
     if dry:
-        say(f"{job.asset.name}: {download} would be copied to {job.target}")
+        say(f"{job.asset.name}: {download} would be {done} to {job.target}")
         return
-    copy(download, job.asset, job.target)
-    say(f"{job.asset.name}: {download} was copied to {job.target}")
+    if job.archive:
+        unpack(download.path, job.target, Path(job.asset.file).name)
+    else:
+        copy(download, job.asset, job.target)
+    say(f"{job.asset.name}: {download} was {done} to {job.target}")
 
 
 def _show_plan(jobs: Sequence[_Job]) -> None:
@@ -175,8 +180,8 @@ def _show_plan(jobs: Sequence[_Job]) -> None:
         other = asset.need.partition(OR)[2]
         if other.startswith(A_PACKAGE):
             say(f"      instead: python -m pip install --no-deps {other.removeprefix(A_PACKAGE)}")
-    total = size_text(sum(job.asset.size or 0 for job in jobs))
-    say(f"  together {total}" + (", and what is of unknown size" if any(not job.asset.size for job in jobs) else ""))
+    if len(jobs) > 1 and (total := sum(job.asset.size or 0 for job in jobs)):
+        say(f"  together {size_text(total)}" + (" and more" if any(not job.asset.size for job in jobs) else ""))
 
 
 def _check_disk(jobs: Sequence[_Job]) -> None:
@@ -284,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [find(asset, places, verify=options.do == "check") for asset in assets]
         say(f"models in {places.models}")
         say(table(found))
-        say(f"\nto fetch what a first portrait needs: {command(*EXAMPLE.split())}")
+        place = [word for key in ("comfyui", "models") if (value := getattr(options, key)) for word in (f"--{key}", value)]
+        say(f"\nto fetch what a first portrait needs: {command(*EXAMPLE.split(), *place)}")
         return FAILED if any(one.state == WRONG for one in found) else DONE
     except BadInput as error:
         say(str(error))

@@ -41,7 +41,7 @@ class Download:
             with self.path.open("rb") as file:
                 yield file
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.path} ({self.member})" if self.member else str(self.path)
 
 

@@ -86,6 +86,8 @@ def wrong(asset: Asset, path: Path, verify: bool, progress: Callable[[str, int],
 
 def _under_another_name(asset: Asset, folders: list[Path]) -> Path | None:
     """Find a file that does the same: a converted checkpoint, or one that the user has renamed."""
+    if not asset.sign and asset is not CLIP_VISION:
+        return None
     own = {other.file for other in EVERY if other.folder == asset.folder}
     for folder in folders:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
@@ -103,10 +105,9 @@ def instead(asset: Asset, places: Places, chosen: Iterable[Asset] = ()) -> str:
         package = other.removeprefix(A_PACKAGE)
         return other if find_spec(package.replace("-", "_")) else ""
     if other == ANOTHER_CHECKPOINT:
-        found = (
-            path for folder in places.folders(asset.folder) if folder.is_dir() for path in sorted(folder.rglob("*.safetensors"))
-        )
-        return next((path.name for path in found if is_sd15(path)), "")
+        files = [path for folder in places.folders(asset.folder) if folder.is_dir() for path in sorted(folder.rglob("*"))]
+        # what a .ckpt holds is not known without torch; CapFace Check takes it for one of the family, too
+        return next((path.name for path in files if path.suffix == ".ckpt" or is_sd15(path)), "")
     for one in EVERY:
         if one.file == other and (one in chosen or find(one, places).state == PRESENT):
             return one.file

@@ -187,6 +187,10 @@ class _Run:
     stop: threading.Event = field(default_factory=threading.Event)
     whole: bool = False
     """Whether the server is asked for the whole file only, because it has failed to serve parts."""
+    tagged: bool = True
+    """Whether each part must have the same ETag."""
+    notes: list[str] = field(default_factory=list)
+    """What the connections report, to be shown between two lines of progress."""
     parts: bool = False
     """Whether the file is fetched in parts, so that what is there can be resumed."""
 
@@ -208,6 +212,7 @@ class _Run:
                     self.in_one(answer)
                 return
             except _Changed as change:
+                self.tagged = self.sha256 is None  # some mirrors tag each answer anew; a checksum says more than a tag
                 self.part.remove()
                 self.say(f"{change}: starting again")
             finally:
@@ -339,10 +344,15 @@ class _Run:
                     finished, running = wait(running, timeout=0.2)
                     for one in finished:
                         one.result()
+                    while self.notes:
+                        bar.end()
+                        self.say(self.notes.pop(0))
                     bar.show(self.part.done)
                     if time.monotonic() - saved > SAVE_SECONDS:
                         saved = time.monotonic()
                         self.part.save()
+                for note in self.notes:
+                    self.say(note)
             except BaseException:
                 self.stop.set()
                 raise
@@ -354,7 +364,7 @@ class _Run:
     def fetch_piece(self, piece: _Piece) -> None:
         """Fetch the rest of a piece, over several connections one after the other if they break."""
         stop = piece.stop or 0
-        tag = self.part.tag
+        tag = self.part.tag if self.tagged else None
         fixed = {"If-Range": tag} if tag and not tag.startswith("W/") else {}
         attempt = 0
         while piece.start + piece.done < stop and not self.stop.is_set():
@@ -373,6 +383,7 @@ class _Run:
                 attempt = 1 if piece.start + piece.done > here else attempt + 1
                 if attempt >= TRIES:
                     raise self.gave_up(error) from error
+                self.notes.append(f"{error}: trying again")
                 self.wait(error.wait if error.wait is not None else min(self.pause * 2 ** (attempt - 1), LONGEST_PAUSE))
 
     def agrees(self, answer: Answer, here: int, stop: int) -> None:
@@ -381,7 +392,7 @@ class _Run:
         if answer.status != 206 or found is None:
             self.whole = self.part.tag == answer.tag and answer.status == 200
             raise _Changed("the server sends the file only as a whole" if self.whole else "the file has changed on the server")
-        if found[2] != self.part.size or (self.part.tag and answer.tag and answer.tag != self.part.tag):
+        if found[2] != self.part.size or (self.tagged and self.part.tag and answer.tag and answer.tag != self.part.tag):
             raise _Changed("the file has changed on the server")
         if found[0] != here or found[1] >= stop:
             raise DownloadFailed(

@@ -1,6 +1,7 @@
 """Archives, unpacked without trusting them: their names, their sizes, and what they claim to unpack to."""
 
 import fnmatch
+import os
 import shutil
 import stat
 import uuid
@@ -50,7 +51,9 @@ def unpack(archive: Path, folder: Path, pattern: str, largest: int = LARGEST) ->
             temporary.mkdir()
             for name, member in members.items():
                 _write(opened, member, temporary / name)
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            temporary.rename(folder)
+            return [folder / name for name in members]
         unpacked = [folder / name for name in members if not (folder / name).exists()]
         for path in unpacked:
             publish(temporary / path.name, path)
@@ -96,5 +99,7 @@ def _write(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None
             if left < 0:
                 raise zipfile.BadZipFile(f"{member.filename} is longer than stated")
             file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
     if left:
         raise zipfile.BadZipFile(f"{member.filename} is shorter than stated")
