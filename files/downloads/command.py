@@ -22,7 +22,7 @@ from .pickup import Download, copy, recognise
 from .places import Places, find_places
 from .presence import A_PACKAGE, EVERY, MISSING, OR, PRESENT, WRONG, Presence, find, select
 from .progress import Progress
-from .transfer import SPARE, Request, fetch
+from .transfer import SPARE, Request, digests, fetch
 from .unpack import unpack
 from .web import TIMEOUT, Web, short
 
@@ -223,10 +223,12 @@ def _fetch_all(jobs: Sequence[_Job], options: argparse.Namespace) -> int:
     web, failed = Web(timeout=options.timeout), 0
     for job in jobs:
         try:
-            say(f"fetching {job.request.name}")
-            path = fetch(
-                job.request, web, connections=options.connections, say=lambda text: say(f"  {text}"), progress=Progress
-            )
+            path = job.request.target
+            if job.archive and path.is_file() and digests(path)["SHA-256"] == job.asset.sha256:
+                say(f"{path} is there and right")
+            else:
+                say(f"fetching {job.request.name}")
+                fetch(job.request, web, connections=options.connections, say=lambda text: say(f"  {text}"), progress=Progress)
             if job.archive:
                 files = unpack(path, job.target, Path(job.asset.file).name)
                 path.unlink()

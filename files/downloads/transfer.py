@@ -25,7 +25,7 @@ from ...errors import DownloadFailed
 from ..atomic import PARTIAL, publish
 from ..header import tensor_shapes
 from ..sizes import size_text
-from .progress import Progress
+from .progress import Progress, duration_text
 from .web import Answer, Interruption, Web, short
 
 PIECE = 1 << 26
@@ -241,10 +241,13 @@ class _Run:
                 f"{short(answer.address)} sends the file compressed on the way ({answer.headers['Content-Encoding']}), which "
                 f"was not asked for. Get {self.request.name} from {self.request.page} in a browser."
             )
+        if answer.status == 200 and answer.length == 0:
+            answer.close()
+            raise DownloadFailed(f"{short(answer.address)} sends an empty file. {self.way_out()}")
         if answer.status == 416 or (answer.status == 206 and answer.content_range is None):
             answer.close()
             if self.whole:
-                raise DownloadFailed(f"{short(answer.address)} has an empty file. Get it from {self.request.page}.")
+                raise DownloadFailed(f"{short(answer.address)} does not serve the whole file. {self.way_out()}")
             self.whole = True
             return self.probe()
         return answer
@@ -319,7 +322,11 @@ class _Run:
                 self.wait(error.wait if error.wait is not None else self.pause)
             finally:
                 answer.close()
-            answer = self.patiently(lambda: self.web.open(self.request.address))
+            self.whole = True
+            answer = self.probe()
+            if answer.length != self.part.size and answer.length is not None:
+                answer.close()
+                raise _Changed("the file has changed on the server")
 
     def in_parts(self) -> None:
         """Fetch the pieces over several connections."""
@@ -432,7 +439,9 @@ class _Run:
             except Interruption as error:
                 if attempt == TRIES - 1:
                     raise self.gave_up(error) from error
-                self.wait(error.wait if error.wait is not None else min(self.pause * 2**attempt, LONGEST_PAUSE))
+                seconds = error.wait if error.wait is not None else min(self.pause * 2**attempt, LONGEST_PAUSE)
+                self.say(f"{error}: trying again in {duration_text(seconds)}")
+                self.wait(seconds)
         raise AssertionError
 
     def wait(self, seconds: float) -> None:

@@ -250,9 +250,23 @@ def test_a_compressed_answer_is_refused(shop, get):
         get(shop.offer("/file", DATA, headers={"Content-Encoding": "gzip"}))
 
 
-def test_an_empty_file_is_refused(shop, get):
-    with pytest.raises(DownloadFailed):
-        get(shop.offer("/file", b""), checksum=sha256(DATA))
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_empty_file_is_refused(shop, get, ranges):
+    with pytest.raises(DownloadFailed, match="sends an empty file"):
+        get(shop.offer("/file", b"", ranges=ranges))
+    assert left(get.folder) == []
+
+
+def test_a_web_page_after_a_break_is_refused(shop, get):
+    page = Goods(b"<html>", headers={"Content-Type": "text/html"}, ranges=False)
+    shop.goods["/file"] = Goods(DATA, ranges=False, breaks=[400_000], later=(1, page))
+    with pytest.raises(DownloadFailed, match="web page"):
+        get(f"{shop.address}/file")
+
+
+def test_another_length_after_a_break_starts_again(shop, get):
+    shop.goods["/file"] = Goods(DATA, ranges=False, breaks=[400_000], later=(1, Goods(OTHER[:-9], ranges=False)))
+    assert get(f"{shop.address}/file").read_bytes() == OTHER[:-9]
 
 
 # Refusals

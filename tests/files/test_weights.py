@@ -300,6 +300,17 @@ def test_an_archive_is_unpacked_and_removed(host, run, small):
     assert "buffalo_l is there" in run("get", "buffalo_l", "--yes")[1]
 
 
+def test_an_archive_that_is_there_is_unpacked(host, run, small):
+    archive = host / "models" / "insightface" / "models" / "buffalo_l.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"another")
+    assert "exists and is kept" in run("get", "buffalo_l", "--yes")[1]
+    archive.write_bytes(small.goods["/buffalo_l.zip"].data)
+    before = len(small.asked)
+    assert run("get", "buffalo_l", "--yes")[0] == command.DONE and len(small.asked) == before
+    assert (archive.parent / "buffalo_l" / "det_10g.onnx").is_file()
+
+
 def test_a_bomb_in_place_of_the_archive(host, run, small, monkeypatch):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
