@@ -22,7 +22,7 @@ from .pickup import Download, copy, recognise
 from .places import Places, find_places
 from .presence import A_PACKAGE, EVERY, MISSING, OR, PRESENT, WRONG, Presence, find, select
 from .progress import Progress
-from .transfer import SPARE, Request, digests, fetch
+from .transfer import SPARE, Request, fetch, mismatch
 from .unpack import unpack
 from .web import TIMEOUT, Web, short
 
@@ -224,7 +224,7 @@ def _fetch_all(jobs: Sequence[_Job], options: argparse.Namespace) -> int:
     for job in jobs:
         try:
             path = job.request.target
-            if job.archive and path.is_file() and digests(path)["SHA-256"] == job.asset.sha256:
+            if job.archive and path.is_file() and job.asset.sha256 and not mismatch(path, job.asset.sha256, None):
                 say(f"{path} is there and right")
             else:
                 say(f"fetching {job.request.name}")

@@ -13,7 +13,7 @@ from ..atomic import PARTIAL, publish
 from ..catalogue import Asset
 from ..header import PICKLE_BEGIN, ZIP_BEGIN
 from ..sizes import size_text
-from .transfer import digests, stream_digests
+from .transfer import digests, mismatch
 
 LARGEST = 10_000_000_000
 """Bytes. No file of the catalogue is larger."""
@@ -58,6 +58,7 @@ def recognise(assets: list[Asset], folder: Path, say: Callable[[str], object] = 
     if not wanted or not folder.is_dir():
         return found
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size <= LARGEST]
+    kinds = [kind for kind, known in (("SHA-256", "sha256"), ("MD5", "md5")) if any(getattr(asset, known) for asset in assets)]
     sizes = {asset.size for asset in wanted.values()}
     files = [path for path in files if path.stat().st_size in sizes or _begin(path).startswith(BEGINS)]
     if files:
@@ -67,7 +68,8 @@ def recognise(assets: list[Asset], folder: Path, say: Callable[[str], object] = 
     for path in files:
         if set(wanted.values()) <= set(found):
             break
-        _note(found, wanted, digests(path), Download(path))
+        with path.open("rb") as file:
+            _note(found, wanted, digests(file, kinds), Download(path))
         try:
             with zipfile.ZipFile(path) as archive:
                 for member in archive.infolist():
@@ -78,7 +80,8 @@ def recognise(assets: list[Asset], folder: Path, say: Callable[[str], object] = 
                             continue
                     with archive.open(member) as file:
                         budget -= member.file_size
-                        _note(found, wanted, stream_digests(file, most=member.file_size), Download(path, member.filename))
+                        got = digests(file, kinds, most=member.file_size)
+                        _note(found, wanted, got, Download(path, member.filename))
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
             continue  # not an archive, or one that cannot be read: not the file in question
     return found
@@ -98,9 +101,8 @@ def copy(download: Download, asset: Asset, target: Path) -> None:
     try:
         with download.open() as source, partial.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 22)
-        got = digests(partial)
-        if (asset.sha256 or got["SHA-256"], asset.md5 or got["MD5"]) != (got["SHA-256"], got["MD5"]):
-            raise DownloadFailed(f"{download} has changed while it was copied. Run the same command again.")
+        if problem := mismatch(partial, asset.sha256, asset.md5):
+            raise DownloadFailed(f"{download} has changed while it was copied ({problem}). Run the same command again.")
         publish(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from ..identify import is_clip_vit_l, is_sd15
 from ..insightface_packs import PACKS, find_pack
 from .places import Places
 from .progress import Progress
-from .transfer import digests
+from .transfer import mismatch
 
 PRESENT, MISSING, WRONG = "present", "missing", "wrong"
 EVERY = (*ASSETS, *HOST_FILES)
@@ -76,11 +76,9 @@ def wrong(asset: Asset, path: Path, verify: bool, progress: Callable[[str, int],
         return f"expected {asset.purpose} with tensors named {asset.sign}..., got another kind of file"
     if verify and (asset.sha256 or asset.md5):
         bar = progress(f"checking {path.name}", size)
-        got = digests(path, bar.show)
+        problem = mismatch(path, asset.sha256, asset.md5, bar.show)
         bar.end()
-        for kind, expected in (("SHA-256", asset.sha256), ("MD5", asset.md5)):
-            if expected and got[kind] != expected:
-                return f"expected {kind} {expected}, got {got[kind]}: another version, or a broken download"
+        return f"{problem}: another version, or a broken download" if problem else ""
     return ""
 
 

@@ -15,7 +15,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -429,7 +429,7 @@ class _Run:
             if stop is not None and piece.start + piece.done == stop and answer.length is not None:
                 return
         if stop is not None and piece.start + piece.done < stop:
-            raise Interruption(f"the connection broke off after {size_text(piece.start + piece.done)}")
+            raise Interruption(f"the connection broke off at {size_text(piece.start + piece.done)}")
 
     def patiently(self, call: Callable[[], Answer]) -> Answer:
         """Call until it works, with growing pauses."""
@@ -466,16 +466,14 @@ class _Run:
     def check(self) -> None:
         """Compare the whole file with its checksums, or else with what it should be."""
         bar = self.progress(f"checking {self.request.name}", self.path.stat().st_size)
-        got = digests(self.path, bar.show)
+        problem = mismatch(self.path, self.sha256, self.request.md5, bar.show)
         bar.end()
-        for kind, expected in (("SHA-256", self.sha256), ("MD5", self.request.md5)):
-            if expected and got[kind] != expected:
-                self.part.remove()
-                raise DownloadFailed(
-                    f"Expected {kind} {expected} for {self.request.name}, got {got[kind]} from {short(self.request.address)}. "
-                    "It is another version or was damaged on the way, and has been removed. Run the same command again once. "
-                    f"{self.way_out()}"
-                )
+        if problem:
+            self.part.remove()
+            raise DownloadFailed(
+                f"{self.request.name} from {short(self.request.address)}: {problem}. It is another version or was damaged on "
+                f"the way, and has been removed. Run the same command again once. {self.way_out()}"
+            )
         if not (self.sha256 or self.request.md5):
             if self.request.name.endswith(".safetensors") and not tensor_shapes(self.path):
                 self.part.remove()
@@ -486,25 +484,44 @@ class _Run:
             self.say("no checksum is known: only its length was checked")
 
 
-def digests(path: Path, show: Callable[[int], object] = lambda done: None) -> dict[str, str]:
-    """Compute a file's checksums.
+HASHES: dict[str, Callable[[], Any]] = {"SHA-256": hashlib.sha256, "MD5": lambda: hashlib.md5(usedforsecurity=False)}
+
+
+def mismatch(path: Path, sha256: str | None, md5: str | None, show: Callable[[int], object] = lambda done: None) -> str:
+    """Compare a file with the checksums that are known.
 
     Args:
-        path: The file.
+        path: The file. It is read only if a checksum is known.
+        sha256: Its SHA-256, if known.
+        md5: Its MD5, if known.
         show: Called with the number of bytes read.
 
     Returns:
-        Hexadecimal digests by "SHA-256" and "MD5".
+        The expected checksum and the actual one in words; empty if they are the same.
     """
+    known = {kind: value for kind, value in (("SHA-256", sha256), ("MD5", md5)) if value}
+    if not known:
+        return ""
     with path.open("rb") as file:
-        return stream_digests(file, show)
+        got = digests(file, known, show)
+    return next((f"expected {kind} {value}, got {got[kind]}" for kind, value in known.items() if got[kind] != value), "")
 
 
-def stream_digests(
-    file: IO[bytes], show: Callable[[int], object] = lambda done: None, most: int | None = None
+def digests(
+    file: IO[bytes], kinds: Iterable[str], show: Callable[[int], object] = lambda done: None, most: int | None = None
 ) -> dict[str, str]:
-    """Compute the checksums of what can be read from a file; of its first `most` bytes alone, if given."""
-    made: dict[str, Any] = {"SHA-256": hashlib.sha256(), "MD5": hashlib.md5(usedforsecurity=False)}
+    """Compute checksums.
+
+    Args:
+        file: What is read.
+        kinds: Names in `HASHES`.
+        show: Called with the number of bytes read.
+        most: Bytes after which reading ends.
+
+    Returns:
+        Hexadecimal digests by kind.
+    """
+    made = {kind: HASHES[kind]() for kind in kinds}
     done = 0
     while block := file.read(1 << 22):
         for digest in made.values():

@@ -86,7 +86,7 @@ def test_what_breaks_off_is_resumed_where_it_broke(shop, get):
     assert path.read_bytes() == DATA
     assert {"bytes=50000-99999", "bytes=120000-199999"} <= set(shop.ranges("/file"))
     assert shop.sent == len(DATA) + 1
-    assert get.said == [f"the connection broke off after {place} bytes: trying again" for place in ("50,000", "120,000")]
+    assert get.said == [f"the connection broke off at {place} bytes: trying again" for place in ("50,000", "120,000")]
 
 
 def test_a_run_that_gives_up_keeps_what_is_good_and_the_next_goes_on_there(shop, get):
@@ -229,7 +229,7 @@ def test_other_bytes_than_those_asked_for_are_refused(shop, get):
 @pytest.mark.parametrize("kind", ["SHA-256", "MD5"])
 def test_a_wrong_checksum_keeps_the_file_out(shop, get, kind):
     expected = {"checksum": "0" * 64} if kind == "SHA-256" else {"md5": "0" * 32}
-    with pytest.raises(DownloadFailed, match=rf"Expected {kind} 0+ .*, got [0-9a-f]+ from 127.*has been removed"):
+    with pytest.raises(DownloadFailed, match=rf"file\.bin from 127.*: expected {kind} 0+, got [0-9a-f]+\. .*has been removed"):
         get(shop.offer("/file", DATA), **expected)
     assert left(get.folder) == []
 

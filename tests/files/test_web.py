@@ -89,7 +89,7 @@ def test_the_hub_s_own_checksum_is_compared(tmp_path, hub, elsewhere):
     web = Web(endpoint=hub.address, token="")
     stated = {"X-Linked-Etag": f'"{sha256(DATA)}"', "X-Linked-Size": str(len(DATA))}
     hub.offer(PATH, b"", redirect=elsewhere.offer("/file", DATA[:-1] + b"?"), headers=stated)
-    with pytest.raises(DownloadFailed, match=f"Expected SHA-256 {sha256(DATA)}"):
+    with pytest.raises(DownloadFailed, match=f"expected SHA-256 {sha256(DATA)}"):
         get(tmp_path, web)
     with pytest.raises(DownloadFailed, match=r"offers [0-9a-f]{64}: another version\. Nothing was fetched"):
         get(tmp_path, web, sha256="0" * 64)
