@@ -1,6 +1,5 @@
 """A server on the loopback that serves files, well or badly, as a test tells it."""
 
-import contextlib
 import hashlib
 import re
 import threading
@@ -143,8 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
     def put(self, goods, block):
         with self.server.lock:  # before the client has it, and a test looks
             self.server.sent += len(block)
-        with contextlib.suppress(OSError):
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if goods.chunked else block)
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if goods.chunked else block)
 
 
 def noise(size, seed=0):
