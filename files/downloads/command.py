@@ -116,7 +116,7 @@ def get(assets: Sequence[Asset], places: Places, options: argparse.Namespace) ->
     jobs = [job for job in missing if job.asset.download]
     by_hand = [job for job in missing if not job.asset.download]
     for job in by_hand:
-        say(f"{job.asset.name} must be got by hand: {job.asset.purpose}; licence {job.asset.licence}")
+        say(f"{job.asset.name} must be downloaded in a browser: {job.asset.purpose}; licence {job.asset.licence}")
         say(f"    from {job.asset.source}")
         known = (
             f"leave it in {options.downloads}, in its archive or not, and run the same command again, or "
@@ -259,7 +259,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--downloads",
         metavar="PATH",
         default="~/Downloads",
-        help="where files got in a browser are looked for (default: ~/Downloads)",
+        help="where files that were downloaded in a browser are searched (default: ~/Downloads)",
     )
     parser.add_argument("--connections", type=int, default=4, metavar="N", help="most parts of a file at a time (default: 4)")
     parser.add_argument(

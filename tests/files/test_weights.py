@@ -380,7 +380,7 @@ def by_hand(run, downloads):
 
 def test_a_file_behind_a_registration_is_named_with_its_page(host, run, small, downloads):
     status, text = by_hand(run, downloads)
-    assert status == command.FAILED and "must be got by hand" in text and "flame.is.tue.mpg.de" in text
+    assert status == command.FAILED and "must be downloaded in a browser" in text and "flame.is.tue.mpg.de" in text
     assert str(host / "models" / "flame" / "generic_model.pkl") in text and small.asked == []
 
 
