@@ -17,6 +17,10 @@ class MissingFile(CapFaceError):
     """A file that the user must provide first."""
 
 
+class DownloadFailed(CapFaceError):
+    """A file that could not be fetched; what was good of it is kept, and the next run continues there."""
+
+
 class MissingPackage(CapFaceError):
     """An optional Python package that this call needs."""
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | test | lint | bench | prepare | train | miniature`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | prepare | train | ...`.
 
 Needs only Python 3.10 or newer.
 
@@ -328,6 +328,13 @@ def check(options, rest):
     return start(python, "capface.tools.check_files", [*arguments, *(["--checksums"] if options.checksums else [])])
 
 
+def weights(options, rest):
+    """Show or fetch the model files. The published pack has the same script."""
+    host = known_host(options)
+    arguments = ["--comfyui", str(host)] if host else []
+    return subprocess.call([sys.executable, str(ROOT / "files" / "weights.py"), *rest, *arguments])
+
+
 def every_host():
     """Return all ComfyUIs: those in COMFYUI_PATHS, else the default one and those in ~/comfy/ComfyUI*."""
     if named := os.environ.get("COMFYUI_PATHS"):
@@ -568,6 +575,8 @@ def parse(arguments):
     p = add("bench", parents=[one, common], help="run all benchmarks, or the named one")
     p.set_defaults(task=bench)
     # the started modules parse their own arguments, including --help
+    p = add("weights", parents=[one], add_help=False, help="show the model files, or fetch them: weights get portrait")
+    p.set_defaults(task=weights)
     p = add("prepare", parents=[one, common], add_help=False, help="make a training set from a folder of photos")
     p.set_defaults(task=prepare)
     p = add("train", parents=[one, common], add_help=False, help="train CapFace on a training set")

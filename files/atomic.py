@@ -29,6 +29,31 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def publish(partial: Path, path: Path) -> None:
+    """Flush a finished file to the disk and give it its name, unless a file of that name exists.
+
+    Args:
+        partial: The finished file, in the same folder.
+        path: Its name.
+
+    Raises:
+        FileExistsError: A file of that name exists; both are kept.
+        OSError: The folder or the disk cannot be written to.
+    """
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(partial)  # unlike a rename, this never replaces a file
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # file systems without links, such as exFAT
+        if path.exists():
+            raise FileExistsError(f"{path} exists.") from None
+        partial.rename(path)
+    else:
+        partial.unlink()
+
+
 def remove_partial_files(folder: Path) -> None:
     """Remove the unfinished files of killed processes from a folder."""
     for partial in folder.glob(f"*{PARTIAL}"):

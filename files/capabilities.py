@@ -60,6 +60,7 @@ PYTORCH3D = Package(
     "pytorch3d", ("pytorch3d",), "another rasteriser in Render Head", "github.com/facebookresearch/pytorch3d, INSTALL.md"
 )
 KORNIA = Package("kornia", ("kornia",), "required by ComfyUI; the pack does not use it", "pip install kornia")
+PORTRAIT = "Portraits with the built-in head"
 PACKAGES = (INSIGHTFACE_PACKAGE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP_PACKAGE, PYTORCH3D, KORNIA)
 
 
@@ -122,7 +123,7 @@ def capabilities(inventory: Inventory) -> list[Capability]:
     portrait = file(catalogue.CAPHUMAN) + file(catalogue.FACENET) + clip + base + detector
 
     needs = {
-        "Portraits with the built-in head": portrait,
+        PORTRAIT: portrait,
         "Portraits with FLAME's head": portrait + drawn,
         "Heads from 68 landmarks": dense,
         "Heads from 5 landmarks": detector,

@@ -1,8 +1,10 @@
 """The files that the pack can use: their folders, purposes, sources, licences and checksums."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 FLAME_2020_MD5 = "cfc3b95159b2a8981ebc347170202ba5"
+_DECA_DATA = "https://raw.githubusercontent.com/yfeng95/DECA/a11554ae2a2b0f3998cf1fa94dd4db03babb34a2/data"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,23 @@ class Asset:
     """Address of the file itself, for the frontend's list of missing models, if the list accepts it."""
     need: str = "optional"
     """Whether a portrait of a person on a photo needs the file, in a few words for the table of files."""
+    url: str | None = None
+    """Address that `files/weights.py` fetches from, if it is not `address`. If `file` is a pattern, a zip of such files."""
+    size: int | None = None
+    """Bytes of what is fetched, if known."""
+    sha256: str | None = None
+    """Checksum of what is fetched, if known."""
+
+    @property
+    def name(self) -> str:
+        """The name by which a user asks for it: the file's own, or for a pattern that of the folder."""
+        path = PurePosixPath(self.file)
+        return path.parent.name if "*" in path.name else path.name
+
+    @property
+    def download(self) -> str | None:
+        """The address to fetch from; None for files that the user must get from a page, for example after registration."""
+        return self.url or self.address
 
     @property
     def provenance(self) -> str:
@@ -60,6 +79,9 @@ FACENET = Asset(
     "MIT",
     sign="conv2d_1a.conv.weight",
     need="needed",
+    url="https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",
+    size=111_898_327,
+    sha256="281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
 )
 INSIGHTFACE = Asset(
     "insightface",
@@ -68,6 +90,9 @@ INSIGHTFACE = Asset(
     "the releases of github.com/deepinsight/insightface",
     "non-commercial research",
     need="needed, or the package facenet-pytorch",
+    url="https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip",
+    size=288_621_354,
+    sha256="80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f",
 )
 FLAME = Asset(
     "flame",
@@ -83,6 +108,9 @@ FLAME_LANDMARKS = Asset(
     "FLAME's 68 landmarks",
     "the folder data of github.com/yfeng95/DECA",
     "non-commercial research",
+    url=f"{_DECA_DATA}/landmark_embedding.npy",
+    size=31_292,
+    sha256="8095348eeafce5a02f6bd8765146307f9567a3f03b316d788a2e47336d667954",
 )
 FLAME_TEMPLATE = Asset(
     "flame",
@@ -90,6 +118,9 @@ FLAME_TEMPLATE = Asset(
     "the texture coordinates of FLAME's mesh",
     "the folder data of github.com/yfeng95/DECA",
     "non-commercial research",
+    url=f"{_DECA_DATA}/head_template.obj",
+    size=563_358,
+    sha256="dd5bfbce75adb99b1963f43bca7ec3557bd4a7321f8fc515f4100599e80d99f2",
 )
 FLAME_TEXTURE = Asset(
     "flame",
@@ -118,6 +149,9 @@ PARSER = Asset(
     "MIT",
     "ff26a222ce48a618a1fa820b46223cae",
     sign="cp.resnet.",
+    url="https://github.com/xinntao/facexlib/releases/download/v0.2.0/parsing_bisenet.pth",
+    size=53_289_463,
+    sha256="468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
 )
 OPEN_CLIP = Asset(
     "open_clip",
@@ -127,6 +161,7 @@ OPEN_CLIP = Asset(
     "MIT",
     sign="visual.conv1.weight",
     need="needed, or clip-vit-large-patch14.safetensors",
+    url="https://huggingface.co/timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
 )
 ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
 """The pack's own files."""
@@ -138,6 +173,8 @@ CLIP_VISION = Asset(
     "MIT",
     address="https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model.safetensors",
     need="needed, or open_clip_model.safetensors",
+    size=1_710_540_580,
+    sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
 )
 HOST_FILES = (
     Asset(

@@ -1,11 +1,15 @@
 """Recognition of a checkpoint by the names and shapes of its tensors."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .header import tensor_shapes
+
+if TYPE_CHECKING:  # the downloads use this module without torch
+    from torch import Tensor
 
 _DIFFUSION = "a diffusion model"
 _SIGNS = (

@@ -205,15 +205,16 @@ def _files_below(roots: list[Path]) -> list[Path]:
 
 
 def _verify(path: Path, asset: Asset, progress: Callable[[int], None]) -> str:
-    digest, read = hashlib.md5(usedforsecurity=False), 0
+    kind, expected = ("SHA-256", asset.sha256) if asset.sha256 and not asset.md5 else ("MD5", asset.md5)
+    digest, read = hashlib.sha256() if kind == "SHA-256" else hashlib.md5(usedforsecurity=False), 0
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
             read += len(block)
             progress(read)
     got = digest.hexdigest()
-    if asset.md5 is None:
-        return f"MD5 {got} (none is known to compare with)"
-    if got == asset.md5:
-        return f"MD5 {got}, as published"
-    return f"MD5 {got}, published is {asset.md5}: another version, a converted file, or a broken download"
+    if expected is None:
+        return f"{kind} {got} (none is known to compare with)"
+    if got == expected:
+        return f"{kind} {got}, as published"
+    return f"{kind} {got}, published is {expected}: another version, a converted file, or a broken download"

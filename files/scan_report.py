@@ -1,31 +1,26 @@
 """The report of CapFace Check as text: capabilities, packages and files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from .capabilities import PACKAGES, Capability, Inventory, capabilities
+from .capabilities import PACKAGES, PORTRAIT, Capability, Inventory, capabilities
 from .scan import AssetReport
+from .sizes import size_text
 
-GIGABYTE, MEGABYTE = 1_000_000_000, 1_000_000
 
-
-def report(machine: Sequence[str], inventory: Inventory) -> str:
+def report(machine: Sequence[str], inventory: Inventory, fetch: Callable[..., str] | None = None) -> str:
     """Write the report.
 
     Args:
         machine: Lines about versions and devices.
         inventory: The files and packages that were found.
+        fetch: Returns the line for a terminal that fetches the files with the given names. Without it, no line is shown.
     """
     works = capabilities(inventory)
     parts = [list(machine), ["What works", *(_capability(one) for one in works)], ["Packages", *_packages(inventory)]]
     parts.append(["Files", *(line for one in inventory.reports for line in _asset(one))])
+    if fetch is not None and (lines := _fetching(works, inventory, fetch)):
+        parts.append(["To fetch what is missing, run in a terminal (it asks before it fetches anything)", *lines])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
-
-
-def size_text(size: int) -> str:
-    """Format a number of bytes."""
-    if size >= GIGABYTE:
-        return f"{size / GIGABYTE:.1f} GB"
-    return f"{size / MEGABYTE:.1f} MB" if size >= MEGABYTE else f"{size:,} bytes"
 
 
 def _capability(one: Capability) -> str:
@@ -39,6 +34,20 @@ def _packages(inventory: Inventory) -> list[str]:
         else f"  no   {one.module}: {one.purpose} ({one.install})"
         for one in PACKAGES
     ]
+
+
+def _fetching(works: Sequence[Capability], inventory: Inventory, fetch: Callable[..., str]) -> list[str]:
+    """Say by which commands the missing files come, for a first portrait and for the rest."""
+    lines = []
+    if any(one.name == PORTRAIT and one.missing for one in works):
+        lines.append(f"  for a first portrait: {fetch('portrait')}")
+    missing = [one.asset for one in inventory.reports if not one.found]
+    if optional := [asset.name for asset in missing if asset.download and not asset.need.startswith("needed")]:
+        lines.append(f"  for the rest: {fetch(*optional)}")
+    if by_hand := [asset.name for asset in missing if not asset.download]:
+        lines.append(f"  after you downloaded {', '.join(by_hand)} in a browser: {fetch(*by_hand)}")
+        lines.append("      It finds them in ~/Downloads, in their archives or not.")
+    return lines
 
 
 def _asset(one: AssetReport) -> list[str]:

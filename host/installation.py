@@ -11,7 +11,9 @@ import torch
 
 from ..files.capabilities import Inventory
 from ..files.scan import SearchPaths, scan
-from ..files.scan_report import report, size_text
+from ..files.scan_report import report
+from ..files.sizes import size_text
+from ..files.weights import command
 from ..flame.io.inspection import INSPECTORS
 from . import model_folders
 from .capface_model import SUPPORTED_DTYPES
@@ -35,7 +37,18 @@ def check(verify: bool = False) -> str:
         bar[0].update_absolute(done)
 
     found = scan(search_paths(), inspectors=INSPECTORS, verify=verify, progress=progress)
-    return report(machine(), Inventory(found, _listed("checkpoints"), _listed("clip_vision")))
+    return report(machine(), Inventory(found, _listed("checkpoints"), _listed("clip_vision")), fetch_line)
+
+
+def fetch_line(*names: str) -> str:
+    """Return the line for a terminal that fetches files into this ComfyUI. Nothing here runs it.
+
+    Args:
+        names: Names of files, or "portrait".
+    """
+    base, models = Path(folder_paths.base_path), Path(folder_paths.models_dir)
+    own = (base / "folder_paths.py").is_file() and models == base / "models"
+    return command("get", *names, *(("--comfyui", str(base)) if own else ("--models", str(models))))
 
 
 def search_paths() -> SearchPaths:

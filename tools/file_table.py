@@ -15,14 +15,18 @@ BEGIN, END = "<!-- table: python -m capface.tools.file_table --write -->", "<!--
 
 def row(asset: Asset) -> str:
     """Return an asset's row in Markdown."""
-    checksum = f" (MD5 `{asset.md5}`)" if asset.md5 else ""
-    cells = f"`{asset.file}`{checksum}", f"`{asset.folder}/`", asset.purpose, asset.need, asset.source, asset.licence
+    known = [f"{kind} `{value}`" for kind, value in (("MD5", asset.md5), ("SHA-256", asset.sha256)) if value]
+    what = "of the archive: " if asset.sha256 and "*" in asset.file else ""
+    checksum = f" ({what}{', '.join(known)})" if known else ""
+    how = "by command" if asset.download else "by hand"
+    cells = f"`{asset.file}`{checksum}", f"`{asset.folder}/`", asset.purpose, asset.need, how, asset.source, asset.licence
     return f"| {' | '.join(cells)} |"
 
 
 def table() -> str:
     """Return the table in Markdown: the pack's own files, then those of ComfyUI's loaders that the workflows name."""
-    head = "| file | in `ComfyUI/models/` | for | a portrait needs it | from | licence |\n| --- | --- | --- | --- | --- | --- |"
+    names = "file", "in `ComfyUI/models/`", "for", "a portrait needs it", "fetched", "from", "licence"
+    head = f"| {' | '.join(names)} |\n|{' --- |' * len(names)}"
     return "\n".join([head, *map(row, (*ASSETS, *HOST_FILES))])
 
 

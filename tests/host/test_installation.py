@@ -18,6 +18,7 @@ from capface.files.insightface_packs import PACKS
 from capface.files.scan import SearchPaths, scan
 from capface.files.scan_report import report
 from capface.flame.io.inspection import INSPECTORS
+from capface.tests.conftest import ROOT
 from capface.tests.files.test_checkpoint import BESIDE, capface_state
 
 CAPHUMAN = catalogue.CAPHUMAN
@@ -135,6 +136,23 @@ def test_a_file_found_only_by_name_must_be_in_a_searched_folder(models):
     assert "is in a subfolder that is not searched" in sentence
     shutil.move(deep, models / "flame")
     assert "a mesh with 1 texture coordinates" in look(models, catalogue.FLAME_TEMPLATE).found[0].description
+
+
+def test_the_report_says_how_to_fetch_what_is_missing(models):
+    def lines():
+        reports = scan(search_paths(models), inspectors=INSPECTORS)
+        return report(["a machine"], Inventory(reports, [], []), lambda *names: f"fetch {' '.join(names)}").splitlines()
+
+    shown = lines()
+    assert "  for a first portrait: fetch portrait" in shown
+    (rest,) = (line for line in shown if line.startswith("  for the rest: fetch "))
+    assert rest.endswith(" landmark_embedding.npy head_template.obj 79999_iter.pth") or "79999_iter.pth" in rest.split()
+    (by_hand,) = (line for line in shown if "in a browser: fetch " in line)
+    assert {"generic_model.pkl", "FLAME_texture.npz", "deca_model.tar"} <= set(by_hand.split())
+    (models / "face_parsing" / "79999_iter.pth").write_bytes(b"<html>")
+    (rest,) = (line for line in lines() if line.startswith("  for the rest: fetch "))
+    assert "79999_iter.pth" not in rest
+    assert "terminal" not in text(*scan(search_paths(models), inspectors=INSPECTORS))
 
 
 def test_broken_files_of_flame_are_named(models):
@@ -258,6 +276,10 @@ def test_the_node_reports_on_all_folders_of_its_host(extra, standins, in_host):
     ):
         assert part in shown
     assert "Portraits with the built-in head: needs" not in shown
+    (line,) = (line for line in shown.splitlines() if line.startswith("  for the rest: "))
+    assert f"{ROOT / 'files' / 'weights.py'} get " in line and "landmark_embedding.npy" in line and sys.executable in line
+    assert line.endswith((f"--comfyui {in_host.folder_paths.base_path}", f"--models {in_host.folder_paths.models_dir}"))
+    assert "get portrait" not in shown
 
 
 def test_the_node_verifies_on_request(extra):

@@ -288,6 +288,20 @@ def test_check_starts_its_tool_with_the_host_and_the_checksum_option(tasks, tmp_
         tasks.parse(["check", "everything"])
 
 
+@pytest.mark.parametrize("hosted", [True, False])
+def test_weights_starts_the_script_that_is_published(tasks, tmp_path, monkeypatch, hosted):
+    host = make_host(tmp_path / "ComfyUI") if hosted else None
+    monkeypatch.setattr(tasks, "known_host", lambda options: host)
+    monkeypatch.setattr(tasks, "environment", lambda *_: pytest.fail("it needs the standard library alone"))
+    started = []
+    monkeypatch.setattr(tasks.subprocess, "call", lambda command: started.append(command) or 0)
+    options, rest = tasks.parse(["weights", "get", "portrait", "--yes", "--dry-run"])
+    assert options.task(options, rest) == 0
+    place = ["--comfyui", str(host)] if hosted else []
+    script = str(PACK / "files" / "weights.py")
+    assert started == [[sys.executable, script, "get", "portrait", "--yes", "--dry-run", *place]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "launcher"),
     [
