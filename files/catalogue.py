@@ -24,11 +24,21 @@ class Asset:
     """Address of the file itself, for the frontend's list of missing models, if the list accepts it."""
     need: str = "optional"
     """Whether a portrait of a person on a photo needs the file, in a few words for the table of files."""
+    sha256: str | None = None
+    size: int | None = None
+    """Bytes of the file, if known."""
+
+    @property
+    def checksum(self) -> str | None:
+        """The published checksum with its kind, if known."""
+        if self.sha256:
+            return f"SHA-256 {self.sha256}"
+        return f"MD5 {self.md5}" if self.md5 else None
 
     @property
     def provenance(self) -> str:
         """The source, the licence and, if known, the checksum, for messages."""
-        checksum = f", MD5 {self.md5}" if self.md5 else ""
+        checksum = f", {self.checksum}" if self.checksum else ""
         return f"{self.source} (licence {self.licence}{checksum})"
 
     @property
@@ -118,6 +128,28 @@ PARSER = Asset(
     "MIT",
     "ff26a222ce48a618a1fa820b46223cae",
     sign="cp.resnet.",
+)
+FACE_LANDMARKER = Asset(
+    "detection",
+    "face_landmarker.task",
+    "MediaPipe's Face Landmarker: finding faces, 478 landmarks and the expression",
+    "storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task",
+    "Apache-2.0",
+    ending=".task",
+    need="optional, or mediapipe_face_fp32.safetensors",
+    address="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task",
+    sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+    size=3_758_596,
+)
+COMFYUI_FACE_LANDMARKER = Asset(
+    "detection",
+    "mediapipe_face_fp32.safetensors",
+    "the same for ComfyUI's own nodes, with a smaller mesh network",
+    "huggingface.co/Comfy-Org/mediapipe",
+    "Apache-2.0",
+    sign="detector_short.",
+    address="https://huggingface.co/Comfy-Org/mediapipe/resolve/main/detection/mediapipe_face_fp32.safetensors",
+    need="optional, or face_landmarker.task",
 )
 OPEN_CLIP = Asset(
     "open_clip",
