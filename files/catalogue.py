@@ -160,7 +160,20 @@ OPEN_CLIP = Asset(
     sign="visual.conv1.weight",
     need="needed, or clip-vit-large-patch14.safetensors",
 )
-ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
+ASSETS = (
+    CAPHUMAN,
+    FACENET,
+    INSIGHTFACE,
+    FACE_LANDMARKER,
+    COMFYUI_FACE_LANDMARKER,
+    FLAME,
+    FLAME_LANDMARKS,
+    FLAME_TEMPLATE,
+    FLAME_TEXTURE,
+    DECA,
+    PARSER,
+    OPEN_CLIP,
+)
 """The pack's own files."""
 CLIP_VISION = Asset(
     "clip_vision",

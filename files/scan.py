@@ -11,10 +11,16 @@ from . import catalogue
 from .catalogue import Asset
 from .checkpoint import read_state_dict
 from .header import tensor_names
-from .identify import describe
+from .identify import describe, is_face_landmarker
 from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
-BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
+BY_NAME = (
+    catalogue.FLAME_LANDMARKS,
+    catalogue.FLAME_TEMPLATE,
+    catalogue.FLAME_TEXTURE,
+    catalogue.FACE_LANDMARKER,
+    catalogue.COMFYUI_FACE_LANDMARKER,
+)
 """Assets found only under their own name; other files are chosen from a list."""
 NEIGHBOURS = ("checkpoints", "controlnet")
 """Folders that a CapFace checkpoint is put into by mistake, under any name."""
@@ -137,6 +143,10 @@ def _look_into(asset: Asset, path: Path, inspect: Inspector) -> FoundFile:
 
 def _network(path: Path, asset: Asset) -> str:
     """Inspect a torch checkpoint."""
+    if path.suffix == catalogue.FACE_LANDMARKER.ending:
+        if not is_face_landmarker(path):
+            raise BadFile(f"{path.name} is broken or another bundle of MediaPipe, not {asset.purpose}.")
+        return "of the right kind, three networks"
     with path.open("rb") as file:
         old = file.read(1) == b"\x80"
     if old and path.stat().st_size > LARGEST_OLD_PICKLE:
@@ -205,15 +215,16 @@ def _files_below(roots: list[Path]) -> list[Path]:
 
 
 def _verify(path: Path, asset: Asset, progress: Callable[[int], None]) -> str:
-    digest, read = hashlib.md5(usedforsecurity=False), 0
+    kind, published = ("SHA-256", asset.sha256) if asset.sha256 else ("MD5", asset.md5)
+    digest, read = hashlib.sha256() if asset.sha256 else hashlib.md5(usedforsecurity=False), 0
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
             read += len(block)
             progress(read)
     got = digest.hexdigest()
-    if asset.md5 is None:
-        return f"MD5 {got} (none is known to compare with)"
-    if got == asset.md5:
-        return f"MD5 {got}, as published"
-    return f"MD5 {got}, published is {asset.md5}: another version, a converted file, or a broken download"
+    if published is None:
+        return f"{kind} {got} (none is known to compare with)"
+    if got == published:
+        return f"{kind} {got}, as published"
+    return f"{kind} {got}, published is {published}: another version, a converted file, or a broken download"

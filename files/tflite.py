@@ -1,7 +1,7 @@
 """Safe reading of a TensorFlow Lite file: its constants, which are the weights. No operator is read, and nothing is run.
 
-The file is a FlatBuffer, little-endian. A table is a position; the distance stored there leads back to its list of fields, which
-gives each field's distance from the table. Strings, vectors and tables in a field are distances from the field onwards.
+The file is a FlatBuffer, little-endian. A table is a position; the distance stored there leads back to its list of fields,
+which gives each field's distance from the table. Strings, vectors and tables in a field are distances from the field onwards.
 Every position, count and size is checked against the file before it is used, so a malformed file costs no time or memory.
 
 Source: the schema of TensorFlow Lite, version 3 (tables Model, SubGraph, Tensor, Buffer), and the FlatBuffers format.

@@ -15,7 +15,10 @@ BEGIN, END = "<!-- table: python -m capface.tools.file_table --write -->", "<!--
 
 def row(asset: Asset) -> str:
     """Return an asset's row in Markdown."""
-    checksum = f" (MD5 `{asset.md5}`)" if asset.md5 else ""
+    checksum = ""
+    if asset.checksum:
+        kind, _, digits = asset.checksum.partition(" ")
+        checksum = f" ({kind} `{digits}`)"
     cells = f"`{asset.file}`{checksum}", f"`{asset.folder}/`", asset.purpose, asset.need, asset.source, asset.licence
     return f"| {' | '.join(cells)} |"
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ....shapes import Float
 from ...build import Device, Dtype, Operations
-from .layers import depthwise, pad_same, shortcut
+from .layers import depthwise, filtered, pad_same, shortcut
 
 DETECTOR_SIZE = 128
 """Side of the input in pixels, also the unit of the regressed offsets."""
@@ -41,7 +41,7 @@ class Block(torch.nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Map `[B, inputs, H, W]` to `[B, outputs, H / stride, W / stride]`."""
-        y = self.pointwise(self.depthwise(pad_same(x, 3, self.stride)))
+        y = self.pointwise(filtered(self.depthwise, x, self.stride))
         return F.relu(shortcut(x, self.outputs, self.stride) + y)
 
 
@@ -75,10 +75,10 @@ class BlazeFace(torch.nn.Module):
             images: `[B, 3, 128, 128]`, RGB in -1..1; -1 outside the picture.
 
         Returns:
-            `[B, 896, 16]`: the centre's offset from the anchor, width, height and the six points' offsets, each (x, y), in pixels
-            of the input; and `[B, 896]`: scores as logits.
+            `[B, 896, 16]`: the centre's offset from the anchor, width, height and the six points' offsets, each (x, y), in
+            pixels of the input; and `[B, 896]`: scores as logits.
         """
-        x = F.relu(self.stem(pad_same(images, 5, 2)))
+        x = F.relu(self.stem(pad_same(images, 5)))
         for block in self.blocks[: HALVING[-1]]:
             x = block(x)
         fine = x

@@ -1,7 +1,7 @@
 """Blendshapes: 52 weights of an expression from 146 of the mesh's points.
 
-Source: Tolstikhin et al., *MLP-Mixer: An all-MLP Architecture for Vision* (NeurIPS 2021), figure 1, and the graph of MediaPipe's
-`face_blendshapes.tflite`. The keys are those of ComfyUI's file.
+Source: Tolstikhin et al., *MLP-Mixer: An all-MLP Architecture for Vision* (NeurIPS 2021), figure 1, and the graph of
+MediaPipe's `face_blendshapes.tflite`. The keys are those of ComfyUI's file.
 """
 
 import torch

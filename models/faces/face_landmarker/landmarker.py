@@ -104,6 +104,7 @@ class FaceLandmarker(torch.nn.Module):
         operations: Operations = torch.nn,
     ):
         super().__init__()
+        self.dtype = dtype or torch.float32
         self.detector = BlazeFace(device=device, dtype=dtype, operations=operations)
         self.mesh = mesh(device=device, dtype=dtype, operations=operations)
         self.blendshapes = Blendshapes(device=device, dtype=dtype, operations=operations)
@@ -125,7 +126,7 @@ class FaceLandmarker(torch.nn.Module):
         squares of half its longer side are searched as well.
 
         Args:
-            image: `[3, H, W]`, RGB in 0..1, on any device.
+            image: `[3, H, W]`, RGB in 0..1, on the networks' device.
             threshold: Lowest score in 0..1. In the smaller squares, where more things look like faces, 0.4 of the distance to 1
                 is added: 0.5 becomes 0.7.
 
@@ -151,9 +152,7 @@ class FaceLandmarker(torch.nn.Module):
         points, scores = merge(points, scores)
         # the detector counts from the picture's corner, `crops` from the centre of its first pixel
         points = points - 0.5
-        return [
-            FoundFace(one[:2].flatten(), score, one[2:]) for one, score in zip(points, scores.tolist(), strict=True)
-        ]
+        return [FoundFace(one[:2].flatten(), score, one[2:]) for one, score in zip(points, scores.tolist(), strict=True)]
 
     @torch.no_grad()
     def landmarks(
@@ -165,13 +164,13 @@ class FaceLandmarker(torch.nn.Module):
     ) -> list[MeshFace]:
         """Read the meshes of faces whose place is known.
 
-        The network takes a square around the box, turned so that the eyes are level. Each further pass takes it from the mesh of
-        the one before, which removes the differences between detectors.
+        The network takes a square around the box, turned so that the eyes are level. Each further pass takes it from the mesh
+        of the one before, which removes the differences between detectors.
 
         Args:
-            image: `[3, H, W]`, RGB in 0..1, on any device.
-            boxes: `[N, 4]`: left, top, right, bottom in pixels, of any detector or drawn by hand; the faces stand upright in them
-                if no eyes are given.
+            image: `[3, H, W]`, RGB in 0..1, on the networks' device.
+            boxes: `[N, 4]`: left, top, right, bottom in pixels, of any detector or drawn by hand; if no eyes are given, the
+                faces stand upright.
             eyes: `[N, 2, 2]`: centres of the left and right eye in pixels. Without boxes, the square follows from them.
             passes: Number of passes, from 1.
 
@@ -179,7 +178,8 @@ class FaceLandmarker(torch.nn.Module):
             A mesh for each face, in the order given. There always is one: `presence` tells whether it shows a face.
 
         Raises:
-            BadInput: The image has another shape, neither boxes nor eyes are given, they have no extent, or `passes` is below 1.
+            BadInput: The image has another shape, neither boxes nor eyes are given, they have no extent, or `passes` is
+                below 1.
         """
         _check(image)
         if passes < 1:
@@ -188,41 +188,41 @@ class FaceLandmarker(torch.nn.Module):
         if not len(squares):
             return []
         size = self.mesh.SIZE
-        parameter = self.mesh.stem.weight
         points, presence, transforms = torch.empty(0), torch.empty(0), torch.empty(0)
         for _ in range(passes):
             results: list[tuple[Tensor, Tensor]] = []
             for chunk in squares.split(CHUNK):
                 crops = torch.stack([_crop(image, square, size) for square in chunk])
-                at, sure = self.mesh(crops.to(parameter))
+                at, sure = self.mesh(self._arranged(crops))
                 results.append((at.float().cpu(), sure.float().cpu()))
             points, presence = (torch.cat(part) for part in zip(*results, strict=True))
             transforms = _transforms(squares, size)
             on_image = _to_image(points, squares, size)
             squares = _squares_of(on_image)
-        shapes = torch.cat([self.blendshapes(part.to(self.blendshapes.cls_token)).float().cpu() for part in points.split(CHUNK)])
-        return [
-            MeshFace(*one)
-            for one in zip(on_image, presence.tolist(), shapes, transforms, strict=True)
-        ]
+        level = points.to(image.device, self.dtype)
+        shapes = torch.cat([self.blendshapes(part).float().cpu() for part in level.split(CHUNK)])
+        return [MeshFace(*one) for one in zip(on_image, presence.tolist(), shapes, transforms, strict=True)]
 
     def _search(
         self, image: Float[Tensor, "3 H W"], squares: Float[Tensor, "N 3"], threshold: float
     ) -> tuple[Float[Tensor, "M 8 2"], Float[Tensor, " M"]]:
         """Run the detector on squares, each (left, top, side) counted from the picture's corner; points likewise."""
-        parameter = self.detector.stem.weight
         found: list[Tensor] = []
         sure: list[Tensor] = []
         for chunk in squares.split(CHUNK):
             level = torch.cat([chunk[:, :2] + chunk[:, 2:] / 2 - 0.5, chunk[:, 2:], torch.zeros(len(chunk), 1)], dim=1)
             views = torch.stack([_crop(image, square, DETECTOR_SIZE, outside="zeros") for square in level])
-            values, logits = self.detector((views * 2 - 1).to(parameter))
+            values, logits = self.detector(self._arranged(views * 2 - 1))
             points, scores = (part.float().cpu() for part in decode(values, logits))
             points = points * (chunk[:, 2] / DETECTOR_SIZE)[:, None, None, None] + chunk[:, None, None, :2]
             kept = scores >= threshold
             found.append(points[kept])
             sure.append(scores[kept])
         return torch.cat(found), torch.cat(sure)
+
+    def _arranged(self, crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Convert crops to the networks' type, with the channels of a pixel side by side: twice as fast on a processor."""
+        return crops.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def load_face_landmarker(
@@ -251,14 +251,12 @@ def load_face_landmarker(
         state, mesh = state_from_task(read_bundle(path), path.name), FaceMesh
     elif is_tflite(begin):
         raise BadFile(
-            f"{path.name} is a single network of TensorFlow Lite, expected the archive of all three: {FACE_LANDMARKER.reference}."
+            f"{path.name} is a single network of TensorFlow Lite, expected all three in one file: {FACE_LANDMARKER.reference}."
         )
     else:
         tensors = read_state_dict(path)
         if not any(key.startswith(COMFYUI_DETECTOR) for key in tensors):
-            raise BadFile(
-                f"{path.name} is {describe(tensors)}, not the Face Landmarker. Expected {FACE_LANDMARKER.reference}."
-            )
+            raise BadFile(f"{path.name} is {describe(tensors)}, not the Face Landmarker. Expected {FACE_LANDMARKER.reference}.")
         state, mesh = state_from_comfyui(tensors), FaceMesh192
     network = FaceLandmarker(mesh, device="meta", dtype=dtype, operations=operations)
     like = FaceLandmarker(mesh, device="meta", dtype=dtype)

@@ -39,17 +39,18 @@ class ScaleNorm(torch.nn.Module):
 
 
 def depthwise(channels: int, stride: int, *, device: Device, dtype: Dtype, operations: Operations) -> torch.nn.Module:
-    """Build an unpadded 3 × 3 convolution of each channel for itself."""
-    return operations.Conv2d(channels, channels, 3, stride, groups=channels, device=device, dtype=dtype)
+    """Build a 3 × 3 convolution of each channel for itself; with stride 2 it needs `pad_same` before it."""
+    padding = 1 if stride == 1 else 0
+    return operations.Conv2d(channels, channels, 3, stride, padding, groups=channels, device=device, dtype=dtype)
 
 
-def pad_same(x: Float[Tensor, "B C H W"], kernel: int, stride: int) -> Float[Tensor, "B C h w"]:
+def pad_same(x: Float[Tensor, "B C H W"], kernel: int, stride: int = 2) -> Float[Tensor, "B C h w"]:
     """Pad with zeros as TensorFlow's padding "SAME" does: an odd row or column goes to the bottom or right.
 
     Args:
         x: `[B, C, H, W]`.
         kernel: Side of the convolution that follows.
-        stride: Its stride.
+        stride: Its stride. With stride 1 and an odd kernel the convolution's own padding is the same.
 
     Returns:
         The padded input, of which the convolution makes `ceil(H / stride)` × `ceil(W / stride)`.
@@ -62,6 +63,11 @@ def pad_same(x: Float[Tensor, "B C H W"], kernel: int, stride: int) -> Float[Ten
 def add_channels(x: Float[Tensor, "B C H W"], channels: int) -> Float[Tensor, "B {channels} H W"]:
     """Append channels of zeros, so that there are `channels`."""
     return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
+
+
+def filtered(layer: torch.nn.Module, x: Float[Tensor, "B C H W"], stride: int) -> Float[Tensor, "B C h w"]:
+    """Apply a layer of `depthwise` with its padding."""
+    return layer(pad_same(x, 3) if stride == 2 else x)
 
 
 def shortcut(x: Float[Tensor, "B C H W"], channels: int, stride: int) -> Float[Tensor, "B {channels} h w"]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ....shapes import Float
 from ...build import Device, Dtype, Operations
-from .layers import PReLU, depthwise, pad_same, shortcut
+from .layers import PReLU, depthwise, filtered, pad_same, shortcut
 
 POINTS = 478
 SKIN_POINTS = 468
@@ -42,7 +42,7 @@ class Bottleneck(torch.nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Map `[B, inputs, H, W]` to `[B, outputs, H / stride, W / stride]`."""
-        y = self.project(self.depthwise(pad_same(self.prelu_inner(self.expand(x)), 3, 1)))
+        y = self.project(self.depthwise(self.prelu_inner(self.expand(x))))
         return self.prelu_out(shortcut(x, self.outputs, self.stride) + y)
 
 
@@ -60,7 +60,7 @@ class SeparableBlock(torch.nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Map `[B, inputs, H, W]` to `[B, outputs, H / stride, W / stride]`."""
-        y = self.pointwise(self.prelu_dwise(self.depthwise(pad_same(x, 3, self.stride))))
+        y = self.pointwise(self.prelu_dwise(filtered(self.depthwise, x, self.stride)))
         return self.prelu_out(shortcut(x, self.outputs, self.stride) + y)
 
 
@@ -104,7 +104,7 @@ class FaceMesh(torch.nn.Module):
             `[B, 478, 3]`: x to the right, y down, z away from the camera, in pixels of the crop counted from its corner; and
             `[B]`: the probability that the crop shows a face.
         """
-        x = self.prelu_stem(self.stem(pad_same(crops, 3, 2)))
+        x = self.prelu_stem(self.stem(pad_same(crops, 3)))
         return _outputs(self, self.blocks(x))
 
 
@@ -144,7 +144,7 @@ class FaceMesh192(torch.nn.Module):
 
     def forward(self, crops: Float[Tensor, "B 3 192 192"]) -> tuple[Float[Tensor, "B 478 3"], Float[Tensor, " B"]]:
         """Compute the points of level faces: as `FaceMesh`, from crops `[B, 3, 192, 192]`."""
-        x = self.blocks(self.prelu_stem(self.stem(pad_same(crops, 3, 2))))
+        x = self.blocks(self.prelu_stem(self.stem(pad_same(crops, 3))))
         return _outputs(self, self.head_block(self.prelu_head_reduce(self.head_reduce(x))))
 
 
