@@ -20,7 +20,7 @@ IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 LARGEST_FILE = 1 << 26
 """Bytes."""
-MOST_TENSORS = 1 << 13
+MOST_TENSORS = 1 << 12
 LONGEST_NAME = 1 << 12
 """Bytes. The converter joins the names of all operators that it fused into one."""
 MOST_AXES = 8
@@ -125,8 +125,10 @@ class _FlatBuffer:
     def field(self, table: int, number: int) -> int:
         """Return the position of a table's field, or 0 if the table lacks it."""
         fields = table - self.at(table, "<i")
-        inside = 4 + 2 * number
-        if inside + 2 > self.at(fields, "<H"):
+        inside, length = 4 + 2 * number, self.at(fields, "<H")
+        if length < 4:
+            raise self.bad(f"the table at byte {table:,} of {len(self.data):,} is malformed")
+        if inside + 2 > length:
             return 0
         distance = self.at(fields + inside, "<H")
         return table + distance if distance else 0
