@@ -35,6 +35,11 @@ SURE_IN_TILE = 0.4
 """In a tile more things look like faces, so this share of the distance from the threshold to 1 is added to the threshold."""
 LARGE_FACE = 0.15
 """A face of this share of the longer side makes the search on tiles unnecessary."""
+SURELY_PRESENT = 0.5
+SURELY_UPRIGHT, LARGEST_TILT = 0.8, 60.0
+"""Lowest score and largest tilt in degrees of a face that is certainly not upside down."""
+QUARTERS = (0, 1, 3, 2)
+"""Quarter turns against the clock, in the order of trial."""
 SMALLEST_IMAGE = 8
 MEDIAPIPE_ENDING = ".task"
 CHUNK = 16
@@ -60,6 +65,12 @@ class FoundFace:
     box: Float[Tensor, " 4"]
     score: float
     keypoints: Float[Tensor, "6 2"]
+
+    @property
+    def tilt(self) -> float:
+        """Angle between the line through the eyes and the horizontal, in 0..180 degrees."""
+        x, y = (self.keypoints[1] - self.keypoints[0]).tolist()
+        return abs(math.degrees(math.atan2(y, x)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +121,46 @@ class FaceLandmarker(torch.nn.Module):
         self.blendshapes = Blendshapes(device=device, dtype=dtype, operations=operations)
         self.register_buffer("canonical", torch.zeros(SKIN_POINTS, 3, device=device))
 
-    def forward(self, image: Float[Tensor, "3 H W"]) -> list[MeshFace]:
-        """Find the faces of an image and read their meshes: `detect`, then `landmarks`."""
-        found = self.detect(image)
+    @torch.no_grad()
+    def forward(self, image: Float[Tensor, "3 H W"], threshold: float = 0.5) -> list[tuple[FoundFace, MeshFace]]:
+        """Find the faces of an image at any angle, and read their meshes.
+
+        A face that is tilted far or found with doubt may be upside down, which the networks do not notice. Then the picture is
+        also searched turned by quarters, and the direction with the most and surest faces counts.
+
+        Args:
+            image: As for `detect`.
+            threshold: As for `detect`.
+
+        Returns:
+            The faces whose `presence` is at least ½, the surest first, in pixels of the picture as it is.
+
+        Raises:
+            BadInput: As for `detect`.
+        """
+        best: list[tuple[FoundFace, MeshFace]] = []
+        for quarters in QUARTERS:
+            faces = self._read(image, quarters, threshold)
+            if quarters == 0 and faces and all(face.score >= SURELY_UPRIGHT and face.tilt <= LARGEST_TILT for face, _ in faces):
+                return faces
+            if sum(face.score for face, _ in faces) > sum(face.score for face, _ in best):
+                best = faces
+        return best
+
+    def _read(self, image: Float[Tensor, "3 H W"], quarters: int, threshold: float) -> list[tuple[FoundFace, MeshFace]]:
+        """Read the faces of a picture after quarter turns against the clock, in pixels of the picture before."""
+        turned = torch.rot90(image, quarters, (1, 2))
+        found = self.detect(turned, threshold)
         if not found:
             return []
         eyes = torch.stack([face.keypoints[:2] for face in found])
-        return self.landmarks(image, torch.stack([face.box for face in found]), eyes)
+        meshes = self.landmarks(turned, torch.stack([face.box for face in found]), eyes)
+        back = _turned_back(quarters, *image.shape[-2:])
+        return [
+            (_moved(face, back), _moved_mesh(mesh, back))
+            for face, mesh in zip(found, meshes, strict=True)
+            if mesh.presence >= SURELY_PRESENT
+        ]
 
     @torch.no_grad()
     def detect(self, image: Float[Tensor, "3 H W"], threshold: float = 0.5) -> list[FoundFace]:
@@ -143,11 +187,12 @@ class FaceLandmarker(torch.nn.Module):
         if min(height, width) < SMALLEST_IMAGE:
             return []
         longer = max(height, width)
+        surer = threshold + SURE_IN_TILE * (1 - threshold)
         whole = torch.tensor([[(width - longer) / 2, (height - longer) / 2, longer]])
         points, scores = self._search(image, whole, threshold)
         sides = (points[:, 1] - points[:, 0]).amax(-1)
-        if not (sides >= LARGE_FACE * longer).any():
-            closer = self._search(image, _tiles(height, width), threshold + SURE_IN_TILE * (1 - threshold))
+        if not ((sides >= LARGE_FACE * longer) & (scores >= surer)).any():
+            closer = self._search(image, _tiles(height, width), surer)
             points, scores = torch.cat([points, closer[0]]), torch.cat([scores, closer[1]])
         points, scores = merge(points, scores)
         # the detector counts from the picture's corner, `crops` from the centre of its first pixel
@@ -350,6 +395,28 @@ def _crop(
     grid = torch.stack([(x + 0.5) / width * 2 - 1, (y + 0.5) / height * 2 - 1], dim=-1)
     crop = F.grid_sample(image[None].float(), grid[None], mode="bilinear", padding_mode=outside, align_corners=False)
     return F.avg_pool2d(crop, samples)[0] if samples > 1 else crop[0]
+
+
+def _turned_back(quarters: int, height: int, width: int) -> Float[Tensor, "3 3"]:
+    """Return the transform from the pixels of a picture after `torch.rot90` to those before it."""
+    one = {
+        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+        1: [[0.0, -1.0, width - 1.0], [1.0, 0.0, 0.0]],
+        2: [[-1.0, 0.0, width - 1.0], [0.0, -1.0, height - 1.0]],
+        3: [[0.0, 1.0, 0.0], [-1.0, 0.0, height - 1.0]],
+    }[quarters]
+    return torch.tensor([*one, [0.0, 0.0, 1.0]])
+
+
+def _moved(face: FoundFace, transform: Float[Tensor, "3 3"]) -> FoundFace:
+    corners = transform_points(transform, face.box.unflatten(0, (2, 2)))
+    box = torch.cat([corners.amin(0), corners.amax(0)])
+    return FoundFace(box, face.score, transform_points(transform, face.keypoints))
+
+
+def _moved_mesh(mesh: MeshFace, transform: Float[Tensor, "3 3"]) -> MeshFace:
+    places = torch.cat([transform_points(transform, mesh.points[:, :2]), mesh.points[:, 2:]], dim=1)
+    return MeshFace(places, mesh.presence, mesh.blendshapes, mesh.transform @ torch.linalg.inv(transform))
 
 
 def _tiles(height: int, width: int) -> Float[Tensor, "N 3"]:
