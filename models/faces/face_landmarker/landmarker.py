@@ -233,7 +233,7 @@ class FaceLandmarker(torch.nn.Module):
         if not len(squares):
             return []
         size = self.mesh.SIZE
-        points, presence, transforms = torch.empty(0), torch.empty(0), torch.empty(0)
+        points = on_image = presence = transforms = torch.empty(0)
         for _ in range(passes):
             results: list[tuple[Tensor, Tensor]] = []
             for chunk in squares.split(CHUNK):
