@@ -1,7 +1,6 @@
 """CapFace: CapHuman (CVPR 2024) for ComfyUI.
 
-ComfyUI imports this file by path, under whatever name the folder has. It imports nothing at load time; the nodes arrive
-through `comfy_entrypoint`.
+ComfyUI imports this file by path, under the folder's name. It imports nothing at load time; `comfy_entrypoint` loads the nodes.
 """
 
 WEB_DIRECTORY = "./web"

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Try, check, test and train CapFace: `python tasks.py demo | check | test | lint | bench | prepare | train | miniature`.
 
-Needs Python 3.10 or newer and nothing else.
+Needs only Python 3.10 or newer.
 
-The first run makes an environment with everything that is needed in `.venvs` beside this file (about 6 GB, a few minutes);
-later runs reuse it, and deleting `.venvs` undoes it.
+The first run creates an environment with all requirements in `.venvs` beside this file (about 6 GB, a few minutes). Later runs
+reuse it. Delete `.venvs` to remove it.
 """
 
 import argparse
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tools.checkers import check_sources
+from tools.checkers import check_sources, importable_pack
 from tools.comfy import ComfyError, find_host, host_version, is_host
 from tools.suites import NO_HOST, Result, host_groups, run_pytest, table
 
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parent
 VENVS = ROOT / ".venvs"
 OWN_HOST = VENVS / "ComfyUI"
 NO_DEPENDENCIES = ("facenet-pytorch==2.6.0",)
-"""Installed without what they ask for, since their version pins exclude any recent torch, numpy and Pillow."""
+"""Installed without their dependencies, because their version pins exclude recent versions of torch, numpy and Pillow."""
 MARKER = "complete"
 COMFYUI_SOURCE = "https://github.com/comfyanonymous/ComfyUI"
 REACH_SECONDS = 20
@@ -41,7 +42,7 @@ START = time.monotonic()
 
 
 class TaskError(Exception):
-    """A step that failed, and what the user can do about it."""
+    """A step failed. The message says what the user can do about it."""
 
 
 def say(text):
@@ -50,24 +51,24 @@ def say(text):
 
 
 def executable(environment, name="python"):
-    """Path of a program in a virtual environment."""
+    """Return the path of a program in a virtual environment."""
     return environment / ("Scripts" if os.name == "nt" else "bin") / (f"{name}.exe" if os.name == "nt" else name)
 
 
 def requirement_files(host):
-    """The requirement files that make up the environment."""
+    """Return the requirements files of the environment."""
     files = [ROOT / "requirements.txt", ROOT / "training" / "requirements.txt", ROOT / "tests" / "requirements.txt"]
     return files + ([host / "requirements.txt"] if host else [])
 
 
 def package_name(line):
-    """The package that a line of a requirements file names, as pip spells it, or None."""
+    """Return the normalized name of the package in a line of a requirements file, or None."""
     name = re.match(r"[A-Za-z0-9][\w.-]*", line.strip())
     return re.sub(r"[-_.]+", "-", name[0]).lower() if name else None
 
 
 def only_in_older(hosts):
-    """Requirements of ComfyUIs for packages that the first one's do not name, as lines for pip."""
+    """Return the requirements of the other ComfyUIs for packages that the first one does not require, as lines for pip."""
     lines, known = [], None
     for host in hosts:
         own = [line.partition(" #")[0].strip() for line in (host / "requirements.txt").read_text(encoding="utf-8").splitlines()]
@@ -78,14 +79,14 @@ def only_in_older(hosts):
 
 
 def environment_name(files, more=()):
-    """Name an environment after what is in it: Python's version, the requirement texts and further requirements."""
+    """Name an environment by Python's version and a hash of the requirements files and further requirements."""
     texts = [*NO_DEPENDENCIES, *(f.read_text(encoding="utf-8") for f in files), *more]
     content = hashlib.sha256("\0".join(texts).encode())
     return f"py{sys.version_info[0]}.{sys.version_info[1]}-{content.hexdigest()[:10]}"
 
 
 def run_quietly(command, what, way_out):
-    """Run an installer, showing one line for each package that it fetches, and all that it printed if it fails.
+    """Run an installer. Show one line per package that it downloads, and its whole output if it fails.
 
     Raises:
         TaskError: The command failed.
@@ -98,6 +99,7 @@ def run_quietly(command, what, way_out):
         text=True,
         errors="replace",
     )
+    assert process.stdout is not None
     done = threading.Event()
     last = [time.monotonic()]
 
@@ -105,7 +107,7 @@ def run_quietly(command, what, way_out):
         while not done.wait(5):
             if time.monotonic() - last[0] > 20:
                 last[0] = time.monotonic()
-                say(f"  still at it: {what}")
+                say(f"  still running: {what}")
 
     threading.Thread(target=heartbeat, daemon=True).start()
     output = []
@@ -127,41 +129,41 @@ def run_quietly(command, what, way_out):
 
 
 def install(python, *arguments, what):
-    """Run pip of an environment."""
+    """Run `pip install` in an environment."""
     command = [python, "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check", *arguments]
     way_out = (
-        "No connection: check the network and pip's settings (`pip config list`), then run the same command again; it goes on\n"
+        "No connection: check the network and pip's settings (`pip config list`), then run the same command again; it starts\n"
         "with a new environment. No matching version: use Python 3.10 to 3.13. No space: about 8 GB are needed.\n"
-        "Or make an environment yourself and name it: CAPFACE_VENV=/path/to/venv"
+        "Or create an environment yourself and name it: CAPFACE_VENV=/path/to/venv"
     )
     run_quietly(command, what, way_out)
 
 
 def make_venv(folder):
-    """Make an empty virtual environment, replacing a half-made one; returns its Python."""
+    """Create an empty virtual environment, replacing an incomplete one, and return its Python."""
     if folder.exists():
-        say(f"removing {folder.name}, which was not finished")
+        say(f"removing the incomplete {folder.name}")
         shutil.rmtree(folder)
-    way_out = "On Debian and Ubuntu `sudo apt install python3-venv` brings what is missing."
+    way_out = "On Debian and Ubuntu, install the missing package: `sudo apt install python3-venv`."
     run_quietly([sys.executable, "-m", "venv", folder], "python -m venv", way_out)
     return executable(folder)
 
 
 def environment(hosts, reuse=None):
-    """Return the Python with everything in it, making its environment first where there is none.
+    """Return the Python of the environment with all requirements, creating the environment if needed.
 
-    One environment serves several ComfyUIs: it has what the first one asks for, and what only others ask for. It also serves
-    each of them alone later, which its marker says.
+    One environment serves several ComfyUIs: it holds the requirements of the first one, and those that only others have. Later
+    it also serves each of these ComfyUIs alone, which its marker records.
 
     Args:
-        hosts: The ComfyUIs whose requirements belong in, newest first; None among them is none.
-        reuse: An existing environment to use as it is.
+        hosts: The ComfyUIs whose requirements to install, newest first. None entries are ignored.
+        reuse: An existing environment to use unchanged.
     """
     if reuse:
         python = executable(Path(reuse).expanduser().absolute())
         if not python.is_file():
-            raise TaskError(f"CAPFACE_VENV (or --venv) names {reuse}, but there is no virtual environment in it.")
-        say(f"using the environment {reuse} as it is")
+            raise TaskError(f"CAPFACE_VENV (or --venv) names {reuse}, but that is not a virtual environment.")
+        say(f"using the environment {reuse} unchanged")
         return python
     hosts = [host for host in hosts if host]
     files, more = requirement_files(hosts[0] if hosts else None), only_in_older(hosts)
@@ -172,7 +174,7 @@ def environment(hosts, reuse=None):
     if not (folder / MARKER).is_file():
         say(f"making the environment {folder.relative_to(ROOT)} (once; about 6 GB, a few minutes)")
         python = make_venv(folder)
-        say("installing requirements.txt, those of training and tests" + (" and ComfyUI's own" if hosts else ""))
+        say("installing requirements.txt and the requirements of training and tests" + (" and ComfyUI's own" if hosts else ""))
         install(python, *(a for f in files for a in ("-r", f)), *more, what="pip install")
         for package in NO_DEPENDENCIES:
             say(f"installing {package}")
@@ -196,19 +198,19 @@ def environment(hosts, reuse=None):
 
 
 def imports_this_checkout(python):
-    """Whether `import capface` in an environment gives this checkout: what `pip install -e .` has noted there."""
+    """Return whether `import capface` in an environment finds this checkout, as recorded there by `pip install -e .`."""
     notes = site_packages(python).glob("__editable___capface_*_finder.py")
     return any(repr(str(ROOT)) in note.read_text(encoding="utf-8") for note in notes)
 
 
 def site_packages(python):
-    """Where an environment's packages lie."""
+    """Return the folder of an environment's packages."""
     top = python.parent.parent
     return next(top.glob("lib/python*/site-packages"), top / "Lib" / "site-packages")
 
 
 def pinned_frontend(host):
-    """The frontend's version that a ComfyUI asks for, or None."""
+    """Return the frontend version that a ComfyUI requires, or None."""
     for line in (host / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if package_name(line) == FRONTEND and "==" in line:
             return line.partition("==")[2].split("#")[0].strip()
@@ -216,22 +218,22 @@ def pinned_frontend(host):
 
 
 def installed_frontend(python):
-    """The frontend's version in an environment, or None."""
+    """Return the frontend version in an environment, or None."""
     found = sorted(site_packages(python).glob(f"{FRONTEND.replace('-', '_')}-*.dist-info"))
     return found[-1].name.removesuffix(".dist-info").rpartition("-")[2] if found else None
 
 
 def newest_frontend(python):
-    """The newest version of the frontend, as pip knows it."""
+    """Return the newest version of the frontend that pip finds."""
     command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-"]
     shown = subprocess.run([*map(str, command), FRONTEND], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if shown.returncode:
-        raise TaskError(f"{shown.stderr}\npip does not say which frontend is the newest. Name one: --frontend VERSION")
+        raise TaskError(f"{shown.stderr}\npip does not list the newest frontend. Name a version: --frontend VERSION")
     return json.loads(shown.stdout)["install"][0]["metadata"]["version"]
 
 
 def frontend_folder(python, version):
-    """The folder of a frontend that ComfyUI takes as --front-end-root, fetched first where it is missing."""
+    """Return the folder of a frontend for ComfyUI's --front-end-root, downloading it if it is missing."""
     folder = VENVS / "frontends" / version
     static = folder / "comfyui_frontend_package" / "static"
     if not static.is_dir():
@@ -245,7 +247,7 @@ def frontend_folder(python, version):
 
 
 def reachable(url):
-    """Whether a web address answers within REACH_SECONDS, name lookup included."""
+    """Return whether a web address responds within REACH_SECONDS, including the name lookup."""
     answer = []
 
     def ask():
@@ -259,10 +261,10 @@ def reachable(url):
 
 
 def install_host():
-    """Get a ComfyUI through comfy-cli, into a folder of its own; returns the folder, or None with the reason said."""
-    say(f"no ComfyUI found; asking {COMFYUI_SOURCE} for one")
+    """Install a ComfyUI with comfy-cli into a separate folder. Returns the folder, or prints the reason and returns None."""
+    say(f"no ComfyUI found; trying to install it from {COMFYUI_SOURCE}")
     if not reachable(COMFYUI_SOURCE):
-        say("it cannot be reached from here; going on without")
+        say("the address cannot be reached from here; continuing without ComfyUI")
         return None
     try:
         cli = VENVS / "comfy-cli"
@@ -274,35 +276,36 @@ def install_host():
         say(f"installing ComfyUI into {OWN_HOST.relative_to(ROOT)}")
         if OWN_HOST.exists():
             shutil.rmtree(OWN_HOST)
-        # the sources alone: their requirements go into this project's own environment
+        # only the sources: their requirements are installed in this project's own environment
         command = [executable(cli, "comfy"), "--skip-prompt", "--workspace", OWN_HOST, "install", "--version", "latest",
                    "--cpu", "--skip-manager", "--skip-torch-or-directml", "--skip-requirement"]  # fmt: skip
         run_quietly(command, "comfy install", "Install ComfyUI yourself and add --comfyui PATH.")
         return find_host(OWN_HOST)
     except (TaskError, ComfyError) as e:
-        say(f"ComfyUI could not be installed; going on without.\n{e}")
+        say(f"ComfyUI could not be installed; continuing without it.\n{e}")
         return None
 
 
 def known_host(options):
-    """Return the ComfyUI that was named or is found, else the one that the demo has installed, else None."""
+    """Return the ComfyUI that was named or found, else the one that the demo installed, else None."""
     return find_host(options.comfyui) or (OWN_HOST if is_host(OWN_HOST) else None)
 
 
 def say_host(host, without):
-    """Say which ComfyUI is used, or what it means that there is none."""
+    """Print which ComfyUI is used, or the consequence of having none."""
     say(f"ComfyUI {host_version(host)}: {host}" if host else f"no ComfyUI: {without} (name one with --comfyui PATH)")
 
 
 def start(python, module, arguments, launcher=()):
-    """Run one of the project's modules, such as `capface.tools.demo`; returns its exit status."""
-    # For -m Python puts the current folder on its path, where `nodes` would hide ComfyUI's; Python 3.11 can be told not to.
+    """Run one of the project's modules, such as `capface.tools.demo`, and return its exit status."""
+    # With -m, Python puts the current folder on its path, where `nodes` would hide ComfyUI's. Python 3.11 has an option to
+    # avoid it.
     environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONUTF8="1", PYTHONSAFEPATH="1")
     return subprocess.call([str(python), *launcher, "-m", module, *arguments], env=environ)
 
 
 def demo(options, rest):
-    """Make the contact sheet and, in a ComfyUI, the portrait."""
+    """Make the contact sheet and, if a ComfyUI is available, the portrait."""
     photo = []
     if options.photo:
         path = Path(options.photo).expanduser().resolve()
@@ -317,7 +320,7 @@ def demo(options, rest):
 
 
 def check(options, rest):
-    """Report which files and packages are there, and what works with them."""
+    """Report which files and packages exist, and which features they enable."""
     host = known_host(options)
     say_host(host, "its folders cannot be searched")
     python = environment([host], options.venv)
@@ -326,7 +329,7 @@ def check(options, rest):
 
 
 def every_host():
-    """All ComfyUIs that are found: those of COMFYUI_PATHS, else the usual one and what lies in ~/comfy/ComfyUI*."""
+    """Return all ComfyUIs: those in COMFYUI_PATHS, else the default one and those in ~/comfy/ComfyUI*."""
     if named := os.environ.get("COMFYUI_PATHS"):
         folders = [Path(path).expanduser().resolve() for path in named.split(os.pathsep) if path]
         if missing := [str(folder) for folder in folders if not is_host(folder)]:
@@ -339,18 +342,21 @@ def every_host():
 
 
 def hosts_to_test(options):
-    """The ComfyUIs to test on, newest first, each once."""
+    """Return the ComfyUIs to test on, newest first, without duplicates."""
     found = [find_host(path) for path in options.comfyui]
     if options.all_hosts:
         found += every_host()
     elif not found:
         found = [find_host() or OWN_HOST]
-    different = {host.resolve() for host in found if is_host(host)}
+    different = {host.resolve() for host in found if host and is_host(host)}
     return sorted(different, key=lambda host: [int(n) for n in re.findall(r"\d+", host_version(host))], reverse=True)
 
 
 def static_checks(python):
-    """Name -> commands: the linter with the formatter, and the type checker, in the environment of a Python."""
+    """Return the commands of the static checks by name: linter with formatter, and type checker, in a Python's environment.
+
+    The type checker runs in the folder that `importable_pack` returns, the others here.
+    """
     ruff, checker = (str(executable(python.parent.parent, name)) for name in ("ruff", "basedpyright"))
     return {
         "ruff": [[ruff, "check", "--extend-exclude", ".venvs", "."], [ruff, "format", "--check", "--exclude", ".venvs", "."]],
@@ -359,7 +365,7 @@ def static_checks(python):
 
 
 def test(options, rest):
-    """Run the static checks and every test, what needs a ComfyUI on each of them."""
+    """Run the static checks and all tests; those that need a ComfyUI run on each one."""
     hosts = hosts_to_test(options)
     for host in hosts or [None]:
         say_host(host, "the tests that need one are skipped")
@@ -367,7 +373,7 @@ def test(options, rest):
     environ = dict(os.environ, PYTHONUTF8="1")
     for name in ("COMFYUI_PATH", "COMFYUI_PATHS", "CAPFACE_FRONTEND"):
         environ.pop(name, None)
-    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
+    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting make a busy machine ten times slower
     environ.setdefault("OMP_NUM_THREADS", "1")
     results = []
 
@@ -379,7 +385,8 @@ def test(options, rest):
     for name, commands in static_checks(python).items():
         say(name)
         start = time.monotonic()
-        statuses = [subprocess.call(command, cwd=ROOT) for command in commands]
+        with importable_pack() if name == "types" else contextlib.nullcontext(ROOT) as folder:
+            statuses = [subprocess.call(command, cwd=folder) for command in commands]
         ok = not any(statuses)
         results.append(Result(name, passed=int(ok), failed=int(not ok), seconds=time.monotonic() - start, ok=ok))
     if not rest:
@@ -406,9 +413,9 @@ def test(options, rest):
 
 
 def lint(options, rest):
-    """Run ruff and the checkers of others on the sources and, in a ComfyUI, on the pack at work."""
+    """Run ruff and third-party checkers on the sources and, in a ComfyUI, on the running pack."""
     host = known_host(options)
-    say_host(host, "the sources alone are checked")
+    say_host(host, "only the sources are checked")
     wanted = (ROOT / "tools" / "checkers.txt").read_text(encoding="utf-8")
     folder = VENVS / "checkers"
     python = executable(folder)
@@ -426,12 +433,12 @@ def lint(options, rest):
             "capface.tools.checkers",
             [str(host), str(python.parent), str(site_packages(python))],
         )
-    say("nothing found" if ok else "the checkers found something, see above")
+    say("nothing found" if ok else "the checkers found problems, see above")
     return not ok
 
 
 def generate(options, rest):
-    """Write what is generated from the nodes' schemas: `words` or `surface`."""
+    """Write the files that are generated from the nodes' schemas: `words` or `surface`."""
     host = known_host(options)
     if host is None:
         raise TaskError("The nodes' schemas need a ComfyUI: name one with --comfyui PATH.")
@@ -441,20 +448,21 @@ def generate(options, rest):
 def types(options, rest):
     """Run the type checker (basedpyright) with pyrightconfig.json."""
     (command,) = static_checks(environment([known_host(options)], options.venv))["types"]
-    return subprocess.call([*command, *rest], cwd=ROOT)
+    with importable_pack() as folder:
+        return subprocess.call([*command, *rest], cwd=folder)
 
 
 def bench(options, rest):
-    """Run the measurements in benchmarks/, each a script of its own."""
+    """Run the scripts in benchmarks/."""
     host = known_host(options)
-    say_host(host, "what runs inside one is left out")
+    say_host(host, "benchmarks that need one are skipped")
     if host:
         os.environ["COMFYUI_PATH"] = str(host)
     python = environment([host], options.venv)
     scripts = sorted((ROOT / "benchmarks").glob("[!_]*.py"))
     if rest:
-        scripts = [s for s in scripts if s.stem == rest[0]] or [None]
-        if scripts == [None]:
+        scripts = [s for s in scripts if s.stem == rest[0]]
+        if not scripts:
             raise TaskError(f"There is no benchmarks/{rest[0]}.py.")
     worst = 0
     for script in scripts:
@@ -464,21 +472,23 @@ def bench(options, rest):
 
 
 def prepare(options, rest):
-    """Make a training set of photos."""
+    """Make a training set from photos."""
     return start(environment([known_host(options)], options.venv), "capface.training.prepare", rest)
 
 
 def _together(processes):
-    """Arguments for Python that start a module in several processes of this machine."""
+    """Return the Python arguments that start a module in several processes on this machine."""
     return ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
 
 
 def train(options, rest):
-    """Train on a training set, in one process or in several, on one machine or on several."""
+    """Train on a training set, in one or several processes, on one or several machines."""
     launcher = _together(options.processes) if options.processes > 1 else []
     if options.machines > 1:
         if not options.first_machine:
-            raise TaskError("Several machines need --first-machine HOST:PORT, an address of the first that all can reach.")
+            raise TaskError(
+                "Several machines need --first-machine HOST:PORT, an address of the first machine that all others can reach."
+            )
         host, _, port = options.first_machine.rpartition(":")
         launcher = [*_together(options.processes)[:-1], "--nnodes", str(options.machines), "--node-rank", str(options.machine)]
         launcher += ["--master-addr", host, "--master-port", port]
@@ -494,22 +504,28 @@ def miniature(options, rest):
 
 
 def parse(arguments):
-    """Read the command line; returns the options and, for pytest, the benchmarks and training, what they get."""
+    """Parse the command line. Returns the options, and the arguments to pass on to pytest, the benchmarks or training."""
     one, many, common = (argparse.ArgumentParser(add_help=False, allow_abbrev=False) for _ in range(3))
     one.add_argument(
         "--comfyui",
         metavar="PATH",
-        help="folder of the ComfyUI to use; else COMFYUI_PATH, the one this pack lies in, or ~/comfy/ComfyUI",
+        help="folder of the ComfyUI to use; default: COMFYUI_PATH, the one that contains this pack, or ~/comfy/ComfyUI",
     )
     many.add_argument(
         "--comfyui",
         metavar="PATH",
         action="append",
         default=[],
-        help="folder of a ComfyUI to test on, any number of times; without it the one that the other commands use",
+        help="folder of a ComfyUI to test on, can be repeated; default: the one that the other commands use",
     )
-    many.add_argument("--all-hosts", action="store_true", help="on all in COMFYUI_PATHS, else on all in ~/comfy/ComfyUI*")
-    many.add_argument("--brief", action="store_true", help="the tests of what differs alone; on the newest so in the browser")
+    many.add_argument(
+        "--all-hosts", action="store_true", help="test on all ComfyUIs in COMFYUI_PATHS, else on all in ~/comfy/ComfyUI*"
+    )
+    many.add_argument(
+        "--brief",
+        action="store_true",
+        help="run only tests whose result can differ between versions; on the newest, this limits only the browser tests",
+    )
     many.add_argument(
         "--frontend",
         metavar="VERSION",
@@ -521,7 +537,7 @@ def parse(arguments):
         "--venv",
         metavar="PATH",
         default=os.environ.get("CAPFACE_VENV"),
-        help="existing virtual environment to use as it is (also: CAPFACE_VENV) instead of one made in .venvs",
+        help="existing virtual environment to use unchanged (also: CAPFACE_VENV) instead of one in .venvs",
     )
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -530,48 +546,55 @@ def parse(arguments):
     add = functools.partial(commands.add_parser, allow_abbrev=False)
     p = add("demo", parents=[one, common], help="a synthetic person, a photo's head and, in ComfyUI, a portrait")
     p.add_argument("photo", nargs="?", help="a photo with a face (default: the astronaut of scikit-image)")
-    p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="where the pictures go (default: output)")
+    p.add_argument("--out", default=str(ROOT / "output"), metavar="FOLDER", help="folder of the pictures (default: output)")
     p.set_defaults(task=demo)
-    p = add("check", parents=[one, common], help="which files and packages are there, and what therefore works")
+    p = add("check", parents=[one, common], help="report which files and packages exist, and which features they enable")
     p.add_argument("--checksums", action="store_true", help="compare the files' MD5 with the published ones")
     p.set_defaults(task=check)
-    p = add("test", parents=[many, common], help="run everything; more arguments go to pytest: tests/flame -k jaw")
+    p = add(
+        "test",
+        parents=[many, common],
+        help="run all checks and tests; further arguments are passed to pytest: tests/flame -k jaw",
+    )
     p.set_defaults(task=test)
-    p = add("lint", parents=[one, common], help="ruff, and the checkers of others: comfy-test, comfy-lint, comfy-cli's")
+    p = add("lint", parents=[one, common], help="run ruff and third-party checkers: comfy-test, comfy-lint, comfy-cli's")
     p.set_defaults(task=lint)
-    p = add("types", parents=[one, common], help="the type checker; with files or folders, these alone")
+    p = add("types", parents=[one, common], help="run the type checker; with files or folders, only on these")
     p.set_defaults(task=types)
     p = add("words", parents=[one, common], help="write English names and the nodes' pages from the schemas")
     p.set_defaults(task=generate)
     p = add("surface", parents=[one, common], help="write the list of node ids, inputs and outputs")
     p.set_defaults(task=generate)
-    p = add("bench", parents=[one, common], help="measure; with the name of one benchmark, that one alone")
+    p = add("bench", parents=[one, common], help="run all benchmarks, or the named one")
     p.set_defaults(task=bench)
-    # their own arguments, --help included, are read by the modules that they start
-    p = add("prepare", parents=[one, common], add_help=False, help="a folder of photos in, a training set out")
+    # the started modules parse their own arguments, including --help
+    p = add("prepare", parents=[one, common], add_help=False, help="make a training set from a folder of photos")
     p.set_defaults(task=prepare)
-    p = add("train", parents=[one, common], add_help=False, help="a training set in, a CapFace out")
-    p.add_argument("--processes", type=int, default=1, help="processes on this machine, one for each GPU")
-    p.add_argument("--machines", type=int, default=1, help="machines that train together")
-    p.add_argument("--machine", type=int, default=0, help="number of this one, from 0")
-    p.add_argument("--first-machine", metavar="HOST:PORT", help="where the others find the first one")
+    p = add("train", parents=[one, common], add_help=False, help="train CapFace on a training set")
+    p.add_argument("--processes", type=int, default=1, help="number of processes on this machine, one per GPU")
+    p.add_argument("--machines", type=int, default=1, help="number of machines that train together")
+    p.add_argument("--machine", type=int, default=0, help="number of this machine, from 0")
+    p.add_argument("--first-machine", metavar="HOST:PORT", help="address of the first machine")
     p.set_defaults(task=train)
     p = add("miniature", parents=[one, common], add_help=False, help="train the miniature on synthetic people")
-    p.add_argument("--processes", type=int, default=1, help="processes on this machine")
+    p.add_argument("--processes", type=int, default=1, help="number of processes on this machine")
     p.set_defaults(task=miniature)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check, lint) and rest:
-        parser.error(f"{options.command} does not know {' '.join(rest)}")
+        parser.error(f"{options.command} does not accept {' '.join(rest)}")
     return options, rest
 
 
 def main():
     """Run one command; returns the exit status."""
-    if sys.version_info < (3, 10):  # noqa: UP036  the message is for whoever starts it with an older one
+    if sys.version_info < (3, 10):  # noqa: UP036  the message is for users who start it with an older version
         print(f"CapFace needs Python 3.10 or newer; this is {platform.python_version()} ({sys.executable}).")
         return 2
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a folder's name may hold what a console's code page cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a folder's name may contain characters that a console's code page cannot show
     options, rest = parse(sys.argv[1:])
     try:
         return int(options.task(options, rest))

@@ -1,13 +1,14 @@
-"""What each slider of Edit Head does to the built-in head, as one picture.
+"""Draw the effect of each slider of Edit Head on the built-in head, as one picture.
 
     python tasks.py bench edit_sheet [--only pose|expression|light] [picture.png]
 
-Writes output/edit_sheet.png unless told otherwise.
+Writes output/edit_sheet.png by default.
 """
 
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -22,33 +23,38 @@ from capface.tools.sheet import BACKGROUND, INK, over_background, to_picture
 ROOT = Path(__file__).resolve().parent.parent
 TILE, GAP, CAPTION, COLUMNS = 232, 8, 20, 8
 ZOOM, FACE_ZOOM, FACE_SHIFT = 1.18, 2.0, -0.36
-"""Sizes of the head where all of it shows and where its face does, and how far down the latter is, in frame units."""
+"""Size of the head that shows it whole, size that shows its face, and the latter's offset downwards, in frame units."""
 
 
 def face_of(model: HeadModel, head: HeadParams) -> HeadParams:
-    """The head so near that its face fills the frame."""
+    """Move the head so near that its face fills the frame."""
     return place_head(model, head, y=FACE_SHIFT, size=FACE_ZOOM, mode="absolute")
 
 
+def _only(name: str, value: float) -> dict[str, Any]:
+    """One argument by its name."""
+    return {name: value}
+
+
 def poses(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
-    """Turning, placing, jaw, gaze and shape."""
+    """Return the head under rotation, placement, jaw, gaze and shape edits."""
     tiles = [("as it is", head)]
     for name, ends in (
         ("yaw", (-80, -40, 40, 80)), ("pitch", (-40, 40)), ("roll", (-40, 40)), ("neck_yaw", (-40, 40)),
         ("neck_pitch", (-30, 30)), ("neck_roll", (-30, 30)),
     ):  # fmt: skip
-        tiles += [(f"{name} {end:+d}°", turn_head(model, head, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:+d}°", turn_head(model, head, **_only(name, end))) for end in ends]
     for name, ends in (("x", (-0.4, 0.4)), ("y", (-0.3, 0.3)), ("size", (0.5, 1.5))):
-        tiles += [(f"{name} {end:{'+' * (name != 'size')}g}", place_head(model, head, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:{'+' * (name != 'size')}g}", place_head(model, head, **_only(name, end))) for end in ends]
     for name, ends in (("jaw_open", (10, 25)), ("jaw_side", (-8, 8)), ("gaze_yaw", (-30, 30)), ("gaze_pitch", (-20, 20))):
-        tiles += [(f"{name} {end:+d}°", change_face(model, face_of(model, head), {}, **{name: end})) for end in ends]
+        tiles += [(f"{name} {end:+d}°", change_face(model, face_of(model, head), {}, **_only(name, end))) for end in ends]
     somebody = head.replace(shape=1.5 * torch.randn(head.shape.shape, generator=torch.Generator().manual_seed(5)))
     tiles += [(f"shape_strength {strength:g}", scale_shape(model, somebody, strength)) for strength in (0, 1, 1.5)]
     return tiles
 
 
 def expressions(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
-    """Every slider at its ends and at 1, then a few together."""
+    """Return every expression slider at its ends and at 1, then a few combinations."""
     head = face_of(model, head)
     tiles = [("as it is", head)]
     for name, slider in SLIDERS.items():
@@ -73,7 +79,7 @@ def expressions(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParam
 
 
 def lights(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
-    """Every preset, then one lamp from around."""
+    """Return every light preset, then one lamp from several directions."""
     tiles = [(name, relight(model, head, name)) for name in (NEUTRAL, *PRESETS)]
     for lamp in (Lamp(-90), Lamp(-45), Lamp(45), Lamp(90), Lamp(150), Lamp(0, 80), Lamp(0, -80), Lamp(60, 20, softness=1.0),
                  Lamp(60, 20, color="#4080ff")):  # fmt: skip
@@ -83,7 +89,7 @@ def lights(model: HeadModel, head: HeadParams) -> list[tuple[str, HeadParams]]:
 
 
 def draw(model: HeadModel, sections: list[list[tuple[str, HeadParams]]]) -> Image.Image:
-    """The sections under each other, each beginning a new row."""
+    """Draw the sections below each other, each starting a new row."""
     rows = [section[i : i + COLUMNS] for section in sections for i in range(0, len(section), COLUMNS)]
     size = (GAP + COLUMNS * (TILE + GAP), GAP + len(rows) * (TILE + CAPTION + GAP))
     sheet, font = Image.new("RGB", size, BACKGROUND), ImageFont.load_default(13)
@@ -100,7 +106,7 @@ def draw(model: HeadModel, sections: list[list[tuple[str, HeadParams]]]) -> Imag
 
 def main() -> None:
     """Draw the sheet."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("picture", nargs="?", type=Path, default=ROOT / "output" / "edit_sheet.png")
     sections = {"pose": poses, "expression": expressions, "light": lights}
     parser.add_argument("--only", choices=sections, help="draw one section alone")

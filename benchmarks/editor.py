@@ -1,11 +1,11 @@
-"""How long Edit Head's picture lags behind the mouse, in a real browser on a real ComfyUI.
+"""Measure how long Edit Head's picture lags behind the mouse, in a real browser on a real ComfyUI.
 
     python tasks.py bench editor
 
-Fifty drags turn the built-in head, in each of the frontend's two renderers. Of each drag the time from the last pointer event
-to the end of the frame that shows the picture of its very value counts (256 × 256 while dragging), and where it went: until the
-event was heard, until the picture was asked for, on the way and in the queue, drawing, packing, until it was in the canvas, and
-until it was painted. Needs `pip install playwright` and a Chromium; the machine should have nothing else to do.
+Fifty drags turn the built-in head, in each of the frontend's two renderers. The latency of a drag is the time from its last
+pointer event to the end of the frame that shows the picture for that event's value (256 × 256 while dragging). It is split
+into: event received, picture requested, transfer and queue, drawing, packing, picture in the canvas, and painted. Needs `pip
+install playwright` and a Chromium. Run it on an otherwise idle machine.
 """
 
 import os
@@ -21,8 +21,8 @@ EDITOR = ".capface-editor"
 RENDERERS = {"classic nodes": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
 PARTS = ("heard", "asked", "way", "draw", "pack", "canvas", "painted")
 
-# When pointer events came and were heard, and when pictures were asked for, in the canvas, and painted: after the callbacks of
-# the next frame a message comes when that is done.
+# Records when pointer events occurred and were handled, and when pictures were requested, put in the canvas, and painted. A
+# message posted in the next frame's callbacks arrives after painting.
 WATCH = """
 const root = document.querySelector('.capface-editor');
 window.moves = []; window.shown = [];
@@ -37,7 +37,7 @@ root.addEventListener('capface-picture', ({ detail }) => {
   });
 });
 """
-# The last move, its picture, and that one's request.
+# The last move, its picture, and the picture's request.
 LAST = """
 const [came, heard] = moves.at(-1);
 const pictures = shown.filter(({ side, asked }) => side === 256 && asked >= moves[0][1]);
@@ -54,7 +54,7 @@ return {
 
 
 def one_drag(canvas, number):
-    """Milliseconds from the last move to its picture and of what parts, and the pictures shown while dragging."""
+    """Return the milliseconds from the last move to its picture, in total and by part, and the number of pictures shown."""
     canvas.run("moves.length = shown.length = 0; performance.clearResourceTimings()")
     x, y = canvas.at(EDITOR, 0.5, 0.45)
     reach = 60 if number % 2 else -60
@@ -64,7 +64,7 @@ def one_drag(canvas, number):
     for step in range(1, MOVES + 1):
         mouse.move(x + reach * step / MOVES, y + (number % 5 - 2) * step)
         canvas.page.wait_for_timeout(MOVE_MS)
-    # The finer picture comes when nothing is under way any more.
+    # The finer picture is requested when no request is pending.
     finer = "shown.some(({ side, asked }) => side === 512 && asked > moves.at(-1)[1])"
     canvas.page.wait_for_function(finer, polling=20, timeout=20_000)
     mouse.up()
@@ -72,12 +72,12 @@ def one_drag(canvas, number):
 
 
 def measure(url, settings):
-    """All drags in one renderer, as `one_drag` gives them."""
+    """Return the results of `one_drag` for all drags in one renderer."""
     with Browser() as browser:
         canvas = CanvasPage(browser.session(), url, settings)
         canvas.run("const n = LiteGraph.createNode('CapFaceEditHead'); app.graph.add(n); app.canvas.ds.offset = [400, 100];")
         canvas.idle()
-        # Where Playwright may answer requests, each takes a way around through it.
+        # With Playwright's routes in place, every request takes a detour through Playwright.
         canvas.page.unroute_all()
         canvas.run(WATCH)
         one_drag(canvas, 0)

@@ -1,11 +1,11 @@
-"""How well heads are fitted to photos, method by method, from one profile to the other.
+"""Measure how well each method fits heads to photos, from one profile view to the other.
 
-Known heads of the built-in model are seen by a perfect camera: their landmarks, or renderings of them, go in, and the rotation
-and the landmarks that come out are compared with the known ones.
+Each method receives the landmarks of known heads of the built-in model, or renderings of the heads. The resulting rotation and
+landmarks are compared with the known ones.
 
     python tasks.py bench fit [--deca models/deca/deca_model.tar --flame models/flame/generic_model.pkl] [--heads 8]
 
-DECA needs its own weights, and FLAME's files to say what its codes mean; its rows are of FLAME's heads, rendered with skin.
+DECA needs its own weights, and FLAME's files to interpret its codes. Its rows use FLAME heads, rendered with skin.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SIDE = 512
 
 
 def known_heads(count, yaw, generator):
-    """Heads of one yaw and otherwise random: person, expression, jaw, pitch within 15°, roll within 25°, size and place."""
+    """Sample heads of one yaw, with random person, expression, jaw, pitch within 15°, roll within 25°, size and position."""
 
     def between(low, high, *size):
         return low + (high - low) * torch.rand(count, *size, generator=generator)
@@ -47,12 +47,12 @@ def known_heads(count, yaw, generator):
 
 
 def seen_points(model, heads):
-    """The 68 landmarks in frame units, `[B, 68, 2]`."""
+    """Return the 68 landmarks in frame units, `[B, 68, 2]`."""
     return project(model.landmarks(heads), heads.camera)[..., :2]
 
 
 def errors(model, fitted, heads):
-    """Mean rotation error in degrees, and mean distance of the 68 landmarks in % of the face's size."""
+    """Return the mean rotation error in degrees, and the mean distance of the 68 landmarks in % of the face's size."""
     relative = axis_angle_to_matrix(fitted.rotation).mT @ axis_angle_to_matrix(heads.rotation)
     degrees = matrix_to_axis_angle(relative).norm(dim=1).rad2deg()
     height = model.landmarks(HeadParams.neutral())[0, :, 1]
@@ -62,12 +62,12 @@ def errors(model, fitted, heads):
 
 
 def from_exact_points(model, heads, generator):
-    """The landmark fit from all 68 points as they are."""
+    """Fit to all 68 exact points."""
     return fit_landmarks(model, seen_points(model, heads)).params
 
 
 def from_noisy_points(model, heads, generator):
-    """From points with noise of 2 % of the face's size, a third of them missing."""
+    """Fit to points with noise of 2 % of the face's size, a third of them missing."""
     points = seen_points(model, heads)
     height = model.landmarks(HeadParams.neutral())[0, :, 1]
     size = (heads.camera[:, 0] * (height.max() - height.min()))[:, None, None]
@@ -77,19 +77,19 @@ def from_noisy_points(model, heads, generator):
 
 
 def from_five_points(model, heads, generator):
-    """From the five points of a face detector."""
+    """Fit to the five points of a face detector."""
     return fit_landmarks(model, five_point_weights() @ seen_points(model, heads)).params
 
 
 class Deca:
-    """DECA's code of rendered heads."""
+    """DECA's codes of rendered heads."""
 
     def __init__(self, path):
         self.network = load_deca(path)
 
     @torch.inference_mode()
     def __call__(self, model, heads, generator):
-        """DECA alone: its code of renderings that are cut around the true landmarks."""
+        """Fit with DECA alone, on renderings cropped around the true landmarks."""
         photos = render_head(model, heads, SIDE, SIDE).lambertian.clamp(0, 1)
         transforms = deca_transform(*deca_square(frame_to_pixels(seen_points(model, heads), SIDE, SIDE) - 0.5))
         code = split_code(self.network(deca_crop(photos, transforms)))
@@ -97,12 +97,12 @@ class Deca:
         return heads.replace(**parts, camera=deca_camera(code.camera, transforms, SIDE, SIDE))
 
     def refined(self, model, heads, generator):
-        """DECA, then the landmark fit from it, with all 68 points."""
+        """Fit with DECA, then refine with all 68 landmarks."""
         return fit_landmarks(model, seen_points(model, heads), start=self(model, heads, generator)).params
 
 
 def table(title, model, methods, count):
-    """Print the errors of some methods on the same heads."""
+    """Print the errors of several methods on the same heads."""
     print(f"\n{title}: {count} heads a yaw, rotation error in degrees / landmarks in % of the face's size")
     print(f"{'yaw':>32}" + "".join(f"{yaw:>12}" for yaw in YAWS) + f"{'CPU ms a face':>16}")
     for name, method in methods.items():
@@ -110,7 +110,7 @@ def table(title, model, methods, count):
         for yaw in YAWS:
             generator = torch.Generator().manual_seed(yaw + 1000)
             heads = known_heads(count, yaw, generator)
-            start = time.process_time()  # wall time counts other work on the machine
+            start = time.process_time()  # wall time would include other work on the machine
             fitted = method(model, heads, generator)
             seconds.append((time.process_time() - start) / count)
             degrees, percent = errors(model, fitted, heads)
@@ -120,9 +120,11 @@ def table(title, model, methods, count):
 
 def main():
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--deca", type=Path, help="deca_model.tar")
-    parser.add_argument("--flame", type=Path, help="generic_model.pkl with its companions, or a safetensors file of it")
+    parser.add_argument(
+        "--flame", type=Path, help="generic_model.pkl with its companion files, or a converted safetensors file"
+    )
     parser.add_argument("--heads", type=int, default=8, help="heads a yaw")
     settings = parser.parse_args()
     torch.set_num_threads(1)
@@ -134,7 +136,7 @@ def main():
     print(f"torch {torch.__version__}, one thread")
     table("Built-in head", builtin_head(), points, settings.heads)
     if settings.deca is None or settings.flame is None:
-        print("\nDECA is not measured: its weights and FLAME's files are not there. Give them by --deca and --flame.")
+        print("\nDECA is not measured, because its weights and FLAME's files are missing. Name them with --deca and --flame.")
         return
     deca = Deca(settings.deca)
     table("FLAME", load_flame(settings.flame), {**points, "DECA": deca, "DECA refined": deca.refined}, settings.heads)

@@ -1,9 +1,9 @@
-"""What loading CapFace from a 7 GB all-in-one checkpoint costs, against CapFace's own tensors.
+"""Compare the memory for loading CapFace from a 7 GB all-in-one checkpoint with the size of CapFace's own tensors.
 
     python tasks.py bench loading [--gigabytes 7] [--folder /tmp]
 
-Writes a file of the released layout, CapFace at full size among other tensors, as a torch pickle and as safetensors, loads each
-in a process of its own and prints the growth of that process's peak memory. Linux only; needs the disk space once.
+Writes a file in the released layout (CapFace at full size among other tensors) as a torch pickle and as safetensors, loads each
+in a separate process, and prints the growth of that process's peak memory. Linux only. Needs disk space for one of the files.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTok
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--gigabytes", type=float, default=7)
-parser.add_argument("--folder", default=None, help="where the file is written")
+parser.add_argument("--folder", default=None, help="folder of the file")
 options = parser.parse_args()
 
 
 def checkpoint(config, gigabytes):
-    """CapFace's tensors behind others that fill the file."""
+    """Return CapFace's tensors after others that fill the file."""
     beside = {}
     if gigabytes:
         block = torch.zeros(int(2.5e8))  # 1 GB, stored once for each

@@ -2,8 +2,9 @@
 
     python tasks.py bench miniature [--people 32]
 
-Prints how fast people are drawn, and seen in other lights, shirts and places once they are; and the rows that its one network
-can make. Those of networks trained apart come from `tasks.py miniature --tables N --ablations`.
+Prints how fast people are drawn, how fast drawn people are rendered again with other lights, shirts and backgrounds, and the
+table rows that the packaged network can produce. Rows of separately trained networks come from `tasks.py miniature --tables N
+--ablations`.
 """
 
 import argparse
@@ -24,7 +25,7 @@ BATCH, ROUNDS = 64, 32
 
 
 def a_second(work: Callable[[], int]) -> float:
-    """How much of some work, counted by it, one core does a second."""
+    """Return the amount of work per second on one core, as counted by `work`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     begun = time.perf_counter()
@@ -37,7 +38,7 @@ def a_second(work: Callable[[], int]) -> float:
 def print_rates(people: range) -> None:
     """Print how many pictures of 128 × 128 a core draws a second, with their head maps, and relights in other appearances."""
     numbers, views = np.repeat(np.array(people), VIEWS), np.tile(np.arange(VIEWS), len(people))
-    render_scenes(numbers[:VIEWS], views[:VIEWS])  # what is made once
+    render_scenes(numbers[:VIEWS], views[:VIEWS])  # made once
     drawn = a_second(lambda: len(render_scenes(numbers[VIEWS:], views[VIEWS:])[0]))
 
     with TemporaryDirectory() as folder:

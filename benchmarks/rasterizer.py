@@ -1,9 +1,9 @@
-"""What drawing a head costs on one CPU thread, against a matrix product of the same run.
+"""Measure the cost of drawing a head on one CPU thread, relative to a matrix product in the same run.
 
     python tasks.py bench rasterizer
 
-A bumpy sphere of 10,000 faces covers most of a 512 × 512 frame. Times are the best of several runs, so that other work on the
-machine counts little; the ratios carry over to other machines, the milliseconds do not.
+A bumpy sphere of 10,000 faces covers most of a 512 × 512 frame. Times are the best of several runs, to reduce the influence of
+other work on the machine. The ratios hold on other machines, the milliseconds do not.
 """
 
 import time
@@ -18,7 +18,7 @@ RUNS = 15
 
 
 def bumpy_sphere(rings: int = 51, sectors: int = 100) -> HeadModel:
-    """A head-sized sphere of `2 · sectors · (rings - 1)` faces as a head model without moving parts."""
+    """Return a head-sized sphere of `2 · sectors · (rings - 1)` faces as a head model without moving parts."""
     polar = torch.linspace(0, torch.pi, rings + 1)[:, None].expand(-1, sectors)
     around = (torch.arange(sectors) * (2 * torch.pi / sectors)).expand(rings + 1, -1)
     radius = 0.16 + 0.004 * torch.sin(9 * polar) * torch.sin(7 * around)
@@ -43,7 +43,7 @@ def bumpy_sphere(rings: int = 51, sectors: int = 100) -> HeadModel:
 
 
 def best(work) -> float:
-    """Milliseconds of the fastest of several runs."""
+    """Return the milliseconds of the fastest of several runs."""
     times = []
     for _ in range(RUNS):
         start = time.perf_counter()
@@ -53,7 +53,7 @@ def best(work) -> float:
 
 
 def main() -> None:
-    """Prints the three times and their ratios."""
+    """Print the three times and their ratios."""
     torch.set_num_threads(1)
     matrix = torch.randn(768, 768, generator=torch.Generator().manual_seed(0))
     model, head = bumpy_sphere(), HeadParams.neutral()

@@ -1,9 +1,9 @@
-"""What the pack adds to ComfyUI's start: seconds until its nodes are listed and described, in fresh processes.
+"""Measure what the pack adds to ComfyUI's start: seconds until its nodes are listed and described, in fresh processes.
 
     python tasks.py bench startup [--runs 5]
 
-Each process has ComfyUI's own modules imported before the clock starts, as ComfyUI has when it loads custom nodes. The first
-start after an installation compiles the sources as well, and is given apart.
+Each process imports ComfyUI's own modules before the clock starts, as ComfyUI does before it loads custom nodes. The first
+start after an installation also compiles the sources, and is listed separately.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LIMIT = 0.2
 
 
 def measure():
-    """Seconds to load the pack, and the top-level modules that came with it, in this process."""
+    """Return the seconds to load the pack in this process, and the top-level modules that it imported."""
     from capface.tools.comfy import find_host, import_host
 
     with tempfile.TemporaryDirectory() as base:
@@ -35,6 +35,7 @@ def measure():
 
         before, start = set(sys.modules), time.perf_counter()
         spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        assert spec is not None and spec.loader is not None
         pack = sys.modules["pack"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(pack)
 

@@ -1,9 +1,9 @@
-"""What one sampling step costs with CapFace, with a stock ControlNet, and with neither, side by side inside the host.
+"""Compare the cost of a sampling step with CapFace, with a stock ControlNet, and with neither, inside the host.
 
     python tasks.py bench step_cost [--size 256] [--rounds 5]
 
 The three networks have SD1.5's full size and random weights, float32 on the CPU; both guidance halves are evaluated (cfg 7).
-The variants take turns, so that a machine's mood falls on all of them; medians are printed.
+The variants alternate, so that changes in the machine's load affect all of them. Medians are printed.
 """
 
 import argparse
@@ -48,19 +48,19 @@ UNET = {
 
 
 def random_weights(module):
-    """Fill a network's parameters; their values do not matter to the clock, as long as they are ordinary numbers."""
+    """Fill a network's parameters. The values do not affect the time if they are normal, finite numbers."""
     for p in module.parameters():
         torch.nn.init.normal_(p, std=0.02)
     return module.requires_grad_(False)
 
 
 def random_state(module, prefix):
-    """A state dict of random weights for a network built on the meta device."""
+    """Return a state dict of random weights for a network built on the meta device."""
     return {f"{prefix}{k}": 0.02 * torch.randn(v.shape) for k, v in module.state_dict().items()}
 
 
 def base_model():
-    """SD1.5's denoiser as the host's MODEL."""
+    """Build SD1.5's denoiser as the host's MODEL."""
     config = comfy.supported_models.SD15(dict(UNET))
     config.set_inference_dtype(torch.float32, None)
     model = random_weights(comfy.model_base.BaseModel(config))
@@ -90,7 +90,7 @@ variants = {
 
 
 def steps(denoise):
-    """Time each step but the first, which also encodes the hint."""
+    """Time each step except the first, which also encodes the hint."""
     seconds = []
     for i in range(3):
         x, sigma = torch.randn(shape), torch.tensor([5.0 - i])

@@ -1,10 +1,11 @@
-"""What training CapFace for Stable Diffusion 1.5 costs: arithmetic, memory, and the time of a step on this machine.
+"""Measure the cost of training CapFace for Stable Diffusion 1.5: operations, memory, and the time of a step on this machine.
 
     python tasks.py bench training [--size 512] [--batch 16] [--steps 10] [--precision bf16] [--recompute]
 
-Networks of SD1.5's full size with random weights; no files are needed. The arithmetic of a sample (forward and backward) is
-counted without computing it, memory for weights and optimizer follows from the parameters, and on a GPU a step is timed as the
-loop makes it, data and logs apart. On a CPU that takes 12 GB and minutes, so ask: --size 128 --batch 1 --steps 1.
+The networks have SD1.5's full size and random weights; no files are needed. The operations of a sample (forward and backward)
+are counted without executing them. The memory for weights and optimizer follows from the parameters. On a GPU, steps are timed
+as in the training loop, without data loading and logs. On a CPU, a step takes 12 GB and minutes, so it is timed only on
+request: --size 128 --batch 1 --steps 1.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import statistics
 import time
 
 import torch
-from torch.amp import autocast
 from torch.utils.flop_counter import FlopCounterMode
 
 from capface.models.diffusion.denoiser import Denoiser, DenoiserConfig
@@ -23,17 +23,17 @@ from capface.training.schedule import NoiseSchedule
 parser = argparse.ArgumentParser()
 parser.add_argument("--size", type=int, default=512, help="side of the pictures in pixels")
 parser.add_argument("--batch", type=int, default=16)
-parser.add_argument("--steps", type=int, default=10 * torch.cuda.is_available(), help="that are timed; 0 for none")
+parser.add_argument("--steps", type=int, default=10 * torch.cuda.is_available(), help="number of timed steps; 0 for none")
 parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="bf16" if torch.cuda.is_available() else "no")
 parser.add_argument("--recompute", action="store_true", help="compute activations twice, as train --recompute does")
-parser.add_argument("--images", type=int, default=70_000, help="size of the training set whose epoch is reckoned")
+parser.add_argument("--images", type=int, default=70_000, help="size of the training set for the estimate of an epoch")
 options = parser.parse_args()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
 
 
 def make(device):
-    """Base and CapFace of SD1.5's size on a device, with random weights."""
+    """Build base and CapFace of SD1.5's size on a device, with random weights."""
     with torch.device(device):
         base = Denoiser(DenoiserConfig())
         trained = TrainedCapFace.from_denoiser(base)
@@ -41,7 +41,7 @@ def make(device):
 
 
 def random_batch(batch, device):
-    """Random samples of a batch's shapes."""
+    """Return random samples with the shapes of a batch."""
     h = options.size // 8
     shapes = {"latents": (batch, 4, h, h), "context": (batch, 77, 768), "null_context": (1, 77, 768)}
     shapes |= {"hint": (batch, 9, 8 * h, 8 * h), "mask": (batch, 1, 8 * h, 8 * h)}
@@ -50,7 +50,7 @@ def random_batch(batch, device):
 
 
 def operations():
-    """Floating-point operations of one sample, forward and backward."""
+    """Return the floating-point operations of one sample, forward and backward."""
     base, trained = make("meta")
     one = random_batch(1, "meta")
     t = torch.zeros(1, device="meta")
@@ -79,12 +79,12 @@ if options.recompute:
     recompute_activations(base, trained.capface)
 objective = CapFaceObjective(base, trained, NoiseSchedule(), ObjectiveSettings())
 optimizer = torch.optim.AdamW(trained.parameters(), 1e-4)
-scaler = torch.amp.GradScaler(device, enabled=options.precision == "fp16")
+scaler = torch.GradScaler(device, enabled=options.precision == "fp16")
 batch = random_batch(options.batch, device)
 seconds = []
 for step in range(options.steps + 1):
     start = time.perf_counter()
-    with autocast(device, half, enabled=half is not None):
+    with torch.autocast(device, half, enabled=half is not None):
         loss = objective(batch, torch.Generator().manual_seed(step))["loss"]
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
@@ -13,10 +14,10 @@ WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "portr
 PHOTO, SAVE = "1", "16"
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("photos", type=Path)
-parser.add_argument("portraits", type=Path, help="folder for portraits and for notes on failures; created if it is missing")
+parser.add_argument("portraits", type=Path, help="folder for portraits and for notes on failures; created if missing")
 parser.add_argument("--server", default="http://127.0.0.1:8188")
 parser.add_argument("--set", action="append", default=[], metavar="ID.INPUT=VALUE", help="change an input of the workflow")
-parser.add_argument("--retry", action="store_true", help="try photos again that have failed before")
+parser.add_argument("--retry", action="store_true", help="retry photos that failed before")
 options = parser.parse_args()
 
 

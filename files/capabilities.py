@@ -40,7 +40,9 @@ class Package:
         return None
 
 
-INSIGHTFACE = Package("insightface", ("insightface",), "finds faces with 68 landmarks; ArcFace", "pip install insightface")
+INSIGHTFACE_PACKAGE = Package(
+    "insightface", ("insightface",), "finds faces with 68 landmarks; ArcFace", "pip install insightface"
+)
 ONNXRUNTIME = Package(
     "onnxruntime",
     ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"),
@@ -53,12 +55,12 @@ FACENET_PYTORCH = Package(
     "MTCNN, which finds faces with 5 landmarks",
     "pip install --no-deps facenet-pytorch",
 )
-OPEN_CLIP = Package("open_clip", ("open_clip_torch",), "CLIP score and prompt accuracy", "pip install open_clip_torch")
+OPEN_CLIP_PACKAGE = Package("open_clip", ("open_clip_torch",), "CLIP score and prompt accuracy", "pip install open_clip_torch")
 PYTORCH3D = Package(
     "pytorch3d", ("pytorch3d",), "another rasteriser in Render Head", "github.com/facebookresearch/pytorch3d, INSTALL.md"
 )
-KORNIA = Package("kornia", ("kornia",), "ComfyUI asks for it; the pack does without", "pip install kornia")
-PACKAGES = (INSIGHTFACE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP, PYTORCH3D, KORNIA)
+KORNIA = Package("kornia", ("kornia",), "required by ComfyUI; the pack does not use it", "pip install kornia")
+PACKAGES = (INSIGHTFACE_PACKAGE, ONNXRUNTIME, FACENET_PYTORCH, OPEN_CLIP_PACKAGE, PYTORCH3D, KORNIA)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def capabilities(inventory: Inventory) -> list[Capability]:
     def packages(*wanted: Package) -> list[str]:
         return [f"the package {one.distributions[0]}" for one in wanted if not inventory.has(one)]
 
-    insightface = packages(INSIGHTFACE, ONNXRUNTIME) + file(catalogue.INSIGHTFACE)
+    insightface = packages(INSIGHTFACE_PACKAGE, ONNXRUNTIME) + file(catalogue.INSIGHTFACE)
     mtcnn = packages(FACENET_PYTORCH)
     detector = [] if not insightface or not mtcnn else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]})"]
     dense = insightface or ([] if inventory.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
@@ -136,6 +138,6 @@ def capabilities(inventory: Inventory) -> list[Capability]:
         "Measuring ID similarity by ArcFace, too": arcface,
         "Measuring landmark errors": detector,
         "Measuring head precision by DECA": deca,
-        "Measuring CLIP score and prompt accuracy": file(catalogue.OPEN_CLIP) + packages(OPEN_CLIP),
+        "Measuring CLIP score and prompt accuracy": file(catalogue.OPEN_CLIP) + packages(OPEN_CLIP_PACKAGE),
     }
     return [Capability(name, tuple(dict.fromkeys(missing))) for name, missing in needs.items()]

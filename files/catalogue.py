@@ -97,7 +97,7 @@ FLAME_LANDMARKS = Asset(
 FLAME_TEMPLATE = Asset(
     "flame",
     "head_template.obj",
-    "where FLAME's skin lies on its mesh",
+    "the texture coordinates of FLAME's mesh",
     "the folder data of github.com/yfeng95/DECA",
     "non-commercial research",
 )
@@ -112,7 +112,7 @@ FLAME_TEXTURE = Asset(
 DECA = Asset(
     "deca",
     "deca_model.tar",
-    "reading FLAME heads from photos",
+    "fitting FLAME heads to photos",
     "the link in fetch_data.sh of github.com/yfeng95/DECA",
     "non-commercial research",
     "b182e51c26e5a73b1f7a5c53cf8cc038",

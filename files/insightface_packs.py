@@ -18,7 +18,7 @@ log = logging.getLogger("capface")
 def find_pack(root: str | os.PathLike[str], name: str) -> Path:
     """Find the folder of an insightface pack.
 
-    An archive that was unpacked into a folder of its own name (`antelopev2/antelopev2`) or beside `models` is found as well.
+    An archive that was unpacked into a folder of its own name (`antelopev2/antelopev2`) or beside `models` is also found.
 
     Args:
         root: The folder that contains `models/<name>`.

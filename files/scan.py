@@ -191,8 +191,8 @@ def _elsewhere(asset: Asset, folders: list[Path], search_paths: SearchPaths, eve
             continue
         name, inside = path.name.lower(), any(path.is_relative_to(folder) for folder in folders)
         if name == wanted:
-            where = "a folder too deep" if inside else "another folder"
-            sentences.append(f"{path} lies in {where}: move it to {target}.")
+            where = "a subfolder that is not searched" if inside else "another folder"
+            sentences.append(f"{path} is in {where}: move it to {target}.")
         elif inside and name.startswith(stem):
             sentences.append(f"{path} has another ending than {asset.file}: finish the download, unpack it, or rename it.")
     if asset.sign:

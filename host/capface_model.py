@@ -70,17 +70,16 @@ def load_model(path_or_state_dict: Path | Mapping[str, Tensor], name: str, dtype
     """
     load_device = mm.get_torch_device()
     offload_device = mm.unet_offload_device()
-    if dtype is None:
-        dtype = mm.unet_dtype(device=load_device, model_params=-1, supported_dtypes=SUPPORTED_DTYPES)
-    manual_cast_dtype = mm.unet_manual_cast(dtype, load_device, SUPPORTED_DTYPES)
+    stored: torch.dtype = dtype or mm.unet_dtype(device=load_device, model_params=-1, supported_dtypes=SUPPORTED_DTYPES)
+    manual_cast_dtype = mm.unet_manual_cast(stored, load_device, SUPPORTED_DTYPES)
     network, tokens = load_capface(
         path_or_state_dict,
         device=offload_device,
-        dtype=dtype,
-        operations=comfy.ops.pick_operations(dtype, manual_cast_dtype),
+        dtype=stored,
+        operations=comfy.ops.pick_operations(stored, manual_cast_dtype),
         attention=comfy.ldm.modules.attention.optimized_attention,
     )
-    return wrap_networks(network, tokens, name, manual_cast_dtype or dtype)
+    return wrap_networks(network, tokens, name, manual_cast_dtype or stored)
 
 
 def wrap_networks(network: CapFace, tokens: IdentityTokens, name: str, compute_dtype: torch.dtype) -> CapFaceModel:

@@ -18,7 +18,7 @@ BATCH = 16
 IMAGE_TOWER = "visual."
 PATCHES = (RELEASED.local_width, 3, 14, 14)
 """Shape of ViT-L/14's patch embedding."""
-SOURCE = f"CLIP ViT-L/14 by OpenAI: {OPEN_CLIP.reference}"
+EXPECTED = f"CLIP ViT-L/14 by OpenAI: {OPEN_CLIP.reference}"
 
 
 @runtime_checkable
@@ -74,17 +74,17 @@ def load_open_clip(path: Path) -> comfy.clip_vision.ClipVisionModel:
     patches = state.get("visual.conv1.weight")
     positions = state.get("visual.positional_embedding")
     if patches is None or positions is None:
-        raise BadFile(f"{path.name} is {describe(read_state_dict(path))}, not CLIP in open_clip's layout. Expected {SOURCE}.")
+        raise BadFile(f"{path.name} is {describe(read_state_dict(path))}, not CLIP in open_clip's layout. Expected {EXPECTED}.")
     if tuple(patches.shape) != PATCHES or len(positions) != RELEASED.local_tokens:
         raise BadFile(
             f"{path.name} is another CLIP: its image tower has {len(positions)} tokens of {len(patches)} values, from patches "
             f"of {patches.shape[-1]} pixels; CapFace needs {RELEASED.local_tokens} of {RELEASED.local_width}, from 14. "
-            f"Expected {SOURCE}."
+            f"Expected {EXPECTED}."
         )
     state = comfy.clip_vision.convert_to_transformers(state, IMAGE_TOWER)
     unused = dict(state)
     clip = comfy.clip_vision.load_clipvision_from_sd(unused)  # removes the tensors that it uses
     wrong = set(unused) if clip is None else set(unused) | (set(clip.get_sd()) - set(state))
     if wrong:
-        raise BadFile(f"{path.name} does not fit CLIP ViT-L/14: {', '.join(sorted(wrong)[:3])}. Expected {SOURCE}.")
+        raise BadFile(f"{path.name} does not fit CLIP ViT-L/14: {', '.join(sorted(wrong)[:3])}. Expected {EXPECTED}.")
     return clip

@@ -16,6 +16,7 @@ from ..errors import BadInput, CapFaceError, MissingFile
 from ..files import catalogue
 from ..models.faces import (
     FaceDetection,
+    FaceParser,
     InsightFaceDetector,
     MtcnnDetector,
     load_deca,
@@ -102,7 +103,9 @@ class FolderNetworks:
 
     def parser(self, portraits: Tensor) -> Tensor:
         """Label the pixels of RGB portraits `[B, 3, H, W]` in 0..1: int64 `[B, H, W]`."""
-        return _loaded(self._parser).parse(portraits.to(self._parser.load_device))
+        network = _loaded(self._parser)
+        assert isinstance(network, FaceParser)
+        return network.parse(portraits.to(self._parser.load_device))
 
     def deca(self, crops: Tensor) -> Tensor:
         """Encode RGB crops `[B, 3, 224, 224]` in 0..1 as `[B, 236]`."""
@@ -142,8 +145,8 @@ class HostFaceAnalyzer(FaceAnalyzer):
         clip = clip_vision or self.networks.clip_vision
         if clip is None:
             raise BadInput(
-                "The local identity is read by CLIP ViT-L/14: connect Load CLIP Vision to clip_vision, or choose an open_clip "
-                "file in Load Face Reader."
+                "The local identity is encoded by CLIP ViT-L/14: connect Load CLIP Vision to clip_vision, or choose an "
+                "open_clip file in Load Face Reader."
             )
         return PhotoEncoder(self, lambda portraits: clip_tokens(clip, portraits))
 

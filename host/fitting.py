@@ -31,8 +31,8 @@ def fit_heads(images: Tensor, reader: EncoderProvider, model: HeadModel, **setti
     """
     if not isinstance(reader, FaceAnalyzer):
         raise BadInput(
-            "The miniature's reader takes every picture for a portrait and looks for no face in it, so no head can be fitted. "
-            "Connect Load Face Reader, or pose a head with Edit Head."
+            "The miniature's reader treats the whole picture as the portrait and does not detect faces, so no head can be "
+            "fitted. Connect Load Face Reader, or pose a head with Edit Head."
         )
     bar = comfy.utils.ProgressBar(len(images))
 

@@ -11,7 +11,7 @@ from . import model_folders
 
 log = logging.getLogger("capface")
 
-BUILT_IN = "built-in"
+BUILT_IN_HEAD = "built-in"
 _COMPANIONS = {
     "landmarks": catalogue.FLAME_LANDMARKS,
     "template": catalogue.FLAME_TEMPLATE,
@@ -22,20 +22,20 @@ _COMPANIONS = {
 
 def list_head_models() -> list[str]:
     """List the available head models."""
-    return [BUILT_IN, *model_folders.choices(catalogue.FLAME)]
+    return [BUILT_IN_HEAD, *model_folders.choices(catalogue.FLAME)]
 
 
 def load_head_model(name: str) -> HeadModel:
     """Load a head model.
 
     Args:
-        name: `BUILT_IN`, or the name of a file in models/flame.
+        name: `BUILT_IN_HEAD`, or the name of a file in models/flame.
 
     Raises:
         MissingFile: The file or a required companion file is missing.
         BadFile: A file has other contents; the message says which.
     """
-    if name == BUILT_IN:
+    if name == BUILT_IN_HEAD:
         return builtin_head()
     path = model_folders.path_of(catalogue.FLAME, name)
     model = load_flame(path, **_companion_files(path))
@@ -67,7 +67,7 @@ def convert_head_model(name: str, filename: str, overwrite: bool) -> Path:
 
 def head_model_fingerprint(name: str) -> str:
     """Return a text that changes when one of a head model's files is replaced."""
-    if name == BUILT_IN:
+    if name == BUILT_IN_HEAD:
         return name
     companions = [model_folders.fingerprint(asset) for asset in _COMPANIONS.values()]
     return " ".join([model_folders.fingerprint(catalogue.FLAME, name), *companions])

@@ -148,7 +148,7 @@ class MiniatureEncoder:
         found = options.face_index == 0
         if not found and options.on_no_face != "passthrough":
             raise NoFaceFound(
-                "The miniature's reader takes every picture for a portrait of one face: there is no face number "
+                "The miniature's reader treats the whole picture as a portrait of one face, so there is no face number "
                 f"{options.face_index}. Set face_index to 0."
             )
         batch, _, height, width = images.shape

@@ -10,7 +10,7 @@ ComfyUI's own loaders are checked only in prompts that contain a node of this pa
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import folder_paths
 
@@ -22,7 +22,7 @@ Prompt = dict[str, dict[str, Any]]
 
 EVENT = "capface.missing"
 OURS = "CapFace"
-READER, IDENTITY, FIT = "CapFaceLoadFaceReader", "CapFaceEncodeIdentity", "CapFaceFitHead"
+READER, IDENTITY = "CapFaceLoadFaceReader", "CapFaceEncodeIdentity"
 LOADERS = {
     ("CheckpointLoaderSimple", "ckpt_name"): "checkpoints",
     ("CLIPVisionLoader", "clip_name"): "clip_vision",
@@ -84,7 +84,7 @@ def _missing_of_node(id: str, node: dict[str, Any], facenet: bool) -> Iterator[M
         yield from own("checkpoint", catalogue.CAPHUMAN)
     elif kind == READER and facenet:
         yield from own("facenet", catalogue.FACENET)
-    elif kind in ("CapFaceLoadHeadModel", "CapFaceConvertHead") and values.get("model") != head_models.BUILT_IN:
+    elif kind in ("CapFaceLoadHeadModel", "CapFaceConvertHead") and values.get("model") != head_models.BUILT_IN_HEAD:
         yield from own("model", catalogue.FLAME)
     elif kind in ("LoadImage", "LoadImageMask"):
         image = values.get("image")
@@ -168,7 +168,7 @@ def check_prompt(body: dict[str, Any], send: Callable[[str, dict[str, Any], str]
     return body
 
 
-def _is_prompt(prompt: object) -> bool:
+def _is_prompt(prompt: object) -> TypeGuard[Prompt]:
     """Return whether an object has the form of a prompt."""
     return isinstance(prompt, dict) and all(
         isinstance(node, dict) and isinstance(node.get("inputs", {}), dict) for node in prompt.values()
@@ -179,7 +179,8 @@ def _known(kind: str) -> type | None:
     """Return ComfyUI's node class with this name, or None."""
     import nodes
 
-    return nodes.NODE_CLASS_MAPPINGS.get(kind)
+    mappings: dict[str, type] = nodes.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]  ComfyUI's `nodes`
+    return mappings.get(kind)
 
 
 def _is_output(kind: str) -> bool:

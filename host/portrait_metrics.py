@@ -191,7 +191,7 @@ class _Measuring:
     def _facenet(self) -> dict[str, Tensor]:
         identity, photos = self.references.identity, self.photos
         if identity is not None:
-            # a null identity resembles nobody
+            # a null identity has no similarity
             wanted = torch.where(identity.present[:, None], identity.global_, torch.nan)
         elif photos is None:
             raise _NotAsked("Connect the identity, or a photo of the person as reference.")
@@ -239,7 +239,7 @@ class _Measuring:
 
     def _need_faces(self) -> FaceAnalyzer:
         if self.analyzer is None:
-            raise _NotAsked("The miniature's reader takes every picture for a portrait and finds no face in it.")
+            raise _NotAsked("The miniature's reader treats the whole picture as the portrait and does not detect faces.")
         return self.analyzer
 
     # Heads
@@ -252,7 +252,9 @@ class _Measuring:
         size = face_size(model, wanted)
         difference = head_difference(model, wanted, self.fitted)
         if self.points.shape[1] == 5:
-            self.notes.append("The detector gives 5 landmarks instead of 68: turn and size are rough. insightface gives all.")
+            self.notes.append(
+                "The detector gives 5 landmarks instead of 68, so rotation and size are inaccurate. insightface gives all 68."
+            )
         return {
             LANDMARKS: self._spread(100 * landmark_error(model, wanted, self.points) / size),
             TURN: self._spread(difference.rotation),
@@ -285,8 +287,9 @@ class _Measuring:
         picture = self.images.clone()
         model = (self.references.head_model or builtin_head()).to("cpu")
         if self.fitted is not None and model.uv is not None:
+            height, width = self.images.shape[-2:]
             for i, row in enumerate(self.rows):
-                maps = render_head(model, self.fitted[i], *self.images.shape[-2:])
+                maps = render_head(model, self.fitted[i], height, width)
                 picture[row] = overlay(self.images[row : row + 1], maps)[0]
         return picture
 

@@ -22,8 +22,8 @@ from .evaluator import Evaluator
 from .recognizer import Recognizer, RecognizerConfig
 from .text_encoder import TextEncoder
 
-PATH = Path(__file__).with_name("miniature.safetensors")
-PICTURE = 128
+MINIATURE_FILE = Path(__file__).with_name("miniature.safetensors")
+PICTURE_SIDE = 128
 """Side of the pictures that it was trained on, in pixels."""
 _PREFIXES = {
     "denoiser": "denoiser",
@@ -73,7 +73,7 @@ class Miniature:
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def load_miniature(path: Path = PATH) -> Miniature:
+def load_miniature(path: Path = MINIATURE_FILE) -> Miniature:
     """Load the networks, in float32 on the CPU and frozen.
 
     Args:

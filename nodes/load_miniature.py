@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..flame.builtin import builtin_head
 from ..host.images import to_image
 from ..host.miniature_models import register_miniature
-from ..miniature.networks import HELD_OUT, PICTURE, load_miniature
+from ..miniature.networks import HELD_OUT, PICTURE_SIDE, load_miniature
 from ..miniature.people import BACKGROUNDS, PERSON_LIGHTS, SHIRTS, Person, Setting, draw_people
 from .sockets import CAPFACE, HEAD, HEAD_MODEL, READER, schema
 
@@ -74,7 +74,7 @@ class SyntheticPerson(io.ComfyNode):
                 io.Combo.Input(
                     "background", options=list(BACKGROUNDS), default="white studio", tooltip="What is behind the person."
                 ),
-                io.Int.Input("size", default=PICTURE, min=64, max=1024, step=8, tooltip="Width and height in pixels."),
+                io.Int.Input("size", default=PICTURE_SIDE, min=64, max=1024, step=8, tooltip="Width and height in pixels."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture."),

@@ -5,7 +5,15 @@ import logging
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..flame.render import BACKENDS, BUILT_IN, HeadCondition, landmark_picture, landmark_pixels, normal_colors, render_head
+from ..flame.render import (
+    BACKENDS,
+    BUILT_IN_BACKEND,
+    HeadCondition,
+    landmark_picture,
+    landmark_pixels,
+    normal_colors,
+    render_head,
+)
 from ..host.images import to_image, to_mask
 from .sockets import HEAD, HEAD_CONDITION, HEAD_MODEL, schema
 
@@ -30,7 +38,7 @@ class RenderHead(io.ComfyNode):
                 io.Combo.Input(
                     "backend",
                     options=list(BACKENDS),
-                    default=BUILT_IN,
+                    default=BUILT_IN_BACKEND,
                     optional=True,
                     tooltip="Renderer of pictures and condition. pytorch3d is the released code's and needs that package.",
                 ),
@@ -47,7 +55,7 @@ class RenderHead(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, head, head_model, width, height, backend=BUILT_IN):
+    def execute(cls, head, head_model, width, height, backend=BUILT_IN_BACKEND):
         """Render the maps."""
         maps = render_head(head_model, head, height, width, backend)
         _warn_about_empty_frames(maps.alpha)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import BadInput, CapFaceError, NoFaceFound
 from ..flame.model import detected_to_frame
 from ..models.faces import FaceDetection, choose_face
-from .portrait import cut, deca_face
+from .portrait import cut_portrait, deca_face
 
 DECA_BATCH = 16
 """Crops that DECA takes at once."""
@@ -75,7 +75,9 @@ class PlainNetworks:
 
     def deca_problem(self) -> CapFaceError | None:
         """Return an error if there is no DECA."""
-        return BadInput("Reading heads by DECA needs its network, which was not given.") if self.deca_network is None else None
+        return (
+            BadInput("Fitting heads by DECA needs its network, which was not provided.") if self.deca_network is None else None
+        )
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1."""
@@ -83,21 +85,21 @@ class PlainNetworks:
 
     def facenet(self, faces: Tensor) -> Tensor:
         """Embed faces `[B, 3, 160, 160]` as `[B, 512]`."""
-        return _given(self.facenet_network, "FaceNet")(faces.to(self.device))
+        return _require(self.facenet_network, "FaceNet")(faces.to(self.device))
 
     def parser(self, portraits: Tensor) -> Tensor:
         """Label the pixels of RGB portraits `[B, 3, H, W]` in 0..1."""
-        network: Any = _given(self.parser_network, "The face parser")
+        network: Any = _require(self.parser_network, "The face parser")
         return network.parse(portraits.to(self.device))
 
     def deca(self, crops: Tensor) -> Tensor:
         """Encode RGB crops `[B, 3, 224, 224]` in 0..1 as `[B, 236]`."""
-        return _given(self.deca_network, "DECA")(crops.to(self.device))
+        return _require(self.deca_network, "DECA")(crops.to(self.device))
 
 
-def _given(network: nn.Module | None, name: str) -> nn.Module:
+def _require(network: nn.Module | None, name: str) -> nn.Module:
     if network is None:
-        raise BadInput(f"{name} is needed, but its network was not given.")
+        raise BadInput(f"{name} is needed, but its network was not provided.")
     return network
 
 
@@ -183,7 +185,7 @@ class FaceAnalyzer:
         Returns:
             `[B, 512]` on the CPU, each row of length 1.
         """
-        return self.embed(torch.stack([cut(image, face)[1] for image, face in zip(images, faces, strict=True)]))
+        return self.embed(torch.stack([cut_portrait(image, face)[1] for image, face in zip(images, faces, strict=True)]))
 
     @torch.inference_mode()
     def parse(self, portraits: Tensor) -> Tensor:

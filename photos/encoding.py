@@ -28,7 +28,7 @@ SMALL_FACE = 64
 PANEL = 512
 """Height of the preview in pixels."""
 WITHOUT_PARSER = (
-    "The face parser is missing: CLIP reads the whole portrait, including background and clothes. "
+    "The face parser is missing: CLIP encodes the whole portrait, including background and clothes. "
     f"{catalogue.PARSER.how_to_get()} and put it into models/{catalogue.PARSER.folder}, or set parse to off."
 )
 
@@ -166,7 +166,7 @@ class PhotoEncoder:
             NoFaceFound: For "error", a photo does not show the face; for "skip", no photo does.
             MissingFile: The file of a network is missing.
         """
-        return self.encode_faces(*find_photos(self.analyzer, images, options), options)
+        return self.encode_faces(*find_person(self.analyzer, images, options), options)
 
     def encode_faces(self, images: Tensor, faces: Sequence[FaceDetection | None], options: EncodeOptions) -> EncodedPhotos:
         """Encode photos in which the faces are known.
@@ -241,7 +241,7 @@ class PhotoEncoder:
         return EncodedPortraits(global_, local, crops, painted)
 
 
-def find_photos(
+def find_person(
     analyzer: FaceAnalyzer, images: Tensor, options: EncodeOptions
 ) -> tuple[Tensor, Sequence[FaceDetection | None]]:
     """Find the person in each photo.

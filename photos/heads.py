@@ -18,8 +18,8 @@ from ..flame.render import overlay, render_head
 from ..models.faces import split_code
 from .analysis import FaceAnalyzer, frame_points
 
-AUTO, REFINED, DECA, LANDMARKS = "auto", "DECA refined by landmarks", "DECA", "landmarks"
-METHODS = (AUTO, REFINED, DECA, LANDMARKS)
+AUTO, REFINED, BY_DECA, BY_LANDMARKS = "auto", "DECA refined by landmarks", "DECA", "landmarks"
+METHODS = (AUTO, REFINED, BY_DECA, BY_LANDMARKS)
 ERROR, SKIP, HOLD = "error", "skip", "hold last"
 ON_NO_FACE = (ERROR, SKIP, HOLD)
 PREVIEW_SIDE = 1024
@@ -70,7 +70,7 @@ def deca_refusal(model: HeadModel, remedy: str) -> BadInput | None:
     if model.kind in DECA_KINDS:
         return None
     return BadInput(
-        f"DECA reads heads in the components of FLAME 2020, which mean nothing on the head model '{model.name}'. {remedy}"
+        f"DECA's codes are in the components of FLAME 2020, which do not apply to the head model '{model.name}'. {remedy}"
     )
 
 
@@ -88,14 +88,14 @@ def choose_method(method: str, model: HeadModel, analyzer: FaceAnalyzer) -> str:
     """
     if method not in METHODS:
         raise BadInput(f"Methods are {', '.join(METHODS)}, got {method!r}.")
-    remedy = f'Choose the method "{LANDMARKS}", or {catalogue.FLAME.file} of FLAME 2020 in Load Head Model.'
+    remedy = f'Choose the method "{BY_LANDMARKS}", or {catalogue.FLAME.file} of FLAME 2020 in Load Head Model.'
     problems: dict[str, CapFaceError | None] = {
-        DECA: deca_refusal(model, remedy) or analyzer.networks.deca_problem(),
-        LANDMARKS: _landmark_problem(model),
+        BY_DECA: deca_refusal(model, remedy) or analyzer.networks.deca_problem(),
+        BY_LANDMARKS: _landmark_problem(model),
     }
-    needed = [DECA, LANDMARKS] if method == REFINED else [method]
+    needed = [BY_DECA, BY_LANDMARKS] if method == REFINED else [method]
     if method == AUTO:
-        needed = [name for name, problem in problems.items() if problem is None] or [LANDMARKS]
+        needed = [name for name, problem in problems.items() if problem is None] or [BY_LANDMARKS]
         method = needed[0] if len(needed) == 1 else REFINED
     for name in needed:
         problem = problems[name]
@@ -158,7 +158,7 @@ def fit_heads(
     frames, faces, (height, width) = [i for i, _ in detected], [one for _, one in detected], images.shape[-2:]
 
     params = None
-    if method != LANDMARKS:
+    if method != BY_LANDMARKS:
         codes, crops = analyzer.deca_codes([images[i] for i in frames], faces)
         params = heads_from_codes(codes, crops, height, width)
     points = frame_points(faces, height, width)

@@ -37,7 +37,7 @@ def align(image: Tensor, face: FaceDetection) -> tuple[Tensor, FaceDetection, Te
     return portrait, moved, transform
 
 
-def cut(image: Tensor, face: FaceDetection, aligned: bool = True) -> tuple[Tensor, Tensor]:
+def cut_portrait(image: Tensor, face: FaceDetection, aligned: bool = True) -> tuple[Tensor, Tensor]:
     """Cut the portrait and FaceNet's input out of a photo.
 
     FaceNet's input is cut from the portrait, at the detector's box moved into it. FaceNet was trained on unaligned faces, but

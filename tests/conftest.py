@@ -1,4 +1,4 @@
-"""What all tests share. They import the pack as `capface`, which `pip install -e .` provides."""
+"""Fixtures for all tests. They import the pack as `capface`, which `pip install -e .` provides."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from jaxtyping import config, install_import_hook
 
-# Checks types and shapes at each call in these rooms. An int passes for a float, as type checkers accept it. The hook must be
+# Checks types and shapes at each call in these rooms. An int is accepted for a float, as in type checkers. The hook must be
 # installed before the first import of the pack.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook(["capface.flame", "capface.models"], CHECKER)
@@ -17,6 +17,7 @@ import capface  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 
+assert capface.__file__ is not None
 if Path(capface.__file__).resolve().parent != ROOT:
     raise pytest.UsageError(
         f"`capface` is the checkout {Path(capface.__file__).parent}, but these tests are those of {ROOT}. "
@@ -33,7 +34,7 @@ def seeded():
 
 @pytest.fixture
 def without_type_checks():
-    """Let a test pass wrong types and shapes, to see what the pack itself says about them."""
+    """Allow a test to pass wrong types and shapes, to test the pack's own messages about them."""
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)

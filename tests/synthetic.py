@@ -1,4 +1,4 @@
-"""The deterministic numbers behind tests/golden (its README gives the recipe)."""
+"""The deterministic inputs and weights of tests/golden (see its README)."""
 
 import json
 import zlib
@@ -16,7 +16,7 @@ def noise(seed, shape):
 
 
 def fill(name, shape):
-    """One synthetic parameter, from its full name and shape."""
+    """Return one synthetic parameter, from its full name and shape."""
     n = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape, dtype=np.float32)
     if name.endswith("running_mean"):
         n = 0.05 * n
@@ -32,7 +32,7 @@ def fill(name, shape):
 
 
 def state_dict(shapes_file, prefix):
-    """The synthetic weights of one network: `{key: tensor}`, keys without the prefix."""
+    """Return the synthetic weights of one network: `{key: tensor}`, keys without the prefix."""
     shapes = json.loads((FOLDER / shapes_file).read_text())
     state = {}
     for key, shape in shapes.items():

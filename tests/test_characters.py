@@ -1,4 +1,4 @@
-"""A console of Windows shows the characters of CP1252: sources, and what is logged or printed, keep to them."""
+"""Sources, logs and printed texts contain only characters of CP1252, which a Windows console can show."""
 
 import ast
 import os
@@ -10,7 +10,7 @@ import pytest
 from capface.tests.conftest import ROOT
 
 SHOWN_BY_THE_BROWSER = {"tooltip", "display_name", "description"}
-"""Keywords whose texts go to the frontend as JSON; they may hold any character, written as an escape."""
+"""Keywords whose texts are sent to the frontend as JSON; they may contain any character, written as an escape."""
 
 
 def sources():
@@ -21,12 +21,12 @@ def sources():
 
 
 def foreign(text):
-    """The characters of a text that CP1252 lacks."""
+    """Return the characters of a text that CP1252 lacks."""
     return "".join(c for c in text if not c.encode("cp1252", "ignore"))
 
 
 def messages(source):
-    """Texts of a source that may be logged or printed, escapes resolved: all but what the browser shows."""
+    """Return the texts of a source that may be logged or printed, with escapes resolved: all except those for the browser."""
     elsewhere = set()
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -38,14 +38,14 @@ def messages(source):
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_sources_keep_to_what_a_console_shows(path):
+def test_sources_use_only_characters_of_a_console(path):
     source = path.read_text(encoding="utf-8")
     assert [(number, found) for number, line in enumerate(source.splitlines(), 1) if (found := foreign(line))] == []
     if path.relative_to(ROOT).parts[0] != "tests":
         assert [text for text in messages(source) if foreign(text)] == []
 
 
-def test_what_is_foreign_is_seen():
+def test_other_characters_are_detected():
     assert foreign("20° · ½ … — “é” ×") == "" and foreign("\u03c4 \u2212 x") == "\u03c4\u2212"
     source = 'x = io.Float.Input("tau", tooltip="\\u03c4 of " "eq. 8")\nlog(f"\\N{GREEK SMALL LETTER TAU} is {t}")'
     assert messages(source) == ["tau", "\u03c4 is "]

@@ -1,4 +1,4 @@
-"""Imports run one way, and nothing heavy or optional is imported with the pack."""
+"""Imports run one way, and importing the pack imports nothing heavy or optional."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from capface.tests.conftest import ROOT
 
 ORDER = ("nodes", "host", "experiments", "training", "photos", "miniature", "models", "flame", "files")
-"""The rooms from the top down: each may import itself and what stands behind it, but for the exceptions below."""
+"""The rooms from the top down: each may import itself and those after it, with the exceptions below."""
 APART = {
     ("host", "training"),
     ("nodes", "training"),
@@ -23,7 +23,7 @@ APART = {
 LAYERS = {"": {"nodes"}} | {
     part: {other for other in ORDER[ORDER.index(part) :] if not {(part, other), (other, part)} & APART} for part in ORDER
 }
-"""Which parts of the pack each part may import; `errors` and `shapes` are open to all."""
+"""The parts of the pack that each part may import; all may import `errors` and `shapes`."""
 HOST = {
     "comfy",
     "comfy_api",
@@ -43,7 +43,7 @@ def imports(source, place):
     """`(module, relative, at load time)` of each import in a file at `place` (its folder, as a tuple)."""
     tree = ast.parse(source)
     inside = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
-    for block in ast.walk(tree):  # type checkers alone import these
+    for block in ast.walk(tree):  # only type checkers import these
         if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
             inside |= {n for statement in block.body for n in ast.walk(statement)}
     for node in ast.walk(tree):
@@ -52,6 +52,7 @@ def imports(source, place):
                 yield alias.name.split(".")[0], False, node not in inside
         elif isinstance(node, ast.ImportFrom):
             if node.level == 0:
+                assert node.module is not None
                 yield node.module.split(".")[0], False, node not in inside
             else:
                 base = [*place[: len(place) - (node.level - 1)], *(node.module.split(".") if node.module else [])]
@@ -60,7 +61,7 @@ def imports(source, place):
 
 
 def complaints(source, place):
-    """Everything wrong with a file's imports, in words."""
+    """Return a message for each forbidden import in a file."""
     part = place[0] if place else ""
     found = []
     for module, relative, at_load in imports(source, place):

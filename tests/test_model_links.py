@@ -1,4 +1,4 @@
-"""The addresses that the workflows' loaders carry for the frontend's list of missing models: whole, and the catalogue's."""
+"""The addresses in the workflows' loaders for the frontend's list of missing models are complete and match the catalogue."""
 
 import json
 
@@ -15,7 +15,7 @@ ENDINGS = (".safetensors", ".ckpt")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_every_loader_says_where_its_file_lies(name):
+def test_every_loader_has_the_address_of_its_file(name):
     for node in WORKFLOWS[name]["nodes"]:
         if "Note" in node["type"]:
             continue
@@ -26,4 +26,4 @@ def test_every_loader_says_where_its_file_lies(name):
 
 def test_the_frontend_follows_every_address():
     for asset in FILES.values():
-        assert asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file
+        assert asset.address is not None and asset.address.startswith(FOLLOWED) and asset.file.endswith(ENDINGS), asset.file

@@ -26,11 +26,11 @@ def published():
 
 
 def dangers(source):
-    """Everything in a source that runs code, starts a process or installs something."""
+    """Find everything in a source that runs code, starts a process or installs something."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in MODULES:
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module and node.module.split(".")[0] in MODULES:
             yield node.module
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in RUNS:
@@ -39,7 +39,7 @@ def dangers(source):
                 yield f"os.{node.func.attr}"
 
 
-def test_what_is_published_is_the_pack_alone():
+def test_only_the_pack_is_published():
     names = {path.relative_to(ROOT).parts[0] for path in published()}
     assert names == {
         "__init__.py",
@@ -58,11 +58,11 @@ def test_what_is_published_is_the_pack_alone():
 
 
 @pytest.mark.parametrize("path", published(), ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_nothing_published_runs_code_or_installs(path):
+def test_published_files_neither_run_code_nor_install(path):
     assert list(dangers(path.read_text(encoding="utf-8"))) == []
 
 
-def test_dangers_are_seen():
+def test_dangers_are_found():
     source = "import subprocess\nfrom pip import main\neval('1')\nos.system('ls')\nnet.eval()\nre.compile('a')\nexec('')"
     assert sorted(dangers(source)) == ["eval", "exec", "os.system", "pip", "subprocess"]
 
@@ -78,7 +78,7 @@ def test_dependencies_are_the_required_packages(project):
     assert project["project"]["dependencies"] == [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
-def test_the_registry_knows_what_it_asks_for(project):
+def test_the_metadata_has_the_fields_that_the_registry_requires(project):
     about, comfy = project["project"], project["tool"]["comfy"]
     assert "comfyui" not in about["name"].lower() and about["description"] and len(about["version"].split(".")) == 3
     assert (ROOT / about["license"]["file"]).is_file()
@@ -87,7 +87,7 @@ def test_the_registry_knows_what_it_asks_for(project):
     assert all((ROOT / path).exists() for path in comfy["includes"])
 
 
-def test_publishing_fills_in_where_it_runs():
+def test_publishing_fills_in_the_address_and_the_publisher():
     tomllib = pytest.importorskip("tomllib")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = tomllib.loads(text)["project"]["version"]
@@ -103,6 +103,6 @@ def test_publishing_fills_in_where_it_runs():
 
 
 def test_comfyui_finds_the_workflows():
-    """ComfyUI serves the first of these folders alone as the pack's templates."""
+    """ComfyUI serves only the first of these folders as the pack's templates."""
     folders = ("example_workflows", "example", "examples", "workflow", "workflows")
     assert [name for name in folders if (ROOT / name).exists()] == ["workflows"]

@@ -1,1 +1,1 @@
-"""What runs around the pack: a real ComfyUI process, stand-in weights, the demo. The pack itself imports none of it."""
+"""Development tools: a real ComfyUI process, stand-in weights, the demo. The pack does not import them."""

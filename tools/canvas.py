@@ -2,8 +2,9 @@
 
     python -m capface.tools.canvas
 
-To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this. Names of workflows behind it: those
-alone. One that needs a pack of others (`tools/beside.py`) is left out with a word where that is not there.
+To change a workflow, open it in ComfyUI, save it over workflows/<name>.json, and run this. To export only some workflows,
+append their names. A workflow that needs a third-party pack (`tools/other_packs.py`) is skipped with a message if the pack is
+not installed.
 """
 
 import json
@@ -11,24 +12,24 @@ import re
 import sys
 import tempfile
 
-from capface.tools.beside import NEEDS, NODES, copy_of, why_not
 from capface.tools.browser import Browser, CanvasPage
 from capface.tools.browser import why_not as why_no_browser
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
+from capface.tools.other_packs import NEEDS, NODES, copy_of, why_not
 from capface.tools.standins import write_inputs
 
 WORKFLOWS = PACK / "workflows"
 
 
 def api_text(prompt: dict) -> str:
-    """A prompt as it is kept: nodes by their number, a line for each input."""
+    """Format a prompt for storage: nodes sorted by number, one line per input."""
     nodes = {key: {name: prompt[key][name] for name in ("class_type", "inputs", "_meta")} for key in sorted(prompt, key=int)}
     text = json.dumps(nodes, indent=2, ensure_ascii=False)
     return re.sub(r'\[\s+("\d+"),\s+(\d+)\s+\]', r"[\1, \2]", text) + "\n"
 
 
 def export(host, browser, paths, beside=None):
-    """Export some of them, in a ComfyUI with this pack and another one or none beside."""
+    """Export some workflows in a ComfyUI with this pack and at most one other."""
     with tempfile.TemporaryDirectory() as folder:
         others = [copy_of(beside, folder)] if beside else []
         with ComfyProcess(host, folder="capface", others=others) as process:
@@ -46,7 +47,7 @@ def export(host, browser, paths, beside=None):
 
 
 def main():
-    """Export all of them."""
+    """Export all workflows, or those named on the command line."""
     host = find_host()
     if host is None or why_no_browser():
         sys.exit(why_no_browser() or "no ComfyUI: set COMFYUI_PATH")

@@ -1,4 +1,4 @@
-"""What CapFace finds in a ComfyUI's folders and in this environment, and what therefore works: started by `tasks.py check`."""
+"""Report which files and packages CapFace finds, and which features they enable; started by `tasks.py check`."""
 
 import argparse
 import contextlib
@@ -10,10 +10,10 @@ from capface.tools.comfy import import_host
 
 
 def in_host(comfyui, verify):
-    """The report on a ComfyUI: its own model folders, and those of its extra_model_paths.yaml."""
+    """Return the report on a ComfyUI: its own model folders, and those of its extra_model_paths.yaml."""
     import torch
 
-    with contextlib.redirect_stdout(sys.stderr):  # what the host tells while it is imported is not part of the report
+    with contextlib.redirect_stdout(sys.stderr):  # what the host prints during its import is not part of the report
         import_host(comfyui, comfyui, cpu=not torch.accelerator.is_available())
         import comfy.utils
         from utils.extra_config import load_extra_path_config
@@ -29,12 +29,12 @@ def in_host(comfyui, verify):
 
 
 def show(value, total, *_, **__):
-    """One line that counts up."""
+    """Update a progress line on the terminal."""
     print(f"\rreading {value / max(total, 1):4.0%}", end="\n" if value == total else "", file=sys.stderr, flush=True)
 
 
 def alone():
-    """The report without a ComfyUI: what the files are, and which packages are there."""
+    """Return the report without a ComfyUI: the known files, and the installed packages."""
     import torch
 
     from capface.files.capabilities import Inventory

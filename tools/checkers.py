@@ -1,9 +1,10 @@
-"""The checkers of others, run on a copy of the pack: comfy-cli's `node validate`, comfy-lint and comfy-test.
+"""Third-party checkers, run on a copy of the pack: comfy-cli's `node validate`, comfy-lint and comfy-test.
 
-They lie in an environment of their own (checkers.txt). What reads sources alone is `check_sources`. What needs a ComfyUI is
-this file as a script, in the project's environment: one with stand-ins for all weights is started, and the checkers see it.
+They are installed in a separate environment (checkers.txt). `check_sources` runs the checkers that only read sources. The
+others need a ComfyUI: run as a script in the project's environment, this file starts one with stand-ins for all weights, and
+runs them on it.
 
-Needs the standard library only, up to that.
+Until then it needs only the standard library.
 """
 
 import argparse
@@ -23,7 +24,7 @@ FOLDER = "capface"
 
 @contextlib.contextmanager
 def copied_pack(host=None):
-    """A copy of the pack in `custom_nodes` of a ComfyUI made of links to `host`'s files; it goes at the end."""
+    """Copy the pack into `custom_nodes` of a temporary ComfyUI made of links to `host`'s files; a context manager."""
     with tempfile.TemporaryDirectory(prefix="capface-checkers-", ignore_cleanup_errors=True) as folder:
         comfyui = Path(folder).resolve() / "ComfyUI"
         copy = comfyui / "custom_nodes" / FOLDER
@@ -34,8 +35,15 @@ def copied_pack(host=None):
         yield copy
 
 
+@contextlib.contextmanager
+def importable_pack():
+    """Provide the pack in a folder named capface, the checkout or a copy: there the type checker resolves `import capface`."""
+    with contextlib.nullcontext(PACK) if PACK.name == FOLDER else copied_pack() as folder:
+        yield folder
+
+
 def run(name, command, folder, **environ):
-    """Run one checker in `folder`, its output as it comes; returns whether it found nothing."""
+    """Run one checker in `folder`, passing its output through. Returns True if it found no problem."""
     print(f"\n{name}", flush=True)
     ok = subprocess.call([str(c) for c in command], cwd=folder, env=dict(os.environ, PYTHONUTF8="1", **environ)) == 0
     print(f"{name}: {'nothing found' if ok else 'FOUND something, see above'}", flush=True)
@@ -43,7 +51,14 @@ def run(name, command, folder, **environ):
 
 
 def check_sources(programs):
-    """Run what reads the sources alone; `programs` is the folder with the checkers' programs. Returns whether all is well."""
+    """Run the checkers that only read sources.
+
+    Args:
+        programs: The folder with the checkers' executables.
+
+    Returns:
+        True if no checker found a problem.
+    """
     with copied_pack() as copy:
         found = [
             run("comfy-test lint", [programs / "comfy-test", "lint", "--strict", "."], copy),
@@ -55,7 +70,7 @@ def check_sources(programs):
 
 
 def without_unions(schema):
-    """A host's description of its nodes with inputs of several types ("IMAGE,MASK"), unknown to comfy-lint, taking any."""
+    """Replace inputs of several types ("IMAGE,MASK"), which comfy-lint does not know, by "*" in a host's node descriptions."""
     for node in schema.values():
         for inputs in node.get("input", {}).values():
             for spec in inputs.values():
@@ -65,9 +80,18 @@ def without_unions(schema):
 
 
 def check_in_host(comfyui, programs, packages):
-    """Run what needs a ComfyUI; `packages` is the folder with the checkers' packages. Returns whether all is well."""
-    from capface.tools.beside import NEEDS
+    """Run the checkers that need a ComfyUI.
+
+    Args:
+        comfyui: The ComfyUI's folder.
+        programs: The folder with the checkers' executables.
+        packages: The folder with the checkers' packages.
+
+    Returns:
+        True if no checker found a problem.
+    """
     from capface.tools.comfy import ComfyProcess, model_folders, request
+    from capface.tools.other_packs import NEEDS
     from capface.tools.standins import make_standins, write_inputs
 
     models = model_folders(make_standins())
@@ -79,10 +103,10 @@ def check_in_host(comfyui, programs, packages):
         logs.mkdir()
         shutil.copy(process.log, logs / "server.log")
         found = (path.relative_to(copy) for path in (copy / "workflows" / "api").glob("*.json"))
-        # those that need a pack of others are left out: it is not here, so its nodes would be unknown
+        # workflows that need a third-party pack are left out: the pack is missing here, so its nodes would be unknown
         workflows = sorted(path for path in found if path.stem not in NEEDS)
         lint = [programs / "comfy-lint", "--strict", "--schema-cache", schema, *workflows]
-        # It imports the pack: that needs this environment, with its own packages added.
+        # This checker imports the pack, so it needs this environment with its own packages added.
         environ = {"PYTHONPATH": str(packages), "COMFY_TEST_LOGS_DIR": str(logs), "COMFY_TEST_WORKSPACE_DIR": str(logs)}
         test = [sys.executable, "-m", "comfy_test", "run", "--server-url", process.url]
         found = [run("comfy-lint", lint, copy), run("comfy-test run", test, copy, **environ)]

@@ -1,6 +1,6 @@
-"""A ComfyUI to test against: where one lies, a process of it with this pack inside, and a client of its HTTP interface.
+"""A ComfyUI to test against: finding one, running it as a process with this pack, and a client of its HTTP interface.
 
-The module's top needs the standard library only, because `tasks.py` looks for a ComfyUI before there is an environment.
+The module's top level needs only the standard library, because `tasks.py` looks for a ComfyUI before an environment exists.
 """
 
 import contextlib
@@ -20,17 +20,18 @@ import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PACK = Path(__file__).resolve().parent.parent
 FOLDER = "my capface-1.0 (copy)"
-"""The pack's folder name inside the process: spaces, dots and brackets, as a user's second download has."""
+"""The pack's folder name inside the process, with spaces, dots and brackets, like a user's second download."""
 NOT_COPIED = (".git", ".venvs", "output", "__pycache__", ".pytest_cache", ".ruff_cache")
 START_SECONDS = 180
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ComfyError(Exception):
-    """The host did not start, died, or refused something that is not a prompt's fault."""
+    """The host did not start, died, or refused something for a reason other than an invalid prompt."""
 
 
 class PromptRejected(ComfyError):
@@ -49,7 +50,7 @@ class PromptRejected(ComfyError):
 
 
 def is_host(folder):
-    """Whether `folder` holds ComfyUI's sources."""
+    """Return whether `folder` holds ComfyUI's sources."""
     return all((Path(folder) / name).is_file() for name in ("main.py", "folder_paths.py", "comfyui_version.py"))
 
 
@@ -60,10 +61,10 @@ def find_host(asked=None, *, pack=PACK):
     where comfy-cli puts it (~/comfy/ComfyUI), in this order.
 
     Returns:
-        The folder with `main.py`, or None when there is none.
+        The folder with `main.py`, or None if no ComfyUI is found.
 
     Raises:
-        ComfyError: A folder that was asked for by name holds no ComfyUI.
+        ComfyError: An explicitly named folder does not hold a ComfyUI.
     """
     for folder, where in ((asked, "--comfyui"), (os.environ.get("COMFYUI_PATH"), "COMFYUI_PATH")):
         if folder:
@@ -71,7 +72,7 @@ def find_host(asked=None, *, pack=PACK):
             if not is_host(path):
                 raise ComfyError(f"{where} names {path}, but there is no ComfyUI in it (expected its main.py there)")
             return path
-    # The shell's own path, too: the pack in custom_nodes may be a link to a checkout elsewhere.
+    # Also try the shell's own path: the pack in custom_nodes may be a link to a checkout elsewhere.
     for place in (Path(pack).resolve(), Path(os.environ.get("PWD", pack))):
         if place.parent.name == "custom_nodes" and is_host(place.parent.parent):
             return place.parent.parent
@@ -80,19 +81,19 @@ def find_host(asked=None, *, pack=PACK):
 
 
 def host_version(comfyui):
-    """Version that a ComfyUI folder states of itself, such as "0.8.0"."""
+    """Return the version that a ComfyUI folder states, such as "0.8.0"."""
     text = (Path(comfyui) / "comfyui_version.py").read_text(encoding="utf-8")
     return text.partition("__version__ =")[2].strip().strip("\"'") or "of unknown version"
 
 
 def find_frontend(asked=None):
-    """Find the frontend to serve in place of the installed one: `asked`, or what CAPFACE_FRONTEND names.
+    """Find the frontend to serve instead of the installed one: `asked`, or the folder named by CAPFACE_FRONTEND.
 
     Returns:
         The folder with its `index.html`, or None for the installed one.
 
     Raises:
-        ComfyError: The folder holds no frontend.
+        ComfyError: The folder does not hold a frontend.
     """
     asked = asked or os.environ.get("CAPFACE_FRONTEND")
     if not asked:
@@ -104,12 +105,12 @@ def find_frontend(asked=None):
 
 
 def frontend_version(folder=None):
-    """Version of the frontend package that `folder` (its `static`) belongs to, or of the installed one.
+    """Return the version of the frontend package that `folder` (its `static`) belongs to, or of the installed one.
 
     Returns:
-        Such as "1.35.9", or None when there is none, or when it does not say.
+        Such as "1.35.9"; None if no frontend is installed or its version is unknown.
     """
-    # An installed package and one unpacked with `pip install --target` both have their notes beside the package's folder.
+    # An installed package, and one unpacked with `pip install --target`, both keep their metadata beside the package's folder.
     places = [str(Path(folder).parent.parent)] if folder else sys.path
     found = importlib.metadata.distributions(name="comfyui_frontend_package", path=places)
     return next((one.version for one in found), None)
@@ -120,8 +121,8 @@ def import_host(comfyui, base, *, cpu=True):
 
     Args:
         comfyui: ComfyUI's folder.
-        base: Folder for the host's own files, whose `models` it searches; nothing is written to it here.
-        cpu: Whether it has to leave a GPU alone.
+        base: Folder for the host's own files, whose `models` the host searches; nothing is written to it here.
+        cpu: Run on the CPU even if there is a GPU.
 
     Returns:
         The host's modules `nodes` and `folder_paths`.
@@ -130,7 +131,7 @@ def import_host(comfyui, base, *, cpu=True):
     sys.path.insert(0, str(comfyui))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the host's own imports warn about is not ours to mend
+            warnings.simplefilter("ignore")  # warnings from the host's own imports are not ours to fix
             import comfy.options
 
             comfy.options.enable_args_parsing()
@@ -144,15 +145,15 @@ def import_host(comfyui, base, *, cpu=True):
 
 
 def place_pack(pack, destination):
-    """Put the pack at `destination`: a link where the system allows one, else a copy."""
+    """Place the pack at `destination`, as a link if the system allows it, else as a copy."""
     try:
         destination.symlink_to(pack, target_is_directory=True)
-    except OSError:  # Windows without the privilege to make links
+    except OSError:  # Windows without the privilege to create links
         shutil.copytree(pack, destination, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
 
 def model_folders(*roots):
-    """What lies in folders laid out like ComfyUI's `models`, as `ComfyProcess` takes it; the first root's files win."""
+    """Return the subfolders of folders laid out like ComfyUI's `models`, as `ComfyProcess` takes them; earlier roots win."""
     found = {}
     for root in roots:
         for folder in sorted(p for p in Path(root).iterdir() if p.is_dir()):
@@ -161,31 +162,32 @@ def model_folders(*roots):
 
 
 def free_port():
-    """Give a loopback port that nobody listens on."""
+    """Return a free loopback port."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
 class ComfyProcess:
-    """A ComfyUI process with this pack and no other, in a base directory of its own.
+    """A ComfyUI process with this pack, in a base directory of its own.
 
-    Use as a context manager; leaving it ends this process and no other, and removes the base directory.
+    Use it as a context manager; leaving it ends the process and removes the base directory.
 
     Args:
         comfyui: Folder with ComfyUI's `main.py`.
-        models: Kind ("checkpoints", "capface", …) -> folders that the host searches for it, first one first.
+        models: Kind ("checkpoints", "capface", …) -> folders that the host searches for it, in order.
         pack: The pack's folder.
         python: Interpreter that has ComfyUI's requirements.
-        cpu: Whether it has to leave a GPU alone.
-        folder: The pack's folder name in it. The host serves a pack's web files only where it needs no quoting in a URL.
-        frontend: Folder with the frontend's `index.html` (the package's `static`) instead of the installed one, or the one
-            that CAPFACE_FRONTEND names.
-        others: Folders of other packs that run beside this one.
+        cpu: Run on the CPU even if there is a GPU.
+        folder: The pack's folder name in the process. The host serves a pack's web files only if the name needs no quoting in
+            a URL.
+        frontend: Folder with the frontend's `index.html` (the package's `static`) to use instead of the installed one; by
+            default the folder named by CAPFACE_FRONTEND, if set.
+        others: Folders of further packs to load.
 
     Attributes:
         base: The base directory (`input`, `output`, `custom_nodes`, …).
-        log: The log file; it goes with the base directory.
+        log: The log file, removed with the base directory.
         url: `http://127.0.0.1:<port>`.
     """
 
@@ -237,7 +239,9 @@ class ComfyProcess:
         if self.models:
             command += ["--extra-model-paths-config", str(self._model_paths())]
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait cost tenfold on a busy machine
+        environment.setdefault(
+            "OMP_WAIT_POLICY", "PASSIVE"
+        )  # threads that spin while waiting make a busy machine ten times slower
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -247,7 +251,7 @@ class ComfyProcess:
             raise ComfyError(f"ComfyUI could not import the pack:\n{self.log_tail(60)}")
 
     def _model_paths(self):
-        """Write the file that tells the host about `models`; JSON is YAML."""
+        """Write the extra_model_paths file for `models`; JSON is valid YAML."""
         paths = {"capface_tools": {kind: "\n".join(map(str, folders)) for kind, folders in self.models.items()}}
         file = self.base / "model_paths.yaml"
         file.write_text(json.dumps(paths), encoding="utf-8")
@@ -264,22 +268,22 @@ class ComfyProcess:
         raise ComfyError(f"ComfyUI did not answer within {START_SECONDS} s. Its log ends with:\n{self.log_tail()}")
 
     def check_alive(self):
-        """Raise ComfyError with the log's end when the process has ended."""
+        """Raise ComfyError with the end of the log if the process has ended."""
         code = self._process.poll()
         if code is not None:
             raise ComfyError(f"ComfyUI ended by itself with status {code}. Its log ends with:\n{self.log_tail()}")
 
     def log_text(self):
-        """Everything the process has logged so far."""
+        """Return everything that the process has logged so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def log_tail(self, lines=30):
-        """The last lines of the log."""
+        """Return the last lines of the log."""
         return "\n".join(self.log_text().splitlines()[-lines:])
 
 
 def request(url, body=None, *, content_type="application/json", timeout=60):
-    """GET `url`, or POST `body` (bytes) to it, past any proxy; returns the answer's bytes."""
+    """GET `url`, or POST `body` (bytes) to it, bypassing proxies. Returns the bytes of the response."""
     headers = {"Content-Type": content_type} if body is not None else {}
     with _LOOPBACK.open(urllib.request.Request(url, body, headers), timeout=timeout) as answer:
         return answer.read()
@@ -287,30 +291,30 @@ def request(url, body=None, *, content_type="application/json", timeout=60):
 
 @dataclass
 class Run:
-    """What happened to one prompt, from the host's websocket."""
+    """The events and results of one prompt, from the host's websocket."""
 
     prompt_id: str
     status: str = "running"
-    """`success`, `error` or `interrupted` when it is over."""
+    """`success`, `error` or `interrupted` once the prompt has ended."""
     events: list = field(default_factory=list)
-    """Every message about this prompt, `(type, data)`."""
+    """All messages about this prompt, `(type, data)`."""
     error: dict = field(default_factory=dict)
     """The host's `execution_error`: node_type, exception_type, exception_message, traceback."""
     outputs: dict = field(default_factory=dict)
-    """Node id -> what the node showed, such as {"images": [{"filename", "subfolder", "type"}]}."""
+    """Node id -> the node's UI output, such as {"images": [{"filename", "subfolder", "type"}]}."""
 
     def progress(self, node):
-        """The progress events of one node as `(value, max)`."""
+        """Return the progress events of one node as `(value, max)`."""
         return [(data["value"], data["max"]) for kind, data in self.events if kind == "progress" and data["node"] == node]
 
     @property
     def cached(self):
-        """Ids of the nodes that did not run again."""
+        """Return the ids of the nodes whose results came from the cache."""
         return {node for kind, data in self.events if kind == "execution_cached" for node in data["nodes"]}
 
 
 class ComfyClient:
-    """A small synchronous client of one `ComfyProcess`; a context manager."""
+    """A small synchronous client of a `ComfyProcess`; a context manager."""
 
     def __init__(self, process):
         self.process = process
@@ -326,21 +330,21 @@ class ComfyClient:
     def __exit__(self, *_):
         self._socket.close()
 
-    def _call(self, path, body=None):
+    def _call(self, path, body=None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         answer = request(f"{self.process.url}/{path}", data)
         return json.loads(answer) if answer else None
 
     def object_info(self, node=None):
-        """The host's description of one node, or of all."""
+        """Return the host's description of one node, or of all."""
         return self._call(f"object_info/{node}" if node else "object_info")
 
     def history(self, prompt_id):
-        """The host's record of one prompt, or {}."""
+        """Return the host's record of one prompt, or {}."""
         return self._call(f"history/{prompt_id}").get(prompt_id, {})
 
     def upload_image(self, data, name):
-        """Put an image file's bytes into the host's input folder as `name`; returns the name to give to LoadImage."""
+        """Upload an image file's bytes to the host's input folder as `name`. Returns the name for LoadImage."""
         edge = uuid.uuid4().hex
         parts = [
             f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
@@ -353,7 +357,7 @@ class ComfyClient:
         return json.loads(request(f"{self.process.url}/upload/image", b"".join(parts), content_type=kind))["name"]
 
     def queue(self, prompt):
-        """Queue an API-format prompt; returns its id.
+        """Queue a prompt in API format, and return its id.
 
         Raises:
             PromptRejected: The host found the prompt invalid.
@@ -368,15 +372,15 @@ class ComfyClient:
             raise PromptRejected(json.loads(answer)) from None
 
     def wait(self, prompt_id, *, on_event=None, timeout=600):
-        """Follow one prompt to its end.
+        """Wait until a prompt has ended.
 
         Args:
             prompt_id: From `queue`.
-            on_event: Called with `(type, data)` for each message about this prompt, while it runs.
-            timeout: Seconds until a ComfyError.
+            on_event: Called with `(type, data)` for each message about this prompt while it runs.
+            timeout: Seconds after which ComfyError is raised.
 
         Returns:
-            The finished `Run`; a failed node is in its `error`, not raised.
+            The finished `Run`. The error of a failed node is in its `error` and is not raised.
         """
         import websocket
 
@@ -414,10 +418,10 @@ class ComfyClient:
         return self.wait(self.queue(prompt), **options)
 
     def make(self, prompt, class_type="SaveImage", **options):
-        """`run` a prompt that has to succeed.
+        """`run` a prompt, and raise if it fails.
 
         Returns:
-            The `Run`, and the files of all images that its only node of this class saved or showed, as bytes.
+            The `Run`, and the files (bytes) of all images that the prompt's only node of this class saved or showed.
 
         Raises:
             ComfyError: A node failed.
@@ -429,9 +433,9 @@ class ComfyClient:
         return run, [self.fetch(image) for image in run.outputs[node]["images"]]
 
     def interrupt(self):
-        """Stop what runs now."""
+        """Interrupt the running prompt."""
         self._call("interrupt", {})
 
     def fetch(self, image):
-        """The bytes of one image, a `{"filename", "subfolder", "type"}` of `Run.outputs`."""
+        """Return the bytes of an image, a `{"filename", "subfolder", "type"}` of `Run.outputs`."""
         return request(f"{self.process.url}/view?{urllib.parse.urlencode(image)}")

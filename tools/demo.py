@@ -59,7 +59,7 @@ def choose_weights(comfyui: Path) -> tuple[dict[str, weights.Weights], dict[str,
     """Choose real weights if they exist, else stand-ins.
 
     Returns:
-        The weights by their place, and the folders by kind in which ComfyUI looks for files.
+        The weights by their path in `models`, and the folders by kind in which ComfyUI looks for files.
     """
     say("weights:")
     chosen = weights.choose(comfyui / "models", say=say)

@@ -1,4 +1,4 @@
-"""Prints what loading CapFace adds to a process's peak memory: bytes before, after, and of the parameters. Linux only.
+"""Print how much loading CapFace raises a process's peak memory: bytes before, after, and of the parameters. Linux only.
 
 python -m capface.tools.loading_memory <checkpoint> <small checkpoint to warm up with>
 """
@@ -15,7 +15,9 @@ from ..models.diffusion import load_capface
 
 def peak() -> int:
     """Return the largest resident size of this process so far, in bytes."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found is not None, "Linux gives the peak of every process"
+    return int(found[1]) * 1024
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import copy
 import io
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..flame.builtin import builtin_head
 from ..flame.editing.edits import edit_head
 from ..flame.editing.expressions import SLIDERS
 from ..miniature.evaluator import Evaluator
-from ..miniature.networks import HELD_OUT, PICTURE, Miniature
+from ..miniature.networks import HELD_OUT, PICTURE_SIDE, Miniature
 from ..miniature.people import Person, Setting, draw_people
 from ..training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
 from ..training.miniature.train_evaluator import Attributes
@@ -36,13 +36,13 @@ class Shot(NamedTuple):
     """One portrait."""
 
     caption: str
-    changes: dict[str, float | str]
+    changes: dict[str, Any]
     """Widgets of Edit Head."""
     setting: Setting = SETTING
-    """What its prompt says."""
+    """The shot's part of the prompt."""
 
 
-_LAMP = {"light": "custom", "ambient": 0.25, "key_intensity": 0.85, "key_softness": 0.3, "key_elevation": 15.0}
+_LAMP: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 0.85, "key_softness": 0.3, "key_elevation": 15.0}
 SHOTS = (
     Shot("turned left", {"yaw": -35.0}),
     Shot("looking up", {"pitch": 14.0}),
@@ -65,23 +65,23 @@ def heads() -> HeadParams:
 
 
 def reference() -> Tensor:
-    """The picture of the person that all portraits are made from, `[3, 128, 128]` in 0..1."""
+    """Return the reference picture that all portraits are made from, `[3, 128, 128]` in 0..1."""
     who = Person.sample(PERSON)
-    return draw_people([who], who.head(), [SETTING], PICTURE)[0]
+    return draw_people([who], who.head(), [SETTING], PICTURE_SIDE)[0]
 
 
 def portraits_in_plain_torch(miniature: Miniature) -> Tensor:
-    """The shots without a ComfyUI, `[N, 3, 128, 128]` in 0..1."""
+    """Return the portraits made without ComfyUI, `[N, 3, 128, 128]` in 0..1."""
     prompts = [", ".join(shot.setting.words()) for shot in SHOTS]
     given = (reference() * 2 - 1).expand(len(SHOTS), -1, -1, -1)
     return make_portraits(miniature, head_hint(heads()), prompts, given, Recipe(alpha=0.5))
 
 
 def portraits_in_comfyui(client: ComfyClient) -> Tensor:
-    """The same through the nodes: workflows/api/miniature.json, queued once for each shot, each from noise of its own.
+    """Return the same portraits made by the nodes: workflows/api/miniature.json, queued once per shot with a different seed.
 
     Raises:
-        ComfyError: if a run fails.
+        ComfyError: A run failed.
     """
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     made = []
@@ -100,7 +100,7 @@ def portraits_in_comfyui(client: ComfyClient) -> Tensor:
 
 @torch.no_grad()
 def people_sheet(made: Tensor, evaluator: Evaluator) -> Image.Image:
-    """Lay portraits `[N, 3, 128, 128]` of the shots out, with the evaluator's figures under each.
+    """Lay out the portraits `[N, 3, 128, 128]` of the shots, with the evaluator's figures under each.
 
     The figures are the cosine between the evaluator's embeddings of portrait and reference, and the root mean square error
     of the head's three angles, in degrees.

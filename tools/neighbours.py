@@ -1,8 +1,8 @@
-"""The table of packs that CapFace was run beside, from what the tests in tests/neighbours measured last on each ComfyUI.
+"""The table of third-party packs that CapFace was tested with, from the latest results of tests/neighbours on each ComfyUI.
 
 python -m pytest -m neighbours                 with COMFYUI_PATH and PACKS set; measures on one ComfyUI
-python -m capface.tools.neighbours        prints the table of all ComfyUIs measured so far
-python -m capface.tools.neighbours --docs writes it into docs/works_with.md
+python -m capface.tools.neighbours             prints the table of all ComfyUIs measured so far
+python -m capface.tools.neighbours --docs      writes it into docs/works_with.md
 """
 
 import json
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- table: tools/neighbours.py -->", "<!-- end of the table -->"
 
 
 def keep(rows, host):
-    """Keep the rows of one ComfyUI, replacing those of the same cases."""
+    """Save the rows of one ComfyUI, replacing rows of the same cases."""
     KEPT.mkdir(parents=True, exist_ok=True)
     path = KEPT / f"{host}.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
@@ -26,7 +26,7 @@ def keep(rows, host):
 
 
 def lines(rows):
-    """Plain lines of a table for a terminal."""
+    """Format the rows as a plain table for a terminal."""
     yield f"{'pack':24} {'version':18} {'method':44} {'ControlNet':10} {'CapFace':8} worst error"
     for row in rows:
         state = ["ok" if row[who] == "ok" else "error" for who in ("stock", "capface")]
@@ -37,17 +37,20 @@ def lines(rows):
 
 
 def misplaced(row):
-    """Whether a part's head was further off than the case allows."""
+    """Return whether a part's head was further off than the case allows."""
     return row["error"] is not None and row.get("tolerance") is not None and row["error"] > row["tolerance"]
 
 
 def shown(error):
-    """A relative error as a table shows it."""
+    """Format a relative error for a table."""
     return "-" if error is None else "0" if error < 5e-7 else f"{error:.1g}" if error < 1e-3 else f"{error:.3f}"
 
 
 def table(hosts):
-    """Markdown lines of a table for `hosts`: version -> rows. Cells: CapFace's state, a ControlNet's if another, the error."""
+    """Format a Markdown table for `hosts`: version -> rows.
+
+    A cell holds CapFace's state, the ControlNet's state if it differs, and the error.
+    """
     names = sorted(hosts, key=lambda name: [int(n) for n in name.split(".")])
     cases = {row["case"]: row for name in names for row in hosts[name]}
     order = [case.name for case in _cases()]
@@ -64,7 +67,7 @@ def table(hosts):
 
 
 def cell(row):
-    """What one ComfyUI gave for one case."""
+    """Format the result of one case on one ComfyUI."""
     if row is None:
         return "not run"
     if row["capface"] == row["stock"] != "ok":

@@ -1,8 +1,9 @@
-"""Take the pictures of nodes that show nothing of their own, on ComfyUI's canvas in a real browser:
+"""Take screenshots of the nodes without a picture of their own, on ComfyUI's canvas in a real browser:
 
     python -m capface.tools.node_pictures [--comfyui PATH] [NODE ...]
 
-Each is shown with the nodes that it is used with, and goes to web/docs/<node>/. `tools/pictures.py` draws the others.
+Each node is shown with the nodes it is used with, and is saved in web/docs/<node>/. `tools/pictures.py` draws the other
+pictures.
 """
 
 import argparse
@@ -39,12 +40,13 @@ VALUES = {
     "CapFaceLoadIdentity": [{"file": "ada.identity.safetensors"}, {"file": "grace.identity.safetensors"}],
     "CapFaceMeasure": [{"prompt": "a photo of a person in a garden", "other_prompts": "a photo of a person at sea"}],
 }
-"""Values of the first and of the second node of a class."""
+"""Widget values of the first, second, … node of a class."""
 FILES = ("ada.identity.safetensors", "grace.identity.safetensors", "nod.json")
-"""What lies in the input folder, so that the lists of files are not empty."""
+"""Files for the input folder, so that the nodes' file lists are not empty."""
 WIDTH, GAP, MARGIN = 310, 50, 16
 SETTINGS = {"Comfy.NodeBadge.NodeSourceBadgeMode": "None", "Comfy.NodeBadge.NodeIdBadgeMode": "None"}
-# The nodes in columns, each output with the first free input of its type that is farther right; gives the frame that they fill.
+# Places the nodes in columns, links each output to the first free input of its type farther right, and returns the frame that
+# the nodes fill.
 _LAY_OUT = """([columns, values, least, gap, margin]) => {
   const graph = app.canvas.graph, seen = {}, placed = [];
   graph.clear();
@@ -78,11 +80,11 @@ _SHOW_AT = """([left, top]) => {
   app.canvas.draw(true, true);
 }"""
 LEFT, TOP = 120, 120
-"""Page pixels from which on nothing lies over the canvas."""
+"""Page pixels from which on nothing covers the canvas."""
 
 
 def take(canvas: CanvasPage, columns: list[list[str]]) -> Image.Image:
-    """Lay nodes out and take their picture."""
+    """Lay out nodes, and take a screenshot of them."""
     width, height = canvas.page.evaluate(_LAY_OUT, [columns, VALUES, WIDTH, GAP, MARGIN])
     canvas.page.evaluate(_SHOW_AT, [LEFT, TOP])
     canvas.idle()
@@ -91,7 +93,7 @@ def take(canvas: CanvasPage, columns: list[list[str]]) -> Image.Image:
 
 
 def main():
-    """Take all of them, or those that are named; returns the exit status."""
+    """Take all screenshots, or those of the named nodes. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", metavar="NODE", help=f"out of {', '.join(SHOWN)}")
     parser.add_argument("--comfyui", type=Path)

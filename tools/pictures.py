@@ -1,13 +1,14 @@
-"""Draw the pictures that the pack comes with, all of the built-in head and by the pack's own renderer:
+"""Draw the pictures of the documentation with the built-in head and the pack's own renderer:
 
     python -m capface.tools.pictures
 
-The registry's icon and banner and the overview of docs/workflows.md go to docs/, those of the nodes' pages to web/docs/<node>/,
-where `tools/node_pictures.py` puts the pictures of nodes that show none of their own.
+The registry's icon and banner, and the overview of docs/workflows.md, are saved in docs/. The pictures of the nodes' pages are
+saved in web/docs/<node>/, beside the screenshots that `tools/node_pictures.py` takes.
 """
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,30 +32,31 @@ from capface.models.faces.crops import facenet_face, ffhq_crop, transform_points
 
 ROOT = Path(__file__).resolve().parent.parent
 ICON, BANNER = (400, 400), (1260, 540)
-"""Width and height in pixels, as the registry wants them."""
+"""Width and height in pixels, as the registry requires."""
 TILE = 192
 """Pixels of a head in a page's picture."""
 PAGE_BYTES = 60_000
-"""What a page's picture may weigh."""
+"""Largest file size of a page's picture."""
 TOP, BOTTOM = (0.13, 0.16, 0.24), (0.05, 0.06, 0.10)
 """Background."""
 SOMEBODY, PAPER = (0.55, 0.60, 0.70), (0.20, 0.23, 0.31)
-"""Silhouettes, and what they are on."""
+"""Colours of silhouettes and of their background."""
 INK, ACCENT, TOP_INK = (200, 206, 218), (255, 157, 82), (24, 26, 34)
-"""Words, the band in the overview, and words on that."""
+"""Colours of text, of the overview's band, and of text on the band."""
 MODEL, HEAD = builtin_head(), HeadParams.neutral()
 
 
-def edited(**changes: float) -> HeadParams:
-    """The average head, edited, under one lamp."""
-    return edit_head(MODEL, HEAD, **({"light": "custom", "ambient": 0.25, "key_intensity": 1.0} | changes))
+def edited(**changes: float | str) -> HeadParams:
+    """Return the average head, edited, under one lamp."""
+    widgets: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 1.0} | changes
+    return edit_head(MODEL, HEAD, **widgets)
 
 
 def row(heads: HeadParams, width: int, height: int, zoom: float = 1.0) -> Tensor:
-    """Heads side by side over the background, `[height, width, 3]` in 0..1.
+    """Draw heads side by side over the background, `[height, width, 3]` in 0..1.
 
     Args:
-        heads: What to draw, from left to right.
+        heads: The heads, from left to right.
         width: Pixels.
         height: Pixels.
         zoom: Side of each head's frame, in columns.
@@ -76,12 +78,12 @@ def row(heads: HeadParams, width: int, height: int, zoom: float = 1.0) -> Tensor
 
 def tiles(*heads: HeadParams) -> Tensor:
     """A row for a page."""
-    heads = HeadParams.cat(list(heads))
-    return row(heads, TILE * heads.batch, TILE)
+    together = HeadParams.cat(list(heads))
+    return row(together, TILE * together.batch, TILE)
 
 
 def maps_of(head: HeadParams) -> Tensor:
-    """What Render Head shows: normal, albedo and Lambertian map, mask and landmarks."""
+    """Draw the maps of Render Head: normal, albedo and Lambertian map, mask and landmarks."""
     maps = render_head(MODEL, head, TILE, TILE)
     landmarks = landmark_picture(landmark_pixels(MODEL, head, TILE, TILE), TILE, TILE)
     shown = (normal_colors(maps), maps.albedo, maps.lambertian, maps.alpha.expand(-1, 3, -1, -1), landmarks)
@@ -89,13 +91,13 @@ def maps_of(head: HeadParams) -> Tensor:
 
 
 def beside(*pictures: Tensor) -> Tensor:
-    """Pictures `[3, h, w]` as tiles of a row `[TILE, …, 3]`."""
+    """Lay out pictures `[3, h, w]` as tiles of a row `[TILE, …, 3]`."""
     scaled = [F.interpolate(p[None], (TILE, TILE), mode="bilinear", antialias=True)[0] for p in pictures]
     return torch.cat([p.movedim(0, -1) for p in scaled], dim=1)
 
 
 def people(count: int) -> Tensor:
-    """Synthetic people, each before another background."""
+    """Draw synthetic people in front of different backgrounds."""
     who = [Person.sample(HELD_OUT + i) for i in range(count)]
     settings = [Setting(list(SHIRTS)[i], BACKGROUNDS[i]) for i in range(count)]
     heads = [edited(yaw=15.0 * (i - count // 2)).replace(shape=person.shape_row()) for i, person in enumerate(who)]
@@ -103,12 +105,12 @@ def people(count: int) -> Tensor:
 
 
 def photo_of(head: HeadParams, side: int) -> Tensor:
-    """A head in place of a photo: `[3, side, side]`."""
+    """Draw a head that stands in for a photo, `[3, side, side]`."""
     return row(head, side, side).movedim(-1, 0)
 
 
 def fitted(head: HeadParams) -> Tensor:
-    """What Fit Head does: a photo, its 68 landmarks, the head fitted to them, and that over the photo."""
+    """Draw the steps of Fit Head: photo, 68 landmarks, the fitted head, and the head over the photo."""
     side = 2 * TILE
     photo, points = photo_of(head, side), landmark_pixels(MODEL, head, side, side)
     found = fit_landmarks(MODEL, pixels_to_frame(points, side, side)).params
@@ -118,11 +120,11 @@ def fitted(head: HeadParams) -> Tensor:
 
 
 def read(head: HeadParams, side: int = 1024) -> Tensor:
-    """What Encode Identity reads: a photo, the portrait that it aligns, what CLIP sees of it, and what FaceNet sees."""
+    """Draw the steps of Encode Identity: photo, aligned portrait, CLIP's input and FaceNet's input."""
     photo, points = photo_of(head, side), landmark_pixels(MODEL, head, side, side)[0]
     portrait, transform = ffhq_crop(photo, points)
     points = transform_points(transform, points)
-    # the face's outline: the jaw, and over the brows half an ellipse between the jaw's ends
+    # the face's outline: the jaw line, closed above the brows by half an ellipse between the jaw's ends
     middle, across, up = (points[0] + points[16]) / 2, (points[16] - points[0]) / 2, 1.1 * (points[17:27].mean(0) - points[30])
     turn = torch.linspace(0, math.pi, 16)[1:-1, None]
     outline = torch.cat([points[:17], middle + across * turn.cos() + up * turn.sin()])
@@ -134,7 +136,7 @@ def read(head: HeadParams, side: int = 1024) -> Tensor:
 
 
 def token_sets(head: HeadParams) -> Tensor:
-    """What Identity Parts leaves of CLIP's patches: all, and 128, 64, 32 and 16 tokens, the first of which sees them all."""
+    """Draw the CLIP patches that Identity Parts keeps: all, and 128, 64, 32 and 16 tokens; the first token covers the image."""
     portrait = ffhq_crop(photo_of(head, 512), landmark_pixels(MODEL, head, 512, 512)[0])[0]
     shown = []
     for tokens in (len(token_order()), 128, 64, 32, 16):
@@ -145,7 +147,7 @@ def token_sets(head: HeadParams) -> Tensor:
 
 
 def cropped(head: HeadParams, side: int = 512) -> Tensor:
-    """What Crop Head is for: a picture with a region, that enlarged, the head there as without it and as with it."""
+    """Draw the use of Crop Head: a picture with a region, the region enlarged, and the head in it without and with the node."""
     who, setting = Person.sample(HELD_OUT + 1), Setting("green", "beach")
     region = torch.tensor([[0.5, 0.1, 0.375, 0.375]]) * side
     x, y, w, h = region[0].int().tolist()
@@ -163,13 +165,13 @@ def cropped(head: HeadParams, side: int = 512) -> Tensor:
 
 
 def silhouette(head: HeadParams, side: int) -> Tensor:
-    """Where somebody would be, for pictures that no weights have made: `[side, side, 3]`."""
+    """Draw a silhouette in place of a generated person, `[side, side, 3]`."""
     alpha = F.avg_pool2d(render_head(MODEL, head, 3 * side, 3 * side).alpha, 3)[0].movedim(0, -1)
     return alpha * torch.tensor(SOMEBODY) + (1 - alpha) * torch.tensor(PAPER)
 
 
 def overview() -> Tensor:
-    """What the pack is: a photo, and heads that are posed and lit, become portraits by prompts."""
+    """Draw the overview of the pack: a photo, posed and lit heads, and prompts become portraits."""
     width, height, side, gap, left, top = 1280, 556, 180, 16, 276, 56
     prompts = ("in a garden", "at sea", "as a comic", "on stage", "in marble")
     lit = {"ambient": 0.15, "key_intensity": 1.1}
@@ -215,11 +217,11 @@ def arrow(pen: ImageDraw.ImageDraw, start: tuple[int, int], end: tuple[int, int]
 
 
 def save(picture: Tensor, *path: str, most: int | None = None):
-    """Write a picture to a path from the repository's root, with 256 colours where it would have more bytes than `most`."""
-    image, path = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()), ROOT.joinpath(*path)
-    image.save(path, optimize=True)
-    if most is not None and path.stat().st_size > most:
-        image.quantize().save(path, optimize=True)
+    """Write a picture to a path relative to the repository, reduced to 256 colours if it would exceed `most` bytes."""
+    image, file = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()), ROOT.joinpath(*path)
+    image.save(file, optimize=True)
+    if most is not None and file.stat().st_size > most:
+        image.quantize().save(file, optimize=True)
 
 
 def main():

@@ -1,6 +1,6 @@
-"""Fill into pyproject.toml what only the place that publishes knows: the repository's address and the publisher.
+"""Fill in the fields of pyproject.toml that are known only when publishing: the repository's address and the publisher.
 
-Run by .github/workflows/publish.yml on a tag; needs the standard library only.
+Run by .github/workflows/publish.yml on a tag. Needs only the standard library.
 """
 
 import os
@@ -10,19 +10,21 @@ from pathlib import Path
 
 
 def filled(text: str, tag: str, server: str, repository: str, publisher: str) -> str:
-    """pyproject.toml with address, icon, banner and publisher.
+    """Return pyproject.toml with address, icon, banner and publisher.
 
     Args:
-        text: The file as it is.
-        tag: What is published, such as v0.1.0.
-        server: Address of the server, as https://github.com.
-        repository: owner/name on it.
-        publisher: The registry's id of who publishes.
+        text: The content of the file.
+        tag: The tag to publish, such as v0.1.0.
+        server: The server's address, such as https://github.com.
+        repository: owner/name on the server.
+        publisher: The publisher's id in the registry.
 
     Raises:
-        SystemExit: the tag is not the version, or there is no publisher.
+        SystemExit: The tag does not match the version, or the publisher is missing.
     """
-    version = re.search(r'^version = "(.+)"$', text, re.MULTILINE)[1]
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert found is not None, "pyproject.toml gives no version"
+    version = found[1]
     if tag != f"v{version}":
         sys.exit(f"Tag {tag} is not version {version} of pyproject.toml; expected v{version}.")
     if not publisher:

@@ -12,7 +12,7 @@ from ..flame.render.pictures import normal_colors, overlay
 
 TILE, PHOTO, GAP, CAPTION = 208, 496, 8, 22
 ZOOM = 1.35
-"""How much larger than the neutral camera shows them the posed heads are."""
+"""Magnification of the posed heads relative to the neutral camera."""
 BACKGROUND, INK = (24, 26, 30), (214, 216, 220)
 POSES = (
     ("as in the photo", None, 0),
@@ -27,7 +27,7 @@ POSES = (
 
 
 def posed(fitted: HeadParams) -> HeadParams:
-    """The fitted head in each of POSES, at the frame's centre: a batch."""
+    """Return a batch: the fitted head in each of POSES, at the frame's centre."""
     camera = HeadParams.neutral(device=fitted.device).camera * fitted.camera.new_tensor([ZOOM, 1, 1])
     heads = []
     for _, yaw, jaw in POSES:
@@ -44,18 +44,18 @@ def posed(fitted: HeadParams) -> HeadParams:
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """`[3, H, W]` in 0..1 as a picture; what is beyond that range is clamped."""
+    """Convert `[3, H, W]` in 0..1 to a picture; values outside the range are clamped."""
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 def over_background(colour: Tensor, alpha: Tensor) -> Tensor:
-    """Colours `[3, H, W]` on the sheet's own background, where `alpha` `[1, H, W]` is 0."""
+    """Blend colours `[3, H, W]` with the sheet's background by `alpha` `[1, H, W]`."""
     behind = torch.tensor(BACKGROUND, dtype=colour.dtype)[:, None, None] / 255
     return colour * alpha + behind * (1 - alpha)
 
 
 def close_up(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.Image:
-    """The face `PHOTO` pixels high, out of a photo `[3, H, W]`, with the fitted head's landmarks on it."""
+    """Cut the face out of a photo `[3, H, W]`, `PHOTO` pixels high, and draw the fitted head's landmarks on it."""
     points = landmark_pixels(model, fitted, *photo.shape[1:])[0]
     low, high = points.amin(0), points.amax(0)
     half = 0.7 * (high - low).max()
@@ -84,7 +84,7 @@ def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
 
     left = CAPTION * 4 + GAP
-    with_head = overlay(photo[None], render_head(model, fitted, *photo.shape[1:]))[0]
+    with_head = overlay(photo[None], render_head(model, fitted, photo.shape[1], photo.shape[2]))[0]
     for caption, picture in (
         ("photo", to_picture(photo)),
         ("fitted head", to_picture(with_head)),
@@ -110,7 +110,11 @@ def contact_sheet(photo: Tensor, model: HeadModel, fitted: HeadParams) -> Image.
 
 
 def load_photo(path, longest_side: int = 1024) -> Tensor:
-    """A photo as `[3, H, W]` in 0..1, upright and no larger than `longest_side`; without a path, scikit-image's astronaut."""
+    """Load a photo, upright and no larger than `longest_side`; without a path, scikit-image's astronaut.
+
+    Returns:
+        `[3, H, W]` in 0..1.
+    """
     from PIL import ImageOps
 
     if path is None:

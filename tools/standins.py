@@ -1,8 +1,10 @@
-"""Stand-in weights: files of the real ones' layouts, for trying the chain and testing it where the real ones are not there.
+"""Stand-in weights: files with the layouts of the real ones, for trying and testing the workflows without the real weights.
 
-Each is random from a fixed seed. What they make is an image, not a portrait; what they prove is that every file is found, read
-and used. The big ones store zeros for most of their layers as a hole in the file, so that they cost little time and disk.
-The pictures that the workflows load are here, too.
+Each is random with a fixed seed. The result is an image, not a portrait; it proves that every file is found, read and used.
+Large files store zeros for most layers as a sparse region at their end, so they take little time and disk space. This module
+also makes the input pictures of the workflows.
+
+python -m capface.tools.standins [FOLDER]   writes them into a folder laid out like ComfyUI's `models`, or into the cache
 """
 
 import hashlib
@@ -11,6 +13,7 @@ import math
 import os
 import shutil
 import struct
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -21,22 +24,22 @@ from torch import Tensor
 
 from ..models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
 from ..models.diffusion.denoiser import Denoiser, DenoiserConfig
-from ..models.faces.parsing import LABELS
+from ..models.faces.facenet import FaceNet
+from ..models.faces.parsing import LABELS, FaceParser
 
 LIST = "stand-ins.json"
 SMALL = CapFaceConfig(channel_mult=(1,), num_res_blocks=1, attention_downsamplings=(1,))
-"""The smallest network that ComfyUI's checkpoint loader still takes for SD1.5: one level, one residual block."""
+"""The smallest network that ComfyUI's checkpoint loader still recognizes as SD1.5: one level, one residual block."""
 CLIP_TOKENS, CLIP_VOCABULARY = 77, 49408
 PACK = Path(__file__).resolve().parent.parent
-_FACENET_SHAPES = PACK / "tests" / "golden" / "facenet.shapes.json"
-_PARSER_SHAPES = PACK / "tests" / "golden" / "parsing.shapes.json"
+
 _SAFETENSORS_TYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def fill(name: str, shape: tuple[int, ...]) -> Tensor:
-    """One random parameter, from its full name: unit gain weights, small biases, norms near 1."""
+    """Draw one random parameter, seeded by its full name: unit-gain weights, small biases, norms near 1."""
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
     n = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
@@ -48,14 +51,17 @@ def fill(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], zeros: Shapes) -> None:
-    """Write a safetensors file whose float16 `zeros` lie at its end, where they take no disk.
+    """Write a safetensors file with float16 `zeros` at its end, where they take no disk space.
 
     Args:
         path: The file.
-        tensors: What is stored as it is.
+        tensors: Tensors to store in full.
         zeros: Shapes of float16 tensors of zeros.
     """
-    header, end = {"__metadata__": {"format": "pt", "stand_in": "random numbers, not the real weights"}}, 0
+    header: dict[str, dict[str, str | list[int]]] = {
+        "__metadata__": {"format": "pt", "stand_in": "random numbers, not the real weights"}
+    }
+    end = 0
     for key, t in tensors.items():
         start, end = end, end + t.numel() * t.element_size()
         header[key] = {"dtype": _SAFETENSORS_TYPES[t.dtype], "shape": list(t.shape), "data_offsets": [start, end]}
@@ -72,18 +78,37 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], zeros: Shapes) -> 
 
 
 def capface_shapes() -> Shapes:
-    """Keys and shapes of the CapFace network that fits the small SD1.5 checkpoint."""
-    return {k: tuple(v.shape) for k, v in CapFace(SMALL, device="meta").state_dict().items()}
+    """Return keys and shapes of the CapFace network that fits the small SD1.5 checkpoint."""
+    return _shapes(CapFace(SMALL, device="meta"))
 
 
 def unet_shapes() -> Shapes:
-    """Keys and shapes of the small SD1.5 UNet."""
+    """Return keys and shapes of the small SD1.5 UNet."""
     config = DenoiserConfig(SMALL.channel_mult, SMALL.num_res_blocks, SMALL.attention_downsamplings)
-    return {k: tuple(v.shape) for k, v in Denoiser(config, device="meta").state_dict().items()}
+    return _shapes(Denoiser(config, device="meta"))
+
+
+def facenet_shapes() -> Shapes:
+    """Return keys and shapes of facenet-pytorch's file, including the classifier, which CapFace does not use."""
+    return _shapes(FaceNet(device="meta")) | {"logits.weight": (8631, 512), "logits.bias": (8631,)}
+
+
+def parser_shapes() -> Shapes:
+    """Return keys and shapes of the face parser's file, including the two auxiliary heads, which CapFace does not use."""
+    shapes = _shapes(FaceParser(device="meta"))
+    head = {k.removeprefix("conv_out."): s for k, s in shapes.items() if k.startswith("conv_out.")}
+    small = {"conv.conv.weight": (64, 128, 3, 3), "conv_out.weight": (len(LABELS), 64, 1, 1)}
+    for name in ("conv_out16", "conv_out32"):
+        shapes |= {f"{name}.{k}": small.get(k, (64,) * len(s)) for k, s in head.items()}
+    return shapes
+
+
+def _shapes(network: torch.nn.Module) -> Shapes:
+    return {k: tuple(v.shape) for k, v in network.state_dict().items()}
 
 
 def transformer_shapes(prefix: str, layers: int, width: int) -> Shapes:
-    """Keys and shapes of a CLIP transformer's layers."""
+    """Return keys and shapes of a CLIP transformer's layers."""
     shapes = {}
     for i in range(layers):
         layer = f"{prefix}.layers.{i}."
@@ -97,9 +122,10 @@ def transformer_shapes(prefix: str, layers: int, width: int) -> Shapes:
 
 
 def taesd_shapes() -> Shapes:
-    """Keys and shapes of TAESD, the small autoencoder that stands in for SD1.5's."""
+    """Return keys and shapes of TAESD, the small autoencoder that stands in for SD1.5's."""
     shapes = {"vae_scale": (), "vae_shift": ()}
-    # positions in the two sequences: residual blocks; convolutions without bias, where the size changes; first and last ones
+    # positions in the two sequences: residual blocks, convolutions without bias at the changes of size, first and last
+    # convolutions
     for part, blocks, resizing, ends in (
         ("taesd_encoder", (1, 3, 4, 5, 7, 8, 9, 11, 12, 13), (2, 6, 10), {0: (64, 3), 14: (4, 64)}),
         ("taesd_decoder", (3, 4, 5, 8, 9, 10, 13, 14, 15, 18), (7, 12, 17), {1: (64, 4), 19: (3, 64)}),
@@ -114,17 +140,17 @@ def taesd_shapes() -> Shapes:
 
 
 def split_layers(shapes: Shapes) -> tuple[Shapes, Shapes]:
-    """Split a transformer's parameters into those to fill (first layer, norms) and those to leave zero."""
+    """Split a transformer's parameters into those to fill (first layer, norms) and those that stay zero."""
     real = {k: s for k, s in shapes.items() if ".layers.0." in k or ".layer_norm" in k}
     return real, {k: s for k, s in shapes.items() if k not in real}
 
 
 def write_checkpoint(path: Path) -> None:
-    """A small SD1.5 checkpoint: UNet, CLIP-L text encoder and TAESD, for the stock checkpoint loader."""
+    """Write a small SD1.5 checkpoint (UNet, CLIP-L text encoder and TAESD) for the stock checkpoint loader."""
     tensors = {k: fill(k, s) for k, s in (("model.diffusion_model." + k, s) for k, s in unet_shapes().items())}
     vae = {k: fill(k, s) for k, s in taesd_shapes().items()} | {"vae_scale": torch.ones(()), "vae_shift": torch.zeros(())}
     for key in vae:
-        # ten residual blocks each add to what they get; damped, so that the picture keeps to the range of an image
+        # ten residual blocks each add to their input; damping keeps the picture in the range of an image
         if key.endswith("conv.4.weight"):
             vae[key] *= 0.2
     vae["taesd_decoder.19.weight"] *= 0.4
@@ -146,7 +172,7 @@ def write_checkpoint(path: Path) -> None:
 
 
 def write_clip_vision(path: Path) -> None:
-    """CLIP ViT-L/14's vision tower, 24 layers of 1024, 257 tokens, as the stock CLIP vision loader reads it."""
+    """Write CLIP ViT-L/14's vision tower, 24 layers of width 1024, 257 tokens, for the stock CLIP vision loader."""
     vision, width = "vision_model.", 1024
     real, zeros = split_layers(transformer_shapes(f"{vision}encoder", 24, width))
     real |= {
@@ -155,7 +181,7 @@ def write_clip_vision(path: Path) -> None:
         f"{vision}embeddings.position_embedding.weight": (257, width),
         "visual_projection.weight": (768, width),
     }
-    for norm in ("pre_layrnorm", "post_layernorm"):  # the first is spelled so in every CLIP file
+    for norm in ("pre_layrnorm", "post_layernorm"):  # every CLIP file spells the first one this way
         real |= {f"{vision}{norm}.weight": (width,), f"{vision}{norm}.bias": (width,)}
     tensors = {k: fill(k, s).half() for k, s in real.items()}
     tensors[f"{vision}embeddings.position_ids"] = torch.arange(257)[None]
@@ -163,7 +189,7 @@ def write_clip_vision(path: Path) -> None:
 
 
 def shaded_balls(count: int = 8, size: int = 128) -> tuple[Tensor, Tensor]:
-    """Hints of balls of many sizes and colours `[count, 9, size, size]`, and where the balls are `[count, size, size]`."""
+    """Draw hints of balls of many sizes and colours `[count, 9, size, size]`, and their masks `[count, size, size]`."""
     radius, x, y, *colour = torch.rand(6, count, 1, 1, generator=torch.Generator().manual_seed(count))
     radius, x, y = 0.3 + 0.4 * radius, x - 0.5, y - 0.5
     v, u = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing="ij")
@@ -176,14 +202,14 @@ def shaded_balls(count: int = 8, size: int = 128) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def write_capface(path: Path) -> None:
-    """CapFace and the two projections in the released file's layout, with a few tensors of the base model beside them."""
+    """Write CapFace and the two projections in the released file's layout, with a few tensors of the base model."""
     control = {k: fill("control_model." + k, s) for k, s in capface_shapes().items()}
     net = CapFace(SMALL, device="meta")
     net.load_state_dict(control, assign=True)
     for key in control:
         if key.startswith("input_hint_block.") and key.endswith(".weight"):
-            control[key] *= 1.8  # SiLU shrinks small values; without this nothing of the hint would be left
-    # The mask, linear in the encoded hint: fitted so that it opens on shaded balls and closes around them.
+            control[key] *= 1.8  # SiLU shrinks small values; without this factor the hint would vanish
+    # The mask is linear in the encoded hint. It is fitted to be open on shaded balls and closed around them.
     hint, inside = shaded_balls()
     features = net.input_hint_block(hint).permute(0, 2, 3, 1).flatten(0, 2)
     features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
@@ -203,14 +229,14 @@ def write_capface(path: Path) -> None:
 
 
 def write_controlnet(path: Path) -> None:
-    """A ControlNet for RGB control images that fits the small SD1.5."""
+    """Write a ControlNet for RGB control images that fits the small SD1.5."""
     shapes = {k: s for k, s in capface_shapes().items() if not k.startswith("mask_predict.")}
     shapes["input_hint_block.0.weight"] = (16, 3, 3, 3)
     write_safetensors(path, {f"control_model.{k}": fill("stock." + k, s) for k, s in shapes.items()}, {})
 
 
 def write_lora(path: Path) -> None:
-    """A LoRA of rank 4 in kohya's layout, for an attention layer of the small SD1.5's and one of its text encoder's."""
+    """Write a LoRA of rank 4 in kohya's layout, for one attention layer of the small SD1.5 and one of its text encoder."""
     tensors = {}
     for layer, into, out in (
         ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v", 768, SMALL.model_channels),
@@ -222,17 +248,14 @@ def write_lora(path: Path) -> None:
 
 
 def write_facenet(path: Path) -> None:
-    """FaceNet as facenet-pytorch publishes it, with the classifier that nobody uses."""
-    shapes = json.loads(_FACENET_SHAPES.read_text(encoding="utf-8"))
-    shapes |= {"logits.weight": (8631, 512), "logits.bias": (8631,)}
-    torch.save({k: fill("facenet." + k, tuple(s)) for k, s in shapes.items()}, path)
+    """Write FaceNet in the layout that facenet-pytorch publishes."""
+    torch.save({k: fill("facenet." + k, s) for k, s in facenet_shapes().items()}, path)
 
 
 def write_parser(path: Path) -> None:
-    """The face parser as its repository publishes it."""
-    shapes = json.loads(_PARSER_SHAPES.read_text(encoding="utf-8"))
-    state = {k: fill("parsing." + k, tuple(s)) for k, s in shapes.items()}
-    # what this one finds most is painted over; with skin in its place something of a portrait is left
+    """Write the face parser in the layout that its repository publishes."""
+    state = {k: fill("parsing." + k, s) for k, s in parser_shapes().items()}
+    # the most frequent label of these weights is painted over; swapping it with skin leaves part of the portrait visible
     skin, neck = LABELS.index("skin"), LABELS.index("neck")
     state["conv_out.conv_out.weight"][[skin, neck]] = state["conv_out.conv_out.weight"][[neck, skin]]
     torch.save(state, path)
@@ -249,13 +272,13 @@ STAND_INS = {
     "controlnet/control_v11f1p_sd15_depth_fp16.safetensors": (write_controlnet, "the depth ControlNet"),
     "loras/add_detail.safetensors": (write_lora, "a LoRA"),
 }
-"""File in a models folder -> its writer, and what it stands in for."""
+"""File in a models folder -> its writer, and the name of the real file's content."""
 
 
 def kept_folder() -> Path:
-    """The folder in which stand-ins are kept between runs; named after the code that makes them, older ones are removed."""
-    networks = [PACK / "models" / "diffusion" / f"{name}.py" for name in ("capface", "denoiser", "encoder", "layers")]
-    sources = (Path(__file__), *networks, _FACENET_SHAPES, _PARSER_SHAPES)
+    """Return the folder that caches stand-ins, named by a hash of the code that makes them. Older folders are removed."""
+    rooms = {"diffusion": ("capface", "denoiser", "encoder", "layers"), "faces": ("facenet", "parsing", "batchnorm", "resnet")}
+    sources = (Path(__file__), *(PACK / "models" / room / f"{name}.py" for room, names in rooms.items() for name in names))
     folder = PACK / "output" / "stand-ins" / hashlib.sha256(b"".join(f.read_bytes() for f in sources)).hexdigest()[:10]
     for old in folder.parent.glob("*"):
         if old != folder:
@@ -264,13 +287,13 @@ def kept_folder() -> Path:
 
 
 def make_standins(models: Path | None = None, *, say=print) -> Path:
-    """Write the stand-ins that are not there yet into a folder laid out like ComfyUI's `models`.
+    """Write the missing stand-ins into a folder laid out like ComfyUI's `models`.
 
-    `stand-ins.json` in it lists one {"file", "stands_in_for"} each.
+    `stand-ins.json` in the folder lists them, each as {"file", "stands_in_for"}.
 
     Args:
         models: The folder, which must not hold real weights; `kept_folder()` by default.
-        say: Takes one line for each file that is written.
+        say: Called with one line per file that is written.
 
     Returns:
         The folder.
@@ -282,7 +305,7 @@ def make_standins(models: Path | None = None, *, say=print) -> Path:
             continue
         start = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # others may be writing it too
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing it too
         write(part)
         part.replace(path)
         say(f"made a stand-in for {name}: {file} ({time.monotonic() - start:.1f} s)")
@@ -292,7 +315,7 @@ def make_standins(models: Path | None = None, *, say=print) -> Path:
 
 
 def skeleton(width: int = 512, height: int = 768) -> Image.Image:
-    """Somebody who stands, drawn as OpenPose draws: a colour for each limb."""
+    """Draw a standing person in OpenPose's style: one colour per limb."""
     picture = Image.new("RGB", (width, height))
     pen = ImageDraw.Draw(picture)
     nose, neck, hips = (0.5, 0.2), (0.5, 0.28), ((0.44, 0.55), (0.56, 0.55))
@@ -309,9 +332,9 @@ def skeleton(width: int = 512, height: int = 768) -> Image.Image:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write the pictures that the workflows load, by the names that they have there, into ComfyUI's input folder.
+    """Write the workflows' input pictures, under the names that the workflows use, into ComfyUI's input folder.
 
-    The photos are of scikit-image's astronaut, as she is and mirrored; the depth picture is a floor that recedes.
+    The photos show scikit-image's astronaut, original and mirrored; the depth picture is a receding floor.
     """
     import skimage.data
 
@@ -320,3 +343,12 @@ def write_inputs(folder: Path) -> None:
     ImageOps.mirror(photo).save(folder / "photo2.png")
     skeleton().save(folder / "openpose.png")
     Image.linear_gradient("L").convert("RGB").resize((512, 512)).save(folder / "depth.png")
+
+
+def main() -> None:
+    """Write the stand-ins into the folder named on the command line, or into the cache, and print the folder."""
+    print(make_standins(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The test suite in groups: what each runs, what came of it, and the table of it all. Needs the standard library only."""
+"""The test suite in groups: what each group runs, its result, and a table of all results. Needs only the standard library."""
 
 import subprocess
 import tempfile
@@ -10,11 +10,11 @@ from pathlib import Path
 PACK = Path(__file__).resolve().parent.parent
 _SLOWEST = "--durations=8"
 _SIDE_BY_SIDE = (_SLOWEST, "--numprocesses=2", "--dist=loadfile")
-# What starts browsers or other packs is on its own: it moves a mouse, or needs the memory.
+# Tests that start browsers or other packs run separately: they move a mouse, or need much memory.
 _APART = {"browser": "tests/browser", "neighbours": "tests/neighbours"}
 _IGNORED = tuple(f"--ignore={folder}" for folder in _APART.values())
 NO_HOST = (*_SIDE_BY_SIDE, "-m", "not host", *_IGNORED)
-"""Arguments for pytest that run all that needs no ComfyUI."""
+"""Pytest arguments for all tests that need no ComfyUI."""
 DIFFERS = {
     "host": (
         "tests/host/test_compat.py",
@@ -28,16 +28,16 @@ DIFFERS = {
     "browser": (
         "tests/browser/test_editor.py::test_the_mouse_writes_the_widgets",
         "tests/browser/test_editor.py::test_a_saved_workflow_has_its_values_in_the_schemas_order",
-        "tests/browser/test_editor.py::test_sections_fold_and_nothing_but_their_looks_changes",
+        "tests/browser/test_editor.py::test_sections_collapse_and_change_only_the_appearance",
     ),
     "neighbours": ("tests/neighbours", "-k", "tiles or animatediff"),
 }
-"""The tests of what differs from one ComfyUI to another, by group: `python tasks.py test --brief`."""
+"""The tests whose result can differ between ComfyUI versions, by group: `python tasks.py test --brief`."""
 
 
 @dataclass
 class Result:
-    """What came of one group of tests, on one ComfyUI and frontend."""
+    """The result of one group of tests on one ComfyUI and frontend."""
 
     group: str
     host: str = ""
@@ -48,16 +48,17 @@ class Result:
     skipped: int = 0
     seconds: float = 0.0
     ok: bool = True
-    """Whether the program ended well; a run that died counts nothing and is not ok."""
+    """Whether pytest ended with status 0. A run that crashed has no counts and is not ok."""
 
     def __str__(self):
         return f"{self.group} (ComfyUI {self.host}, frontend {self.frontend})" if self.host else self.group
 
 
 def host_groups(*, brief=False, newest=False):
-    """The groups that need a ComfyUI -> arguments for pytest.
+    """Return the groups that need a ComfyUI, with their pytest arguments.
 
-    Brief runs take only the tests of what differs; on the newest ComfyUI only of the browser's, which take longest.
+    A brief run takes only the tests whose result can differ between versions. On the newest ComfyUI this applies only to the
+    browser tests, which take longest.
     """
     everything = {"host": ("-m", "host", *_IGNORED), **{group: (folder,) for group, folder in _APART.items()}}
     groups = everything
@@ -71,7 +72,7 @@ def host_groups(*, brief=False, newest=False):
 
 
 def run_pytest(python, arguments, environ, result):
-    """Run pytest and fill in a `Result`, which is returned; what it prints is seen as it comes."""
+    """Run pytest, passing its output through, and fill in and return `result`."""
     with tempfile.TemporaryDirectory(prefix="capface-test-") as folder:
         report = Path(folder) / "report.xml"
         start = time.monotonic()
@@ -84,7 +85,7 @@ def run_pytest(python, arguments, environ, result):
 
 
 def count(report, result):
-    """Add up a report in JUnit's format."""
+    """Add the counts of a report in JUnit's format to `result`."""
     for case in ET.parse(report).iter("testcase"):
         tags = {child.tag for child in case}
         result.failed += "failure" in tags
@@ -94,8 +95,8 @@ def count(report, result):
 
 
 def table(results):
-    """The results as a Markdown table."""
-    rows = [("ComfyUI", "frontend", "tests", "passed", "failed", "errors", "skipped", "seconds", "")]
+    """Format the results as a Markdown table."""
+    rows: list[tuple[str, ...]] = [("ComfyUI", "frontend", "tests", "passed", "failed", "errors", "skipped", "seconds", "")]
     for r in results:
         numbers = map(str, (r.passed, r.failed, r.errors, r.skipped, round(r.seconds)))
         rows.append((r.host, r.frontend, r.group, *numbers, "" if r.ok else "FAILED"))

@@ -1,6 +1,6 @@
-"""What saved workflows rely on: node ids, inputs and outputs, checked in as tests/host/surface.json.
+"""The interface that saved workflows rely on: node ids, inputs and outputs, recorded in tests/host/surface.json.
 
-python -m capface.tools.surface [--comfyui PATH]   after a change that is meant; the difference belongs in the changelog
+python -m capface.tools.surface [--comfyui PATH]   after an intended change; describe the difference in the changelog
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Draw the pictures that ComfyUI's template browser shows of the workflows, all of the built-in head:
+"""Draw the workflows' thumbnails for ComfyUI's template browser, using the built-in head:
 
     python -m capface.tools.thumbnails
 
-They go beside the workflows, as workflows/<name>.jpg.
+They are saved beside the workflows, as workflows/<name>.jpg.
 """
 
 import math
@@ -23,7 +23,7 @@ WORKFLOWS = Path(__file__).resolve().parent.parent / "workflows"
 SIDE = 512
 """Pixels of a picture's side."""
 FINER = 2
-"""Heads are rendered so many times larger and scaled down, since the renderer draws hard edges."""
+"""Supersampling factor: the renderer draws hard edges, so heads are rendered larger and scaled down."""
 SMILE = {"smile_left": 0.9, "smile_right": 0.9, "cheeks": 0.3}
 LAMP = {"key_azimuth": 35.0, "key_elevation": 30.0, "key_softness": 0.4}
 INK, ACCENT = "#f4f4f6", "#ffb74d"
@@ -31,26 +31,26 @@ SKIN, HAIR, LIPS, WHITE, PEN = (1.0, 0.80, 0.65), (0.50, 0.30, 0.20), (0.86, 0.4
 """Of a drawing."""
 
 Colours = tuple[str, str]
-"""Of a background, at its top and bottom."""
+"""Colours at the top and the bottom of a background."""
 NIGHT, DUSK, SEA, MOSS, ROSE = (
     ("#2b3550", "#10131d"), ("#5b4a78", "#1d1830"), ("#2f6f8f", "#12303f"), ("#5d7f5a", "#1f3026"), ("#9c5866", "#33202a"),
 )  # fmt: skip
 
 
 def backdrop(colours: Colours, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
-    """From one colour above to another below."""
+    """Draw a gradient from the top colour to the bottom colour."""
     ramp = Image.linear_gradient("L").resize(size)
     return Image.composite(Image.new("RGB", size, colours[1]), Image.new("RGB", size, colours[0]), ramp)
 
 
 def drawn(params: HeadParams, side: int = SIDE, of: str = "lambertian", tint: str | None = None) -> Image.Image:
-    """A head as RGBA, its surroundings transparent.
+    """Draw a head as RGBA on a transparent background.
 
     Args:
         params: One head.
         side: Pixels.
-        of: What is shown of it: "lambertian", "albedo" or "normal".
-        tint: A colour to multiply with.
+        of: The map to draw: "lambertian", "albedo" or "normal".
+        tint: A colour to multiply by.
     """
     maps = render_head(MODEL, params, FINER * side, FINER * side)
     colour = normal_colors(maps) if of == "normal" else getattr(maps, of)
@@ -61,19 +61,19 @@ def drawn(params: HeadParams, side: int = SIDE, of: str = "lambertian", tint: st
     return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def head(side: int = SIDE, of: str = "lambertian", tint: str | None = None, **changes: float) -> Image.Image:
-    """The average head, edited and `drawn`."""
+def head(side: int = SIDE, of: str = "lambertian", tint: str | None = None, /, **changes: float | str) -> Image.Image:
+    """Edit and draw the average head."""
     return drawn(edited(**(LAMP | changes)), side, of, tint)
 
 
 def over(canvas: Image.Image, picture: Image.Image, x: float = 0, y: float = 0) -> Image.Image:
-    """Lay an RGBA picture onto a canvas, its corner at (x, y), and give the canvas back."""
+    """Paste an RGBA picture onto a canvas with its corner at (x, y), and return the canvas."""
     canvas.paste(picture, (round(x), round(y)), picture)
     return canvas
 
 
 def photo(picture: Image.Image, side: int, turn: float, colours: Colours) -> Image.Image:
-    """A printed photo, turned by so many degrees, as RGBA."""
+    """Draw a printed photo, rotated by `turn` degrees, as RGBA."""
     edge, foot = side // 16, side // 6
     paper = Image.new("RGBA", (side + 2 * edge, side + edge + foot), INK)
     paper.paste(over(backdrop(colours, (side, side)), picture.resize((side, side))), (edge, edge))
@@ -81,13 +81,13 @@ def photo(picture: Image.Image, side: int, turn: float, colours: Colours) -> Ima
 
 
 def toon(params: HeadParams) -> Image.Image:
-    """A head as RGBA in flat colours and three tones, with a line of ink around it."""
+    """Draw a head as RGBA in flat colours and three tones with an ink outline."""
     maps = render_head(MODEL, params, FINER * SIDE, FINER * SIDE)
     albedo, lit = maps.albedo[0].movedim(0, -1), maps.lambertian[0].movedim(0, -1)
     bright = albedo.mean(-1)
     light = lit.mean(-1) / bright.clamp(min=0.01)
     tone = 0.62 + 0.22 * (light > 0.4 * light.amax()) + 0.16 * (light > 0.66 * light.amax())
-    # what a place is, by the colours of the built-in skin
+    # classify each pixel by the colours of the built-in skin
     flat = torch.tensor(SKIN).expand_as(albedo).clone()
     for where, colour in (
         (bright > 0.68, WHITE),
@@ -106,7 +106,7 @@ def toon(params: HeadParams) -> Image.Image:
 
 
 def halftone(colours: Colours, step: int = 24) -> Image.Image:
-    """Dots that grow downwards."""
+    """Draw halftone dots that grow downwards."""
     canvas = Image.new("RGB", (SIDE, SIDE), colours[0])
     pen = ImageDraw.Draw(canvas)
     for row, y in enumerate(range(0, SIDE + step, step // 2)):
@@ -116,7 +116,7 @@ def halftone(colours: Colours, step: int = 24) -> Image.Image:
 
 
 def arc(canvas: Image.Image, box: tuple[float, float, float, float], start: float, end: float, colour: str = ACCENT):
-    """An arc with an arrowhead at either end; degrees clockwise from the right."""
+    """Draw an arc with an arrowhead at each end; degrees clockwise from the right."""
     pen = ImageDraw.Draw(canvas)
     pen.arc(box, start, end, colour, 8)
     (x0, y0, x1, y1), tip = box, 20
@@ -129,7 +129,7 @@ def arc(canvas: Image.Image, box: tuple[float, float, float, float], start: floa
 
 
 def tiled(faces: list[dict], colours: Colours, columns: int) -> Image.Image:
-    """The average head, edited in several ways, as tiles."""
+    """Draw tiles of the average head with different edits."""
     canvas, width, height = backdrop(colours), SIDE // columns, SIDE * columns // len(faces)
     for i, face in enumerate(faces):
         picture = head(height, size=1.42, position_y=0.02, **face)
@@ -152,7 +152,7 @@ def toon_portrait():
 
 
 def pose_from_photo():
-    """One head as another is held."""
+    """Draw one head in the pose of another."""
     pose = {"yaw": 42.0, "pitch": -12.0, "roll": 14.0}
     canvas = over(backdrop(MOSS), head(size=1.15, position_x=0.22, **pose))
     return over(canvas, photo(head(384, "normal", size=1.2, **pose), 170, 7, NIGHT), 12, 290)
@@ -205,7 +205,7 @@ def turntable():
 
 
 def two_people():
-    """Two heads that differ."""
+    """Draw two different heads."""
     canvas = backdrop(MOSS)
     shapes = torch.randn(2, 1, 100, generator=torch.Generator().manual_seed(4))
     for x, shape, tint in ((-0.44, shapes[0], "#b08a78"), (0.44, shapes[1], "#fff0e6")):
@@ -215,7 +215,7 @@ def two_people():
 
 
 def openpose_body():
-    """A skeleton whose head is there."""
+    """Draw an OpenPose skeleton with a rendered head."""
     canvas = backdrop(("#191a22", "#0a0a0e"))
     pen = ImageDraw.Draw(canvas)
     neck, hips = (256, 190), ((226, 352), (286, 352))
@@ -262,14 +262,16 @@ def face_detailer():
 
 
 def face_detailer_impact():
-    """A coarse picture in which the head's segment alone is fine, with a line around it."""
+    """Draw a coarse picture with only the outlined head segment in fine detail."""
     picture = head(size=0.8, position_x=0.1, position_y=-0.12, yaw=14.0, **SMILE)
     fine, segment = over(backdrop(MOSS), picture), picture.getchannel("A")
     canvas = fine.resize((32, 32), Image.Resampling.BOX).resize((SIDE, SIDE), Image.Resampling.NEAREST)
     line = Image.new("RGB", canvas.size, ACCENT)
     canvas.paste(line, (0, 0), segment.filter(ImageFilter.MaxFilter(13)))
     canvas.paste(fine, (0, 0), segment)
-    left, top, right, bottom = segment.getbbox()
+    box = segment.getbbox()
+    assert box is not None, "the picture shows a head"
+    left, top, right, bottom = box
     pen, grow, arm = ImageDraw.Draw(canvas), 36, 64
     for x, across in ((left - grow, arm), (right + grow, -arm)):
         for y, down in ((top - grow, arm), (bottom + grow, -arm)):
@@ -312,7 +314,7 @@ def inpaint():
 
 
 def dots(canvas: Image.Image, params: HeadParams, colour: str, radius: float) -> Image.Image:
-    """A head's 68 landmarks."""
+    """Draw a head's 68 landmarks."""
     pen = ImageDraw.Draw(canvas)
     for point in landmark_pixels(MODEL, params, SIDE, SIDE)[0].tolist():
         pen.circle(tuple(point), radius, colour)
@@ -353,7 +355,7 @@ def head_first():
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1)) * 255
     canvas = Image.fromarray(noise.byte().numpy()).resize((SIDE, SIDE), Image.Resampling.NEAREST).point(lambda v: v * 0.6)
     place = {"size": 1.3, "yaw": -10.0}
-    shapes, person = over(canvas.copy(), head(of="normal", **place)), over(backdrop(ROSE), head(**place, **SMILE))
+    shapes, person = over(canvas.copy(), head(SIDE, "normal", **place)), over(backdrop(ROSE), head(**place, **SMILE))
     canvas.paste(shapes.crop((110, 0, 262, SIDE)), (110, 0))
     canvas.paste(person.crop((262, 0, SIDE, SIDE)), (262, 0))
     for x in (110, 262):

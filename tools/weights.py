@@ -1,4 +1,4 @@
-"""Which weights the demo's portrait is made with: the real ones of a ComfyUI's own folders, else stand-ins."""
+"""Choose the weights of the demo's portrait: real files from a ComfyUI's own folders, else stand-ins."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ INPUTS = {
     FACENET: ("CapFaceLoadFaceReader", "facenet"),
     PARSER: ("CapFaceLoadFaceReader", "parser"),
 }
-"""Files of the portrait workflow: which node's input names each."""
+"""Files of the portrait workflow, and the node input that names each."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Weights:
 
 
 DEEP_LAYER = "model.diffusion_model.input_blocks.8.1.transformer_blocks.0.attn2.to_k.weight"
-"""Stand-ins, which are shallower, lack it."""
+"""Stand-ins lack it, because they are shallower."""
 RECOGNISED = {
     CHECKPOINT: lambda path: is_sd15(path) and DEEP_LAYER in tensor_shapes(path),
     CLIP_VISION: is_clip_vit_l,
@@ -48,13 +48,13 @@ def real_file(models: Path, kind: str) -> Path | None:
 
 
 def choose(models: Path, *, say=print) -> dict[str, Weights]:
-    """Choose each file.
+    """Choose a real file or a stand-in for each place.
 
-    CapFace and the checkpoint go together: a stand-in of one does not fit the real other.
+    CapFace and the checkpoint are chosen together: a stand-in for one does not fit the real other.
 
     Args:
         models: The host's own `models` folder.
-        say: Takes one line for each file.
+        say: Called with one line per file.
     """
     real = {kind: real_file(models, kind) for kind in INPUTS}
     if real[CAPFACE] is None or real[CHECKPOINT] is None:
@@ -62,7 +62,9 @@ def choose(models: Path, *, say=print) -> dict[str, Weights]:
     standins = make_standins(say=say) if None in real.values() else None
     chosen = {}
     for kind, path in real.items():
-        folder = (models if path else standins) / Path(kind).parent
+        root = models if path else standins
+        assert root is not None, "stand-ins are made if any file is missing"
+        folder = root / Path(kind).parent
         name = path.relative_to(folder).as_posix() if path else Path(kind).name
         what = STAND_INS[kind][1]
         chosen[kind] = Weights(folder, name, what, path is not None)

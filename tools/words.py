@@ -1,10 +1,10 @@
-"""The pack's words in other languages: node definitions for ComfyUI's interface, and the pages that its help shows.
+"""The pack's texts in all languages: node definitions for ComfyUI's interface, and the help pages.
 
-    python -m capface.tools.words [--comfyui PATH]               after a change of names or tooltips
-    python -m capface.tools.words --translated [--comfyui PATH]  after all languages followed a change of the English
+    python -m capface.tools.words [--comfyui PATH]               after changing names or tooltips
+    python -m capface.tools.words --translated [--comfyui PATH]  after updating the translations to the changed English texts
 
-The schema is where English words are written. `locales/en/nodeDefs.json` and the tables of every page are made of it and of the
-translations; what a node costs and what goes wrong is written by hand below `BY_HAND`, in each page.
+The English texts are written in the schemas. `locales/en/nodeDefs.json` and the tables of every page are generated from the
+schemas and the translations. The costs and errors of a node are written by hand, below `BY_HAND` in each page.
 """
 
 import argparse
@@ -18,19 +18,19 @@ from .comfy import ComfyError, find_host, import_host
 
 PACK = Path(__file__).resolve().parent.parent
 TRANSLATED = PACK / "tests" / "host" / "translated.json"
-"""A digest of the English text that each translation was made from."""
+"""The file with a digest of the English text that each translation was made from."""
 LANGUAGES = ("en", "zh", "ja", "ko")
 BY_HAND = "<!-- from here on by hand -->"
 _OWN = json.loads((PACK / "tools" / "words.json").read_text(encoding="utf-8"))
 HEADINGS, OPTIONAL, FILES = _OWN["headings"], _OWN["optional"], _OWN["files"]
-"""Words of the pages' tables, by language: headings, what may be left out, and what stands for a user's files."""
+"""Texts of the pages' tables by language: headings, the mark of optional inputs, and the placeholder for a user's files."""
 PICTURE = "picture.png"
 OF_FILES = {"checkpoint", "facenet", "deca", "parser", "open_clip", "clip", "file", "model", "model_file"}
-"""Inputs whose choices are the files that a user has."""
+"""Inputs whose options are the user's files."""
 
 
 def node_definitions(nodes) -> dict:
-    """English node definitions as ComfyUI's interface looks them up, made from the schemas.
+    """Make the English node definitions, in the format of ComfyUI's interface, from the schemas.
 
     Args:
         nodes: The node classes.
@@ -52,13 +52,13 @@ def _words(name, tooltip):
 
 
 def differences(english: dict, other: dict) -> list[str]:
-    """What a language lacks, or has beyond the English one, as paths."""
+    """Return the paths that a language lacks, or has in addition to the English ones."""
     mine, theirs = ({path for path, _ in _texts(words)} for words in (english, other))
     return [f"lacks {path}" for path in sorted(mine - theirs)] + [f"still has {path}" for path in sorted(theirs - mine)]
 
 
 def digests(english: dict) -> dict[str, str]:
-    """A short sum of every English text by its path, which shows later whether a text changed after it was translated."""
+    """Return a short digest of every English text by its path, to detect changes after the translation."""
     return {path: f"{zlib.crc32(text.encode()):08x}" for path, text in sorted(_texts(english)) if not path.endswith("/name")}
 
 
@@ -69,12 +69,12 @@ def _texts(words, path=""):
 
 
 def definitions_file(language: str) -> Path:
-    """Where a language's node definitions lie."""
+    """Return the path of a language's node definitions."""
     return PACK / "locales" / language / "nodeDefs.json"
 
 
 def read_definitions(language: str) -> dict:
-    """A language's node definitions."""
+    """Read a language's node definitions."""
     return json.loads(definitions_file(language).read_text(encoding="utf-8"))
 
 
@@ -86,12 +86,12 @@ def write_definitions(language: str, definitions: dict):
 
 
 def page_file(node_id: str, language: str) -> Path:
-    """Where a node's page lies."""
+    """Return the path of a node's page."""
     return PACK / "web" / "docs" / node_id / f"{language}.md"
 
 
 def page_top(node, words: dict, language: str) -> str:
-    """What is made of a page: title, description, and the tables of inputs and outputs, with units and ranges."""
+    """Generate a page's top: title, description, and the tables of inputs and outputs with units and ranges."""
     schema = node.GET_SCHEMA()
     inputs, outputs, inlet, outlet, what, values, *_ = HEADINGS[language]
     lines = [f"# {words['display_name']}", "", words["description"], ""]
@@ -130,7 +130,7 @@ def _values(entry, language):
     elif kind == "BOOLEAN":
         text = f"**{on}**, {off}" if default else f"{on}, **{off}**"
     else:
-        # An input that is connected by hand has a type of its own beside those that it takes: see nodes/sockets.py.
+        # An input that is connected by hand has a type of its own in addition to the types it accepts: see nodes/sockets.py.
         takes, *others = kind.split(",")
         kind = ", ".join([takes, *(part for part in others if part != f"CAPFACE_{entry.id.upper()}")])
         text = kind if default in (None, "") else f"{kind}; **{default}**"
@@ -138,14 +138,14 @@ def _values(entry, language):
 
 
 def read_page(node_id: str, language: str) -> tuple[str, str]:
-    """A page's made part and its part by hand; empty where there is no page."""
+    """Read a page's generated part and its part written by hand; both are empty if the page does not exist."""
     path = page_file(node_id, language)
     top, _, by_hand = path.read_text(encoding="utf-8").partition(BY_HAND) if path.is_file() else ("", "", "")
     return top, by_hand
 
 
 def write_page(node, words: dict, language: str):
-    """Make a page's tables anew; what was written by hand stays."""
+    """Generate a page's top again, and keep the part written by hand."""
     node_id = node.GET_SCHEMA().node_id
     path = page_file(node_id, language)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def nodes_in_host(comfyui: str | None) -> dict:
         comfyui: Its folder; the one that `find_host` finds by default.
 
     Raises:
-        ComfyError: There is no ComfyUI.
+        ComfyError: No ComfyUI was found.
     """
     host = find_host(comfyui)
     if host is None:
@@ -193,7 +193,9 @@ def main() -> None:
     """Write what is generated from the schemas."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comfyui", metavar="PATH")
-    parser.add_argument("--translated", action="store_true", help="note that the translations belong to today's English")
+    parser.add_argument(
+        "--translated", action="store_true", help="record that the translations match the current English texts"
+    )
     options = parser.parse_args()
     nodes = nodes_in_host(options.comfyui)
     write_words(nodes)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,13 @@ from ..files.identify import describe
 from ..files.strict import load_strictly
 from ..models.diffusion import Denoiser, DenoiserConfig
 
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
 LATENT_SCALE = 0.18215
 """Factor of SD1.x for its autoencoder's latents, which gives them a variance of about 1 (Rombach et al. 2022)."""
 DENOISER, AUTOENCODER, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-SOURCE = "a Stable Diffusion 1.x checkpoint in one file, such as v1-5-pruned-emaonly.safetensors"
+EXPECTED = "a Stable Diffusion 1.x checkpoint in one file, such as v1-5-pruned-emaonly.safetensors"
 HEADS_OF_TEXT_ENCODER = 12
 """Attention heads of SD1.x's text encoder; its tensors do not show the number."""
 
@@ -26,14 +30,14 @@ class Base:
     """The three frozen networks of a checkpoint."""
 
     denoiser: Denoiser
-    autoencoder: nn.Module
-    """diffusers' AutoencoderKL."""
+    autoencoder: "AutoencoderKL"
     text_encoder: nn.Module
     """transformers' CLIPTextModel."""
 
     def to(self, device: torch.device | str) -> "Base":
         """Move the three networks to a device, in place."""
-        for network in (self.denoiser, self.autoencoder, self.text_encoder):
+        networks: list[nn.Module] = [self.denoiser, self.autoencoder, self.text_encoder]
+        for network in networks:
             network.to(device)
         return self
 
@@ -49,7 +53,7 @@ class Base:
             `[B, 4, H/8, W/8]`, with a variance of about 1.
         """
         like = next(self.autoencoder.parameters())
-        posterior = self.autoencoder.encode(pictures.to(like)).latent_dist
+        posterior = self.autoencoder.encode(pictures.to(like), return_dict=False)[0]
         noise = torch.randn(posterior.mean.shape, generator=generator).to(like.device)
         return LATENT_SCALE * (posterior.mean.float() + posterior.std.float() * noise)
 
@@ -57,7 +61,10 @@ class Base:
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents z_0 `[B, 4, H/8, W/8]` to pictures `[B, 3, H, W]` in about 0..1."""
         like = next(self.autoencoder.parameters())
-        return self.autoencoder.decode((latents / LATENT_SCALE).to(like)).sample.float() / 2 + 0.5
+        scaled = (latents / LATENT_SCALE).to(like)
+        # diffusers annotates FloatTensor, a type that tensors do not have
+        decoded = self.autoencoder.decode(scaled, return_dict=False)[0]  # pyright: ignore[reportArgumentType]
+        return decoded.float() / 2 + 0.5
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -81,7 +88,7 @@ def load_base(path: str | Path) -> Base:
     parts = {p: {k[len(p) :]: v for k, v in state.items() if k.startswith(p)} for p in (DENOISER, AUTOENCODER, TEXT)}
     for prefix, part in parts.items():
         if not part:
-            raise BadFile(f"{path.name} is {describe(state)} without {prefix}*. Expected {SOURCE}.")
+            raise BadFile(f"{path.name} is {describe(state)} without {prefix}*. Expected {EXPECTED}.")
     denoiser = load_denoiser(parts[DENOISER], path.name)
     return Base(denoiser, _load_autoencoder(parts[AUTOENCODER], path.name), _load_text_encoder(parts[TEXT], path.name))
 
@@ -97,7 +104,7 @@ def load_denoiser(state: dict[str, Tensor], name: str) -> Denoiser:
         BadFile: The tensors are not those of an SD1.x denoiser.
     """
     network = Denoiser(DenoiserConfig.from_state_dict(state), device="meta", dtype=torch.float32)
-    return load_strictly(network, _copies(state), file=name, kind="the SD1.x denoiser", source=SOURCE)
+    return load_strictly(network, _copies(state), file=name, kind="the SD1.x denoiser", source=EXPECTED)
 
 
 def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,10 +112,10 @@ def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.to(torch.float32, copy=True) if v.is_floating_point() else v.clone() for k, v in state.items()}
 
 
-def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
+def _load_autoencoder(state: dict[str, Tensor], name: str) -> "AutoencoderKL":
     """Build diffusers' AutoencoderKL from the tensors of a checkpoint."""
-    from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     state = {k: v for k, v in state.items() if not k.startswith(("loss.", "model_ema."))}
     try:
@@ -117,17 +124,18 @@ def _load_autoencoder(state: dict[str, Tensor], name: str) -> nn.Module:
         blocks = len({k.split(".")[4] for k in state if k.startswith("encoder.down.0.block.")})
         latent_channels = state["post_quant_conv.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise BadFile(f"{name} contains no valid autoencoder of Stable Diffusion 1.x ({error}). Expected {SOURCE}.") from None
+        raise BadFile(f"{name} contains no valid autoencoder of Stable Diffusion 1.x ({error}). Expected {EXPECTED}.") from None
     with torch.device("meta"):
         network = AutoencoderKL(
             latent_channels=latent_channels,
-            block_out_channels=widths,
+            # diffusers annotates these tuples as having one element
+            block_out_channels=tuple(widths),  # pyright: ignore[reportArgumentType]
             layers_per_block=blocks,
-            down_block_types=["DownEncoderBlock2D"] * levels,
-            up_block_types=["UpDecoderBlock2D"] * levels,
+            down_block_types=("DownEncoderBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
+            up_block_types=("UpDecoderBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
         )
     converted = convert_ldm_vae_checkpoint(_copies({f"{AUTOENCODER}{k}": v for k, v in state.items()}), network.config)
-    return load_strictly(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=SOURCE)
+    return load_strictly(network, converted, file=name, kind="the autoencoder of Stable Diffusion 1.x", source=EXPECTED)
 
 
 def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
@@ -154,7 +162,7 @@ def _load_text_encoder(state: dict[str, Tensor], name: str) -> nn.Module:
     state = {k: v for k, v in _copies(state).items() if not k.endswith("position_ids")}
     if not any(k.startswith(root) for k in network.state_dict()):  # transformers 5 has no inner module of that name
         state = {k.removeprefix(root): v for k, v in state.items()}
-    return load_strictly(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=SOURCE)
+    return load_strictly(network, state, file=name, kind="the text encoder of Stable Diffusion 1.x", source=EXPECTED)
 
 
 def tokenize(prompts: Sequence[str]) -> Tensor:

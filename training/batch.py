@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,10 +35,29 @@ class TrainingBatch:
         return TrainingBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
-class Data(Protocol):
+Self = TypeVar("Self")
+
+
+class Batch(Protocol):
+    """A batch of any samples."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def to(self: Self, device: torch.device | str) -> Self:
+        """Return the same batch on a device."""
+        ...
+
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+BatchOut = TypeVar("BatchOut", bound=Batch, covariant=True)
+
+
+class Data(Protocol[BatchOut]):
     """An endless source of batches that can start at any position."""
 
-    def batches(self, start: int, rank: int, world: int) -> Iterator[TrainingBatch]:
+    def batches(self, start: int, rank: int, world: int) -> Iterator[BatchOut]:
         """Yield the batches of one process; equal arguments give equal batches.
 
         Args:

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ..flame.model import HeadModel, HeadParams
 from ..flame.render import render_head
 from .shards import DATASET, FORMAT, VERSION, Place, read_index, read_json, read_member
 
-BUILT_IN = "builtin"
+BUILT_IN_KIND = "builtin"
 """Kind of the built-in head model."""
 
 
@@ -34,6 +34,22 @@ class Position(NamedTuple):
     """How many times each sample has been used before."""
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]  hides the method of tuples
     """Index of the sample in the training set."""
+
+
+TrainingSample = TypedDict(
+    "TrainingSample",
+    {
+        "image": Tensor,
+        "hint": Tensor,
+        "alpha": Tensor,
+        "global": Tensor,
+        "local": Tensor,
+        "caption": str,
+        "key": str,
+        "reference": str,
+    },
+)
+"""A sample of a training set, see `TrainingSet.__getitem__`."""
 
 
 class Positions:
@@ -112,7 +128,7 @@ class TrainingSet(torch.utils.data.Dataset):
         if self.about.get("format") != FORMAT or self.about.get("version") != VERSION:
             raise BadFile(f"{self.folder / DATASET} is not a training set of version {VERSION}. Prepare the photos again.")
         kind = self.about["head_model"]["kind"]
-        if head_model is None and kind == BUILT_IN:
+        if head_model is None and kind == BUILT_IN_KIND:
             head_model = builtin_head()
         if head_model is None or head_model.kind != kind:
             got = "none" if head_model is None else f"one of kind {head_model.kind}"
@@ -135,7 +151,7 @@ class TrainingSet(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, position: Position | int) -> dict[str, Tensor | str]:
+    def __getitem__(self, position: Position | int) -> TrainingSample:
         """Return the sample at a position; an int is the index of a sample in the first epoch."""
         position = Position(0, position) if isinstance(position, int) else position
         about = json.loads(self.read(position.index, "json"))

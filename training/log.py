@@ -86,10 +86,10 @@ class Log:
             FloatingPointError: The loss is NaN or infinite.
         """
         assert self.errors_by_timestep is not None, "nothing has been added"
-        sums = {name: accelerator.reduce(value) for name, value in sorted(self.sums.items())}
-        errors, counts = accelerator.reduce(self.errors_by_timestep)
+        sums = {name: sum_over_processes(value, accelerator) for name, value in sorted(self.sums.items())}
+        errors, counts = sum_over_processes(self.errors_by_timestep, accelerator)
         samples = torch.tensor(float(self.samples), device=self.errors_by_timestep.device)
-        samples = int(accelerator.reduce(samples).item())
+        samples = int(sum_over_processes(samples, accelerator).item())
         means = {name: value.item() / (self.batches * self.world) for name, value in sums.items()}
         elapsed = time.monotonic() - self.since
         self._reset()
@@ -126,6 +126,13 @@ class Log:
         path = self.folder / "samples" / f"{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+
+
+def sum_over_processes(value: Tensor, accelerator: "Accelerator") -> Tensor:
+    """Sum a tensor over all processes; every process must call it."""
+    total = accelerator.reduce(value)
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _sum_by_timestep(out: dict[str, Tensor]) -> Tensor:

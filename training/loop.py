@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..errors import BadInput
-from .batch import Data, TrainingBatch
-from .log import Log
+from .batch import AnyBatch, Batch, Data
+from .log import Log, sum_over_processes
 from .state import load_state, save_state
 
 if TYPE_CHECKING:
@@ -38,13 +39,20 @@ DECAYS: dict[str, Callable[[float], float]] = {
 """Factor of the learning rate as a function of the fraction of steps that are done; the cosine ends at a hundredth."""
 
 
-class Objective(Protocol):
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+NetworkOut = TypeVar("NetworkOut", bound=nn.Module, covariant=True)
+BatchIn = TypeVar("BatchIn", bound=Batch, contravariant=True)
+
+
+class Objective(Protocol[BatchIn, NetworkOut]):
     """The loss that the loop minimises; a module."""
 
-    trained: nn.Module
-    """The network that is trained, averaged and saved."""
+    @property
+    def trained(self) -> NetworkOut:
+        """The network that is trained, averaged and saved."""
+        ...
 
-    def __call__(self, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, batch: BatchIn, generator: torch.Generator) -> dict[str, Tensor]:
         """Compute the loss of a batch.
 
         Args:
@@ -98,16 +106,16 @@ class LoopSettings:
 
 
 def train(
-    objective: Objective,
-    data: Data,
+    objective: Objective[AnyBatch, AnyNetwork],
+    data: Data[AnyBatch],
     settings: LoopSettings,
     folder: Path,
     *,
     about: dict[str, Any] | None = None,
     cpu: bool = False,
-    export: Callable[[nn.Module, int], None] | None = None,
-    preview: Callable[[nn.Module], Tensor] | None = None,
-) -> nn.Module:
+    export: Callable[[AnyNetwork, int], None] | None = None,
+    preview: Callable[[AnyNetwork], Tensor] | None = None,
+) -> AnyNetwork:
     """Train until `settings.steps`, resuming from the newest state in `folder` if it holds one.
 
     SIGTERM saves the state and ends the run, as does the time limit `settings.minutes`.
@@ -185,10 +193,16 @@ def _decisive_settings(settings: LoopSettings, processes: int, about: dict[str, 
     return decisive
 
 
-class _Run:
+class _Run(Generic[AnyBatch, AnyNetwork]):
     """The networks and the optimizer of one process, new or resumed."""
 
-    def __init__(self, objective: Objective, settings: LoopSettings, accelerator: "Accelerator", state: dict[str, Any] | None):
+    def __init__(
+        self,
+        objective: Objective[AnyBatch, AnyNetwork],
+        settings: LoopSettings,
+        accelerator: "Accelerator",
+        state: dict[str, Any] | None,
+    ):
         """Prepare to train on the accelerator's device.
 
         Args:
@@ -220,7 +234,7 @@ class _Run:
         """The current learning rate."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def take_step(self, step: int, batches: Iterator[TrainingBatch], log: Log) -> None:
+    def take_step(self, step: int, batches: Iterator[AnyBatch], log: Log) -> None:
         """Take one step of the optimizer and update the averaged weights.
 
         Args:
@@ -270,14 +284,14 @@ def generator_of(*numbers: int) -> torch.Generator:
 def _update_average(averaged: nn.Module, trained: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights towards the trained ones after a step, see `LoopSettings.average`."""
     keep = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(averaged.parameters()), list(trained.parameters()), 1 - keep)
+    get_ema_multi_avg_fn(keep)(list(averaged.parameters()), list(trained.parameters()), step)
 
 
 def _any(flag: bool, accelerator: "Accelerator") -> bool:
     """Return whether the flag is set in any process, so that all processes end at the same step."""
     if accelerator.num_processes == 1:
         return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device)).item())
+    return bool(sum_over_processes(torch.tensor(float(flag), device=accelerator.device), accelerator).item())
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The training objective, equation 7, with dropout of identity and text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from ..models.diffusion import HINT_WIDTHS, NETWORK, Block, CapFace, Denoiser, I
 from .batch import TrainingBatch
 from .schedule import TIMESTEPS, NoiseSchedule
 
-IDENTITY = {"both": (1, 1), "local": (1, 0), "global": (0, 1), "none": (0, 0)}
+IDENTITY_PARTS = {"both": (1, 1), "local": (1, 0), "global": (0, 1), "none": (0, 0)}
 """Identity features that are used (table 2): factors of the local and the global tokens. `none` trains a head-control model,
 pi* of equation 9."""
 RANDOM_TAU = "drawn"
@@ -30,7 +31,7 @@ class ObjectiveSettings:
     mask_weight: float = 1.0
     """lambda of equation 7, weight of the mask's error."""
     identity: str = "both"
-    """Identity features that are used, one of `IDENTITY`."""
+    """Identity features that are used, one of `IDENTITY_PARTS`."""
     tau: float | str = 1000.0
     """Time-dependent ID dropout, equation 8: tokens are kept at t <= tau and zero beyond. 1000 never drops them; tau is then
     chosen at inference (table 5). "drawn" samples another tau for each sample, uniform in 0..1000, so that the network is
@@ -41,8 +42,8 @@ class ObjectiveSettings:
     """Fraction of the samples whose text features are replaced by those of the empty prompt."""
 
     def __post_init__(self) -> None:
-        if self.identity not in IDENTITY:
-            raise BadInput(f"Expected identity to be one of {', '.join(IDENTITY)}, got {self.identity!r}.")
+        if self.identity not in IDENTITY_PARTS:
+            raise BadInput(f"Expected identity to be one of {', '.join(IDENTITY_PARTS)}, got {self.identity!r}.")
         if self.tau != RANDOM_TAU and not (isinstance(self.tau, int | float) and 0 <= self.tau <= TIMESTEPS):
             raise BadInput(f"Expected tau in 0..{TIMESTEPS}, or {RANDOM_TAU!r}, got {self.tau!r}.")
         for name in ("identity_dropout", "text_dropout"):
@@ -118,7 +119,7 @@ class TrainedCapFace(nn.Module):
 
         Args:
             batch: The batch, with its identity features.
-            parts: Factors of the local and the global tokens, from `IDENTITY`.
+            parts: Factors of the local and the global tokens, from `IDENTITY_PARTS`.
             keep: Whether a sample keeps its identity: bool `[B]`.
 
         Returns:
@@ -174,7 +175,7 @@ class CapFaceObjective(nn.Module):
         guided, mask = self.trained.capface.encode_hint(batch.hint)
         identity = None
         if settings.identity != "none":
-            identity = self.trained.context(batch, IDENTITY[settings.identity], random.keep_identity)
+            identity = self.trained.context(batch, IDENTITY_PARTS[settings.identity], random.keep_identity)
         residuals = self.trained.capface(noisy, random.timesteps, guided, identity)
         mask = mask.float()
         predicted = self.base(noisy, random.timesteps, text, CapFace.mask_residuals(residuals, mask.detach()))
@@ -201,4 +202,11 @@ def recompute_activations(*networks: nn.Module) -> None:
     for network in networks:
         for block in network.modules():
             if isinstance(block, Block):
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+                block.forward = partial(_recompute, block.forward)
+
+
+def _recompute(forward: Callable[..., Tensor], *inputs: Any, **named: Any) -> Tensor:
+    """Call `forward`, storing only its inputs for the backward pass."""
+    out = checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
+    assert isinstance(out, Tensor)
+    return out

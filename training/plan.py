@@ -37,7 +37,7 @@ class Settings:
             raise BadInput(f"Expected shards and batches of at least 1 photo, got {self.per_shard} and {self.batch}.")
 
 
-def describe(settings: Settings) -> tuple[dict[str, Any], list[str]]:
+def describe_settings(settings: Settings) -> tuple[dict[str, Any], list[str]]:
     """Describe how a training set is made.
 
     Args:
@@ -98,7 +98,7 @@ def make_plan(photos: Path, out: Path, settings: Settings, about: dict[str, Any]
         photos: Folder of the photos.
         out: Folder of the training set.
         settings: Settings of the training set.
-        about: Its description, from `describe`.
+        about: Its description, from `describe_settings`.
 
     Returns:
         The photos in the order of their samples.

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import CapFaceError, MissingFile
 from ..files.atomic import remove_partial_files
 from .photo_files import BY_FOLDER, IDENTITIES, Photo
-from .plan import Settings, describe, make_plan
+from .plan import Settings, describe_settings, make_plan
 from .progress import Progress
 from .report import as_table, make_report
 from .rules import Rules
@@ -63,7 +63,7 @@ def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, de
     start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     remove_partial_files(out)
-    about, notes = describe(settings)
+    about, notes = describe_settings(settings)
     plan = make_plan(photos, out, settings, about)
     shards = range(math.ceil(len(plan) / settings.per_shard))
     tasks = {number: _tasks(plan, number, settings) for number in shards if read_index(out, number) is None}

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..models.diffusion import Denoiser
 from .batch import TrainingBatch
-from .objective import IDENTITY, TrainedCapFace
+from .objective import IDENTITY_PARTS, TrainedCapFace
 from .sampling import capface_control, ddim, noise_prediction
 from .schedule import NoiseSchedule
 
@@ -16,7 +17,7 @@ class Preview:
 
     def __init__(
         self,
-        denoiser: torch.nn.Module,
+        denoiser: Denoiser,
         decode: Callable[[Tensor], Tensor],
         batch: TrainingBatch,
         *,
@@ -32,7 +33,7 @@ class Preview:
             denoiser: eps_theta.
             decode: Function from latents to pictures `[B, 3, H, W]` in 0..1.
             batch: The people, on the denoiser's device.
-            identity: Identity features that are used, one of `IDENTITY`.
+            identity: Identity features that are used, one of `IDENTITY_PARTS`.
             steps: Number of DDIM steps.
             guidance: Scale of classifier-free guidance.
             schedule: Noise schedule of the base; Stable Diffusion's by default.
@@ -58,7 +59,7 @@ class Preview:
         """
         batch = self.batch
         keep = torch.ones(len(batch), dtype=torch.bool, device=batch.latents.device)
-        tokens = trained.context(batch, IDENTITY[self.identity], keep)
+        tokens = trained.context(batch, IDENTITY_PARTS[self.identity], keep)
         columns = [self.decode(batch.latents), batch.hint[:, 6:9]]
         full = capface_control(trained.capface, batch.hint, tokens)
         head = capface_control(trained.capface, batch.hint, None)

@@ -121,7 +121,7 @@ class SampleMaker:
                 raise refusal
         elif not self.model.has_landmarks:
             raise BadInput(
-                f"The head model '{self.model.name}' was loaded without landmarks and DECA was not given: put "
+                f"The head model '{self.model.name}' was loaded without landmarks and DECA was not provided: put "
                 "landmark_embedding.npy beside it, or give --deca."
             )
         on = torch.device(device)

@@ -116,7 +116,6 @@ def ddim(
     eta: float = 0.0,
     schedule: NoiseSchedule | None = None,
     generator: torch.Generator | None = None,
-    clip: float | None = None,
 ) -> Tensor:
     """Denoise.
 
@@ -127,7 +126,6 @@ def ddim(
         eta: 0 is deterministic; 1 adds as much noise as DDPM does.
         schedule: The noise schedule; Stable Diffusion's by default.
         generator: CPU generator of the noise that is added for eta > 0.
-        clip: Largest absolute value of the predicted z_0, if the latents are bounded.
 
     Returns:
         z_0 `[B, C, h, w]`.
@@ -140,9 +138,6 @@ def ddim(
         a_next = alphas_bar[timesteps[i + 1]].item() if i + 1 < len(timesteps) else 1.0
         epsilon = predict(x, torch.full((len(x),), t, device=x.device))
         x0 = (x - (1 - a) ** 0.5 * epsilon) / a**0.5
-        if clip is not None:
-            x0 = x0.clamp(-clip, clip)
-            epsilon = (x - a**0.5 * x0) / (1 - a) ** 0.5
         sigma = eta * ((1 - a_next) / (1 - a) * (1 - a / a_next)) ** 0.5
         x = a_next**0.5 * x0 + max(1 - a_next - sigma**2, 0.0) ** 0.5 * epsilon
         if sigma > 0:

@@ -23,7 +23,7 @@ from .dataset import TrainingSet
 from .export import write_capface
 from .feed import PhotoData
 from .loop import LoopSettings, train
-from .objective import IDENTITY, RANDOM_TAU, CapFaceObjective, ObjectiveSettings, TrainedCapFace, recompute_activations
+from .objective import IDENTITY_PARTS, RANDOM_TAU, CapFaceObjective, ObjectiveSettings, TrainedCapFace, recompute_activations
 from .sample_sheet import Preview
 from .schedule import BETAS, WEIGHTS, NoiseSchedule
 
@@ -32,7 +32,7 @@ FILE = "capface.safetensors"
 LOSS: dict[str, tuple[str, dict[str, Any]]] = {
     "weighting": ("weight of each timestep's noise error", {"choices": list(WEIGHTS)}),
     "mask_weight": ("lambda, weight of the mask's error", {}),
-    "identity": ("identity features that are used; none trains a head-control model", {"choices": list(IDENTITY)}),
+    "identity": ("identity features that are used; none trains a head-control model", {"choices": list(IDENTITY_PARTS)}),
     "tau": (f"ID dropout: timestep beyond which identity is dropped; 1000 never drops it, {RANDOM_TAU!r} samples it", {}),
     "identity_dropout": ("fraction of samples without identity", {}),
     "text_dropout": ("fraction of samples without text", {}),
@@ -168,14 +168,16 @@ def start(base: Base, samples: TrainingSet, file: Path | None) -> TrainedCapFace
     Raises:
         BadInput: The file was made for another base or for other features.
     """
-    first: dict[str, Any] = samples[0]
-    widths = {name: first[key].shape[-1] for name, key in (("local_width", "local"), ("global_width", "global"))}
+    first = samples[0]
+    local_width, global_width = first["local"].shape[-1], first["global"].shape[-1]
     if file is None:
-        return TrainedCapFace.from_denoiser(base.denoiser, **widths)
+        return TrainedCapFace.from_denoiser(base.denoiser, local_width=local_width, global_width=global_width)
     network, tokens = load_capface(file)
-    trained = TrainedCapFace.from_denoiser(base.denoiser, **widths, hint_widths=network.config.hint_widths)
+    trained = TrainedCapFace.from_denoiser(
+        base.denoiser, local_width=local_width, global_width=global_width, hint_widths=network.config.hint_widths
+    )
     found = (network.config, tokens.img_linear.in_features, tokens.id_linear.in_features)
-    expected = (trained.capface.config, *widths.values())
+    expected = (trained.capface.config, local_width, global_width)
     if found != expected:
         raise BadInput(f"{file.name} has the sizes {found}, but this base and this training set need {expected}.")
     trained.capface.load_state_dict(network.state_dict())

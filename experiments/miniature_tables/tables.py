@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...flame.editing import angles_of
 from ...flame.model import HeadParams
-from ...miniature.networks import PICTURE, Miniature
+from ...miniature.networks import PICTURE_SIDE, Miniature
 from ...miniature.people import draw_people
 from ...training.miniature.portrait_sampler import Recipe, head_hint, make_portraits
 from ...training.miniature.scenes import Scene, sample_scene
@@ -70,7 +70,7 @@ class Trial:
 
 def _render(scenes: Sequence[Scene]) -> Tensor:
     heads = HeadParams.cat([scene.head for scene in scenes])
-    return draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], PICTURE)
+    return draw_people([s.person for s in scenes], heads, [s.setting for s in scenes], PICTURE_SIDE)
 
 
 @dataclass(frozen=True)

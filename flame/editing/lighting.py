@@ -153,7 +153,7 @@ def direction_of(azimuth: float, elevation: float) -> tuple[float, float, float]
 def _lamp_light(lamp: Lamp) -> Tensor:
     """Compute the light `[9, 3]` of a lamp."""
     if not 0 <= lamp.softness <= 1:
-        raise BadInput(f"A lamp's softness lies in 0 to 1, got {lamp.softness}.")
+        raise BadInput(f"Expected a lamp's softness in 0 to 1, got {lamp.softness}.")
     direction = direction_of(lamp.azimuth, lamp.elevation)
     spread = lamp.softness * math.pi / 2
     facing = shade(torch.tensor(direction)[:, None], directional_light(direction, spread=spread))[0].item()

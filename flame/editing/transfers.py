@@ -35,7 +35,7 @@ def common_batch(a: HeadParams, b: HeadParams) -> tuple[HeadParams, HeadParams]:
     """
     if a.batch != b.batch and 1 not in (a.batch, b.batch):
         raise BadInput(
-            f"Expected two sequences of one length, or a single head beside a sequence, got {a.batch} and {b.batch} heads. "
+            f"Expected two sequences of one length, or a single head and a sequence, got {a.batch} and {b.batch} heads. "
             "Animate Head brings a sequence to any number of frames."
         )
     batch = max(a.batch, b.batch)

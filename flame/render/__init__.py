@@ -1,17 +1,17 @@
 """Heads as images: normals, albedo, shading, mask and landmarks, and the condition made of them."""
 
-from .condition import HeadCondition, cut, sample
-from .maps import BACKENDS, BUILT_IN, HeadMaps, landmark_pixels, render_head, sample_texture, vertex_normals
+from .condition import HeadCondition, crop_to_window, sample
+from .maps import BACKENDS, BUILT_IN_BACKEND, HeadMaps, landmark_pixels, render_head, sample_texture, vertex_normals
 from .pictures import landmark_picture, normal_colors, overlay, portraits
 from .rasterizer import Fragments, rasterize
 
 __all__ = [
     "BACKENDS",
-    "BUILT_IN",
+    "BUILT_IN_BACKEND",
     "Fragments",
     "HeadCondition",
     "HeadMaps",
-    "cut",
+    "crop_to_window",
     "landmark_picture",
     "landmark_pixels",
     "normal_colors",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...shapes import Float
 from ..model import HeadModel, HeadParams, Window
-from .maps import BUILT_IN, render_head
+from .maps import BUILT_IN_BACKEND, render_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class HeadCondition:
 
     model: HeadModel
     params: HeadParams
-    backend: str = BUILT_IN
+    backend: str = BUILT_IN_BACKEND
     """The rasteriser, a name in `render.BACKENDS`."""
     _last: dict[tuple[int, int], Float[Tensor, "B 9 H W"]] = field(default_factory=dict, repr=False)
 
@@ -62,7 +62,7 @@ class HeadCondition:
         return render_head(self.model, self.params, height, width, self.backend, window).hint()
 
 
-def cut(images: Float[Tensor, "B C H W"], window: Window, height: int, width: int) -> Float[Tensor, "B C h w"]:
+def crop_to_window(images: Float[Tensor, "B C H W"], window: Window, height: int, width: int) -> Float[Tensor, "B C h w"]:
     """Crop a window from images of the frame and resize it bilinearly.
 
     Args:

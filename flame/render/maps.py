@@ -17,8 +17,8 @@ from ..model import WHOLE, HeadModel, HeadParams, Window, frame_to_ndc, frame_to
 from .pytorch3d_backend import rasterize_pytorch3d
 from .rasterizer import rasterize
 
-BUILT_IN = "built-in"
-BACKENDS = {BUILT_IN: rasterize, "pytorch3d": rasterize_pytorch3d}
+BUILT_IN_BACKEND = "built-in"
+BACKENDS = {BUILT_IN_BACKEND: rasterize, "pytorch3d": rasterize_pytorch3d}
 """Functions that find the nearest face at each pixel."""
 
 
@@ -59,7 +59,7 @@ def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"]) 
 
 
 def render_head(
-    model: HeadModel, params: HeadParams, height: int, width: int, backend: str = BUILT_IN, window: Window = WHOLE
+    model: HeadModel, params: HeadParams, height: int, width: int, backend: str = BUILT_IN_BACKEND, window: Window = WHOLE
 ) -> HeadMaps:
     """Render the condition maps of heads in a frame of any size and aspect ratio, or in a window of it.
 

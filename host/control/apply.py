@@ -115,7 +115,7 @@ def _order_by_depth(previous: ControlBase | None, newest: CapFaceControl) -> Con
     chain = None
     for link in reversed(links):
         copied = link.copy()
-        if isinstance(copied, CapFaceControl) and copied.region is not None:
+        if isinstance(copied, CapFaceControl) and copied.region is not None and newest.region is not None:
             if _nearness(newest.evaluation) >= _nearness(copied.evaluation):
                 copied.region = copied.region.behind(newest.evaluation)
             else:

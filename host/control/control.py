@@ -10,7 +10,7 @@ them, and `coordinates.py` recovers them from control images that other packs ha
 
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.controlnet
 import comfy.model_management as mm
@@ -24,11 +24,23 @@ from ...flame.render import HeadCondition
 from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, read_coordinates
-from .evaluation import LATENT_SCALE, Evaluation, Row
+from .evaluation import PIXELS_PER_LATENT, Evaluation, Row
 from .region import Region
 from .sampling_context import KEY, SamplingContext, canvas_size_of_caller, sampling_hooks
 
-_NOTHING = object()
+_NOTHING = torch.empty(0)
+
+
+class ModelSampling(Protocol):
+    """The part of ComfyUI's `model_sampling` that a control uses."""
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Scale noisy latents for the denoiser."""
+        ...
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Return the timesteps of sigmas."""
+        ...
 
 
 class CapFaceControl(comfy.controlnet.ControlNet):
@@ -71,7 +83,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             timestep_percent_range: (start, end) in 0..1.
             region: Where it acts: by default in the head's own mask. None means everywhere.
         """
-        self._replaced = None  # an image that another pack has set
+        self._replaced: Tensor | None = None  # an image that another pack has set
         super().__init__(manual_cast_dtype=torch.float32)
         # Packs cast the image to this type. Half precision would round the coordinates.
         self.control_model = SimpleNamespace(dtype=torch.float32)
@@ -81,11 +93,11 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
         self.region = region
-        self.factors = None  # ((size, rows), the region's factors for them)
-        self.model_sampling = None
+        self.factors: tuple[tuple, dict[torch.Size, Tensor]] | None = None  # ((size, rows), the region's factors for them)
+        self.model_sampling: ModelSampling | None = None
         self.evaluated = False  # whether this run has asked for residuals
-        self.latent = None
-        self.frame_size = None  # (H, W) of the picture for which the coordinate image was made
+        self.latent: tuple[int, int] | None = None
+        self.frame_size: tuple[int, int] | None = None  # (H, W) of the picture for which the coordinate image was made
 
     @property
     def frames(self) -> int:
@@ -102,15 +114,19 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         """A coordinate image, made on first access, or the image that a pack has set."""
         if self._replaced is not None:
             return self._replaced
-        size = tuple(LATENT_SCALE * side for side in self.latent) if self.latent else canvas_size_of_caller()
-        self.frame_size = size
-        return self.evaluation.coordinates(size)
+        if self.latent:
+            self.frame_size = (PIXELS_PER_LATENT * self.latent[0], PIXELS_PER_LATENT * self.latent[1])
+        else:
+            self.frame_size = canvas_size_of_caller()
+        return self.evaluation.coordinates(self.frame_size)
 
     @cond_hint_original.setter
     def cond_hint_original(self, image: Tensor | None) -> None:
         self._replaced = image
 
-    def get_control(self, x_noisy: Tensor, t: Tensor, cond, batched_number: int, transformer_options: dict[str, Any]):
+    def get_control(
+        self, x_noisy: Tensor, t: Tensor, cond, batched_number: int, transformer_options: dict[str, Any]
+    ) -> dict[str, list[Tensor]] | None:
         """Return the residuals for `batched_number` chunks of latents, merged with those of the controls before this one.
 
         Args:
@@ -126,6 +142,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
         if self.strength == 0 or not self._acts_at(t[0]):
             return previous
+        assert self.model_sampling is not None, "ComfyUI calls pre_run before it samples"
         x = self.model_sampling.calculate_input(t, x_noisy).float()
         timesteps = self.model_sampling.timestep(t).float()
         rows = self._rows(x, batched_number, transformer_options)
@@ -142,7 +159,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             part = slice(start, start + n)
             residuals = self.evaluation.residuals(x[part], timesteps[part], rows[part])
             if self.region is not None:
-                factors = self._factors(x[part], rows[part], residuals)
+                factors = self._factors(self.region, x[part], rows[part], residuals)
                 residuals = [r * factors[r.shape[-2:]].to(r.dtype) for r in residuals]
             chunks.append(residuals)
         # ComfyUI scales residuals in place, and the denoiser empties their lists. The cached tensors must not be returned.
@@ -155,7 +172,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
     def _rows(self, x: Tensor, batched_number: int, transformer_options: dict[str, Any]) -> list[Row]:
         """Return the view and the frame number of each latent."""
         sampling = transformer_options.get(KEY) or SamplingContext()
-        n, size = len(x) // batched_number, tuple(x.shape[-2:])
+        n, size = len(x) // batched_number, (x.shape[-2], x.shape[-1])
         window = sampling.window_frames(transformer_options, n)
         numbers = list(range(n)) if window is None else window
         if sampling.frames is not None:
@@ -163,7 +180,10 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         uuids = transformer_options.get("uuids") or ()
         areas = [sampling.area(uuid) for uuid in uuids] if len(uuids) == batched_number else [None] * batched_number
 
-        canvas = [(WHOLE, None)] if self._replaced is None else self._read(self._replaced, sampling.latent or size, sampling)
+        whole = sampling.latent or size
+        canvas: list[tuple[View, int | None]] = [(WHOLE, None)]
+        if self._replaced is not None:
+            canvas = self._read(self._replaced, whole, sampling)
         parts = None if self.cond_hint is None else self._read(self.cond_hint, size, sampling)
         rows = []
         for i in range(len(x)):
@@ -172,8 +192,9 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             view = base
             if parts is not None:
                 view, number = _row_of(parts, i, numbers[image], n, len(x))
-            if areas[chunk] is not None:
-                view = _in_area(view if parts is not None else WHOLE, base, areas[chunk], sampling.latent, size)
+            area = areas[chunk]
+            if area is not None:
+                view = _in_area(view if parts is not None else WHOLE, base, area, whole, size)
             elif parts is None and sampling.latent not in (None, size):
                 self._warn_unknown_part(sampling, size)
             rows.append((view, numbers[image] if number is None or window is not None else number))
@@ -181,7 +202,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def _read(self, image: Tensor, size: tuple[int, int], sampling: SamplingContext) -> list[tuple[View, int | None]]:
         """Recover the views from an image that a pack has set, for latents of a size."""
-        height, width = (LATENT_SCALE * side for side in size)
+        height, width = (PIXELS_PER_LATENT * side for side in size)
         known = self.evaluation.read.get((id(image), height, width))
         if known is None or known[0] is not image:
             fitting = image
@@ -199,18 +220,18 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def _warn_unknown_part(self, sampling: SamplingContext, size: tuple[int, int]) -> None:
         """Warn about latents that differ in size from the picture's, and whose position is unknown."""
-        whole, part = (f"{LATENT_SCALE * w} x {LATENT_SCALE * h}" for h, w in (sampling.latent or size, size))
+        whole, part = (f"{PIXELS_PER_LATENT * w} x {PIXELS_PER_LATENT * h}" for h, w in (sampling.latent or size, size))
         sampling.warn(
             f"{sampling.evaluator or 'A pack'} samples {part} pixels of a picture of {whole} without giving their position. "
             "The head is rendered as in the whole picture. If these are tiles, use a tiled sampler that crops control images, "
             "such as Tiled Diffusion or Ultimate SD Upscale, or use Crop Head with a region for each tile."
         )
 
-    def _factors(self, x: Tensor, rows: list[Row], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
+    def _factors(self, region: Region, x: Tensor, rows: list[Row], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
         """Return the region's factors. They are computed again only when the size or the rows have changed."""
         key = (x.shape[-2:], rows)
         if self.factors is None or self.factors[0] != key:
-            self.factors = (key, self.region.factors(self.evaluation, x, rows, [r.shape[-2:] for r in residuals]))
+            self.factors = (key, region.factors(self.evaluation, x, rows, [r.shape[-2:] for r in residuals]))
         return self.factors[1]
 
     def _acts_at(self, sigma: Tensor) -> bool:
@@ -294,7 +315,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         frames = max(self.evaluation.condition.batch, 1)
         pixels = frames * 768 * 768
         size = mm.dtype_size(self.evaluation.model.compute_dtype)
-        encoder = pixels // LATENT_SCALE**2 * size * 0.01 * 1024**2
+        encoder = pixels // PIXELS_PER_LATENT**2 * size * 0.01 * 1024**2
         hint_encoder = pixels * size * (9 + 3 * 16)
         return max(encoder, hint_encoder) + super().inference_memory_requirements(dtype)
 

@@ -9,14 +9,14 @@ fractions of the frame's width and height. The third is (frame index + 1) / B, a
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from ...flame.model import WHOLE, Window
-from ...flame.render import HeadCondition, cut, sample
+from ...flame.render import HeadCondition, crop_to_window, sample
 
 SIDES = (1920, 960, 480, 240)
 """Sides of an image for a frame of unknown size. With the first, tile borders of common frame sizes fall on whole pixels."""
@@ -67,6 +67,8 @@ class PixelMap:
     """`[h, w]`, fractions of the frame's height, on the CPU."""
     inside: Tensor
     """bool `[h, w]`; False for padded pixels."""
+    _key: bytes = field(init=False, repr=False)
+    """Digest of the three, which decides equality."""
 
     def __post_init__(self):
         digest = hashlib.blake2b(digest_size=16)
@@ -125,7 +127,7 @@ def crop_view(images: Tensor, view: View, height: int, width: int) -> Tensor:
     """Crop images of the frame to a view: `[B, C, height, width]`. The whole frame returns them unchanged."""
     if view == WHOLE:
         return images
-    return cut(images, view, height, width) if isinstance(view, Window) else view.sample_from(images)
+    return crop_to_window(images, view, height, width) if isinstance(view, Window) else view.sample_from(images)
 
 
 def read_coordinates(image: Tensor, frames: int, frame_size: tuple[int, int] | None) -> list[tuple[View, int] | None]:

@@ -9,7 +9,7 @@ from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, coordinate_image, render_view
 
-LATENT_SCALE = 8
+PIXELS_PER_LATENT = 8
 """Pixels of the hint per latent pixel, along each side."""
 
 FRAMES_AT_ONCE = 8
@@ -97,8 +97,8 @@ class Evaluation:
         frames = [frame for _, frame in rows]
         # eq. 8: F†_t = F_t for t <= tau, else pi(z_t, t, H, none). The released code also keeps the identity at t = tau.
         keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
-        if keep.all() or not keep.any():
-            context = select_frames(context, frames) if keep.any() else None
+        if context is None or keep.all() or not keep.any():
+            context = select_frames(context, frames) if context is not None and keep.any() else None
             return self.model.network(x.to(dtype), timesteps, guided, context)
         return self._evaluate_mixed(x.to(dtype), timesteps, guided, select_frames(context, frames), keep)
 
@@ -134,7 +134,7 @@ class Evaluation:
         key = (height, width, view)
         known = self.hints.pop(key, None)
         if known is None:
-            hint = render_view(self.condition, view, height * LATENT_SCALE, width * LATENT_SCALE)
+            hint = render_view(self.condition, view, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
             parts = [
                 self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))
                 for frames in hint.split(FRAMES_AT_ONCE)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import BadInput
 from ...models.diffusion import CapFace
 from .coordinates import crop_view
-from .evaluation import LATENT_SCALE, Evaluation, Row, select_frames
+from .evaluation import PIXELS_PER_LATENT, Evaluation, Row, select_frames
 
 EDGES = ("hard", "soft")
 
@@ -71,7 +71,7 @@ def _crop_mask(mask: Tensor, rows: list[Row], height: int, width: int) -> Tensor
     """Crop a mask `[B, 1, H, W]` to the views of latents of a size (height, width): `[n or 1, 1, h, w]`."""
     mask = mask.float().cpu()
     views = dict.fromkeys(view for view, _ in rows)
-    parts = {view: crop_view(mask, view, height * LATENT_SCALE, width * LATENT_SCALE) for view in views}
+    parts = {view: crop_view(mask, view, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT) for view in views}
     if len(parts) == 1:
         (part,) = parts.values()
         return select_frames(part, [frame for _, frame in rows])

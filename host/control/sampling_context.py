@@ -184,13 +184,14 @@ def frames_of_noise(noise: Tensor, seed: int | None, heads: int) -> tuple[int, .
         return None
     wanted = noise.float().cpu()
     generator = torch.Generator("cpu").manual_seed(seed)
-    frames = [None] * len(wanted)
+    frames: list[int | None] = [None] * len(wanted)
     for frame in range(heads):
         known = torch.randn(wanted.shape[1:], generator=generator)
         for i, row in enumerate(wanted):
             if torch.equal(row, known):
                 frames[i] = frame
-    return None if None in frames or len(set(frames)) < len(frames) else tuple(frames)
+    found = {frame for frame in frames if frame is not None}
+    return tuple(frame for frame in frames if frame is not None) if len(found) == len(frames) else None
 
 
 def _pack_of(function: Any) -> str | None:
@@ -211,8 +212,9 @@ def _pack_of_file(path: str | None) -> str | None:
     root, folder = None, Path(path).resolve().parent
     while (folder / "__init__.py").is_file():
         root, folder = folder, folder.parent
-    others = root is not None and root != _OWN and folder != _HOST and "site-packages" not in root.parts
-    return root.name if others else None
+    if root is None or root == _OWN or folder == _HOST or "site-packages" in root.parts:
+        return None
+    return root.name
 
 
 def canvas_size_of_caller() -> tuple[int, int] | None:
@@ -222,8 +224,9 @@ def canvas_size_of_caller() -> tuple[int, int] | None:
     size, but its cropping function (and copies of it in other packs) has (width, height) in its local variable `canvas_size`.
     """
     size = sys._getframe(2).f_locals.get("canvas_size")
-    known = isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)
-    return (size[1], size[0]) if known else None
+    if isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size):
+        return size[1], size[0]
+    return None
 
 
 def _calling_detailer() -> str | None:

@@ -215,7 +215,7 @@ def encode_image(pixels: Tensor) -> tuple[bytes, str]:
 
 def deflate(pixels: Tensor) -> bytes:
     """Compress a picture's raw pixels for HTTP's content encoding "deflate", the fastest format to encode and to show."""
-    return zlib.compress(pixels.numpy(), 1)
+    return zlib.compress(pixels.numpy().data, 1)
 
 
 def _picture_size(inputs: EditorInputs, side: int) -> tuple[int, int]:

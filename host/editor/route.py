@@ -79,7 +79,7 @@ class Request:
     file: str | None
 
 
-def parse(body: bytes, widgets: Sequence[io.Input]) -> Request:
+def parse_request(body: bytes, widgets: Sequence[io.Input]) -> Request:
     """Parse and validate a request's body.
 
     Args:
@@ -118,7 +118,7 @@ def parse(body: bytes, widgets: Sequence[io.Input]) -> Request:
     for name in (model, file):
         if name is not None and not (isinstance(name, str) and len(name) <= MAX_NAME):
             raise BadRequest(f"model, file: expected names of up to {MAX_NAME} characters.")
-    return Request(view, values, side, over, close, raw, head, token, model or head_models.BUILT_IN, file)
+    return Request(view, values, side, over, close, raw, head, token, model or head_models.BUILT_IN_HEAD, file)
 
 
 def _fits(widget: io.Input, value: object) -> bool:
@@ -222,7 +222,7 @@ def make_handler(
         if body is None:
             return web.json_response({"error": f"Expected at most {MAX_BODY_BYTES} bytes."}, status=413)
         try:
-            parsed = parse(body, widgets)
+            parsed = parse_request(body, widgets)
             rendered = await worker.run(parsed.view, lambda: _render(parsed))
         except BadRequest as error:
             return web.json_response({"error": str(error)}, status=400)

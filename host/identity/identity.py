@@ -49,7 +49,7 @@ class Identity:
         if not fits or tokens > known.local_tokens:
             raise BadInput(
                 f"Expected identity features of shapes {known} with strengths [B, 2], "
-                f"got {shapes[0]}, {shapes[1]} and {shapes[2]}: other embeddings mean nothing to CapFace."
+                f"got {shapes[0]}, {shapes[1]} and {shapes[2]}: CapFace cannot use other embeddings."
             )
 
     def __len__(self) -> int:

@@ -50,7 +50,7 @@ def load_identity(path: Path) -> Identity:
     if metadata.get("kind") != KIND:
         raise BadFile(
             f"{path.name} is {describe(state)}, not an identity that CapFace saved. Embeddings of other tools cannot be used: "
-            "ArcFace's vectors have 512 values too, but differ in meaning from FaceNet's. Read photos with Encode Identity."
+            "ArcFace's vectors have 512 values too, but differ in meaning from FaceNet's. Encode photos with Encode Identity."
         )
     version = metadata.get("version", "")
     if not version.isdecimal() or int(version) > VERSION:

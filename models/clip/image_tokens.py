@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
-from ...files.catalogue import CLIP_VISION
-from ...files.catalogue import OPEN_CLIP as OPEN_CLIP_FILE
+from ...files.catalogue import CLIP_VISION, OPEN_CLIP
 from ...files.checkpoint import read_state_dict
 from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
@@ -29,8 +28,8 @@ from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
 
 VIT_L = (257, 1024)
 """Number and width of the tokens of CLIP ViT-L/14 at 224 pixels, with which the released CapFace was trained."""
-SOURCE = f"CLIP ViT-L/14 by OpenAI: {CLIP_VISION.reference}, or {OPEN_CLIP_FILE.reference}"
-OPEN_CLIP, TRANSFORMERS = "visual.", "vision_model."
+EXPECTED = f"CLIP ViT-L/14 by OpenAI: {CLIP_VISION.reference}, or {OPEN_CLIP.reference}"
+OPEN_CLIP_PREFIX, TRANSFORMERS_PREFIX = "visual.", "vision_model."
 BLOCK = "transformer.resblocks."
 UNUSED = (
     "ln_post.",
@@ -80,13 +79,13 @@ class ClipTokens(torch.nn.Module):
         """
         if portraits.ndim != 4 or portraits.shape[1] != 3:
             raise BadInput(f"Expected RGB portraits [B, 3, H, W], got {list(portraits.shape)}.")
-        x = prepare(portraits, self.image_size)
+        x = preprocess(portraits, self.image_size)
         layers = {"indices": 1, "intermediates_only": True, "output_fmt": "NLC", "output_extra_tokens": True}
         found = self.tower.forward_intermediates(x, **layers)
         return torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
 
 
-def prepare(images: Float[Tensor, "B 3 H W"], side: int) -> Float[Tensor, "B 3 {side} {side}"]:
+def preprocess(images: Float[Tensor, "B 3 H W"], side: int) -> Float[Tensor, "B 3 {side} {side}"]:
     """Prepare images for CLIP as ComfyUI does.
 
     Args:
@@ -123,15 +122,17 @@ def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> 
         BadFile: The file is broken or another network.
     """
     path = Path(path)
-    refuse_onnx(path, kind="CLIP", source=SOURCE)
+    refuse_onnx(path, kind="CLIP", source=EXPECTED)
     everything = read_state_dict(path)
-    state = {k.removeprefix(OPEN_CLIP): v for k, v in everything.items() if k.startswith(OPEN_CLIP)}
-    state = state or _renamed({k.removeprefix(TRANSFORMERS): v for k, v in everything.items() if k.startswith(TRANSFORMERS)})
+    state = {k.removeprefix(OPEN_CLIP_PREFIX): v for k, v in everything.items() if k.startswith(OPEN_CLIP_PREFIX)}
+    state = state or _renamed(
+        {k.removeprefix(TRANSFORMERS_PREFIX): v for k, v in everything.items() if k.startswith(TRANSFORMERS_PREFIX)}
+    )
     state = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
     layers = len({k[len(BLOCK) :].partition(".")[0] for k in state if k.startswith(BLOCK)})
     patches, positions = state.get("conv1.weight"), state.get("positional_embedding")
     if patches is None or positions is None or not layers:
-        raise BadFile(f"{path.name} is {describe(everything)}, not CLIP's image encoder. Expected {SOURCE}.")
+        raise BadFile(f"{path.name} is {describe(everything)}, not CLIP's image encoder. Expected {EXPECTED}.")
     try:
         from open_clip.transformer import QuickGELU, VisionTransformer
     except ImportError as error:
@@ -143,7 +144,7 @@ def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> 
     with torch.device("meta"):
         tower = VisionTransformer(**sizes, heads=max(width // HEAD_WIDTH, 1), act_layer=QuickGELU)
     tower.ln_post, tower.proj = torch.nn.Identity(), None
-    tower = load_strictly(tower, state, file=path.name, kind="CLIP's image encoder", source=SOURCE, device=device)
+    tower = load_strictly(tower, state, file=path.name, kind="CLIP's image encoder", source=EXPECTED, device=device)
     return ClipTokens(tower).eval()
 
 

@@ -28,7 +28,7 @@ from ..build import Device
 ACTIVATIONS = ("auto", "GELU", "QuickGELU")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-SOURCE = f"{OPEN_CLIP.reference}, or another CLIP by open_clip"
+EXPECTED = f"{OPEN_CLIP.reference}, or another CLIP by open_clip"
 HEAD_WIDTH = 64  # of OpenAI's own models
 QUICK_NAMES = ("openai", "quickgelu", "dfn", "metaclip")  # names of weights that were trained with QuickGELU
 PLAIN_VISION = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
@@ -107,10 +107,10 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
     if activation not in ACTIVATIONS:
         raise BadInput(f"The activation is one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
     path = Path(path)
-    refuse_onnx(path, kind="CLIP", source=SOURCE)
+    refuse_onnx(path, kind="CLIP", source=EXPECTED)
     state = {k: v for k, v in read_state_dict(path).items() if k not in NO_WEIGHTS}
     if "visual.conv1.weight" not in state or "token_embedding.weight" not in state:
-        raise BadFile(f"{path.name} is {describe(state)}, not a CLIP of images and texts by open_clip. Expected {SOURCE}.")
+        raise BadFile(f"{path.name} is {describe(state)}, not a CLIP of images and texts by open_clip. Expected {EXPECTED}.")
     try:
         import open_clip
     except ImportError as error:
@@ -121,7 +121,7 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
     encoders: Any = {"vision_cfg": vision, "text_cfg": text}
     with torch.device("meta"):
         network = open_clip.CLIP(embedding, **encoders, quick_gelu=quick)
-    network = load_strictly(network, state, file=path.name, kind="CLIP", source=SOURCE, device=device)
+    network = load_strictly(network, state, file=path.name, kind="CLIP", source=EXPECTED, device=device)
     # The one buffer that no file contains: a token attends to itself and to those before it.
     mask = torch.full((text["context_length"],) * 2, -torch.inf, device=device).triu(1)
     network.register_buffer("attn_mask", mask, persistent=False)
@@ -151,7 +151,7 @@ def _configuration(state: Mapping[str, Tensor], file: str) -> tuple[dict[str, An
         return vision, text, state["text_projection"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
         raise BadFile(
-            f"{file} is an incomplete CLIP, or one without a plain vision transformer ({error!r}). Expected {SOURCE}."
+            f"{file} is an incomplete CLIP, or one without a plain vision transformer ({error!r}). Expected {EXPECTED}."
         ) from None
 
 

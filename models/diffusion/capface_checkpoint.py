@@ -18,7 +18,7 @@ from .capface import CapFace, CapFaceConfig, IdentityTokens
 
 NETWORK = "control_model."
 TOKENS = ("img_linear.", "id_linear.")
-SOURCE = f"the released {CAPHUMAN.reference}, or a safetensors file made from it"
+EXPECTED = f"the released {CAPHUMAN.reference}, or a safetensors file made from it"
 
 
 def load_capface(
@@ -55,7 +55,7 @@ def load_capface(
     network = {k[len(NETWORK) :]: v for k, v in state.items() if k.startswith(NETWORK)}
     tokens = {k: v for k, v in state.items() if k.startswith(TOKENS)}
     if "mask_predict.0.weight" not in network or not tokens:
-        raise BadFile(f"{name} is {describe(state)}. Expected a CapFace checkpoint: {SOURCE}.")
+        raise BadFile(f"{name} is {describe(state)}. Expected a CapFace checkpoint: {EXPECTED}.")
 
     if not {"img_linear.weight", "id_linear.weight"} <= set(tokens):
         raise BadFile(f"{name} is an incomplete CapFace checkpoint: expected img_linear and id_linear, got {sorted(tokens)}.")
@@ -64,7 +64,7 @@ def load_capface(
     dtype = dtype or tokens["id_linear.weight"].dtype
     plain: dict[str, Any] = {"device": "meta", "dtype": dtype}
     build: dict[str, Any] = {**plain, "operations": operations}
-    fit: dict[str, Any] = {"file": name, "kind": "CapFace", "source": SOURCE, "device": device}
+    fit: dict[str, Any] = {"file": name, "kind": "CapFace", "source": EXPECTED, "device": device}
     return (
         load_strictly(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
         load_strictly(

@@ -29,7 +29,7 @@ from .face_landmarker import (
     load_face_landmarker,
 )
 from .facenet import FaceNet, load_facenet
-from .parsing import FACE, keep_face, load_parser
+from .parsing import FACE, FaceParser, keep_face, load_parser
 
 __all__ = [
     "ALIGNED_SIZE",
@@ -42,6 +42,7 @@ __all__ = [
     "FaceDetection",
     "FaceLandmarker",
     "FaceNet",
+    "FaceParser",
     "FoundFace",
     "InsightFaceDetector",
     "MeshFace",

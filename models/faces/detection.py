@@ -21,7 +21,6 @@ from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFoun
 from ...files.catalogue import INSIGHTFACE
 from ...files.insightface_packs import LANDMARK_FILE, find_pack, pack_files
 from ...shapes import Float
-from ..build import Device
 
 SMALLEST_FACE = 20  # pixels; a smaller face shows too little of an identity
 MTCNN_SURE = 0.9  # detections below this score are more often a hand or a pattern than a face
@@ -99,10 +98,7 @@ def choose_face(
 class MtcnnDetector:
     """MTCNN from facenet-pytorch, whose package contains the weights; the released CapHuman code detects faces with it.
 
-    Doubtful faces (score below 0.9) are returned only if no face is certain.
-
-    Args:
-        device: Device of the network; the CPU by default.
+    It runs on the CPU. Doubtful faces (score below 0.9) are returned only if no face is certain.
 
     Raises:
         MissingPackage: facenet-pytorch is not installed.
@@ -111,13 +107,12 @@ class MtcnnDetector:
     LONGEST_SIDE = 1600
     """Larger images are scaled down to this side, in pixels, before detection, which bounds time and memory."""
 
-    def __init__(self, device: Device = None):
+    def __init__(self):
         try:
             from facenet_pytorch import MTCNN
         except ImportError as error:
             raise MissingPackage(how_to_install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
-        self.device = torch.device(device or "cpu")
-        self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=self.device).eval()
+        self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=torch.device("cpu")).eval()
 
     def detect(self, image: Float[Tensor, "3 H W"]) -> list[FaceDetection]:
         """Find the faces of one image.
@@ -133,7 +128,7 @@ class MtcnnDetector:
         """
         _check(image)
         height, width = image.shape[1:]
-        pixels = image.to(self.device, torch.float32)
+        pixels = image.to("cpu", torch.float32)
         scale = min(1.0, self.LONGEST_SIDE / max(height, width))
         if scale < 1:
             size = round(height * scale), round(width * scale)

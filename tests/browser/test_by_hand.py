@@ -1,4 +1,4 @@
-"""Links of saved workflows stay where an input came to be connected by hand, and Use Everywhere does not find it."""
+"""Inputs that are connected by hand: links of saved workflows are kept, and Use Everywhere does not fill them."""
 
 import os
 from pathlib import Path
@@ -20,10 +20,10 @@ SOURCES = {
     "IMAGE": ("EmptyImage", 0),
     "MASK": ("SolidMask", 0),
 }
-"""A node that gives each type, and which of its outputs."""
+"""For each type, a node that outputs it, and the index of the output."""
 FOUND = {"CapFaceApply": "capface", "CapFaceBlendIdentities": "identity_2", "CapFaceAnimateHead": "head",
          "CapFaceMeasure": "image", "CapFaceCropHead": "head"}  # fmt: skip
-"""Inputs that are to be found by their type."""
+"""Inputs that may be filled by type."""
 LINKED = """app.graph.clear();
 const make = (type) => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
 const target = make('%(target)s'), source = make('%(source)s');
@@ -49,7 +49,7 @@ return Object.fromEntries(Object.entries(ids).map(([type, id]) => [type, output[
 
 
 def use_everywhere():
-    """Folder of that pack, or None."""
+    """Return the pack's folder, or None."""
     for root in [Path(p) for p in os.environ.get("PACKS", "").split(os.pathsep) if p] or [Path.home() / "comfy" / "packs"]:
         if (root / "cg-use-everywhere" / "js").is_dir():
             return root / "cg-use-everywhere"
@@ -66,7 +66,7 @@ def page(comfyui):
 @pytest.mark.parametrize(
     ("target", "name", "kind"), [(node, name, kind) for node, keys in BY_HAND.items() for name, kind in keys.items()]
 )
-def test_a_link_saved_before_is_there_after_opening(page, target, name, kind):
+def test_saved_links_are_kept_on_opening(page, target, name, kind):
     source, output = SOURCES[kind]
     made = page.run(LINKED % {"target": target, "source": source, "input": name, "output": output, "kind": kind})
     assert made["done"]
@@ -74,7 +74,7 @@ def test_a_link_saved_before_is_there_after_opening(page, target, name, kind):
     assert page.prompt()["output"][str(made["target"])]["inputs"][name] == [str(made["source"]), output]
 
 
-def test_what_is_broadcast_reaches_no_input_that_is_connected_by_hand(page):
+def test_broadcasts_do_not_reach_inputs_that_are_connected_by_hand(page):
     if use_everywhere() is None:
         pytest.skip("no cg-use-everywhere: put it into ~/comfy/packs, or name the folder with the packs in PACKS")
     targets = str(list(BY_HAND))

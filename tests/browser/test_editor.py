@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
-from capface.tools.browser import Browser, CanvasPage, is_noise_answered, is_noise_said, is_noise_thrown, why_not
+from capface.tools.browser import Browser, CanvasPage, is_console_noise, is_exception_noise, is_response_noise, why_not
 from capface.tools.comfy import ComfyProcess, find_host
 
 if (reason := why_not()) or find_host() is None:
@@ -17,9 +17,9 @@ if (reason := why_not()) or find_host() is None:
 
 pytestmark = pytest.mark.host
 EDITOR = ".capface-editor"
-# Some of each section.
+# A few widgets of each section.
 SLIDERS = {"pose_mode", "yaw", "roll", "position_x", "size", "smile_left", "cheeks", "jaw_open", "gaze_yaw", "light", "ambient"}
-# 1.27 and 1.35 are what was looked at.
+# 1.27 and 1.35 are the tested versions.
 PROMOTED = (1, 28)
 RENDERERS = {"classic": {}, "nodes 2.0": {"Comfy.VueNodes.Enabled": True}}
 BUILD = """
@@ -35,7 +35,7 @@ app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130]; app.canvas.setDirt
 """
 
 
-# Whether the steps of undo differ in the size of a node that nobody touched.
+# Whether undo steps differ in the size of a node that was not changed.
 FRONTEND_COUNTED_A_CHANGE = """
 const { undoQueue, redoQueue, activeState } = app.extensionManager.workflow.activeWorkflow.changeTracker;
 const size = (state) => JSON.stringify(state.nodes.find(n => n.type === 'CapFaceLoadHeadModel').size);
@@ -89,14 +89,14 @@ def open_tab(session, process, editors=1):
 
 
 def values(page, *names, index=0):
-    """Widget values of an editor."""
+    """Return the widget values of an editor."""
     code = f"""const n = app.canvas.graph.nodes.filter(n => n.type === 'CapFaceEditHead').sort((a, b) => a.id - b.id)[{index}];
     return {json.dumps(names)}.map(name => n.widgets.find(w => w.name === name).value)"""
     return page.run(code)
 
 
 def set_values(page, **wanted):
-    """Set widgets of the editor as sliders do."""
+    """Set widgets of the editor as its sliders do."""
     page.run(f"""const n = node('CapFaceEditHead');
         for (const [name, value] of Object.entries({json.dumps(wanted)})) {{
           const w = n.widgets.find(w => w.name === name); w.value = value; w.callback(value);
@@ -105,8 +105,9 @@ def set_values(page, **wanted):
 
 
 def shown(page, index=0):
-    """The pixels of a picture `[H, W, 4]`, as it is at rest."""
-    for _ in range(10):  # a busy machine may still have asked for a moving one
+    """Return the pixels `[H, W, 4]` of the picture at rest."""
+    image = None
+    for _ in range(10):  # on a busy machine, a picture of the gesture may still be requested
         page.page.wait_for_function(
             f"document.querySelectorAll('{EDITOR} > .picture')[{index}]?.width === 512", timeout=60_000, polling=50
         )
@@ -115,16 +116,17 @@ def shown(page, index=0):
         image = Image.open(io.BytesIO(base64.b64decode(data.split(",")[1])))
         if image.width == 512:
             break
+    assert image is not None
     return np.asarray(image).astype(float)
 
 
 def visible(page):
-    """The widgets that are seen, in the editor's order."""
+    """Return the visible widgets, in the editor's order."""
     return page.run("return node('CapFaceEditHead').widgets.filter(w => !w.hidden).map(w => w.name)")
 
 
 def drawn(page, index=0, which="editors[INDEX]"):
-    """The sliders whose names are on the screen: what the canvas writes, or the text of Nodes 2.0."""
+    """Return the sliders whose names are on the screen: in the canvas's text, or in the text of Nodes 2.0."""
     find = f"""const editors = app.canvas.graph.nodes.filter(n => n.type === 'CapFaceEditHead').sort((a, b) => a.id - b.id);
         const n = {which.replace("INDEX", str(index))};"""
     if page.run("return Boolean(LiteGraph.vueNodesMode)"):
@@ -145,20 +147,20 @@ def drawn(page, index=0, which="editors[INDEX]"):
 
 
 def toggle(page, title, index=0):
-    """Open or shut a section."""
+    """Open or close a section."""
     page.page.locator(".capface-sections").nth(index).locator("button", has_text=title).click()
     page.idle()
 
 
 def undo(page, key="z"):
-    """Take back what was done last, or with "y" do it again."""
+    """Undo the last step, or redo it with "y"."""
     page.page.keyboard.press(f"Control+{key}")
     page.page.wait_for_timeout(500)
     page.idle()
 
 
 def assert_sections_work(page, index=0):
-    """Open a section and shut it again, and see its sliders come and go. Only the pose is open before."""
+    """Open and close a section, and check that its sliders appear and disappear. Only the pose is open before."""
     for _ in range(2):
         assert {"yaw", "roll"} <= drawn(page, index) and not {"smile_left", "light", "position_x"} & drawn(page, index)
         toggle(page, "Expression", index)
@@ -167,7 +169,7 @@ def assert_sections_work(page, index=0):
 
 
 def differ(a, b):
-    """By how much two pictures differ, of 255."""
+    """Return the difference of two pictures, in 0..255."""
     return np.abs(a - b).mean()
 
 
@@ -175,7 +177,8 @@ def run_workflow(page):
     """Run the workflow and wait for the editors' heads."""
     done = "JSON.parse(sessionStorage.getItem('capface.given') ?? '[]').length"
     before = page.run("return sessionStorage.getItem('capface.given')")
-    # The other renderer's test may have run the same prompt, and ComfyUI 0.33 tells a new tab nothing of cached nodes.
+    # The other renderer's test may have run the same prompt, and ComfyUI 0.33 does not send outputs of cached nodes to a new
+    # tab.
     page.run("await fetch('/free', {method: 'POST', body: JSON.stringify({free_memory: true})})")
     page.page.wait_for_timeout(1500)
     page.run("await app.queuePrompt(0, 1)")
@@ -188,7 +191,7 @@ def run_workflow(page):
 def test_the_mouse_writes_the_widgets(canvas):
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.4))
     yaw, pitch = values(canvas, "yaw", "pitch")
-    # A head's surface stays under the pointer: 0.4 of the half width on a head of 0.62 of it.
+    # The head's surface stays under the pointer: 0.4 of the half width, on a head with a radius of 0.62.
     assert yaw == pytest.approx(np.degrees(0.4 / 0.62), abs=2) and 10 < pitch < 25
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.55), key="Shift")
     assert values(canvas, "position_x", "position_y") == pytest.approx([0.2, 0.1], abs=0.03)
@@ -207,7 +210,7 @@ def test_the_mouse_writes_the_widgets(canvas):
     assert values(canvas, "yaw", "pitch", "roll", "position_x", "position_y", "size") == [0, 0, 0, 0, 0, 1]
 
 
-def test_the_wheel_sizes_a_head_that_was_not_clicked_yet(canvas):
+def test_the_wheel_scales_a_head_before_any_click(canvas):
     scale = canvas.run("return app.canvas.ds.scale")
     canvas.page.mouse.move(*canvas.at(EDITOR, 0.5, 0.5))
     canvas.page.mouse.wheel(0, -200)
@@ -231,7 +234,7 @@ def test_the_ball_sets_the_light(canvas):
     assert differ(shown(canvas), before) == 0
 
 
-def test_the_picture_follows_the_sliders_and_only_shows_what_a_run_gives(canvas):
+def test_the_picture_follows_the_sliders_and_equals_the_result_of_a_run(canvas):
     before = shown(canvas)
     set_values(canvas, yaw=-45)
     after = shown(canvas)
@@ -241,7 +244,7 @@ def test_the_picture_follows_the_sliders_and_only_shows_what_a_run_gives(canvas)
     assert step["inputs"]["yaw"] == -45 and "editor" not in step["inputs"]
     run_workflow(canvas)
     assert canvas.page.locator(f"{EDITOR} > .source.on").count() == 0
-    # The head of the file was shown before, and is what the node was given.
+    # The head of the file was shown before, and is also the node's input.
     assert differ(shown(canvas), after) == 0
 
 
@@ -258,9 +261,9 @@ def test_a_saved_workflow_has_its_values_in_the_schemas_order(canvas):
 
 
 def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
-    # At other scales Nodes 2.0 move nodes by 0.00001 pixels, whenever they are laid out, and count that as a change.
+    # At other scales, Nodes 2.0 move nodes by 0.00001 pixels at each layout, and count that as a change.
     canvas.run("app.canvas.ds.scale = 1; app.canvas.ds.offset = [400, 100]; app.canvas.setDirty(true, true);")
-    canvas.load(canvas.prompt()["workflow"])  # gives the canvas a workflow whose changes are tracked
+    canvas.load(canvas.prompt()["workflow"])  # opens a workflow whose changes are tracked
     start = shown(canvas)
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
     first = values(canvas, "yaw")
@@ -268,6 +271,7 @@ def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
     second = values(canvas, "yaw", "pitch")
     turned = shown(canvas)
     expected = [[*first, 0], [0, 0], [*first, 0], second, [*first, 0], [0, 0]]
+    seen = []
     for _ in range(4):
         seen = []
         for key in "zzyyzz":
@@ -277,7 +281,8 @@ def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
             seen.append(values(canvas, "yaw", "pitch"))
         if seen == expected or canvas.run(FRONTEND_COUNTED_A_CHANGE) is False:
             break
-        # A busy browser of Nodes 2.0 measures all nodes anew and takes that for a step: once more, with what is known by now.
+        # In a busy browser, Nodes 2.0 measure all nodes again and count that as a step. Undo once more, with the measured
+        # sizes.
         set_values(canvas, yaw=0, pitch=0)
         canvas.load(canvas.prompt()["workflow"])
         canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
@@ -285,7 +290,7 @@ def test_undo_and_redo_take_one_gesture_at_a_time(canvas):
     assert seen == expected
     canvas.idle()
     assert differ(shown(canvas), start) == 0 and differ(turned, start) > 5
-    # The picture on the screen is the living node's.
+    # The picture on the screen belongs to the current node.
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.5))
     assert values(canvas, "yaw") == pytest.approx(first, abs=1) and canvas.page.locator(EDITOR).count() == 1
 
@@ -307,7 +312,7 @@ def test_copies_and_deleted_editors(canvas):
     assert values(canvas, "yaw")[0] > yaw
 
 
-def test_two_editors_and_two_tabs_mind_their_own(session, process):
+def test_two_editors_and_two_tabs_are_independent(session, process):
     page = open_tab(session, process, editors=2)
     other = open_tab(session, process)
     page.drag(EDITOR, (0.5, 0.5), (0.3, 0.5), index=1)
@@ -320,7 +325,7 @@ def test_two_editors_and_two_tabs_mind_their_own(session, process):
     assert page.problems == other.problems == []
 
 
-def test_a_reload_gives_the_same_numbers_and_the_same_picture(canvas):
+def test_a_reload_gives_the_same_values_and_picture(canvas):
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.45))
     canvas.drag(EDITOR, (0.5, 0.5), (0.45, 0.5), key="Shift")
     canvas.drag(f"{EDITOR} > .ball", (0.5, 0.5), (0.3, 0.4))
@@ -336,11 +341,11 @@ def test_a_reload_gives_the_same_numbers_and_the_same_picture(canvas):
         assert values(canvas, *names) == numbers and visible(canvas) == sections
         assert canvas.prompt()["output"] == saved["output"]
         assert np.array_equal(shown(canvas), picture)
-        # After a run the head that the node was given is found again.
+        # After a run, the node's input head is found again.
         assert canvas.page.locator(f"{EDITOR} > .source.on").count() == (0 if run else 1)
 
 
-def test_a_draft_comes_back_with_its_numbers_and_its_picture(session, process):
+def test_a_draft_is_restored_with_its_values_and_picture(session, process):
     page = CanvasPage(session[0], process.url, {**session[1], "Comfy.Workflow.Persist": True})
     page.run(BUILD.replace("EDITORS", "1"))
     page.load(page.prompt()["workflow"])
@@ -370,11 +375,11 @@ def test_an_editor_in_a_subgraph(canvas):
     before = shown(canvas)
     run_workflow(canvas)
     assert canvas.page.locator(f"{EDITOR} > .source.on").count() == 0
-    # The saved head was found outside of the subgraph before.
+    # Before, the saved head was found outside the subgraph.
     assert differ(shown(canvas), before) == 0
 
 
-def test_a_result_is_taken_unless_another_open_workflow_has_asked_for_it(canvas):
+def test_a_result_is_used_unless_it_belongs_to_another_open_workflow(canvas):
     canvas.load(canvas.prompt()["workflow"])
     first = canvas.run("return app.graph.id")
     canvas.run("await app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
@@ -385,18 +390,18 @@ def test_a_result_is_taken_unless_another_open_workflow_has_asked_for_it(canvas)
         "node('CapFaceEditHead').onExecuted({ capface_given: ['none', %s] }); return sessionStorage.getItem('capface.given')"
     )
     assert canvas.run(executed % json.dumps(first)) is None
-    # The host has it from a run of the same in another tab.
+    # The host has cached it from a run of the same workflow in another tab.
     assert json.loads(canvas.run(executed % "crypto.randomUUID()"))[0][1] == "none"
 
 
-def test_a_linked_widget_is_left_alone(canvas):
+def test_a_linked_widget_is_not_changed(canvas):
     canvas.run("""const n = LiteGraph.createNode('PrimitiveFloat'); n.pos = [-330, 320]; app.graph.add(n);
         const e = node('CapFaceEditHead'); n.connect(0, e, e.inputs.findIndex(i => i.widget?.name === 'yaw'));""")
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.4))
     assert values(canvas, "yaw")[0] == 0 and values(canvas, "pitch")[0] > 10
 
 
-def test_sections_fold_and_nothing_but_their_looks_changes(canvas):
+def test_sections_collapse_and_change_only_the_appearance(canvas):
     sent = canvas.prompt()
     assert visible(canvas)[:3] == ["editor", "sections", "pose_mode"] and len(visible(canvas)) == 9
     height = canvas.run("return node('CapFaceEditHead').size[1]")
@@ -419,7 +424,7 @@ def test_sections_fold_and_nothing_but_their_looks_changes(canvas):
     assert drawn(canvas) == set()
 
 
-def test_sections_open_and_shut_on_the_screen_after_undo_and_after_a_reload(canvas):
+def test_sections_open_and_close_on_the_screen_after_undo_and_reload(canvas):
     assert_sections_work(canvas)
     canvas.run("app.canvas.ds.scale = 1; app.canvas.ds.offset = [400, 100]; app.canvas.setDirty(true, true);")
     canvas.load(canvas.prompt()["workflow"])
@@ -429,7 +434,7 @@ def test_sections_open_and_shut_on_the_screen_after_undo_and_after_a_reload(canv
         undo(canvas, key)
         assert canvas.page.locator(".capface-sections").count() == canvas.page.locator(EDITOR).count() == 1
     assert_sections_work(canvas)
-    # To open one is a step of its own.
+    # Opening a section is a separate undo step.
     toggle(canvas, "Light")
     assert "ambient" in drawn(canvas)
     undo(canvas)
@@ -441,7 +446,7 @@ def test_sections_open_and_shut_on_the_screen_after_undo_and_after_a_reload(canv
     assert_sections_work(canvas)
 
 
-def test_a_section_tells_of_what_it_hides(canvas):
+def test_a_section_marks_changed_values_that_it_hides(canvas):
     changed = ".capface-sections button[data-changed]"
     assert canvas.page.locator(changed).count() == 0
     set_values(canvas, smile_left=1, gaze_yaw=10)
@@ -449,13 +454,13 @@ def test_a_section_tells_of_what_it_hides(canvas):
     canvas.run("""const n = LiteGraph.createNode('PrimitiveFloat'); n.pos = [-330, 320]; app.graph.add(n);
         const e = node('CapFaceEditHead'); n.connect(0, e, e.inputs.findIndex(i => i.widget?.name === 'size'));""")
     canvas.idle()
-    # A link is always to be seen, its section open or not; so it is after loading.
+    # A linked widget is always visible, even in a closed section, also after loading.
     for _ in range(2):
         assert "size" in drawn(canvas) and not {"position_x", "smile_left"} & drawn(canvas)
         canvas.load(canvas.prompt()["workflow"])
 
 
-def test_a_workflow_from_before_there_were_sections_gets_a_short_node(canvas):
+def test_a_workflow_older_than_the_sections_gets_a_short_node(canvas):
     saved = canvas.prompt()
     (node,) = (n for n in saved["workflow"]["nodes"] if n["type"] == "CapFaceEditHead")
     del node["properties"]["open_sections"]
@@ -476,7 +481,7 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
     promoted = "app.rootGraph ?? app.graph"
     by_name = canvas.run(f"return ({promoted}).getNodeById(outer).widgets.length === 3")
     if not by_name:
-        # Later frontends make links of what they find in a workflow.
+        # Later frontends convert these entries of a workflow to links.
         canvas.load(canvas.prompt()["workflow"])
         canvas.run(f"""const n = ({promoted}).getNodeById(outer); window.instance = n.subgraph;
             app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130]; app.canvas.setDirty(true, true);""")
@@ -490,7 +495,7 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
         (step,) = (s for s in canvas.prompt()["output"].values() if s["class_type"] == "CapFaceEditHead")
         return [step["inputs"][name] for name in ("yaw", "smile_left", "light")]
 
-    # A promoted slider is seen on the subgraph's node, although its section is folded.
+    # A promoted slider is visible on the subgraph's node, although its section is closed.
     assert outside() == [["yaw", 0, False], ["smile_left", 0, False], ["light", "keep", False]]
     canvas.run(f"""const n = ({promoted}).getNodeById(outer);
         for (const [i, value] of [25, 0.5, 'studio'].entries()) {{
@@ -525,14 +530,14 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
     assert canvas.prompt()["output"] == saved["output"] and sent() == [yaw, 0.5, "studio"]
 
 
-NOISE_SAID = (
+NOISE_TEXT = (
     "Fetch API cannot load https://huggingface.co/a/b/resolve/main/c.safetensors. Refused to connect because it violates the "
     "document's Content Security Policy."
 )
 
 
-def test_what_comes_from_a_pack_is_never_taken_for_the_hosts_noise(browser, process):
-    said = f"console.error({json.dumps(NOISE_SAID)});"
+def test_messages_from_a_pack_are_never_ignored_as_noise(browser, process):
+    said = f"console.error({json.dumps(NOISE_TEXT)});"
     thrown = "setTimeout(() => { (function addSetting() { throw new Error('ours'); })(); });"
     context = browser.session()
     script = {"content_type": "text/javascript", "body": said + thrown}
@@ -540,30 +545,30 @@ def test_what_comes_from_a_pack_is_never_taken_for_the_hosts_noise(browser, proc
     context.route("**/extensions/capface/ball.js", lambda route: route.abort())
     problems = CanvasPage(context, process.url).problems
     context.close()
-    assert any(problem.startswith(NOISE_SAID) for problem in problems)
+    assert any(problem.startswith(NOISE_TEXT) for problem in problems)
     assert any("ours" in problem and "addSetting" in problem for problem in problems)
-    # The editor cannot be loaded without its ball.
+    # The editor cannot be loaded without ball.js.
     assert any("/extensions/capface/editor.js" in problem for problem in problems)
 
 
-def test_the_hosts_noise_is_told_by_what_it_says_and_where_it_comes_from():
+def test_the_hosts_noise_is_recognized_by_text_and_source():
     script = "http://127.0.0.1:8188/assets/missingModelMetadata-aSd3ss-0.js"
-    assert is_noise_said(NOISE_SAID, script)
-    assert not is_noise_said(NOISE_SAID, "http://127.0.0.1:8188/assets/app-aSd3ss-0.js")
-    assert not is_noise_said("Something else", script)
-    assert not is_noise_said(f"{NOISE_SAID}\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1", script)
-    assert is_noise_thrown("Error\n    at addSetting (http://127.0.0.1:8188/assets/index.js:1:1)")
-    assert not is_noise_thrown("Error\n    at http://127.0.0.1:8188/assets/index.js:1:1")
-    assert not is_noise_thrown("Error\n    at addSetting\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1")
+    assert is_console_noise(NOISE_TEXT, script)
+    assert not is_console_noise(NOISE_TEXT, "http://127.0.0.1:8188/assets/app-aSd3ss-0.js")
+    assert not is_console_noise("Something else", script)
+    assert not is_console_noise(f"{NOISE_TEXT}\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1", script)
+    assert is_exception_noise("Error\n    at addSetting (http://127.0.0.1:8188/assets/index.js:1:1)")
+    assert not is_exception_noise("Error\n    at http://127.0.0.1:8188/assets/index.js:1:1")
+    assert not is_exception_noise("Error\n    at addSetting\n    at http://127.0.0.1:8188/extensions/capface/editor.js:1:1")
     host = "http://127.0.0.1:8188"
-    assert is_noise_answered(404, f"{host}/api/userdata?dir=workflows&recurse=true")
-    assert is_noise_answered(404, f"{host}/user.css")
-    assert not is_noise_answered(500, f"{host}/user.css")
-    assert not is_noise_answered(404, f"{host}/extensions/capface/user.css")
-    assert not is_noise_answered(400, f"{host}/capface/edit")
+    assert is_response_noise(404, f"{host}/api/userdata?dir=workflows&recurse=true")
+    assert is_response_noise(404, f"{host}/user.css")
+    assert not is_response_noise(500, f"{host}/user.css")
+    assert not is_response_noise(404, f"{host}/extensions/capface/user.css")
+    assert not is_response_noise(400, f"{host}/capface/edit")
 
 
-def test_the_photo_appears_after_a_run_and_the_batch_can_be_looked_through(session, process):
+def test_the_photo_appears_after_a_run_and_the_batch_can_be_browsed(session, process):
     from capface.flame import HeadParams
     from capface.flame.io.heads_json import heads_to_json
 
@@ -594,7 +599,7 @@ def test_the_photo_appears_after_a_run_and_the_batch_can_be_looked_through(sessi
     over.click()
     page.idle()
     photo = shown(page)
-    # The photo around the head, and the head over it.
+    # The photo around the head, and the head on it.
     assert np.abs(photo[5, 5] - (20, 200, 40, 255)).max() < 6 and np.abs(photo[192, 256, :3] - (20, 200, 40)).max() > 60
     following.click()
     page.idle()

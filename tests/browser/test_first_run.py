@@ -1,4 +1,4 @@
-"""A run without the files, as a newcomer sees it: which are missing, where they belong and where they come from."""
+"""The first run of a new user without the files: the dialog lists the missing files, their folders and sources."""
 
 import json
 
@@ -14,7 +14,7 @@ if (reason := why_not()) or find_host() is None:
 
 pytestmark = pytest.mark.host
 WARNING = {"Comfy.Workflow.ShowMissingModelsWarning": True}
-"""What the frontend itself says of a workflow's models as it loads."""
+"""The frontend's own message about a workflow's models on loading."""
 RENDERERS = {"classic": WARNING, "nodes 2.0": {**WARNING, "Comfy.VueNodes.Enabled": True}}
 DIALOGS = "[...document.querySelectorAll('.p-dialog, dialog[open]')].filter(e => e.checkVisibility()).length"
 PANEL = "Boolean(app.extensionManager.setting.get('Comfy.RightSidePanel.ShowErrorsTab'))"
@@ -24,7 +24,7 @@ return all.queue_running.length + all.queue_pending.length === 0"""
 
 @pytest.fixture(scope="module")
 def process(comfyui):
-    """A ComfyUI without any model and any picture."""
+    """A ComfyUI without models and pictures."""
     with ComfyProcess(comfyui, folder="capface") as process:
         yield process
 
@@ -46,13 +46,13 @@ def page(browser, process, request):
 
 
 def load(page, name="portrait"):
-    """Load a workflow; what the frontend itself says about files then is shut."""
+    """Load a workflow, and close the frontend's own messages about files."""
     page.load(json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8")), name)
     page.page.keyboard.press("Escape")
 
 
 def run(page):
-    """Press Run; gives what the dialog says, or None where there is none when all is over."""
+    """Press Run, and return the dialog's text, or None if no dialog appeared when the run ended."""
     page.run("await app.queuePrompt(0, 1)")
     page.page.wait_for_function(f"async () => {{ {SETTLED} }}", timeout=60_000, polling=200)
     page.page.wait_for_timeout(500)
@@ -64,9 +64,9 @@ def folder(process, kind):
     return str(process.base / "models" / kind)
 
 
-def test_a_first_run_says_what_is_missing_where_it_belongs_and_where_it_comes_from(page, process):
+def test_a_first_run_lists_missing_files_with_folders_and_sources(page, process):
     load(page)
-    said = run(page)
+    said = run(page) or ""
     assert "Files are missing" in said and "Nothing has run" in said
     for words in (
         *("photo.png", "Drop a picture on the node.", "Photo of the person"),
@@ -77,14 +77,14 @@ def test_a_first_run_says_what_is_missing_where_it_belongs_and_where_it_comes_fr
         *("6f0086112db9abc6ce4518a458d4d4b8", "press R", "CapFace Check", "miniature"),
     ):
         assert words in said
-    # Older frontends, without a panel for errors, open a dialog of their own on a refusal: ours lies over it.
+    # Older frontends, without an error panel, open their own dialog when a prompt is refused: ours is above it.
     assert page.run(f"return {DIALOGS}") == (1 if page.run(f"return {PANEL}") else 2)
     assert page.run("return document.elementFromPoint(innerWidth / 2, innerHeight / 2).closest('dialog').className") == (
         "capface-missing"
     )
     link = page.page.locator("dialog[open] a", has_text="github.com/VamosC/CapHuman")
     assert link.get_attribute("href") == "https://github.com/VamosC/CapHuman"
-    # What the frontend marks and lists by itself has the same words for the pack's own nodes.
+    # For the pack's own nodes, the frontend's own list has the same text.
     assert "caphuman.ckpt is not in" in json.dumps(page.run("return app.lastNodeErrors"))
     page.page.keyboard.press("Enter")
     page.page.wait_for_timeout(500)
@@ -106,13 +106,13 @@ def test_the_dialog_leads_to_the_node_and_goes_by_keyboard(page):
     assert page.page.locator("dialog[open]").count() == 0
 
 
-def test_previews_that_do_without_the_files_do_not_hide_it(page, process):
+def test_previews_that_need_no_files_do_not_hide_the_dialog(page, process):
     write_inputs(process.base / "input")
     try:
         load(page, "head_first")
-        # Without an identity nothing asks for FaceNet, and the head is fitted and drawn.
+        # Without an identity FaceNet is not needed, and the head is fitted and rendered.
         page.run("app.graph.remove(node('CapFaceEncodeIdentity'))")
-        said = run(page)
+        said = run(page) or ""
         assert "Only a part has run" in said and "caphuman.ckpt" in said
         assert "photo.png" not in said and "vggface2" not in said
     finally:
@@ -120,15 +120,15 @@ def test_previews_that_do_without_the_files_do_not_hide_it(page, process):
             file.unlink()
 
 
-def test_it_is_said_in_the_users_language(browser, process):
+def test_the_dialog_uses_the_users_language(browser, process):
     session = browser.session()
     page = CanvasPage(session, process.url, {"Comfy.Locale": "ja"})
     load(page)
-    assert "\u30d5\u30a1\u30a4\u30eb\u304c\u3042\u308a\u307e\u305b\u3093" in run(page)
+    assert "\u30d5\u30a1\u30a4\u30eb\u304c\u3042\u308a\u307e\u305b\u3093" in (run(page) or "")
     session.close()
 
 
-def test_nothing_is_said_where_nothing_is_missing_or_the_workflow_is_another(page):
+def test_no_dialog_without_missing_files_or_without_our_nodes(page):
     page.run("""app.graph.clear(); const add = type => { const n = LiteGraph.createNode(type); app.graph.add(n); return n; };
         const model = add('CapFaceLoadHeadModel'), head = add('CapFaceEditHead'), draw = add('CapFaceRenderHead');
         for (const node of [head, draw]) model.connect(0, node, node.findInputSlot('head_model'));

@@ -1,6 +1,6 @@
-"""Edit Head's picture finds the loader behind its inputs wherever an exported prompt finds it, other packs' wires included.
+"""Edit Head's picture finds the loader behind its inputs like an exported prompt, also through other packs' virtual nodes.
 
-The packs lie in the folders that PACKS names (separated as PATH is), else in ~/comfy/packs.
+The packs are in the folders listed in PACKS (separated like PATH), else in ~/comfy/packs.
 """
 
 import json
@@ -86,12 +86,12 @@ CASES = {
     "s.widgets.find(w => w.name === 'select').value = 2; s.connect(0, edit, slot); wire(edit)",
 }
 AT_RUN_TIME = ("Any Switch", "Impact")
-"""Which input such a node takes only shows in a run; the export ends at the node."""
+"""The input that such a node takes is known only in a run, so the search ends at the node."""
 NOTHING = ("a muted loader", "nothing", "ComfyUI-KJNodes: Get without Set")
 
 
 def folder_of(pack):
-    """Folder of a pack, or None."""
+    """Return the folder of a pack, or None."""
     roots = [Path(p) for p in os.environ.get("PACKS", "").split(os.pathsep) if p] or [Path.home() / "comfy" / "packs"]
     return next((root / pack for root in roots if (root / pack).is_dir()), None)
 
@@ -125,7 +125,7 @@ def test_the_picture_and_the_prompt_find_the_same_loader(page, case):
     types = [part.split("'")[0] for part in CASES[case].split("add('")[1:]]
     if pack in PACKS and (lacks := page.run(f"return {types}.filter(t => !(t in LiteGraph.registered_node_types))")):
         pytest.skip(f"{pack} does not load here: no {lacks[0]}")
-    # Use Everywhere makes its links for queueing alone, and for who asks by its name.
+    # Use Everywhere makes its links only for queueing, and for code that asks for them by name.
     export = "ue_modified_prompt" if pack == "cg-use-everywhere" else "graphToPrompt"
     seen = page.run(MAKE + CASES[case] + ";\n" + ASK.replace("EXPORT", json.dumps(export)))
     print(case, seen)
@@ -134,7 +134,7 @@ def test_the_picture_and_the_prompt_find_the_same_loader(page, case):
         assert seen["found"] == seen["model"], "the prompt says otherwise"
 
 
-def test_what_a_node_computes_is_not_known_before_a_run(page):
+def test_a_computed_value_is_not_known_before_a_run(page):
     seen = page.run(
         MAKE
         + """wire(edit); const fit = add('CapFaceFitHead'); fit.connect(0, edit, edit.findInputSlot('head')); await settle();
@@ -144,7 +144,7 @@ def test_what_a_node_computes_is_not_known_before_a_run(page):
     assert seen == "unknown"
 
 
-def test_the_editor_asks_for_the_head_behind_the_wires(page):
+def test_the_editor_requests_the_head_behind_the_links(page):
     asked = []
     page.page.on("request", lambda r: asked.append(json.loads(r.post_data)) if r.url.endswith("/capface/edit") else None)
     page.run(MAKE + CASES["core's reroutes"])

@@ -1,4 +1,4 @@
-"""On loading a workflow, the frontend's own list of missing models has the addresses that the workflow carries."""
+"""On loading a workflow, the frontend's own list of missing models contains the addresses in the workflow."""
 
 import json
 
@@ -17,7 +17,7 @@ DIALOG = """return [...document.querySelectorAll('.p-dialog button[title^="https
   url: button.title, follows: !button.disabled,
   text: button.closest('.p-listbox-option, li')?.innerText ?? button.parentElement.parentElement.innerText,
 }))"""
-"""What the dialog of older frontends lists."""
+"""The entries in the dialog of older frontends."""
 PANEL = """const found = [], { click } = HTMLAnchorElement.prototype;
 HTMLAnchorElement.prototype.click = function () { found.at(-1).url = this.href; };
 for (const button of document.querySelectorAll('[data-testid="missing-model-download"]')) {
@@ -27,7 +27,7 @@ for (const button of document.querySelectorAll('[data-testid="missing-model-down
 }
 HTMLAnchorElement.prototype.click = click;
 return found"""
-"""What the panel of newer frontends lists, and opens."""
+"""The entries in the panel of newer frontends, which it opens."""
 
 
 def test_a_workflow_has_its_missing_models_listed_with_their_addresses(comfyui):
@@ -42,7 +42,7 @@ def test_a_workflow_has_its_missing_models_listed_with_their_addresses(comfyui):
         if panel:
             page.page.get_by_role("button", name="View details").click()
             page.page.get_by_test_id("missing-model-download").first.wait_for(timeout=10_000)
-            # The loader of the pack offers the name of what is missing, and so lacks nothing in this panel's eyes.
+            # The pack's loader lists the name of its missing file, so this panel does not report it.
             del wanted[CAPHUMAN.file]
         else:
             page.page.locator(".p-dialog", has_text=CAPHUMAN.file).wait_for(timeout=10_000)
@@ -51,5 +51,5 @@ def test_a_workflow_has_its_missing_models_listed_with_their_addresses(comfyui):
     for file, asset in wanted.items():
         (entry,) = (entry for entry in listed if file in entry["text"])
         assert entry["url"] == asset.address and asset.folder in entry["text"]
-        # The dialog follows addresses of .safetensors alone.
+        # The dialog follows only addresses of .safetensors files.
         assert entry["follows"] == (panel or file.endswith(".safetensors"))

@@ -1,4 +1,4 @@
-"""The workflows in ComfyUI's own frontend, in a real browser: they load whole, look tidy and export what is shipped."""
+"""The workflows in ComfyUI's own frontend, in a real browser: they load completely, are tidy and export the shipped prompts."""
 
 import functools
 import itertools
@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
-from capface.tools.beside import IMPACT, NEEDS, NODES, copy_of
-from capface.tools.beside import why_not as why_no_pack
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
+from capface.tools.other_packs import IMPACT, NEEDS, NODES, copy_of
+from capface.tools.other_packs import why_not as why_no_pack
 from capface.tools.standins import write_inputs
 
 if (reason := why_not()) or find_host() is None:
@@ -37,7 +37,7 @@ LOADED_FROM = {
 """Input that names a file -> its folder under ComfyUI's `models`."""
 MOST_BYTES = 100_000
 TOAST = ".p-toast-message, [data-toast-kind]"
-"""A message in the corner, of frontends up to 1.55 and from then on."""
+"""A message in the corner, in frontends up to 1.55 and in later ones."""
 COMPLAINTS = """const named = new Set(app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type));
 return {
   missing: app.graph.nodes.filter(n => !(n.type in LiteGraph.registered_node_types) || (n.has_errors && !named.has(n.type)))
@@ -45,7 +45,7 @@ return {
   said: [...document.querySelectorAll('.p-dialog, [role=dialog], .comfy-modal, TOAST')]
     .filter(e => e.checkVisibility()).map(e => e.innerText),
 }""".replace("TOAST", TOAST)
-"""What the frontend has against a workflow. Loaders that it marks for a missing model are left to test_missing_models.py."""
+"""The frontend's complaints about a workflow. Missing models are tested in test_missing_models.py."""
 CUT_OFF = """const below = new Map();
   for (const { pos } of app.graph.nodes.filter(n => NOTES.includes(n.type))) {
     app.canvas.ds.scale = 0.7; app.canvas.ds.offset = [80 - pos[0], 120 - pos[1]]; app.canvas.setDirty(true, true);
@@ -54,12 +54,12 @@ CUT_OFF = """const below = new Map();
       below.set(e.textContent, e.lastElementChild.getBoundingClientRect().bottom - e.getBoundingClientRect().bottom);
   }
   return [...below.values()];""".replace("NOTES", json.dumps(sorted(NOTES)))
-"""By how many pixels each note's text goes on below its node."""
+"""The pixels by which each note's text extends below its node."""
 
 
 @pytest.fixture(scope="module")
 def process(comfyui):
-    """A ComfyUI without any model, with the pictures that the workflows load."""
+    """A ComfyUI without models, with the pictures that the workflows load."""
     with ComfyProcess(comfyui, folder="capface") as process:
         write_inputs(process.base / "input")
         yield process
@@ -84,7 +84,7 @@ def modern(browser, process):
 
 @pytest.fixture(scope="module")
 def beside(comfyui, tmp_path_factory):
-    """A ComfyUI with the Impact Pack beside, too; tests that use it are skipped where that is not there."""
+    """A ComfyUI that also has the Impact Pack; tests that use it are skipped if it is missing."""
     if reason := why_no_pack(IMPACT):
         pytest.skip(reason)
     others = [copy_of(IMPACT, tmp_path_factory.mktemp("packs"))]
@@ -97,7 +97,7 @@ def beside(comfyui, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def canvases(browser, request):
-    """`canvases(name)`: a tab of the ComfyUI that a workflow needs; `settings` as `CanvasPage` has them."""
+    """`canvases(name)` returns a tab of the ComfyUI that a workflow needs; `settings` as for `CanvasPage`."""
 
     @functools.cache
     def opened(host, **settings):
@@ -108,14 +108,14 @@ def canvases(browser, request):
 
 @pytest.fixture(scope="module", params=NAMES)
 def loaded(canvases, request):
-    """A workflow as it is shipped, what the frontend makes of it, and the page that it is on."""
+    """A shipped workflow, the frontend's version of it after loading, and its page."""
     page, workflow = canvases(request.param), read(request.param)
     complaints = load(page, request.param, workflow)
     return SimpleNamespace(name=request.param, workflow=workflow, complaints=complaints, saved=page.prompt(), page=page)
 
 
 def load(page, name, workflow):
-    """Load a workflow; gives all that the frontend has against it."""
+    """Load a workflow; return all complaints of the frontend."""
     page.load(workflow, name)
     found = {**page.run(COMPLAINTS), "problems": page.problems.copy()}
     page.problems.clear()
@@ -127,12 +127,12 @@ def read(name):
 
 
 def shipped(name):
-    """A workflow's API form."""
+    """Read a workflow's shipped API form."""
     return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def box(node):
-    """Left, top, right and bottom of a node with its title."""
+    """Return left, top, right and bottom of a node with its title."""
     (x, y), (width, height) = node["pos"], node["size"]
     return x, y - TITLE, x + width, y + height
 
@@ -151,7 +151,7 @@ def test_every_workflow_has_an_api_form_and_a_picture():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_picture_is_small_and_its_own(name):
+def test_each_picture_is_small_and_unique(name):
     path = FOLDER / f"{name}.jpg"
     with Image.open(path) as picture:
         picture.load()
@@ -160,7 +160,7 @@ def test_a_picture_is_small_and_its_own(name):
     assert [other for other in NAMES if (FOLDER / f"{other}.jpg").read_bytes() == path.read_bytes()] == [name]
 
 
-def test_nothing_is_missing_and_nothing_complains(loaded):
+def test_nothing_is_missing_and_there_are_no_complaints(loaded):
     assert loaded.complaints == {}
 
 
@@ -171,22 +171,22 @@ def test_a_missing_node_is_noticed(page):
     page.page.keyboard.press("Escape")
 
 
-def test_it_uses_comfyui_this_pack_and_what_it_needs(loaded):
+def test_it_uses_only_comfyui_this_pack_and_the_pack_it_needs(loaded):
     nodes = json.loads(request(f"{loaded.page.url}/object_info"))
     types = {n["type"] for n in loaded.workflow["nodes"]} - NOTES
     needed = {kind for kind in types if nodes[kind]["python_module"] == f"custom_nodes.{NEEDS.get(loaded.name)}"}
-    assert needed == NODES.get(NEEDS.get(loaded.name), set())
+    assert needed == NODES.get(NEEDS.get(loaded.name) or "", set())
     modules = {nodes[kind]["python_module"] for kind in types - needed}
     assert all(m == "nodes" or m.startswith("comfy_extras.") or m == "custom_nodes.capface" for m in modules), modules
 
 
 @pytest.mark.parametrize("name", NEEDY)
-def test_without_the_pack_that_it_needs_the_canvas_says_so(browser, process, name):
-    """The host names the missing nodes, the first note the pack; the rest is there."""
+def test_without_the_pack_that_it_needs_the_canvas_shows_a_message(browser, process, name):
+    """The host names the missing nodes, and the first note names the pack; everything else is complete."""
     page, workflow = CanvasPage(browser.session(), process.url), read(name)  # frontends list missing nodes once in a tab
     assert set(load(page, "needy", workflow)["missing"]) == NODES[NEEDS[name]]
     details = page.page.get_by_text("View details", exact=True)
-    if details.count():  # where models are missing as well, the list opens from a message that counts both
+    if details.count():  # if models are also missing, the list opens from a message that counts both
         details.first.click()
     for kind in NODES[NEEDS[name]]:
         page.page.get_by_text(kind).first.wait_for(timeout=10_000)
@@ -194,10 +194,10 @@ def test_without_the_pack_that_it_needs_the_canvas_says_so(browser, process, nam
     start = next(n for n in workflow["nodes"] if n.get("title") == "Start here")
     assert NEEDS[name] in start["widgets_values"][0].partition("\n")[0]
     assert page.run("return app.graph.nodes.length") == len(workflow["nodes"])
-    page.problems.clear()  # the host asks its registry for what is missing, which is not reached from here
+    page.problems.clear()  # the host looks up missing nodes in its registry, which cannot be reached from here
 
 
-def test_values_and_places_come_back(loaded):
+def test_values_and_positions_are_preserved(loaded):
     kept = ("type", "pos", "size", "mode")
     before, after = (
         {n["id"]: [n.get("widgets_values") or [], *(n[key] for key in kept)] for n in workflow["nodes"]}
@@ -224,7 +224,7 @@ def test_groups_hold_all_nodes_and_nothing_overlaps(loaded):
         assert [pair for pair in itertools.combinations(places, 2) if meet(*(places[one] for one in pair))] == []
 
 
-def test_notes_name_every_file_and_show_all_they_say(loaded):
+def test_notes_name_every_file_and_show_their_whole_text(loaded):
     notes = [n for n in loaded.workflow["nodes"] if n["type"] in NOTES]
     text = "\n".join(n["widgets_values"][0] for n in notes)
     for node in shipped(loaded.name).values():
@@ -235,7 +235,7 @@ def test_notes_name_every_file_and_show_all_they_say(loaded):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nodes_2_0_loads_it_as_well(canvases, modern, name):
+def test_nodes_2_0_also_loads_it(canvases, modern, name):
     page = canvases(name, **{"Comfy.VueNodes.Enabled": True}) if name in NEEDS else modern
     assert load(page, name, read(name)) == {}
     assert page.prompt()["output"] == shipped(name)
@@ -248,7 +248,7 @@ def test_the_template_browser_shows_all_of_them(page, process):
     page.run("await app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.locator(".p-dialog, [role=dialog]").get_by_text("capface", exact=True).first.click()
     cards = page.page.locator("[data-testid^='template-workflow-']")
-    for _ in range(20):  # older frontends show more as one scrolls
+    for _ in range(20):  # older frontends load more entries on scrolling
         if cards.count() == len(NAMES):
             break
         cards.last.scroll_into_view_if_needed()
@@ -264,7 +264,7 @@ def test_the_template_browser_shows_all_of_them(page, process):
 
 
 @pytest.mark.parametrize("renderer", ["page", "modern"])
-def test_a_report_is_read_in_its_node_and_kept_out_of_the_workflow(renderer, request):
+def test_a_report_is_shown_in_its_node_and_not_saved_in_the_workflow(renderer, request):
     if renderer == "modern" and NO_DOM_WIDGETS_IN_NODES_2:
         pytest.skip(NO_DOM_WIDGETS_IN_NODES_2)
     page = request.getfixturevalue(renderer)

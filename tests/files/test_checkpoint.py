@@ -95,7 +95,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_another_file_is_named_for_what_it_looks_like(tmp_path, kind):
+def test_the_message_says_what_another_file_looks_like(tmp_path, kind):
     path = save(tmp_path / "caphuman.ckpt", OTHERS[kind])
     with pytest.raises(BadFile) as error:
         load_capface(path)
@@ -182,7 +182,7 @@ def test_a_pickle_runs_no_code(tmp_path, call, legacy):
     with pytest.raises(BadFile, match="never run"):
         load_capface(path)
     assert not trace.exists()
-    pickle.loads(pickle.dumps(state["callbacks"]))  # the guard can fail: the same object does run elsewhere
+    pickle.loads(pickle.dumps(state["callbacks"]))  # the guard can fail: with the usual unpickler, the same object does run
     assert trace.exists()
 
 

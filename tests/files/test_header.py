@@ -1,4 +1,4 @@
-"""What a file is, by the names and shapes in its header alone."""
+"""Recognition of files by the names and shapes in their headers."""
 
 import pytest
 import torch

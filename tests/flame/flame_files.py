@@ -1,7 +1,9 @@
-"""Files of FLAME's published layout, written for tests: a Python 2 pickle with chumpy's and scipy's classes, and the others."""
+"""Write files with FLAME's published layout for tests: a Python 2 pickle with chumpy's and scipy's classes, and the others."""
 
 import io
 import pickle
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,19 +15,19 @@ SIDE = 512
 
 
 def foreign(module, name, state):
-    """An object of a class that is not there: what is pickled of it is the class's name and the state."""
+    """An object of a missing class. Its pickle holds the class's name and the state."""
     thing = type(name, (), {"__module__": module})()
     thing.__dict__.update(state)
     return thing
 
 
 def chumpy(array):
-    """A `chumpy.Ch` as it pickles itself."""
+    """A pickled `chumpy.Ch`."""
     return foreign("chumpy.ch", "Ch", {"x": array, "_dirty_vars": set(), "_itr": None, "_depends_on_deps": {}})
 
 
 def chumpy_part(array, spare=3):
-    """A `chumpy.reordering.Select`: some of the numbers of a larger array, by their flat positions."""
+    """A `chumpy.reordering.Select`: some values of a larger array, by their flat indices."""
     whole = np.concatenate([array, np.ones((*array.shape[:-1], spare))], axis=-1)
     positions = np.arange(whole.size).reshape(whole.shape)[..., :-spare].ravel()
     return foreign("chumpy.reordering", "Select", {"a": chumpy(whole), "idxs": positions, "preferred_shape": array.shape})
@@ -40,9 +42,12 @@ def sparse(array):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote: text as bytes, the old modules' names, and no check that a class is there."""
+    """Pickles as Python 2 did: text as bytes, the old modules' names, and no check that a class exists."""
 
-    dispatch = pickle._Pickler.dispatch.copy()
+    dispatch: ClassVar[dict[type, Callable[..., None]]] = pickle._Pickler.dispatch.copy()
+    # typeshed leaves these two out
+    write: Callable[[bytes], object]
+    memoize: Callable[[object], None]
 
     def save_bytes(self, value):
         self.write(pickle.BINSTRING + len(value).to_bytes(4, "little") + value)
@@ -54,8 +59,8 @@ class Python2Pickler(pickle._Pickler):
     dispatch[str] = save_text
 
     def save_global(self, value, name=None):
-        module = value.__module__ if isinstance(value, type) else value.__self__.__name__ if value.__module__ is None else ""
-        module = (module or value.__module__).replace("numpy._core", "numpy.core").replace("builtins", "__builtin__")
+        module = value.__self__.__name__ if value.__module__ is None else str(value.__module__)
+        module = module.replace("numpy._core", "numpy.core").replace("builtins", "__builtin__")
         self.write(pickle.GLOBAL + f"{module}\n{value.__name__}\n".encode())
         self.memoize(value)
 
@@ -68,7 +73,7 @@ def python2_pickle(value):
 
 
 def model_content(numbers=None):
-    """What the published pickle holds, of the golden numbers' synthetic head; the components that are not read are noise."""
+    """The content of the published pickle for the golden numbers' synthetic head; components that are not read are noise."""
     numbers = numbers or forward_numbers()
     V = len(numbers["v_template"])
     noise = np.random.default_rng(5).normal(size=(V, 3, 250))
@@ -90,7 +95,7 @@ def model_content(numbers=None):
 
 
 def landmark_content(numbers=None):
-    """What the published landmark file holds: numpy's arrays and torch's tensors, some with a leading axis of 1."""
+    """The content of the published landmark file: numpy arrays and torch tensors, some with a leading axis of 1."""
     numbers = numbers or forward_numbers()
     content = {key: value for key, value in numbers.items() if "_lmk_" in key}
     content |= {key: torch.from_numpy(value) for key, value in content.items() if key.startswith("dynamic")}
@@ -99,7 +104,7 @@ def landmark_content(numbers=None):
 
 
 def write_template(path, faces, uv):
-    """An OBJ that lists faces backwards and UVs in an order of their own, and begins each face at another corner."""
+    """Write an OBJ that lists the faces backwards and the UVs in a different order, and starts each face at another corner."""
     lines = [f"v {x} 0 0" for x in range(faces.max() + 1)] + [f"vt {u} {v}" for u, v in uv[::-1]]
     for turn, face in enumerate(faces[::-1]):
         corners = np.roll(face, turn % 3)
@@ -107,8 +112,8 @@ def write_template(path, faces, uv):
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def write_texture(path, components=52, order="C"):
-    """A texture file whose numbers tell where in it they were: returns its arrays."""
+def write_texture(path, components=52, order: Literal["C", "F"] = "C"):
+    """Write a texture file whose values encode their positions; return its arrays."""
     rows, columns = np.mgrid[:SIDE, :SIDE]
     mean = np.stack([rows % 256, columns % 256, rows * 0 + 100], axis=2).astype(np.uint8)
     basis = np.empty((SIDE, SIDE, 3, components), np.int8, order=order)
@@ -118,11 +123,11 @@ def write_texture(path, components=52, order="C"):
 
 
 def write_flame(folder, *, content=None, landmarks=True, skin=False):
-    """FLAME's files in a folder; returns the model's path."""
+    """Write FLAME's files to a folder; return the model's path."""
     numbers = forward_numbers()
     (folder / MODEL_FILE).write_bytes(python2_pickle(model_content() if content is None else content))
     if landmarks:
-        np.save(folder / LANDMARKS_FILE, landmark_content(), allow_pickle=True)
+        np.save(folder / LANDMARKS_FILE, np.array(landmark_content()), allow_pickle=True)
     if skin:
         write_template(folder / TEMPLATE_FILE, numbers["faces"], numbers["uv"])
         write_texture(folder / TEXTURE_FILE)
@@ -130,5 +135,5 @@ def write_flame(folder, *, content=None, landmarks=True, skin=False):
 
 
 def flame_2023_content():
-    """The model as FLAME 2023 Open, which has a key more."""
+    """The model as in FLAME 2023 Open, which has one more key."""
     return {**model_content(), FLAME_2023_KEY: {}}

@@ -15,7 +15,7 @@ def forward_numbers():
 
 
 def render_numbers():
-    """What the published code renders of that model."""
+    """The maps that the published code renders of that model."""
     return dict(np.load(FOLDER / "render.npz"))
 
 
@@ -37,7 +37,7 @@ def golden_heads():
 
 
 def random_heads(batch, scale=0.1):
-    """Heads with something in every field, drawn from the test's random state."""
+    """Random heads with values in every field."""
     head = HeadParams.neutral(batch)
     noise = {field.name: scale * torch.randn_like(getattr(head, field.name)) for field in dataclasses.fields(head)}
     return HeadParams(**{name: getattr(head, name) + value for name, value in noise.items()})

@@ -23,7 +23,7 @@ def same(a, b):
 
 
 def near(a, b, tolerance=1e-5):
-    """The same heads, whatever numbers say their rotations."""
+    """Check that heads are equal, also if different axis-angle vectors describe the same rotation."""
     for name in SIZES:
         x, y = getattr(a, name), getattr(b, name)
         if name in ("rotation", "neck", "jaw", "eyes"):
@@ -32,7 +32,7 @@ def near(a, b, tolerance=1e-5):
 
 
 def yaws(heads):
-    """The yaw of heads that turned about the upright axis alone, in degrees."""
+    """Return the yaw in degrees of heads that turned only about the vertical axis."""
     R = axis_angle_to_matrix(heads.rotation)
     return torch.rad2deg(torch.atan2(R[:, 0, 2], R[:, 2, 2]))
 
@@ -43,7 +43,7 @@ def test_easings_keep_both_ends_and_never_go_back(easing):
     assert eased[0] == 0 and eased[-1] == 1 and (eased.diff() >= 0).all()
 
 
-def test_easings_are_what_they_are_called():
+def test_easings_match_their_names():
     early, late = torch.tensor(0.1), torch.tensor(0.9)
     assert EASINGS["ease in"](early) < 0.1 and EASINGS["ease in"](late) < 0.9
     assert EASINGS["ease out"](early) > 0.1 and EASINGS["ease out"](late) > 0.9
@@ -77,7 +77,7 @@ def test_one_frame_is_the_first_key(model):
     assert same(animate_keys(model, heads, 1), heads[0])
 
 
-def test_hold_changes_at_the_keys_alone(model):
+def test_hold_changes_only_at_the_keys(model):
     heads = random_heads(3)
     assert same(animate_keys(model, heads, 7, "hold"), heads[[0, 0, 0, 1, 1, 1, 2]])
 
@@ -110,7 +110,7 @@ def test_a_turntable_shows_the_head_from_every_side(model):
     torch.testing.assert_close(head_centre(model, sequence), head_centre(model, head).expand(8, -1), atol=1e-5, rtol=0)
 
 
-def test_part_of_a_turn_starts_and_ends_where_it_is_told_to(model):
+def test_part_of_a_turn_has_the_given_start_and_end(model):
     sequence = turntable(model, HeadParams.neutral(), 5, math.radians(-60), math.radians(60))
     torch.testing.assert_close(yaws(sequence), torch.tensor([-60.0, -30, 0, 30, 60]), atol=1e-3, rtol=0)
 
@@ -120,7 +120,7 @@ def test_a_loop_over_part_of_a_turn_swings_back(model):
     torch.testing.assert_close(yaws(sequence), torch.tensor([0.0, 40, 80, 40]), atol=1e-3, rtol=0)
 
 
-def test_a_turntable_keeps_all_but_rotation_and_place(model):
+def test_a_turntable_changes_only_rotation_and_position(model):
     head = random_heads(1)
     sequence = turntable(model, head, 3, 0.1, 0.3)
     assert same(sequence.replace(rotation=head.rotation.expand(3, -1), camera=head.camera.expand(3, -1)), head.expand(3))
@@ -167,7 +167,7 @@ def test_absolute_motion_is_the_driving_sequences_own(model):
     assert torch.equal(followed.shape, head.shape.expand(3, -1)) and torch.equal(followed.light, head.light.expand(3, -1, -1))
 
 
-def test_what_cannot_be_animated_is_refused_in_words(model):
+def test_invalid_animations_are_refused_with_a_message(model):
     heads = random_heads(2)
     with pytest.raises(BadInput, match="at least one frame, got 0"):
         animate_keys(model, heads, 0)

@@ -18,7 +18,7 @@ def test_projection_equals_the_published_code():
     camera, height, width = golden_camera()
     seen = frame_to_ndc(project(torch.from_numpy(forward_numbers()["out_vertices"]), camera), height, width)
     assert relative_error(seen[..., :2], numbers["projected"][..., :2]) < 1e-5
-    # Depths have another scale: only their order is meant.
+    # Depths have another scale: only their order matters.
     for mine, theirs in zip(seen[..., 2], torch.from_numpy(numbers["projected"][..., 2]), strict=True):
         assert torch.corrcoef(torch.stack([mine, theirs]))[0, 1] > 1 - 1e-6
     heads = golden_heads().replace(camera=camera)

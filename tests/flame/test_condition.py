@@ -12,14 +12,14 @@ def condition():
     return HeadCondition(builtin_head(), HeadParams.neutral(2))
 
 
-def test_the_hint_is_drawn_at_any_size(condition):
+def test_the_hint_is_rendered_at_any_size(condition):
     for height, width in ((64, 64), (96, 64), (64, 128)):
         hint = condition.hint(height, width)
         assert hint.shape == (2, 9, height, width)
         assert torch.equal(hint, render_head(condition.model, condition.params, height, width).hint())
 
 
-def test_the_last_hint_is_kept_and_no_other(condition):
+def test_only_the_last_hint_is_cached(condition):
     first = condition.hint(64, 64)
     assert condition.hint(64, 64) is first
     condition.hint(96, 64)

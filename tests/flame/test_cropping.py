@@ -13,7 +13,7 @@ FRAMES = [(256, 256), (320, 192), (192, 320), (211, 307)]
 
 
 def placed(s=2.2, x=0.35, y=-0.3):
-    """A head that is small and aside, as a detailer finds it."""
+    """A small head away from the centre, as detailers find it."""
     return HeadParams.neutral(1).replace(camera=torch.tensor([[s, x, y]]), rotation=torch.tensor([[0.1, 0.4, -0.1]]))
 
 
@@ -32,7 +32,7 @@ def test_the_crops_hint_is_the_hints_crop(height, width, box):
     got = HeadCondition(model, crop_head(head, region(x, y, w, h), height, width)).hint(h, w)
     inside = want.abs().sum(1) > 0
     assert inside.float().mean() > 0.02
-    # Pixels whose centre lies on an edge may fall to either side of it in float32.
+    # In float32, pixels whose centre is on an edge may fall on either side of it.
     assert ((want - got).abs().amax(1) > 1e-3).float().mean() < 1e-3
 
 
@@ -57,7 +57,7 @@ def test_points_keep_their_pixels(height, width):
         torch.testing.assert_close(part + torch.tensor([x, y]), whole, rtol=1e-5, atol=1e-3)
 
 
-def test_the_whole_picture_is_no_change_and_all_but_the_camera_stays():
+def test_cropping_to_the_whole_picture_changes_nothing_and_other_crops_only_the_camera():
     heads = random_heads(2)
     same = crop_head(heads, region(0, 0, 123, 77), 77, 123)
     cropped = crop_head(heads, region(5, 6, 40, 30), 77, 123)
@@ -66,7 +66,7 @@ def test_the_whole_picture_is_no_change_and_all_but_the_camera_stays():
         assert torch.equal(getattr(cropped, name), getattr(heads, name)), name
 
 
-def test_cropping_back_gives_the_head_again():
+def test_cropping_back_restores_the_head():
     head, (x, y, w, h) = random_heads(2), (33, 12, 70, 51)
     there = crop_head(head, region(x, y, w, h), 200, 150)
     back = crop_head(there, region(-x, -y, 150, 200), h, w)
@@ -80,7 +80,7 @@ def test_a_crop_of_a_crop_is_one_crop():
     torch.testing.assert_close(twice.camera, once.camera, rtol=1e-5, atol=1e-5)
 
 
-def test_the_size_of_the_picture_counts_by_its_proportions_alone():
+def test_only_the_proportions_of_the_picture_matter():
     head = random_heads(1)
     small, large = crop_head(head, region(2, 3, 10, 8), 30, 40), crop_head(head, region(20, 30, 100, 80), 300, 400)
     torch.testing.assert_close(small.camera, large.camera)

@@ -22,7 +22,7 @@ def test_a_code_becomes_a_head_field_by_field():
         assert torch.equal(getattr(heads, name), getattr(code, name))
 
 
-def test_codes_that_are_no_heads_are_named():
+def test_codes_that_are_not_heads_are_refused():
     crops = torch.eye(3).expand(2, 3, 3)
     broken = code_of(5.0)
     for code in (code_of(-1.0), code_of(math.nan), replace(broken, jaw=broken.jaw / 0)):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,12 +16,12 @@ LEFT_EYE, RIGHT_EYE, NOSE = 45, 36, 30
 
 
 def seen(model, head):
-    """The landmarks of one head in the frame, `[68, 2]`."""
+    """Return the landmarks of one head in the frame, `[68, 2]`."""
     return project(model.landmarks(head), head.camera)[0, :, :2]
 
 
 def skull_box(model, head):
-    """The middle of the box around what the neck joint moves, as the frame shows it, `[B, 2]`."""
+    """Return the centre in the frame of the box around the vertices that the neck joint moves, `[B, 2]`."""
     points = project(model.vertices(head), head.camera)[:, model.rig.weights[:, 1:].sum(1) > 0.5, :2]
     return (points.amin(1) + points.amax(1)) / 2
 
@@ -33,14 +35,15 @@ def test_positive_angles_turn_right_look_up_and_tilt_clockwise():
     across = tilted[LEFT_EYE] - tilted[RIGHT_EYE]  # to the picture's right, and down
     assert torch.atan2(across[1], across[0]).rad2deg().item() == pytest.approx(30, abs=0.1)
     for name, coordinate, sign in (("neck_yaw", 0, 1), ("neck_pitch", 1, -1)):
-        moved = seen(model, turn_head(model, head, **{name: 30.0})) - still
+        angle: dict[str, Any] = {name: 30.0}
+        moved = seen(model, turn_head(model, head, **angle)) - still
         assert sign * moved[NOSE, coordinate] > 0.1
 
 
-def test_angles_and_rotations_are_each_other():
+def test_angles_and_rotations_convert_both_ways():
     angles = (torch.rand(200, 3, dtype=torch.float64) * 2 - 1) * torch.tensor([179.0, 89.0, 179.0])
     torch.testing.assert_close(angles_of(rotation_of(angles)), angles, atol=1e-4, rtol=0)
-    # Straight up and down yaw and roll are one turn, and the roll is taken as 0.
+    # At a pitch of ±90°, yaw and roll are the same rotation, and the roll is set to 0.
     straight = rotation_of(torch.tensor([[40.0, 90.0, 15.0], [40.0, -90.0, 15.0]], dtype=torch.float64))
     torch.testing.assert_close(rotation_of(angles_of(straight)), straight, atol=1e-6, rtol=0)
     assert angles_of(straight)[:, 2].abs().max() == 0
@@ -75,7 +78,7 @@ def test_a_half_turn_puts_the_head_where_it_was(half_turn):
     torch.testing.assert_close(skull_box(model, turn_head(model, head, **half_turn)), skull_box(model, head), atol=1e-5, rtol=0)
 
 
-def test_a_head_grows_about_its_centre_and_goes_where_it_is_told():
+def test_a_head_scales_about_its_centre_and_moves_as_specified():
     model, head = builtin_head(), random_heads(3)
     bigger = place_head(model, head, size=1.5)
     torch.testing.assert_close(bigger.camera[:, 0], 1.5 * head.camera[:, 0])
@@ -96,7 +99,7 @@ def test_shape_strength_leads_to_the_average_and_keeps_the_centre():
     torch.testing.assert_close(head_centre(model, half), head_centre(model, head), atol=1e-6, rtol=0)
 
 
-def test_nothing_added_is_the_very_same_head():
+def test_adding_nothing_returns_the_same_head():
     model, head = builtin_head(), random_heads(2)
     assert turn_head(model, head) is head
     assert place_head(model, head) is head
@@ -104,7 +107,7 @@ def test_nothing_added_is_the_very_same_head():
     assert scale_shape(model, head) is head
 
 
-def test_absolute_at_rest_resets_its_group_alone():
+def test_absolute_at_rest_resets_only_its_group():
     model, head = builtin_head(), random_heads(2)
     reset = {
         "rotation neck camera": turn_head(model, head, mode="absolute"),
@@ -120,7 +123,7 @@ def test_absolute_at_rest_resets_its_group_alone():
                 assert (getattr(edited, name) == 0).all(), name
 
 
-def test_the_jaw_opens_in_degrees_and_does_not_close_further_than_shut():
+def test_the_jaw_opens_in_degrees_and_does_not_close_beyond_closed():
     model, head = builtin_head(), HeadParams.neutral(3)
     head = head.replace(jaw=torch.tensor([[0.2, 0.0, 0.0], [0.0, 0.0, 0.0], [-0.05, 0.01, 0.0]]))
     opened = change_face(model, head, {}, jaw_open=10, jaw_side=5)
@@ -130,7 +133,7 @@ def test_the_jaw_opens_in_degrees_and_does_not_close_further_than_shut():
     torch.testing.assert_close(shut.jaw[:, 0], torch.tensor([0.0, 0.0, -0.05]))
 
 
-def test_both_eyes_look_where_they_are_told():
+def test_both_eyes_follow_the_gaze():
     model, head = builtin_head(), random_heads(2)
     looking = change_face(model, head, {}, gaze_yaw=20, gaze_pitch=10)
     for eye in (slice(0, 3), slice(3, 6)):
@@ -143,7 +146,7 @@ def test_both_eyes_look_where_they_are_told():
     assert x > 0.002 and y > 0.001
 
 
-def test_a_batch_of_numbers_edits_each_head_by_its_own():
+def test_a_batch_of_values_edits_each_head_by_its_own_value():
     model, head = builtin_head(), random_heads(3)
     yaw, x = torch.tensor([-20.0, 0.0, 40.0]), torch.tensor([0.1, 0.2, 0.3])
     smile, strength = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 0.5, 0.0])
@@ -167,6 +170,6 @@ def test_a_batch_of_numbers_edits_each_head_by_its_own():
         (lambda model, head: change_face(model, head, {}, jaw_open=float("nan")), "finite"),
     ],
 )
-def test_bad_numbers_are_refused_in_words(edit, words):
+def test_invalid_values_are_refused_with_a_message(edit, words):
     with pytest.raises(BadInput, match=words):
         edit(builtin_head(), random_heads(2))

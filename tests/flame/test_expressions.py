@@ -27,9 +27,9 @@ def moved(model, **amounts):
 
 
 def error_and_spill(model, name):
-    """How far the points that a slider names are from where it means them to go, and how far the rest moves.
+    """Return how far a slider's own points are from their intended positions, and how far the others move.
 
-    Both against the root mean square displacement that is meant; the second one is a root mean square and a maximum.
+    Both are relative to the root mean square of the intended displacement; the second is a root mean square and a maximum.
     """
     still = points(model, HeadParams.neutral())
     target = slider_target(SLIDERS[name], still)
@@ -43,7 +43,7 @@ def error_and_spill(model, name):
 
 
 @pytest.mark.parametrize("name", SLIDERS)
-def test_a_slider_moves_its_own_landmarks_as_meant_and_the_rest_hardly(name):
+def test_a_slider_moves_its_own_landmarks_as_intended_and_the_others_hardly(name):
     error, spill, most, _ = error_and_spill(builtin_head(), name)
     assert error < 0.3
     assert spill < 0.08
@@ -51,8 +51,8 @@ def test_a_slider_moves_its_own_landmarks_as_meant_and_the_rest_hardly(name):
 
 
 @pytest.mark.parametrize("name", SLIDERS)
-def test_a_random_basis_still_goes_the_right_way(name):
-    # Fifty random directions reach a quarter of what 204 coordinates may ask for: the way is right, not the length.
+def test_sliders_move_a_random_basis_in_the_right_direction(name):
+    # Fifty random directions cover a quarter of 204 coordinates: the direction is right, but not the length.
     error, spill, most, along = error_and_spill(golden_model(), name)
     assert along > 0
     assert error < 0.95
@@ -60,7 +60,7 @@ def test_a_random_basis_still_goes_the_right_way(name):
     assert most < 0.75
 
 
-# What a person would look for, in eye distances, without asking the table of displacements.
+# The expected effects in eye distances, independent of the table of displacements.
 EXPECTED = {
     "smile_left": lambda d: d[54, 1] > 0.08 and d[54, 0] > 0.05 and d[48].norm() < 0.02,
     "smile_right": lambda d: d[48, 1] > 0.08 and d[48, 0] < -0.05 and d[54].norm() < 0.02,
@@ -135,12 +135,12 @@ def test_a_model_is_solved_once():
     assert slider_directions(builtin_head()) is slider_directions(builtin_head())
 
 
-def test_nothing_to_express_is_the_very_same_head():
+def test_no_expression_returns_the_same_head():
     head = random_heads(2)
     assert express(builtin_head(), head, {"smile_left": 0.0, "cheeks": torch.zeros(2)}) is head
 
 
-def test_bad_expressions_are_refused_in_words():
+def test_invalid_expressions_are_refused_with_a_message():
     with pytest.raises(BadInput, match=r"smile_left.*got grin"):
         express(builtin_head(), random_heads(2), {"grin": 1.0})
     with pytest.raises(BadInput, match="one number or 2"):

@@ -69,15 +69,17 @@ def test_more_components_than_coefficients_stay_at_rest():
 
 def test_the_contour_follows_the_yaw_of_root_and_neck():
     model = golden_model()
+    table = model.table
+    assert table is not None
     yaw = torch.tensor([0.0, 0.4, 10.0, 38.6, 60.0, -1.0, -10.0, -39.0, -80.0])
     turn = yaw.deg2rad()[:, None] * torch.eye(3)[1]
     rows = torch.tensor([0, 0, 10, 39, 39, 40, 49, 78, 78])
     for share in (0.0, 0.5, 1.0):
         degrees = contour_yaw(share * turn, (1 - share) * turn).round()
         triangles, weights = model.landmark_places(degrees)
-        assert torch.equal(triangles[:, :17], model.table.contour_faces[rows])
-        assert torch.equal(weights[:, :17], model.table.contour_weights[rows])
-        assert (triangles[:, 17:] == model.table.static_faces).all()
+        assert torch.equal(triangles[:, :17], table.contour_faces[rows])
+        assert torch.equal(weights[:, :17], table.contour_weights[rows])
+        assert (triangles[:, 17:] == table.static_faces).all()
 
 
 def test_a_model_without_contour_tables_gives_its_fixed_landmarks():
@@ -127,6 +129,6 @@ def test_texture_is_the_mean_and_its_deviations():
         ({"shape_names": ["width"]}, "100 names or no names, got 1"),
     ],
 )
-def test_bad_arrays_are_refused_in_words(changes, words):
+def test_invalid_arrays_are_refused_with_a_message(changes, words):
     with pytest.raises(BadInput, match=words):
         HeadModel.from_arrays(**golden_arrays(**changes))

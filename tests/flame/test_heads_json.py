@@ -16,7 +16,7 @@ def same(a, b):
 
 
 def edited(change, batch=1):
-    """The text of a file in which `change` edited the parsed JSON."""
+    """Return the text of a file after `change` has edited the parsed JSON."""
     data = json.loads(heads_to_json(HeadParams.neutral(batch)))
     change(data)
     return json.dumps(data)
@@ -93,7 +93,7 @@ def test_edits_and_comments_are_read():
         ('{"format": "capface.head"}', r"version 1.*got None"),
     ],
 )
-def test_other_files_are_named_for_what_they_are(text, words):
+def test_the_message_says_what_another_file_is(text, words):
     with pytest.raises(BadFile, match=words):
         heads_from_json(text, "head.json")
 
@@ -133,6 +133,6 @@ def set_field(name, value):
         (lambda d: d["frames"][1]["light"].update(x=[0, 0]), r"light\[x\]: expected 3 numbers, got 2"),
     ],
 )
-def test_broken_fields_are_refused_in_words(change, words):
+def test_invalid_fields_are_refused_with_a_message(change, words):
     with pytest.raises(BadFile, match=words):
         heads_from_json(edited(change, batch=2), "head.json")

@@ -19,14 +19,14 @@ def model():
 
 
 def turned(yaw, pitch, roll):
-    """Axis-angle vectors of angles in degrees: roll after yaw after pitch."""
+    """Return axis-angle vectors of angles in degrees: pitch first, then yaw, then roll."""
     about = [torch.eye(3)[axis] * torch.deg2rad(angle)[:, None] for axis, angle in ((1, yaw), (0, pitch), (2, roll))]
     Y, P, R = (axis_angle_to_matrix(vector) for vector in about)
     return matrix_to_axis_angle(R @ Y @ P)
 
 
 def known_heads(model, yaws=YAWS, deviation=0.5):
-    """Heads of known yaw and otherwise random, anywhere in the frame."""
+    """Random heads of known yaw, anywhere in the frame."""
     B = len(yaws)
     rotation = turned(torch.tensor(yaws, dtype=torch.float32), 15 * (2 * torch.rand(B) - 1), 25 * (2 * torch.rand(B) - 1))
     head = HeadParams.neutral(B)
@@ -57,18 +57,18 @@ def degrees_between(a, b):
 
 
 def errors(model, fit, heads):
-    """Rotation errors in degrees and mean distances of the 68 landmarks as a share of the face's size, `[B]` each."""
+    """Return rotation errors in degrees, and mean distances of the 68 landmarks as fractions of the face's size, `[B]` each."""
     distance = (seen_points(model, fit.params) - seen_points(model, heads)).norm(dim=-1).mean(1)
     return degrees_between(fit.params.rotation, heads.rotation), distance / face_size(model, heads)
 
 
-def test_exact_points_give_back_the_head(model):
+def test_exact_points_recover_the_head(model):
     heads = known_heads(model)
     rotation, landmarks = errors(model, fit_landmarks(model, seen_points(model, heads)), heads)
     assert rotation.max() < 1.0 and landmarks.max() < 0.01, f"{rotation.tolist()} {landmarks.tolist()}"
 
 
-def test_noisy_points_of_which_a_third_is_missing_give_nearly_the_head(model):
+def test_noisy_points_with_a_third_missing_nearly_recover_the_head(model):
     heads = known_heads(model)
     points = seen_points(model, heads)
     points = points + 0.02 * face_size(model, heads)[:, None, None] * torch.randn_like(points)
@@ -95,7 +95,7 @@ def test_five_points_give_the_average_heads_pose(model):
         assert getattr(fit.params, name).count_nonzero() == 0
 
 
-def test_of_the_mirrored_pair_the_true_one_is_found(model):
+def test_the_true_pose_of_a_mirrored_pair_is_found(model):
     heads = HeadParams.neutral(4).replace(
         rotation=turned(torch.tensor([30.0, -30.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 20.0, -20.0]), torch.zeros(4))
     )
@@ -141,7 +141,7 @@ def test_a_batch_equals_its_faces_one_by_one(model):
         assert torch.equal(alone.error, together.error[i : i + 1])
 
 
-def test_the_error_is_the_distance_that_is_left(model):
+def test_the_error_is_the_remaining_distance(model):
     points = seen_points(model, known_heads(model, yaws=(0, 40))) + 0.02 * torch.randn(2, 68, 2)
     fit = fit_landmarks(model, points)
     gap = seen_points(model, fit.params) - points
@@ -175,6 +175,6 @@ def test_fitting_works_without_gradients_and_leaves_torch_as_it_was(model):
         (torch.full((1, 5, 2), 0.3), None, "one place"),
     ],
 )
-def test_bad_points_are_refused_in_words(model, points, weights, words):
+def test_invalid_points_are_refused_with_a_message(model, points, weights, words):
     with pytest.raises(BadInput, match=words):
         fit_landmarks(model, points, weights)

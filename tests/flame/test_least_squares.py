@@ -14,7 +14,7 @@ def test_a_curved_valley_is_followed_to_its_end():
     torch.testing.assert_close(found, torch.ones(3, 2, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
-def test_each_of_a_batch_goes_its_own_way():
+def test_problems_of_a_batch_are_solved_independently():
     start = torch.tensor([[-1.2, 1.0], [3.0, -2.0]], dtype=torch.float64)
     together = minimise(lambda _: rosenbrock, start, 2, 7)
     alone = torch.cat([minimise(lambda _: rosenbrock, start[i : i + 1], 2, 7) for i in range(2)])
@@ -29,7 +29,7 @@ def test_only_free_columns_change():
 
 def test_residuals_that_jump_never_make_it_worse():
     def around(state):
-        # Whoever leaves the start finds a far worse landscape there.
+        # Away from the start, the residuals are much larger.
         offset = 100.0 * (state.abs().amax(1) > 1e-3)
         return lambda states: torch.cat([states - 1, offset[:, None].expand(len(states), -1, 1)], dim=-1)
 

@@ -41,7 +41,7 @@ def test_azimuth_90_is_the_pictures_right():
     assert shade(RIGHT, light)[0] > shade(LEFT, light)[0] + 0.5
 
 
-def test_a_spread_lamp_is_the_mean_of_the_points_it_is_made_of():
+def test_a_spread_lamp_is_the_mean_of_its_point_lights():
     spread = 1.1
     axis = towards(35, 20)
     points = DIRECTIONS.T[DIRECTIONS.T @ axis > math.cos(spread)]
@@ -82,12 +82,12 @@ def test_colours():
         (lambda: light_from_photo(builtin_head(), random_heads(3), torch.zeros(2, 3, 64, 64)), "or 3, one a head"),
     ],
 )
-def test_bad_light_is_refused_in_words(make, words):
+def test_invalid_light_is_refused_with_a_message(make, words):
     with pytest.raises(BadInput, match=words):
         make()
 
 
-# What each preset is known for.
+# The characteristic of each preset.
 CHARACTER = {
     "studio": lambda s: s(FRONT).mean() > 0.7 and s(RIGHT).mean() > s(LEFT).mean() > 0.3,
     "rim": lambda s: min(s(RIGHT).mean(), s(LEFT).mean()) > 1.5 * s(FRONT).mean() > 0,
@@ -99,14 +99,14 @@ CHARACTER = {
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_is_what_it_is_known_for(name):
+def test_a_preset_has_its_characteristic(name):
     light = PRESETS[name].coefficients()
     assert CHARACTER[name](lambda direction: shade(direction, light))
     visible = shade(DIRECTIONS[:, DIRECTIONS[2] > 0], light)
     assert visible.min() > -0.1 and visible.max() < 1.7
 
 
-def test_relighting_changes_the_light_alone():
+def test_relighting_changes_only_the_light():
     model, head = builtin_head(), random_heads(2)
     assert relight(model, head) is head
     torch.testing.assert_close(relight(model, head, KEEP, 0.5).light, head.light / 2)
@@ -122,13 +122,13 @@ def test_relighting_changes_the_light_alone():
 
 @pytest.fixture(scope="module")
 def sitter():
-    """A head and normals that a viewer sees on it."""
+    """A head, and normals that face the viewer."""
     head = turn_head(builtin_head(), HeadParams.neutral(), yaw=20, pitch=5)
     return head, DIRECTIONS[:, DIRECTIONS[2] > 0.2]
 
 
 def off_by(light, truth, normals):
-    """The root mean square difference of two lights' shadings, as a share of the true shading's root mean square."""
+    """Return the RMS difference of two lights' shadings, as a fraction of the true shading's RMS."""
     wanted = shade(normals, truth)
     return ((shade(normals, light) - wanted).norm() / wanted.norm()).item()
 
@@ -161,7 +161,7 @@ def test_darker_skin_than_the_heads_gives_dimmer_light(sitter):
     assert off_by(light[0], truth * torch.tensor([0.5, 0.4, 0.3]), normals) < 0.03
 
 
-def test_one_photo_or_one_a_head(sitter):
+def test_one_photo_for_all_heads_or_one_per_head(sitter):
     head = HeadParams.cat([sitter[0], sitter[0]])
     lights = torch.stack([PRESETS["studio"].coefficients(), PRESETS["sunset"].coefficients()])
     photos = render_head(builtin_head(), head.replace(light=lights), 128, 96).lambertian.clamp(0, 1)

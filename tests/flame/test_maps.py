@@ -56,7 +56,7 @@ def test_normals_of_a_sphere_point_outwards():
     assert (normals * vertices).sum(1).min() > 0.99
 
 
-def test_what_is_seen_of_a_sphere_faces_the_viewer():
+def test_the_visible_side_of_a_sphere_faces_the_viewer():
     vertices, faces = sphere(32, 64)
     V = len(vertices)
     model = golden_model(
@@ -64,7 +64,7 @@ def test_what_is_seen_of_a_sphere_faces_the_viewer():
         J_regressor=torch.full((5, V), 1 / V), weights=torch.eye(5)[0].expand(V, 5), uv=torch.full((V, 2), 0.5),
         albedo_uv=torch.ones(3, 2, 2),
     )  # fmt: skip
-    # Seen area shrinks to nothing towards the rim, where interpolated normals may tip over by half a face.
+    # Towards the rim, the visible area shrinks to 0, and interpolated normals may tip over by half a face.
     maps = render_head(model, HeadParams.neutral(), 65, 65)
     seen = maps.normal[0, :, maps.alpha[0, 0] > 0]
     assert (seen[2] > 0).float().mean() > 0.99 and seen[2].min() > -0.1
@@ -99,7 +99,7 @@ def test_a_batch_equals_its_heads_one_by_one():
         torch.testing.assert_close(together.hint()[frame], alone.hint()[0], atol=1e-4, rtol=0)
 
 
-def test_light_is_linear_in_the_lambertian_map_alone():
+def test_light_changes_only_the_lambertian_map_and_linearly():
     head = HeadParams.neutral()
     plain, bright = (render_head(golden_model(), head.replace(light=factor * head.light), 48, 48) for factor in (1, 3))
     torch.testing.assert_close(bright.lambertian, 3 * plain.lambertian)
@@ -108,13 +108,14 @@ def test_light_is_linear_in_the_lambertian_map_alone():
 
 def test_uvs_indexed_apart_give_the_same_maps():
     model = golden_model()
+    assert model.uv is not None
     shuffled = torch.randperm(len(model.uv))
     apart = golden_model(uv=model.uv[shuffled], uv_faces=shuffled.argsort()[model.faces])
     heads = random_heads(1, scale=0.05)
     assert torch.equal(render_head(apart, heads, 48, 48).hint(), render_head(model, heads, 48, 48).hint())
 
 
-def test_models_that_cannot_be_drawn_say_what_is_missing():
+def test_models_that_cannot_be_rendered_name_what_is_missing():
     with pytest.raises(BadInput, match="UVs"):
         render_head(dataclasses.replace(golden_model(), uv=None), HeadParams.neutral(), 8, 8)
     with pytest.raises(BadInput, match="texture"):
@@ -123,7 +124,7 @@ def test_models_that_cannot_be_drawn_say_what_is_missing():
 
 @pytest.mark.parametrize(("height", "width"), [(96, 96), (128, 80), (80, 144)])
 def test_a_window_shows_its_part_of_the_frame(height, width):
-    """At the frame's own scale it is that part, but for pixels on an edge of a face."""
+    """At the frame's own scale, the window equals that part, except for pixels on edges of faces."""
     model, params = builtin_head(), HeadParams.neutral(1)
     params = params.replace(camera=params.camera + torch.tensor([[-1.0, 0.2, -0.1]]), rotation=torch.tensor([[0.1, 0.5, 0.2]]))
     whole = render_head(model, params, height, width).hint()

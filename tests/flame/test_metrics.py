@@ -16,7 +16,7 @@ def seen(head):
     return project(builtin_head().landmarks(head), head.camera)[..., :2]
 
 
-def test_a_head_that_is_hit_measures_zero():
+def test_an_exactly_matched_head_measures_zero():
     heads = random_heads(3)
     difference = head_difference(builtin_head(), heads, heads)
     assert all(getattr(difference, name).abs().max() < 0.05 for name in ("rotation", "position", "size"))
@@ -32,7 +32,7 @@ def test_a_face_is_as_large_as_its_landmarks_reach():
     assert torch.allclose(face_size(builtin_head(), doubled), 2 * face_size(builtin_head(), turned))
 
 
-def test_turn_shift_and_size_are_told_apart():
+def test_rotation_shift_and_size_are_separate():
     head = HeadParams.neutral()
     turned = head.replace(rotation=torch.tensor([[0.0, math.radians(20), 0.0]]))
     assert head_difference(builtin_head(), head, turned).rotation.item() == pytest.approx(20, abs=1e-3)
@@ -57,8 +57,8 @@ def test_a_head_that_nods_with_its_neck_is_turned_like_one_that_turns():
     assert head_rmse(both, HeadParams.neutral().replace(rotation=double))["pose"].item() < 1e-4
 
 
-def test_each_group_counts_its_own_numbers():
-    """By hand: one number off by d among n makes d / sqrt n; all of them off by d make d."""
+def test_each_group_uses_its_own_values():
+    """Computed by hand: one of n values off by d gives d / sqrt n; all off by d give d."""
     head = HeadParams.neutral()
 
     def changed(name, *at, by):

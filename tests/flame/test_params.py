@@ -48,7 +48,7 @@ def test_expand_repeats_from_the_first_or_cuts(batch, order):
     assert same(heads.expand(batch), heads[order])
 
 
-def test_replace_changes_one_field_and_only_it():
+def test_replace_changes_only_one_field():
     head, turned = HeadParams.neutral(), torch.tensor([[0.1, 0.2, 0.3]])
     changed = head.replace(rotation=turned)
     assert torch.equal(changed.rotation, turned) and same(changed.replace(rotation=head.rotation), head)
@@ -70,11 +70,11 @@ def test_replace_changes_one_field_and_only_it():
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")
-def test_bad_fields_are_refused_in_words(name, value, words):
+def test_invalid_fields_are_refused_with_a_message(name, value, words):
     with pytest.raises(BadInput, match=words):
         HeadParams.neutral().replace(**{name: value})
 
 
-def test_no_heads_are_refused():
+def test_an_empty_batch_is_refused():
     with pytest.raises(BadInput, match="batch of 0"):
         HeadParams.neutral(0)

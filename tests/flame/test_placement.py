@@ -41,7 +41,7 @@ def test_turning_back_gives_the_head_back():
 
 
 def test_the_picture_turns_about_its_middle(model):
-    # Turned upside down about the viewer's axis, the picture of the head is turned by 180° about its centre.
+    # A head rotated by 180° about the viewing axis gives the picture rotated by 180° about the head's centre.
     head = move_centre(model, HeadParams.neutral(), torch.zeros(1, 2))
     upright, turned = (
         render_head(model, h, 64, 64).alpha[0, 0] for h in (head, turn(model, head, torch.tensor([[0.0, 0, math.pi]])))
@@ -49,7 +49,7 @@ def test_the_picture_turns_about_its_middle(model):
     assert (upright.flip(0, 1) != turned).float().mean() < 0.02
 
 
-def test_the_face_at_work_does_not_move_the_centre(model):
+def test_expressions_do_not_move_the_centre(model):
     head = HeadParams.neutral()
     busy = head.replace(
         expression=torch.ones(1, 50), jaw=torch.tensor([[0.4, 0.0, 0.0]]), eyes=0.3 * torch.ones(1, 6), light=2 * head.light

@@ -23,7 +23,7 @@ def rasterize_meshes(
     clip_barycentric_coords,
     cull_backfaces,
 ):
-    """What PyTorch3D documents of its function, face by face and pixel by pixel, in its own conventions."""
+    """Do what PyTorch3D documents of its function, face by face and pixel by pixel, in its own conventions."""
     assert (blur_radius, faces_per_pixel) == (0, 1) and not (perspective_correct or clip_barycentric_coords or cull_backfaces)
     (H, W), B, F = image_size, len(meshes.verts), meshes.faces.shape[1]
     # x runs to the left and y upwards, ±1 over the short side.
@@ -50,7 +50,7 @@ def cross(a, b):
 
 @pytest.fixture
 def documented(monkeypatch):
-    """A pytorch3d that does by brute force what the real one documents."""
+    """A pytorch3d that does by brute force what the documentation of the real one says."""
     for name, content in {
         "pytorch3d": {},
         "pytorch3d.renderer": {},
@@ -63,7 +63,7 @@ def documented(monkeypatch):
 
 
 def agree(backend, vertices, faces, height, width):
-    """Whether both rasterisers see the same, but for pixels whose centres lie on edges."""
+    """Check that both rasterizers agree, except for pixels whose centres are on edges."""
     ours, theirs = (draw(vertices, faces, height, width) for draw in (rasterize, backend))
     both = (ours.face == theirs.face) & (ours.face >= 0)
     assert (ours.face != theirs.face).float().mean() < 0.002
@@ -98,7 +98,7 @@ def test_pytorch3d_itself_agrees(height, width):
     assert (ours.hint() - theirs.hint())[both].abs().mean() < 2e-3
 
 
-def test_a_missing_package_is_named_with_what_to_do(monkeypatch):
+def test_a_missing_package_is_named_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch3d", None)
     with pytest.raises(MissingPackage, match=r"pytorch3d.*INSTALL.*'built-in'"):
         render_head(golden_model(), HeadParams.neutral(), 8, 8, "pytorch3d")

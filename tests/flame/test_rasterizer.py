@@ -16,7 +16,7 @@ def centres(height, width):
 
 
 def brute_force(vertices, faces, height, width):
-    """The nearest face at each pixel, every pixel against every face, in double precision."""
+    """Find the nearest face at each pixel by testing every face, in double precision."""
     a, b, c = vertices.double()[faces].unbind(1)
     p = centres(height, width).double().view(-1, 1, 2)
 
@@ -61,7 +61,7 @@ def test_barycentrics_give_back_the_pixel_and_sum_to_1():
 
 
 def test_faces_that_share_edges_leave_no_gap_and_no_overlap():
-    # A lattice whose corners lie exactly on pixel centres: every edge passes through centres.
+    # A lattice with its corners exactly on pixel centres: every edge passes through centres.
     n, pixels = 8, 32
     line = (2 * torch.arange(0, pixels, pixels // n) + 1) / pixels - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
@@ -70,7 +70,7 @@ def test_faces_that_share_edges_leave_no_gap_and_no_overlap():
     a = (i * n + j).flatten()
     faces = torch.cat([torch.stack([a, a + 1, a + n], 1), torch.stack([a + 1, a + n + 1, a + n], 1)])
     inside = pixels // n * (n - 1)
-    one_at_a_time = sum((draw(vertices[None], face[None], pixels, pixels).face >= 0).long() for face in faces)
+    one_at_a_time = torch.stack([draw(vertices[None], face[None], pixels, pixels).face >= 0 for face in faces]).sum(0)
     assert one_at_a_time[0, :inside, :inside].eq(1).all() and one_at_a_time.sum() == inside**2
 
 
@@ -79,7 +79,7 @@ def test_a_sphere_is_a_disc_without_holes():
     seen = draw(0.9 * vertices[None], faces, 101, 101)
     radius = centres(101, 101).norm(dim=-1)
     assert (seen.face[0][radius < 0.895] >= 0).all() and (seen.face[0][radius > 0.9] == -1).all()
-    # Its near side has negative z, smaller is nearer.
+    # The near side has negative z: smaller is nearer.
     assert vertices[faces[seen.face[0][50, 50]]][:, 2].max() < 0
 
 
@@ -109,7 +109,7 @@ def test_equal_depths_go_to_the_smaller_number():
     assert seen.face.eq(0).all()
 
 
-def test_both_sides_are_seen():
+def test_both_sides_are_visible():
     triangle = torch.tensor([[[-1.0, -1, 0], [3.0, -1, 0], [-1.0, 3, 0]]])
     for order in ([[0, 1, 2]], [[0, 2, 1]]):
         assert draw(triangle, torch.tensor(order), 6, 6).face.eq(0).all()

@@ -1,4 +1,4 @@
-"""Fitting to landmarks from heads that another method gave."""
+"""Refining heads of another method by landmarks."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def model():
 
 
 def estimated(heads, degrees=6.0, coefficients=0.3):
-    """What a network might say of heads: a little off in everything."""
+    """Heads as a network might estimate them, with a small error in every value."""
     B = heads.batch
     tilt = turned(*(degrees * torch.randn(3, B) / 3**0.5))
     off = {
@@ -47,7 +47,7 @@ def test_refining_meets_the_points_and_keeps_the_shape(model):
     assert (mesh_error(model, refined.params, heads) < mesh_error(model, alone.params, heads)).all()
 
 
-def test_what_the_points_say_nothing_of_stays(model):
+def test_values_that_the_points_do_not_determine_stay(model):
     start = estimated(known_heads(model, (10,)))
     fit = fit_landmarks(model, seen_points(model, start) + 0.01 * torch.randn(1, 68, 2), start=start, n_shape=5, n_expression=4)
     for name in ("texture", "light", "neck", "eyes"):
@@ -66,7 +66,7 @@ def test_a_head_that_fits_already_stays(model):
     torch.testing.assert_close(fit.params.shape, start.shape, atol=0.05, rtol=0)
 
 
-def test_a_start_that_looks_the_other_way_is_not_believed(model):
+def test_a_start_that_faces_the_other_way_is_ignored(model):
     heads = known_heads(model, (60,))
     start = estimated(heads).replace(rotation=turned(torch.tensor([-60.0]), torch.zeros(1), torch.zeros(1)))
     rotation, _ = errors(model, fit_landmarks(model, seen_points(model, heads), start=start), heads)

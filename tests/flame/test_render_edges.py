@@ -25,7 +25,7 @@ def test_a_head_outside_the_frame_leaves_it_empty(model, camera):
 
 
 def test_a_head_at_the_border_is_cut_off_there(model):
-    # What is seen of a head moved half a frame to the right is what the left half of a wider view shows.
+    # A head moved right by half a frame shows what the left half of a wider view shows.
     middle = render_head(model, seen_at([5.0, 0.0, 0.0]), 64, 64)
     moved = render_head(model, seen_at([5.0, 1.0, 0.0]), 64, 64)
     torch.testing.assert_close(moved.hint()[..., 32:], middle.hint()[..., :32], atol=2e-3, rtol=0)
@@ -49,8 +49,8 @@ def test_a_camera_that_sees_nothing_or_from_behind_is_refused(scale):
         seen_at([scale, 0.0, 0.0])
 
 
-def test_a_head_between_the_viewer_and_the_camera_plane_is_seen_all_the_same(model):
-    # The camera is orthographic: how near the head is makes no difference.
+def test_a_head_between_the_viewer_and_the_camera_plane_is_still_visible(model):
+    # The camera is orthographic: the head's distance has no effect.
     far = render_head(model, HeadParams.neutral(), 48, 48)
     near = render_head(model_shifted(model, 100.0), HeadParams.neutral(), 48, 48)
     assert ((far.alpha != near.alpha).float().mean()) < 0.01
@@ -86,7 +86,7 @@ def test_frames_of_any_size_are_drawn(model, height, width):
     assert maps.hint().shape == (1, 9, height, width) and maps.alpha.any() and torch.isfinite(maps.hint()).all()
 
 
-def test_every_turn_of_a_head_is_seen(model):
+def test_every_rotation_of_a_head_is_visible(model):
     heads = HeadParams.neutral(8).replace(rotation=torch.randn(8, 3) * 3)
     assert (render_head(model, heads, 40, 40).alpha.mean((1, 2, 3)) > 0.1).all()
 

@@ -40,7 +40,7 @@ def test_of_flat_points_both_poses_give_the_same_view():
     assert (found[0] - found[1]).abs().max() > 0.1
 
 
-def test_points_of_no_weight_do_not_count():
+def test_points_with_weight_0_do_not_count():
     points, rotation, scale, shift = scene(batch=3)
     seen, weights = views(points, rotation, scale, shift), torch.ones(3, 12, dtype=torch.float64)
     expected = scaled_orthography(points[:, :8], seen[:, :8], weights[:, :8])

@@ -11,7 +11,7 @@ from capface.tests.flame.heads import random_heads
 
 
 def turning(frames, step, start=0.0):
-    """Heads that turn by `step` radians a frame about the upright axis."""
+    """Heads that turn by `step` radians per frame about the vertical axis."""
     angle = start + step * torch.arange(frames)
     return HeadParams.neutral(frames).replace(rotation=matrix_to_axis_angle(axis_angle_to_matrix(about_y(angle))))
 
@@ -21,7 +21,7 @@ def about_y(angle):
 
 
 def apart(a, b):
-    """The angle between rotations, radians."""
+    """Return the angles between rotations in radians."""
     return matrix_to_axis_angle(axis_angle_to_matrix(a).mT @ axis_angle_to_matrix(b)).norm(dim=1)
 
 
@@ -44,7 +44,7 @@ def test_a_steady_motion_keeps_its_pace_and_does_not_lag():
     assert apart(calm.rotation[15:45], heads.rotation[15:45]).max() < 1e-3
 
 
-def test_shaking_is_calmed_the_more_the_higher_the_amount():
+def test_higher_amounts_reduce_shaking_more():
     still = HeadParams.neutral(80)
     shaken = still.replace(
         rotation=0.1 * torch.randn(80, 3),
@@ -63,7 +63,7 @@ def test_shaking_is_calmed_the_more_the_higher_the_amount():
 
 
 def test_rotations_near_half_a_turn_do_not_cancel():
-    """On either side of half a turn axis-angle vectors point in opposite directions; their plain mean would be no turn."""
+    """On either side of half a turn, axis-angle vectors point in opposite directions, so their mean would not be a turn."""
     heads = turning(20, 0.0, start=math.pi).replace(rotation=about_y((math.pi - 0.02) * torch.tensor([1.0, -1.0]).repeat(10)))
     assert smooth(heads, 0.5).rotation.norm(dim=1).min() > math.pi - 0.05
 
@@ -76,8 +76,8 @@ def test_sizes_are_averaged_by_factors():
     assert 1.0 < calm[0] < 2.0 < calm[1] < 4.0
 
 
-def test_frames_count_by_their_time():
-    """A frame after a long gap weighs little."""
+def test_frames_are_weighted_by_their_times():
+    """A frame after a long gap has little weight."""
     heads = HeadParams.neutral(3).replace(expression=torch.tensor([0.0, 0.0, 1.0])[:, None].expand(3, 50))
     near, far = smooth(heads, 0.4), smooth(heads, 0.4, torch.tensor([0, 1, 50]))
     assert near.expression[1, 0] > 0.1 and far.expression[1, 0] < 1e-6

@@ -17,9 +17,9 @@ def test_a_lamp_is_the_clamped_cosine_up_to_order_2(direction):
     towards = torch.nn.functional.normalize(torch.tensor(direction), dim=0)
     cosine = (towards @ DIRECTIONS).clamp(min=0)
     error = shade(DIRECTIONS, directional_light(direction))[0] - cosine
-    # Cut at order 2 the clamped cosine is off by 1/16 at the pole and by 3/32 at most, on the edge.
+    # Truncated at order 2, the clamped cosine is off by 1/16 at the pole, and by at most 3/32, at the edge.
     assert error.abs().max() < 3 / 32 + 1e-4
-    # The cut is a projection: what it leaves out has nothing in common with the nine functions.
+    # The truncation is a projection: the remainder is orthogonal to the nine functions.
     assert (sh_basis(DIRECTIONS) @ error / error.numel()).abs().max() < 3e-3
     assert shade(towards[:, None], directional_light(direction))[0].item() == pytest.approx(17 / 16, abs=1e-5)
 

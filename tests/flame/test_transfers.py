@@ -16,7 +16,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("group", TAKEN)
-def test_a_group_brings_its_fields_and_no_other(group):
+def test_a_group_transfers_only_its_fields(group):
     a, b = random_heads(2), random_heads(2)
     mixed = transfer(a, b, [group])
     for name in SIZES:

@@ -1,4 +1,4 @@
-"""A ComfyUI for the tests in this folder: its modules in this process, and processes of it to talk to over HTTP."""
+"""A ComfyUI for the tests in this folder: its modules in this process, and separate processes with HTTP access."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items):
-    """Mark everything here, so that `-m "not host"` leaves it out."""
+    """Mark all tests here, so that `-m "not host"` excludes them."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.host)
@@ -29,13 +29,13 @@ def comfyui():
 
 @pytest.fixture(scope="session")
 def standins():
-    """A folder laid out like ComfyUI's `models` with the stand-in weights, kept between runs of the same code."""
+    """A folder laid out like ComfyUI's `models` with the stand-in weights, cached between runs of the same code."""
     return make_standins()
 
 
 @pytest.fixture(scope="session")
 def in_host(comfyui, standins, tmp_path_factory):
-    """ComfyUI's modules, importable in this process from here on (`import comfy.sd`, …), on the CPU.
+    """Make ComfyUI's modules importable in this process (`import comfy.sd`, …), on the CPU.
 
     Has `nodes` and `folder_paths`, the host's own modules, and its `version` as a tuple of numbers.
     """

@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 from capface.flame.builtin import builtin_head
 from capface.flame.model import HeadParams, Window
-from capface.flame.render import HeadCondition, cut
+from capface.flame.render import HeadCondition, crop_to_window
 
 
 class HintImages(HeadCondition):
@@ -27,4 +27,4 @@ class HintImages(HeadCondition):
 
     def hint_in(self, window: Window, height: int, width: int) -> Tensor:
         """Return the maps of a part of the frame: float32 `[B, 9, height, width]`, 0 beyond the frame."""
-        return cut(self.images, window, height, width)
+        return crop_to_window(self.images, window, height, width)

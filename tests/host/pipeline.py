@@ -3,6 +3,8 @@
 The host's modules can be imported only after a test has requested the fixture `in_host`.
 """
 
+from typing import Any
+
 import torch
 
 from capface.tests.host.hint_images import HintImages
@@ -46,13 +48,13 @@ def person(seed, batch=1, h=8, w=8):
     return HintImages(hint), identity, noise(seed + 4, [batch, 77, 768])
 
 
-def apply(text, capface, condition, identity, *, previous=None, **settings):
+def apply(text, capface, condition, identity, *, previous=None, **settings) -> tuple[list, list]:
     """The node Apply CapFace on positive and negative conditioning."""
     from capface.nodes.apply_capface import ApplyCapFace
 
-    settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0} | settings
+    widgets: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0} | settings
     positive, negative = previous or ([[text, {}]], [[text, {}]])
-    return ApplyCapFace.execute(positive, negative, capface, condition, identity=identity, **settings).result
+    return ApplyCapFace.execute(positive, negative, capface, condition, identity=identity, **widgets).result
 
 
 def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
@@ -66,7 +68,7 @@ def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
     returned = []
 
     def sampler(denoise, x, sigmas, extra_args=None, callback=None, disable=None):
-        returned.append(steps(lambda x, s: denoise(x, s, **extra_args)))
+        returned.append(steps(lambda x, s: denoise(x, s, **(extra_args or {}))))
         return x
 
     zeros = torch.zeros(shape)

@@ -1,4 +1,4 @@
-"""What Apply CapFace builds of several people, masks and head controls."""
+"""The controls that Apply CapFace makes for several people, masks and head controls."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def head(scale=5.0, x=0.0):
 
 
 def residuals(positive):
-    """The residuals that a conditioning's control gives at X, first to middle."""
+    """Return the residuals of a conditioning's control at X, from the first to the middle one."""
     control = positive[0][1]["control"]
     link = control
     while link is not None:
@@ -41,7 +41,7 @@ def residuals(positive):
 
 
 def inside(condition, capface, size):
-    """Where a head's own mask is."""
+    """Return a head's own mask."""
     hint = condition.hint(128, 128)
     return capface.network.resize_mask(capface.network.encode_hint(hint)[1], size) > 0.5
 
@@ -106,7 +106,7 @@ def test_post_hoc_head_control_has_its_own_window(denoiser, capface, someone):
 
 
 def test_head_control_first_and_identity_then_is_two_nodes(denoiser, capface, someone):
-    """Figure 8: the head alone in the first part of the schedule, the full model afterwards."""
+    """Figure 8: only the head in the first part of the schedule, the full model afterwards."""
     identity, text = someone
     first = pipeline.apply(text, capface, head(), None, end_percent=0.5)
     schedule = pipeline.apply(text, capface, head(), identity, start_percent=0.5, previous=first)
@@ -128,7 +128,7 @@ def test_three_people_cost_three_evaluations(denoiser, capface, someone):
 
 
 @pytest.mark.parametrize("nearer_first", [True, False])
-def test_of_overlapping_heads_the_nearer_one_acts_alone_on_request(capface, someone, nearer_first):
+def test_with_overlap_nearest_only_the_nearer_head_acts(capface, someone, nearer_first):
     identity, text = someone
     near, far = head(6.0, -0.2), head(3.0, 0.2)
     order = [near, far] if nearer_first else [far, near]
@@ -144,7 +144,7 @@ def test_of_overlapping_heads_the_nearer_one_acts_alone_on_request(capface, some
         overlapping += (in_front & inside(far, capface, r.shape[-2:])).sum().item()
     assert overlapping > 10
     assert relative_error(sorted_[0], added[0]) > 1e-2
-    again = residuals(first[0])  # the first node's output is untouched by what came after it
+    again = residuals(first[0])  # later nodes do not change the first node's output
     assert all(torch.equal(a, b) for a, b in zip(again, alone[order[0]], strict=True))
 
 

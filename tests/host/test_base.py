@@ -1,4 +1,4 @@
-"""The base model as training sees it, against the host's own networks with the same weights."""
+"""The base model of training, compared with the host's own networks with the same weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Inputs that what is broadcast by type does not find, and that take what they always took."""
+"""Inputs that broadcasts by type do not fill, and that still accept the same types."""
 
 import asyncio
 import json
@@ -16,22 +16,22 @@ BY_HAND = {
     "CapFaceMeasure": {"reference": "IMAGE"},
     "CapFaceCropHead": {"image": "IMAGE", "region": "MASK"},
 }
-"""What changes the result unseen where it is connected because of its type."""
+"""Inputs that would change the result unnoticed if they were connected by type."""
 MEANT = {
-    ("CapFaceApply", "identity"),  # the person whom the prompt is about
-    ("CapFaceEncodeIdentity", "clip_vision"),  # the only CLIP that fits; others are refused
-    ("CapFaceEditHead", "photo"),  # read only where the light is to be the photo's
-    ("CapFaceAnimateHead", "driving"),  # read only where the motion is a sequence's, and missed there
-    ("CapFaceMeasure", "identity"), ("CapFaceMeasure", "head"), ("CapFaceMeasure", "head_model"),  # what was asked for
-    ("CapFaceSaveHead", "head_model"), ("CapFaceLoadHead", "head_model"),  # a note, a warning
+    ("CapFaceApply", "identity"),  # the person of the prompt
+    ("CapFaceEncodeIdentity", "clip_vision"),  # only one CLIP fits; others are refused
+    ("CapFaceEditHead", "photo"),  # read only for the light 'from photo'
+    ("CapFaceAnimateHead", "driving"),  # read only for the motion 'driving', which requires it
+    ("CapFaceMeasure", "identity"), ("CapFaceMeasure", "head"), ("CapFaceMeasure", "head_model"),  # required
+    ("CapFaceSaveHead", "head_model"), ("CapFaceLoadHead", "head_model"),  # for a warning
 }  # fmt: skip
-"""Optional inputs that may be filled by type: what is broadcast is what they want, or it changes nothing."""
+"""Optional inputs that may be filled by type: the broadcast value is the right one, or it changes nothing."""
 PLAIN = {"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO"}
 
 
 @pytest.fixture(scope="module")
 def nodes(in_host):
-    """The pack's nodes, as /object_info tells of them."""
+    """The pack's nodes, as in /object_info."""
 
     async def listed():
         return await (await capface.comfy_entrypoint()).get_node_list()
@@ -39,7 +39,7 @@ def nodes(in_host):
     return {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in asyncio.run(listed())}
 
 
-def test_every_optional_input_is_by_hand_or_meant_to_be_found(nodes):
+def test_every_optional_input_is_connected_by_hand_or_may_be_filled_by_type(nodes):
     optional = {
         (name, key)
         for name, info in nodes.items()
@@ -56,8 +56,8 @@ def test_no_output_has_the_type_of_an_input_that_is_connected_by_hand(nodes):
             assert nodes[name]["input"]["optional"][key][0] not in given, f"{name}.{key}"
 
 
-def test_it_takes_what_it_always_took(nodes):
-    """By the host's own rule, so that links of saved workflows stay."""
+def test_it_accepts_its_original_type(nodes):
+    """Checked by the host's own rule, so that links of saved workflows stay."""
     from comfy_execution.validation import validate_node_input
 
     for name, keys in BY_HAND.items():

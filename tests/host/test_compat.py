@@ -1,6 +1,6 @@
-"""CapFace beside everything else that people put into a graph: it samples, and it still acts.
+"""CapFace together with other features of ComfyUI: sampling works, and CapFace has an effect.
 
-Every case samples with and without CapFace through the host's own nodes, on a small SD1.5 and a CapFace that fits it.
+Every case samples with and without CapFace through the host's own nodes, on a small SD1.5 with a matching CapFace.
 """
 
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ TEXT, OTHER_TEXT = noise(1, [1, 77, 768]), noise(2, [1, 77, 768])
 
 @pytest.fixture(scope="module")
 def world(in_host, standins):
-    """A base model, a CapFace that fits it, a VAE, a person and a head."""
+    """A base model, a matching CapFace, a VAE, a person and a head."""
     import comfy.sd
 
     from capface.host.capface_model import load_model
@@ -53,7 +53,7 @@ def ksampler(world, positive, negative, model=None, latents=None, sampler="euler
 
 
 def check_that_it_acts(world, sample):
-    """`sample(positive, negative)` gives ordinary numbers, and others with CapFace than without; returns those with it."""
+    """Check that `sample(positive, negative)` is finite and differs with and without CapFace; return the result with it."""
     with Calls(world.capface.network) as calls:
         with_capface = sample(*conds(world))
     assert calls.rows
@@ -66,7 +66,7 @@ def check_that_it_acts(world, sample):
 @pytest.mark.parametrize("name", ["euler", "heun", "dpm_2_ancestral", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddim", "uni_pc", "lcm"])
 def test_samplers(world, name):
     one = check_that_it_acts(world, lambda p, n: ksampler(world, p, n, sampler=name))
-    assert torch.equal(one, ksampler(world, *conds(world), sampler=name))  # a second run gives the same
+    assert torch.equal(one, ksampler(world, *conds(world), sampler=name))  # a second run gives the same result
 
 
 def test_a_second_pass_at_twice_the_size(world):
@@ -119,7 +119,7 @@ def test_lora(world):
 
 
 def test_hooks(world):
-    """A LoRA on the positive prompt alone: the host then evaluates the halves apart, CapFace still once."""
+    """A LoRA on only the positive prompt: the host evaluates the halves separately, CapFace still only once."""
     import comfy.hooks
 
     hooks = comfy.hooks.create_hook_lora(lora(), 0.5, 0)
@@ -168,7 +168,7 @@ def test_v_prediction(world):
 
 
 def test_an_inpainting_base_with_nine_channels(world):
-    """Its extra channels go to the denoiser alone; CapFace sees the latents."""
+    """Only the denoiser gets the extra channels; CapFace gets the latents."""
     import comfy.sd
     import comfy.utils
 
@@ -192,9 +192,9 @@ def test_an_inpainting_base_with_nine_channels(world):
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")  # ComfyUI 0.3.64's windows
 def test_a_sequence_in_sliding_windows_gets_each_frame_its_own_head(world):
-    """Without motion layers, windows change nothing where every frame keeps its head.
+    """Without motion layers, windows change nothing if every frame keeps its head.
 
-    5 steps have 6 noise levels: ComfyUI 0.3.64 compares them with the frames' levels one by one, so there must be as many.
+    5 steps have 6 noise levels. ComfyUI 0.3.64 compares them with the frames' levels one by one, so there must be 6 frames.
     """
     import comfy.context_windows as windows
 
@@ -215,7 +215,7 @@ def test_a_sequence_in_sliding_windows_gets_each_frame_its_own_head(world):
 
 
 def test_prompts_scheduled_over_the_steps(world):
-    """Two prompts, each for its share of the schedule, the second with a LoRA whose strength follows keyframes."""
+    """Two prompts, each for a part of the schedule, the second with a LoRA whose strength follows keyframes."""
     import comfy.hooks
 
     hooks = comfy.hooks.create_hook_lora(lora(), 1.0, 0)

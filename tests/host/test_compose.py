@@ -22,7 +22,7 @@ def same(a, b):
 
 
 def defaults(node):
-    """The values that a new node has in its widgets."""
+    """Return the widget values of a new node."""
     info = node.INPUT_TYPES()
     return {
         name: spec[1]["default"]
@@ -33,7 +33,7 @@ def defaults(node):
 
 
 def run(node, **inputs):
-    """The first output of a node with its other inputs at their defaults."""
+    """Return a node's first output, with all other inputs at their defaults."""
     return node.execute(**defaults(node) | inputs).result[0]
 
 
@@ -52,7 +52,7 @@ def model():
     return builtin_head()
 
 
-def test_transfer_takes_position_and_pose_unless_told_otherwise(nodes):
+def test_transfer_takes_position_and_pose_by_default(nodes):
     a, b = random_heads(1), random_heads(3)
     mixed = run(nodes["TransferHead"], head=a, other=b)
     wanted = a.expand(3).replace(camera=b.camera, rotation=b.rotation, neck=b.neck)
@@ -69,7 +69,7 @@ def test_all_heads_that_are_connected_are_keys(nodes, model):
     assert same(sequence, heads)
 
 
-def test_a_turntable_is_a_whole_turn_unless_told_otherwise(nodes, model):
+def test_a_turntable_is_a_whole_turn_by_default(nodes, model):
     sequence = run(nodes["AnimateHead"], head=HeadParams.neutral(), head_model=model, motion="turntable", frames=4, loop=True)
     degrees = torch.rad2deg(sequence.rotation)
     torch.testing.assert_close(degrees[:, 1].abs(), torch.tensor([0.0, 90, 180, 90]), atol=1e-2, rtol=0)
@@ -87,7 +87,7 @@ def output_name(in_host, path):
     return os.path.relpath(path, in_host.folder_paths.get_output_directory()).replace(os.sep, "/") + " [output]"
 
 
-def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
+def test_a_saved_head_is_listed_and_loaded_unchanged(nodes, in_host, model):
     from capface.host.user_files import list_user_files
 
     heads = random_heads(2)
@@ -101,7 +101,7 @@ def test_a_saved_head_is_offered_and_loaded_as_it_was(nodes, in_host, model):
     assert same(run(nodes["LoadHead"], file=name), heads)
 
 
-def test_a_file_that_was_edited_is_read_again(nodes, in_host):
+def test_an_edited_file_is_read_again(nodes, in_host):
     path = Path(in_host.folder_paths.get_input_directory()) / "mine.json"
     path.write_bytes(Path(run(nodes["SaveHead"], head=HeadParams.neutral())).read_bytes())
     before = nodes["LoadHead"].fingerprint_inputs("mine.json")
@@ -113,7 +113,7 @@ def test_a_file_that_was_edited_is_read_again(nodes, in_host):
     assert run(nodes["LoadHead"], file="mine.json").camera[0, 0] == 7
 
 
-def test_another_kind_of_head_model_is_warned_of(nodes, in_host, model, caplog):
+def test_another_kind_of_head_model_gives_a_warning(nodes, in_host, model, caplog):
     flame = output_name(in_host, run(nodes["SaveHead"], head=HeadParams.neutral(), head_model=model))
     unknown = output_name(in_host, run(nodes["SaveHead"], head=HeadParams.neutral()))
     other = dataclasses.replace(model, kind="flame2020")
@@ -128,7 +128,7 @@ def test_another_kind_of_head_model_is_warned_of(nodes, in_host, model, caplog):
 @pytest.mark.parametrize(
     "name", ["../secret.json", "a/../../secret.json", "/etc/passwd.json", "../x.json [output]", "photo.png", "a\0.json", ""]
 )
-def test_names_that_lead_elsewhere_are_refused(nodes, name):
+def test_names_outside_the_folder_are_refused(nodes, name):
     assert "within the input or output folder" in nodes["LoadHead"].validate_inputs(name)
     with pytest.raises(BadInput, match="within the input or output folder"):
         run(nodes["LoadHead"], file=name)
@@ -140,14 +140,14 @@ def test_a_missing_file_is_named_with_its_folder(nodes, in_host):
         run(nodes["LoadHead"], file="gone.json")
 
 
-def test_another_json_file_is_refused_by_name(nodes, in_host):
+def test_another_json_file_is_refused_with_its_name(nodes, in_host):
     (Path(in_host.folder_paths.get_input_directory()) / "workflow.json").write_text('{"nodes": []}', encoding="utf-8")
     with pytest.raises(BadFile, match=r"workflow\.json is not a head"):
         run(nodes["LoadHead"], file="workflow.json")
 
 
 @pytest.mark.parametrize("prefix", ["../head", "/tmp/head", "a/../../head", "", "  ", "folder/"])
-def test_heads_are_saved_nowhere_else(nodes, prefix):
+def test_heads_are_saved_only_in_the_output_folder(nodes, prefix):
     with pytest.raises(BadInput, match="within the output folder"):
         run(nodes["SaveHead"], head=HeadParams.neutral(), filename_prefix=prefix)
 
@@ -161,7 +161,7 @@ def test_render_head_gives_every_map_of_every_frame(nodes, model):
     assert condition.batch == 3 and condition.hint(64, 40).shape == (3, 9, 64, 40)
 
 
-def test_a_head_outside_the_frame_is_warned_of(nodes, model, caplog):
+def test_a_head_outside_the_frame_gives_a_warning(nodes, model, caplog):
     heads = HeadParams.neutral(2).replace(camera=torch.tensor([[5.0, 0, 0], [5.0, 9, 0]]))
     with caplog.at_level(logging.WARNING, "capface"):
         nodes["RenderHead"].execute(heads, model, 32, 32)

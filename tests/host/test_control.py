@@ -1,4 +1,4 @@
-"""CapFace as a control of the host's sampler: what is computed, how often, and what stays when it is over."""
+"""CapFace as a control of the host's sampler: what is computed, how often, and what remains after a run."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def calls(capface):
         yield calls
 
 
-# What strength, start and end do
+# Strength, start and end
 
 
 def test_strength_0_is_bit_identical_to_no_control(denoiser, capface, someone, calls):
@@ -69,7 +69,7 @@ def test_both_halves_share_one_evaluation_when_batched(denoiser, capface, someon
 
 def test_both_halves_share_one_evaluation_when_the_host_cannot_batch_them(denoiser, capface, someone, calls):
     condition, identity, text = someone
-    long = noise(5, [1, 462, 768])  # six chunks of text against one are not padded to one length
+    long = noise(5, [1, 462, 768])  # six chunks of text and one chunk are not padded to the same length
     positive, _ = pipeline.apply(long, capface, condition, identity)
     negative, _ = pipeline.apply(text, capface, condition, identity)
     negative[0][1]["control"] = positive[0][1]["control"]
@@ -117,7 +117,7 @@ def test_areas_of_different_content_are_evaluated_apart(denoiser, capface, someo
     assert relative_error(out, expected) < 1e-5
 
 
-def test_other_latents_at_the_same_sigma_are_not_mistaken_for_known_ones(denoiser, capface, someone, calls):
+def test_other_latents_at_the_same_sigma_are_evaluated_again(denoiser, capface, someone, calls):
     """Second-order samplers (heun) evaluate twice at one sigma."""
     condition, identity, text = someone
     conds = pipeline.apply(text, capface, condition, identity)
@@ -133,7 +133,7 @@ def test_other_latents_at_the_same_sigma_are_not_mistaken_for_known_ones(denoise
     assert torch.equal(second, alone)
 
 
-def test_the_hint_is_encoded_once_a_run_and_anew_for_another_size(denoiser, capface, someone, calls):
+def test_the_hint_is_encoded_once_per_run_and_size(denoiser, capface, someone, calls):
     condition, identity, text = someone
     conds = pipeline.apply(text, capface, condition, identity)
     pipeline.sample(denoiser, *conds, walk())
@@ -189,7 +189,9 @@ def test_a_window_of_frames_gets_its_own_heads(capface, someone):
 
         control = CapFaceControl(capface, condition, identity)
         control.model_sampling = pipeline.small_sampling()
-        return control.get_control(x[rows], sigma[rows], {}, 1, options)["output"]
+        made = control.get_control(x[rows], sigma[rows], {}, 1, options)
+        assert made is not None
+        return made["output"]
 
     whole = control(frames, [0, 1, 2, 3], {})
     window = type("Window", (), {"index_list": [2, 3]})()
@@ -236,7 +238,7 @@ def test_copies_share_the_network_and_keep_their_settings(capface, someone):
     assert one.get_models() == other.get_models() == [capface.patcher]
 
 
-def test_nothing_of_a_run_is_left_when_it_is_over(denoiser, capface, someone):
+def test_a_run_leaves_nothing_behind(denoiser, capface, someone):
     condition, identity, text = someone
     positive, negative = pipeline.apply(text, capface, condition, identity)
     control = positive[0][1]["control"]
@@ -250,7 +252,7 @@ def test_nothing_of_a_run_is_left_when_it_is_over(denoiser, capface, someone):
         return out
 
     pipeline.sample(denoiser, positive, negative, look, cfg=3.0)
-    assert held == [(1, 1), (1, 1)]  # one hint and one step's residuals
+    assert held == [(1, 1), (1, 1)]  # one hint and the residuals of one step
     e = control.evaluation
     assert (e.hints, e.done, e.context, e.step, control.model_sampling) == ({}, [], None, None, None)
 
@@ -272,7 +274,7 @@ def test_a_run_after_an_interrupt_is_clean(denoiser, capface, someone, in_host):
     assert torch.equal(pipeline.sample(denoiser, *conds, walk()), before)
 
 
-def test_the_memory_estimate_counts_itself_its_frames_and_what_comes_before(capface, someone):
+def test_the_memory_estimate_includes_frames_and_earlier_controls(capface, someone):
     from capface.host.control.control import CapFaceControl
 
     condition, identity, _ = someone
@@ -311,11 +313,11 @@ def test_a_partly_loaded_network_gives_the_same(denoiser, capface, someone):
     assert torch.equal(sampled, whole)
 
 
-# Bases that do not fit
+# Base models that do not fit
 
 
 class Base:
-    """As much of a host's base model as a control sees before sampling."""
+    """The part of a host's base model that a control uses before sampling."""
 
     def __init__(self, name, unet_config):
         self.model_config = type(name, (), {"unet_config": unet_config})()

@@ -1,4 +1,4 @@
-"""Crop Head: regions as masks, numbers, segments, boxes and stitchers say them, and the head in them."""
+"""Crop Head: regions from masks, numbers, segments, boxes and stitchers, and the head in them."""
 
 import importlib.util
 import os
@@ -24,13 +24,13 @@ def head(batch=1):
 
 
 def seg(x0, y0, x1, y1):
-    """A segment as the Impact Pack makes it: its numbers may be numpy's."""
+    """A segment as the Impact Pack makes it, possibly with numpy's numbers."""
     return SEG(None, None, 1.0, [np.int64(x0), y0, x1, y1], (x0, y0, x1, y1), "face", None)
 
 
 @pytest.fixture(scope="module")
 def crop(in_host):
-    """The node with its defaults."""
+    """Run the node with its defaults."""
     from capface.nodes.crop_head import CropHead
 
     defaults = {entry.id: entry.default for entry in CropHead.GET_SCHEMA().inputs if hasattr(entry, "default")}
@@ -42,13 +42,13 @@ def drawn(params, height, width):
 
 
 def shows_the_same(params, box, height, width, i=0):
-    """Whether a head in a region is drawn where the whole head's picture has it."""
+    """Check that a head in a region is rendered where the picture of the whole head shows it."""
     x, y, w, h = box
     want, got = drawn(head(i + 1), height, width)[i, y : y + h, x : x + w], drawn(params, h, w)[i]
     return want.mean() > 0.05 and (want - got).abs().mean() < 2e-3
 
 
-def test_numbers_are_taken_as_they_are(crop):
+def test_numbers_are_used_unchanged(crop):
     params, *box, _ = crop(x=170, y=20, width=90, height=111, picture_width=300, picture_height=200)
     assert box == [170, 20, 90, 111]
     assert shows_the_same(params, box, 200, 300)
@@ -56,7 +56,7 @@ def test_numbers_are_taken_as_they_are(crop):
 
 def test_a_masks_bounds_grow_by_factor_and_padding(crop):
     mask = torch.zeros(1, 200, 300)
-    mask[:, 40:80, 180:230] = 0.01  # feathered masks begin low
+    mask[:, 40:80, 180:230] = 0.01  # feathered masks start with small values
     assert crop(region=mask, crop_factor=1.0, square=False)[1:5] == (180, 40, 50, 40)
     assert crop(region=mask[0], crop_factor=1.0, square=False)[1:5] == (180, 40, 50, 40)
     assert crop(region=mask, crop_factor=1.0, square=False, padding=7)[1:5] == (173, 33, 64, 54)
@@ -69,7 +69,7 @@ def test_a_masks_bounds_grow_by_factor_and_padding(crop):
     assert crop(region=mask, crop_factor=20.0, square=False)[1:5] == (0, 0, 300, 200)
 
 
-def test_segments_are_taken_as_a_detailer_crops_them(crop):
+def test_segments_give_the_detailers_crop(crop):
     segs = ((200, 300), [seg(0, 0, 50, 60), seg(150, 5, 290, 131)])
     params, *box, _ = crop(region=segs, index=1, crop_factor=3.0)
     assert box == [150, 5, 140, 126]
@@ -78,7 +78,7 @@ def test_segments_are_taken_as_a_detailer_crops_them(crop):
     torch.testing.assert_close(each.camera[1:], crop(head(2)[1], region=segs, index=1)[0].camera)
 
 
-def test_boxes_of_cores_detectors(crop):
+def test_boxes_of_comfyuis_detectors(crop):
     one = {"x": 179.4, "y": 29.6, "width": 60.2, "height": 80.0, "label": "face", "score": 0.9}
     given = {"picture_width": 300, "picture_height": 200, "crop_factor": 1.0, "square": False}
     for region in (one, [one], [[one]], [dict(one, x=0), one]):
@@ -98,7 +98,7 @@ def test_a_stitchers_crop_may_reach_beyond_the_picture(crop):
     assert (want - drawn(params, 160, 320)[0]).abs().mean() < 2e-3
 
 
-def test_inpaint_crop_and_stitch_says_itself_where_it_cropped(crop):
+def test_inpaint_crops_own_stitcher_gives_its_crop(crop):
     roots = [Path(p) for p in os.environ.get("PACKS", "").split(os.pathsep) if p] or [Path.home() / "comfy" / "packs"]
     files = [root / "ComfyUI-Inpaint-CropAndStitch" / "inpaint_cropandstitch.py" for root in roots]
     file = next((file for file in files if file.is_file()), None)
@@ -106,6 +106,7 @@ def test_inpaint_crop_and_stitch_says_itself_where_it_cropped(crop):
         pytest.skip("no ComfyUI-Inpaint-CropAndStitch: put it into ~/comfy/packs, or name the folder with the packs in PACKS")
     pytest.importorskip("scipy", reason="Inpaint Crop and Stitch needs the package scipy")
     spec = importlib.util.spec_from_file_location("inpaint_cropandstitch", file)
+    assert spec is not None and spec.loader is not None
     pack = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)
     node = pack.InpaintCropImproved()
@@ -131,7 +132,7 @@ def test_the_picture_is_cropped_with_the_head(crop):
     assert torch.equal(crop(image=image, x=10, y=20, width=100, height=51, size=0)[5], image[:, 20:71, 10:110])
 
 
-def test_frames_have_regions_of_their_own(crop):
+def test_each_frame_has_its_own_region(crop):
     masks = drawn(head(3), 200, 300)
     params, *_, cut = crop(head(3), region=masks, image=masks[..., None].expand(-1, -1, -1, 3), size=128)
     assert cut.shape == (3, 128, 128, 3)
@@ -140,14 +141,14 @@ def test_frames_have_regions_of_their_own(crop):
     torch.testing.assert_close(shared.camera[:, 0], shared.camera[:1, 0].expand(3))
 
 
-def test_a_head_that_was_kept_is_cropped_alike(crop):
+def test_a_saved_head_is_cropped_alike(crop):
     from capface.flame.io.heads_json import heads_from_json, heads_to_json
 
     again = heads_from_json(heads_to_json(head()).encode(), "kept").params
     torch.testing.assert_close(crop(again, x=9, width=200)[0].camera, crop(x=9, width=200)[0].camera)
 
 
-def test_without_a_picture_only_its_output_stops(crop):
+def test_without_a_picture_only_its_output_is_an_error(crop):
     blocked = crop()[5]
     assert "only if the whole picture is connected" in blocked.message
 
@@ -173,8 +174,8 @@ def test_without_a_picture_only_its_output_stops(crop):
         ({"region": torch.ones(3, 64, 64), "image": torch.zeros(2, 64, 64, 3)}, "one region for all 2 pictures"),
     ],
 )
-def test_what_cannot_be_cropped_is_said(crop, given, message):
-    if message is None:  # a detector's box that hangs over the border is cut there
+def test_invalid_regions_give_a_message(crop, given, message):
+    if message is None:  # a detector's box that reaches beyond the border is clipped
         assert crop(**given)[1:5] == (312, 0, 200, 9)
         return
     with pytest.raises(BadInput, match=message):

@@ -1,4 +1,4 @@
-"""The denoiser against ComfyUI's own UNet with the same weights."""
+"""The denoiser, compared with ComfyUI's own UNet with the same weights."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_equals_the_hosts_network(in_host, config, size):
 
 
 def network_outputs(network, x, t, text):
-    """Tensors of the residuals' shapes that are no constants: the encoder's own outputs, mirrored."""
+    """Tensors of the residuals' shapes that are not constant: the encoder's own outputs, mirrored."""
     outputs = []
     blocks = (*network.input_blocks, network.middle_block)
     handles = [block.register_forward_hook(lambda _m, _i, out: outputs.append(out.flip(-1))) for block in blocks]

@@ -1,4 +1,4 @@
-"""Edit Head as the host sees it: its widgets, and that they do what they say."""
+"""Edit Head in the host: its widgets and their effects."""
 
 import inspect
 
@@ -35,7 +35,7 @@ def edit(node, head, **values):
     return output.args
 
 
-def test_every_widget_has_the_default_that_edit_head_has(widgets):
+def test_every_widget_has_the_default_of_edit_head(widgets):
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(edit_head).parameters.items()
@@ -45,7 +45,7 @@ def test_every_widget_has_the_default_that_edit_head_has(widgets):
     assert {name: options["default"] for name, (_, options) in widgets.items() if name != "photo"} == defaults
 
 
-def test_every_widget_says_what_it_does_and_its_default_is_in_range(widgets):
+def test_every_widget_has_a_tooltip_and_a_default_in_range(widgets):
     for name, (kind, options) in widgets.items():
         assert options["tooltip"], name
         if kind == "FLOAT":
@@ -54,7 +54,7 @@ def test_every_widget_says_what_it_does_and_its_default_is_in_range(widgets):
             assert steps == pytest.approx(round(steps), abs=1e-6), name
 
 
-def test_at_its_defaults_it_gives_the_very_same_numbers(node, widgets):
+def test_the_defaults_change_nothing(node, widgets):
     head = random_heads(2)
     defaults = {name: options["default"] for name, (_, options) in widgets.items() if name != "photo"}
     for values in ({}, defaults):
@@ -65,7 +65,7 @@ def test_at_its_defaults_it_gives_the_very_same_numbers(node, widgets):
         assert 0 <= preview.min() < 0.01 and 0.2 < preview.max() <= 1
 
 
-# What each widget may change; what it needs beside itself.
+# The fields that each widget may change, and the other values that it needs.
 CHANGES = {
     "rotation camera": dict.fromkeys(("yaw", "pitch", "roll"), 10.0),
     "neck camera": dict.fromkeys(("neck_yaw", "neck_pitch", "neck_roll"), 10.0),
@@ -81,7 +81,7 @@ CUSTOM = {
 }  # fmt: skip
 
 
-def test_every_widget_changes_its_own_part_alone(node, widgets):
+def test_every_widget_changes_only_its_own_part(node, widgets):
     head = random_heads(1)
     seen = set()
     for group, values in CHANGES.items():

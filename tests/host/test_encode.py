@@ -1,4 +1,4 @@
-"""Encode Identity: from photos through detection, alignment and parsing to what FaceNet and CLIP are given."""
+"""Encode Identity: from photos through detection, alignment and parsing to the inputs of FaceNet and CLIP."""
 
 import logging
 import math
@@ -41,7 +41,9 @@ def photo():
 def group():
     from insightface.data import get_image
 
-    return torch.from_numpy(get_image("t1")[..., ::-1].astype(np.float32) / 255)[None]
+    picture = get_image("t1")
+    assert picture is not None
+    return torch.from_numpy(picture[..., ::-1].astype(np.float32) / 255)[None]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def reader():
 
 
 class Clip:
-    """Tokens that are the patches' mean colours; keeps what it was given to see."""
+    """A CLIP_VISION whose tokens are the patches' mean colours; it stores its inputs."""
 
     def __init__(self):
         self.seen = []
@@ -66,16 +68,16 @@ class Clip:
 
 
 def read(reader, images, clip=None, **options):
-    """Encoded photos, and faces, of images `[B, 3, H, W]`."""
-    from capface.photos.encoding import EncodeOptions, find_photos
+    """Encode images `[B, 3, H, W]`; return the result and the faces."""
+    from capface.photos.encoding import EncodeOptions, find_person
 
     options = EncodeOptions(**options)
-    images, faces = find_photos(reader, images, options)
+    images, faces = find_person(reader, images, options)
     return reader.encoder(clip or Clip()).encode_faces(images, faces, options), faces
 
 
 def panels(preview):
-    """Portrait, what CLIP saw, what FaceNet saw: [B,3,512,512] each."""
+    """Split a preview into portrait, CLIP's input and FaceNet's input: [B,3,512,512] each."""
     return preview.split(512, dim=3)
 
 
@@ -83,7 +85,7 @@ def panels(preview):
 
 
 def tilted(photo, degrees):
-    """The photo turned about the face, with its border repeated, and the transform."""
+    """Rotate the photo about the face, with its border repeated; return it and the transform."""
     angle = math.radians(degrees)
     linear = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     transform = torch.eye(3)
@@ -93,12 +95,12 @@ def tilted(photo, degrees):
 
 
 def difference(a, b):
-    """Mean over the middle of pictures, where the face is."""
+    """Return the mean difference in the middle of pictures, where the face is."""
     return (a - b)[..., 128:384, 128:384].abs().mean().item()
 
 
 def moved(face, transform):
-    """The face where a rotation or shift takes it."""
+    """Return the face after a rotation or shift."""
     centre = transform_points(transform, face.centre[None])[0]
     half = (face.box[2:] - face.box[:2]) / 2
     points = transform_points(transform, face.points5)
@@ -106,7 +108,7 @@ def moved(face, transform):
 
 
 def read_at(reader, image, face, **options):
-    """Panels of the preview of one image [3,H,W] whose face is known."""
+    """Return the panels of the preview of one image [3,H,W] whose face is known."""
     from capface.photos.encoding import EncodeOptions
 
     options = EncodeOptions(parse="off", **options)
@@ -114,7 +116,7 @@ def read_at(reader, image, face, **options):
 
 
 @pytest.mark.parametrize("degrees", [-75, 20])
-def test_a_tilted_face_is_read_as_an_upright_one(photo, reader, degrees):
+def test_a_tilted_face_is_encoded_like_an_upright_one(photo, reader, degrees):
     (face,) = reader.find_faces(photo[None], "largest", 0)
     upright = read_at(reader, photo, face)
     image, transform = tilted(photo, degrees)
@@ -130,7 +132,7 @@ def test_a_tilted_face_is_read_as_an_upright_one(photo, reader, degrees):
 
 @pytest.mark.parametrize(("rows", "columns"), [((100, 512), (0, 512)), ((0, 512), (200, 512)), ((0, 140), (0, 240))])
 def test_a_face_at_the_border_is_padded_and_not_squashed(photo, reader, rows, columns):
-    """What is left of a photo that is cut through the face lies in its portrait where the whole photo's portrait has it."""
+    """What remains of a photo cut through the face has the same position in the portrait as in the whole photo's portrait."""
     (face,) = reader.find_faces(photo[None], "largest", 0)
     whole = read_at(reader, photo, face)[0][0]
     cut = photo[:, slice(*rows), slice(*columns)]
@@ -150,6 +152,7 @@ def test_a_small_face_is_encoded_and_its_size_reported(photo, reader, caplog):
     small = F.interpolate(photo[None], (224, 224), mode="bilinear", antialias=True)
     with caplog.at_level(logging.WARNING, "capface"):
         encoded, (face,) = read(reader, small, parse="off")
+    assert face is not None
     width, height = (face.box[2:] - face.box[:2]).tolist()
     assert width < 64
     (note,) = encoded.notes
@@ -161,11 +164,12 @@ def test_a_small_face_is_encoded_and_its_size_reported(photo, reader, caplog):
     assert EncodeIdentity.execute(small.movedim(1, -1), reader, "largest", 0, True, **options).ui["text"] == (note,)
 
 
-def test_without_alignment_the_whole_photo_is_read_as_the_released_script_does(photo, reader):
+def test_without_alignment_the_whole_photo_is_encoded_as_in_the_released_script(photo, reader):
     clip = Clip()
     wide = photo[:, :400]
     encoded, (face,) = read(reader, wide[None], clip, parse="off", align=False)
     assert torch.equal(clip.seen[0], wide)
+    assert face is not None
     assert torch.equal(encoded.global_, reader.embed(facenet_face(wide, face.box)[None]))
 
 
@@ -174,7 +178,7 @@ def test_without_alignment_the_whole_photo_is_read_as_the_released_script_does(p
 
 @pytest.fixture
 def half_face(reader, monkeypatch):
-    """A parser that finds skin above, then hair, ears and cloth in quarters below."""
+    """Use a parser that finds skin in the upper half, and hair, ears and cloth in the lower half."""
 
     def parse(self, portraits):
         labels = torch.full((len(portraits), *portraits.shape[-2:]), LABELS.index("skin"))
@@ -190,7 +194,7 @@ def half_face(reader, monkeypatch):
     ("options", "kept"),
     [({}, []), ({"hair": True}, [0]), ({"ears": True}, [1, 2]), ({"hair": True, "ears": True}, [0, 1, 2])],
 )
-def test_clip_sees_the_face_on_white_and_facenet_the_portrait(photo, reader, half_face, options, kept):
+def test_clip_gets_the_face_on_white_and_facenet_the_portrait(photo, reader, half_face, options, kept):
     clip = Clip()
     encoded, _ = read(reader, photo[None], clip, parse="on", **options)
     portrait, painted, _ = panels(encoded.preview)
@@ -202,8 +206,8 @@ def test_clip_sees_the_face_on_white_and_facenet_the_portrait(photo, reader, hal
     assert torch.equal(encoded.global_, read(reader, photo[None], parse="off")[0].global_)
 
 
-def test_the_parsers_file_is_read(photo, reader):
-    """The stand-in's labels decide, pixel by pixel."""
+def test_the_parsers_file_is_used(photo, reader):
+    """Each pixel is painted according to the stand-in's label."""
     encoded, _ = read(reader, photo[None], parse="auto")
     portrait, painted, _ = panels(encoded.preview)
     white = (painted == 1).all(1) & (portrait < 1).any(1)
@@ -212,15 +216,17 @@ def test_the_parsers_file_is_read(photo, reader):
     assert 0.05 < white.float().mean() < 0.95
 
 
-def test_without_the_parser_the_log_says_so_once(photo, caplog):
+def test_a_missing_parser_is_logged_once(photo, caplog):
     from capface.nodes.load_models import LoadFaceAnalyzer
 
     (reader,) = LoadFaceAnalyzer.execute("mtcnn", FACENET, parser="missing.pth").result
     clip = Clip()
+    encoded = None
     with caplog.at_level(logging.WARNING, "capface"):
         for _ in range(2):
             encoded, _ = read(reader, photo[None], clip)
             assert encoded.notes == caplog.messages
+    assert encoded is not None
     (message,) = caplog.messages
     for part in ("79999_iter.pth", "models/face_parsing", "zllrunning/face-parsing", "ff26a222ce48a618a1fa820b46223cae"):
         assert part in message
@@ -232,7 +238,7 @@ def test_without_the_parser_the_log_says_so_once(photo, caplog):
         assert part in str(error.value)
 
 
-# Which face, and what to do without one
+# The choice of the face, and photos without a face
 
 
 def test_photos_without_a_face_stop_are_left_out_or_passed_through(photo, reader):
@@ -269,8 +275,8 @@ def test_other_choices_are_refused(photo, reader):
         read(reader, photo[None], parse="yes")
 
 
-def test_identity_and_head_are_of_the_same_face(group, reader):
-    """In a group, the fitted head lies on the person whose photo alone gives the same identity."""
+def test_identity_and_head_belong_to_the_same_face(group, reader):
+    """In a group photo, the fitted head is on the person whose own photo gives the same identity."""
     from capface.flame.builtin import builtin_head
     from capface.flame.render.maps import landmark_pixels
     from capface.nodes.encode_identity import EncodeIdentity
@@ -300,7 +306,7 @@ def test_identity_and_head_are_of_the_same_face(group, reader):
 
 
 def small_towers(tmp_path):
-    """open_clip's image tower and the host's, 3 layers of 128, with the same random weights."""
+    """open_clip's and the host's image towers, 3 layers of width 128, with the same random weights."""
     import json
 
     import comfy.clip_vision
@@ -326,7 +332,7 @@ def small_towers(tmp_path):
 
 
 @torch.no_grad()
-def test_open_clips_tokens_are_the_hosts(tmp_path, photo):
+def test_open_clips_tokens_equal_the_hosts(tmp_path, photo):
     """Before the last layer norm, from open_clip's own preprocessing of the same picture."""
     pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
     from open_clip.transform import image_transform
@@ -338,14 +344,18 @@ def test_open_clips_tokens_are_the_hosts(tmp_path, photo):
     mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     before = []
     theirs.transformer.register_forward_hook(lambda _module, _inputs, output: before.append(output))
-    theirs(image_transform(56, is_train=False, mean=mean, std=deviation)(picture)[None])
+    transform = image_transform(56, is_train=False, mean=mean, std=deviation)
+    assert not isinstance(transform, tuple)
+    transformed = transform(picture)
+    assert isinstance(transformed, torch.Tensor)
+    theirs(transformed[None])
     tokens = ours.encode_image(pixels.movedim(1, -1) / 255)["last_hidden_state"].cpu()
     assert tokens.shape == before[0].shape == (1, 17, 128)
     assert (tokens - before[0]).norm() / before[0].norm() < 1e-5
 
 
 def open_clip_file(path, layers=24, width=1024, patch=14, tokens=257, without=""):
-    """A file of open_clip's layout, with zeros in all layers but the first, and a tensor of the text tower."""
+    """A file in open_clip's layout, with zeros in all layers except the first, and a tensor of the text tower."""
     real = {
         "class_embedding": (width,), "positional_embedding": (tokens, width), "conv1.weight": (width, 3, patch, patch),
         "proj": (width, 768), **{f"{n}.{p}": (width,) for n in ("ln_pre", "ln_post") for p in ("weight", "bias")},
@@ -375,7 +385,7 @@ def open_clip_folder(in_host, tmp_path):
 
 
 @torch.no_grad()
-def test_the_readers_open_clip_file_stands_in_for_clip_vision(open_clip_folder, photo):
+def test_the_open_clip_file_replaces_clip_vision(open_clip_folder, photo):
     from capface.host.encode import encode_identity
     from capface.nodes.load_models import LoadFaceAnalyzer
     from capface.photos.encoding import EncodeOptions
@@ -388,13 +398,13 @@ def test_the_readers_open_clip_file_stands_in_for_clip_vision(open_clip_folder, 
         loaded = state[f"vision_model.encoder.layers.0.self_attn.{name}_proj.weight"]
         assert torch.equal(loaded.half().cpu(), weight[i * 1024 : (i + 1) * 1024])
     encoded, _ = read(reader, photo[None], parse="off")
-    assert torch.equal(encoded.local[0, :, 3:], torch.zeros(257, 1021))  # a connected CLIP_VISION comes before the file
+    assert torch.equal(encoded.local[0, :, 3:], torch.zeros(257, 1021))  # a connected CLIP_VISION has precedence
     reader.networks.__dict__["clip_vision"] = Clip()
     encode_identity(reader, photo[None], None, EncodeOptions(parse="off"))
     assert len(reader.networks.clip_vision.seen) == 1
 
 
-def test_any_parser_in_the_folder_is_taken_where_none_is_named(in_host, monkeypatch):
+def test_auto_takes_any_parser_in_the_folder(in_host, monkeypatch):
     from capface.nodes.load_models import LoadFaceAnalyzer
 
     monkeypatch.setattr(in_host.folder_paths, "get_filename_list", lambda folder: ["parsing_bisenet.pth"])
@@ -402,7 +412,7 @@ def test_any_parser_in_the_folder_is_taken_where_none_is_named(in_host, monkeypa
     assert reader.networks.parser_file == "parsing_bisenet.pth"
 
 
-def test_without_any_clip_both_ways_are_named(photo, reader):
+def test_without_any_clip_the_message_names_both_remedies(photo, reader):
     from capface.host.encode import encode_identity
 
     with pytest.raises(BadInput, match=r"clip_vision.*open_clip file in Load Face Reader"):
@@ -426,7 +436,7 @@ def test_other_open_clip_files_are_named(tmp_path, file, message):
         load_open_clip(open_clip_file(tmp_path / "x.safetensors", **file))
 
 
-def test_what_is_no_open_clip_file_is_named(in_host, tmp_path):
+def test_files_in_other_layouts_are_refused(in_host, tmp_path):
     from capface.host.clip_vision import load_open_clip
 
     with zipfile.ZipFile(tmp_path / "ViT-L-14.pt", "w") as file:

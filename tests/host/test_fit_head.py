@@ -1,4 +1,4 @@
-"""Fit Head: photos to heads, with detectors and networks that say what the test wants, and on real photos."""
+"""Fit Head: photos to heads, with detectors and networks controlled by the tests, and with real photos."""
 
 import dataclasses
 import math
@@ -34,19 +34,19 @@ def host(in_host):
 
 @pytest.fixture(scope="module")
 def flame(tmp_path_factory):
-    """FLAME's layout with the golden numbers' synthetic head."""
+    """The golden numbers' synthetic head in FLAME's layout."""
     return load_flame(write_flame(tmp_path_factory.mktemp("flame")))
 
 
 @pytest.fixture(scope="module")
 def face():
-    """A model that DECA may be used with and that looks like a face."""
+    """A face-like model that DECA accepts."""
     return dataclasses.replace(builtin_head(), kind="flame2020")
 
 
 @pytest.fixture(scope="module")
 def weights():
-    """DECA's encoder with random weights that nearly always see the same plausible head."""
+    """DECA's encoder with random weights that nearly always estimate the same plausible head."""
     state = state_dict("deca_encoder.shapes.json", "E_flame.")
     state["layers.2.weight"] *= 0.02
     state["layers.2.bias"][split_code(torch.arange(CODE_SIZE)[None]).camera[0]] = torch.tensor([1.0, 0.02, -0.03])
@@ -63,7 +63,7 @@ def deca_file(in_host, weights, tmp_path):
 
 
 class Detector:
-    """Finds what it was given in images that are told apart by their first pixel."""
+    """Returns prescribed faces for images that are identified by their first pixel."""
 
     def __init__(self, faces):
         self.faces = faces
@@ -73,20 +73,20 @@ class Detector:
 
 
 def photos(count, height=HEIGHT, width=WIDTH):
-    """Photos that `Detector` can tell apart."""
+    """Make photos that `Detector` can identify."""
     images = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
     images[:, 0, 0, 0] = torch.arange(count) / 100
     return images
 
 
 def detection(points, dense=True):
-    """A face at 68 landmarks in the detector's pixels."""
+    """Return a face with 68 landmarks in the detector's pixels."""
     box = torch.cat([points.amin(0), points.amax(0)])
     return FaceDetection(box, 0.99, five_point_weights() @ points, points if dense else None)
 
 
 def reader_of(faces):
-    """A face analyzer that finds these faces: for each photo a list of detections."""
+    """Return a face analyzer that finds these faces: a list of detections per photo."""
     from capface.host.face_analyzer import open_face_analyzer
 
     analyzer = open_face_analyzer("auto", "nothing.pt")
@@ -107,7 +107,7 @@ def known_heads(yaws=(-40.0, 0.0, 55.0)):
 
 
 def seen(model, heads, dense=True, height=HEIGHT, width=WIDTH):
-    """What a perfect detector finds of each head, one list a photo; its pixels count from their centres."""
+    """Return the result of a perfect detector for each head, one list per photo; pixels are counted from their centres."""
     return [[detection(points - 0.5, dense)] for points in landmark_pixels(model, heads, height, width)]
 
 
@@ -117,11 +117,11 @@ def fit(images, reader, model, **settings):
     return fit_heads(images, reader, model, **settings)[0]
 
 
-# Which method
+# The choice of the method
 
 
 def analyzer_with(deca):
-    """A face analyzer whose DECA file exists or not."""
+    """Return a face analyzer with or without DECA's file."""
     from capface.host.face_analyzer import FolderNetworks, HostFaceAnalyzer
 
     class Networks(FolderNetworks):
@@ -142,17 +142,17 @@ def analyzer_with(deca):
         ("auto", "flame2023", True, True, "landmarks"),
         ("auto", "flame2020", False, False, "without landmarks.*landmark_embedding.npy"),
         ("DECA", "flame2020", False, True, "DECA"),
-        ("DECA", "builtin", True, True, "mean nothing on the head model 'a head'.*landmarks.*generic_model.pkl of FLAME 2020"),
-        ("DECA", "flame2023", True, True, "mean nothing"),
+        ("DECA", "builtin", True, True, "do not apply to the head model 'a head'.*landmarks.*generic_model.pkl of FLAME 2020"),
+        ("DECA", "flame2023", True, True, "do not apply"),
         ("DECA", "flame2020", True, False, "deca_model.tar is not in .*fetch_data.sh.*b182e51c26e5a73b1f7a5c53cf8cc038"),
         ("DECA refined by landmarks", "flame2020", False, True, "without landmarks.*github.com/yfeng95/DECA"),
-        ("DECA refined by landmarks", "builtin", True, True, "mean nothing"),
+        ("DECA refined by landmarks", "builtin", True, True, "do not apply"),
         ("landmarks", "flame2020", False, True, "without landmarks"),
         ("landmarks", "custom", True, False, "landmarks"),
         ("magic", "custom", True, True, "Methods are auto"),
     ],
 )
-def test_the_method_follows_from_what_is_there(method, kind, landmarks, deca, expected):
+def test_the_method_depends_on_the_available_parts(method, kind, landmarks, deca, expected):
     from capface.photos.heads import METHODS, choose_method
 
     none = dict.fromkeys(
@@ -169,14 +169,16 @@ def test_the_method_follows_from_what_is_there(method, kind, landmarks, deca, ex
 # DECA
 
 
-def test_deca_reads_the_crop_around_the_landmarks(flame, weights, deca_file):
+def test_deca_gets_the_crop_around_the_landmarks(flame, weights, deca_file):
     heads = known_heads()
     images, faces = photos(3), seen(flame, heads)
     fitted = fit(images, reader_of(faces), flame, method="DECA")
     network = DecaEncoder().eval()
     network.load_state_dict(weights)
     for i in range(3):
-        transform = deca_transform(*deca_square(faces[i][0].points68))
+        points = faces[i][0].points68
+        assert points is not None
+        transform = deca_transform(*deca_square(points))
         with torch.inference_mode():
             code = split_code(network(deca_crop(images[i], transform)[None]))
         for name in ("shape", "texture", "expression", "rotation", "jaw", "light"):
@@ -216,7 +218,7 @@ def test_deca_alone_needs_no_landmarks_of_the_model(tmp_path, flame, deca_file):
     assert "not known" in fitted.summary()
 
 
-def test_weights_that_are_not_decas_are_named(flame, deca_file, weights):
+def test_weights_of_another_network_are_refused(flame, deca_file, weights):
     for wrong in (-1, math.nan):
         torch.save({"E_flame": {**weights, "layers.2.bias": wrong * weights["layers.2.bias"]}}, deca_file)
         with pytest.raises(BadFile, match=r"scales above 0.*deca_model\.tar.*b182e51c"):
@@ -240,14 +242,16 @@ def test_known_heads_are_found_in_pixels(dense):
 def test_the_error_is_in_pixels_of_the_photo():
     model, heads = builtin_head(), known_heads((0.0,))
     (faces,) = seen(model, heads)
-    shaken = detection(faces[0].points68 + 3 * torch.randn(68, 2))
-    fitted = fit(photos(1), reader_of([[shaken]]), model)
-    left = landmark_pixels(model, fitted.params, HEIGHT, WIDTH)[0] - (shaken.points68 + 0.5)
+    points = faces[0].points68
+    assert points is not None
+    shaken = points + 3 * torch.randn(68, 2)
+    fitted = fit(photos(1), reader_of([[detection(shaken)]]), model)
+    left = landmark_pixels(model, fitted.params, HEIGHT, WIDTH)[0] - (shaken + 0.5)
     assert fitted.error == pytest.approx(left.square().sum(1).mean().sqrt().item(), rel=1e-3)
     assert f"{fitted.error:.1f} pixels" in fitted.summary()
 
 
-def test_a_head_at_the_border_reaches_out_of_the_frame():
+def test_a_head_at_the_border_reaches_beyond_the_frame():
     model = builtin_head()
     heads = known_heads((20.0,))
     heads.camera[:, 1] = 1.2
@@ -261,7 +265,7 @@ def test_a_head_at_the_border_reaches_out_of_the_frame():
 
 
 def with_gaps():
-    """Seven photos of a turning head, of which 0, 3, 4 and 6 show none."""
+    """Seven photos of a turning head; photos 0, 3, 4 and 6 show no head."""
     model, heads = builtin_head(), known_heads((0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0))
     faces = seen(model, heads)
     return photos(7), reader_of([[] if i in (0, 3, 4, 6) else faces[i] for i in range(7)]), model
@@ -273,7 +277,7 @@ def test_a_photo_without_a_face_is_an_error_by_default():
         fit(images, reader, model)
 
 
-def test_skip_leaves_photos_without_a_face_out():
+def test_skip_leaves_out_photos_without_a_face():
     from capface.photos.heads import fit_preview
 
     images, reader, model = with_gaps()
@@ -284,7 +288,7 @@ def test_skip_leaves_photos_without_a_face_out():
     torch.testing.assert_close(preview[2, :, -1, :8], images[5, :, -1, :8])
 
 
-def test_hold_last_repeats_the_head_before():
+def test_hold_last_repeats_the_previous_head():
     images, reader, model = with_gaps()
     skipped, held = (fit(images, reader, model, on_no_face=way) for way in ("skip", "hold last"))
     assert held.frames == list(range(7))
@@ -298,22 +302,22 @@ def test_no_face_in_any_photo_is_always_an_error(way):
         fit(photos(3), reader_of([[], [], []]), builtin_head(), on_no_face=way)
 
 
-def test_another_way_is_refused():
+def test_another_choice_is_refused():
     with pytest.raises(BadInput, match=r"error, skip, hold last.*'ignore'"):
         fit(photos(1), reader_of([[]]), builtin_head(), on_no_face="ignore")
 
 
-def test_smoothing_calms_a_sequence():
+def test_smoothing_steadies_a_sequence():
     model = builtin_head()
     heads = known_heads((0.0,)).expand(12)
     shaken = heads.replace(camera=heads.camera + 0.02 * torch.randn(12, 3))
     images, reader = photos(12), reader_of(seen(model, shaken))
     raw, calm = (fit(images, reader, model, smoothing=amount) for amount in (0.0, 0.6))
     assert calm.params.camera.std(0).max() < 0.6 * raw.params.camera.std(0).max()
-    assert calm.error > raw.error  # of the heads that are given out
+    assert calm.error > raw.error  # only of the returned heads
 
 
-# Which face, and all sorts of photos
+# The choice of the face, and unusual photos
 
 
 def test_one_of_forty_faces_is_chosen():
@@ -326,7 +330,7 @@ def test_one_of_forty_faces_is_chosen():
         torch.testing.assert_close(fitted.params.camera, heads.camera[index : index + 1], atol=0.02, rtol=0)
 
 
-def test_a_huge_photo_gets_a_preview_of_bearable_size():
+def test_a_huge_photo_gets_a_small_preview():
     from capface.photos.heads import fit_preview
 
     model, heads = builtin_head(), known_heads((30.0,))
@@ -388,7 +392,7 @@ def test_grey_rgba_and_small_photos_give_about_the_same_head(photo, mtcnn):
 
 
 def test_half_a_face_at_the_border_is_fitted_or_not_found(photo, mtcnn):
-    """The face cut through its middle: the head reaches out of the photo, or there is a plain error; never a guess."""
+    """A face cut through its middle: either the head reaches beyond the photo, or there is a clear error."""
     half = photo[:, :, :225]
     try:
         (head, preview, _) = run_node(half, mtcnn).result
@@ -400,7 +404,7 @@ def test_half_a_face_at_the_border_is_fitted_or_not_found(photo, mtcnn):
         assert points[..., 0].max() > 215 and points[..., 0].min() > 120
 
 
-def test_a_batch_of_different_people_gives_a_head_each(photo, mtcnn):
+def test_a_batch_of_different_people_gives_one_head_each(photo, mtcnn):
     pair = torch.cat([photo, photo.flip(2)])
     (both, preview, _) = run_node(pair, mtcnn).result
     (alone, _, _) = run_node(photo, mtcnn).result

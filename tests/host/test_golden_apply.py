@@ -1,4 +1,4 @@
-"""The released code's noise predictions under CapFace, through the nodes and the host's own denoiser."""
+"""The released code's noise predictions with CapFace, reproduced by the nodes and the host's own denoiser."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_half_precision_stays_close_to_the_released_code(denoiser, cases, name, 
 
 
 def test_the_cases_differ(cases):
-    """The tolerance tells the cases apart: a control that did nothing, or dropped the wrong thing, would fail."""
+    """The tolerance distinguishes the cases: a control without effect, or one that drops the wrong part, would fail."""
     outputs = {name: out for name, (_, out) in cases.items() if name != "batch"}
     for name, out in outputs.items():
         for other in outputs:

@@ -1,4 +1,4 @@
-"""Load Head Model and Convert Head Model, with files of FLAME's layout in models/flame."""
+"""Load Head Model and Convert Head Model, with files in FLAME's layout in models/flame."""
 
 import logging
 
@@ -21,7 +21,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def folder(in_host, tmp_path, written):
-    """A models/flame of the test's own with all of FLAME's files."""
+    """A separate models/flame with all of FLAME's files."""
     from capface.host import model_folders
 
     model_folders.register_folders()
@@ -43,7 +43,7 @@ def offered(node):
     return options[0] if isinstance(options[0], list) else options[1]["options"]
 
 
-def test_models_are_offered_and_not_the_files_beside_them(folder):
+def test_models_are_listed_without_their_companion_files(folder):
     from capface.nodes.load_head_model import ConvertHeadModel, LoadHeadModel
 
     assert offered(LoadHeadModel)[0] == "built-in"
@@ -51,7 +51,7 @@ def test_models_are_offered_and_not_the_files_beside_them(folder):
     assert not {LANDMARKS_FILE, TEMPLATE_FILE, TEXTURE_FILE} & set(offered(LoadHeadModel))
 
 
-def test_without_flame_its_file_is_offered_so_that_choosing_it_says_what_to_do(in_host):
+def test_without_flame_its_file_is_listed_and_choosing_it_gives_a_remedy(in_host):
     from capface.host import model_folders
     from capface.nodes.load_head_model import LoadHeadModel
 
@@ -67,7 +67,7 @@ def test_the_built_in_head_needs_no_file(in_host):
     assert load("built-in").kind == "builtin"
 
 
-def test_flame_loads_with_what_lies_beside_it(folder):
+def test_flame_loads_with_its_companion_files(folder):
     model = load(MODEL_FILE)
     assert model.texture_basis.shape == (50, 3, 256, 256)
     expected = torch.from_numpy(forward_numbers()["out_landmarks2d"])
@@ -82,7 +82,7 @@ def test_files_in_another_model_folder_are_found(folder, in_host, tmp_path_facto
     in_host.folder_paths.folder_names_and_paths["flame"][0].remove(str(other))
 
 
-def test_what_is_missing_is_said_with_its_source(folder, caplog):
+def test_a_missing_file_is_named_with_its_source(folder, caplog):
     (folder / LANDMARKS_FILE).unlink()
     (folder / TEXTURE_FILE).unlink()
     with caplog.at_level(logging.WARNING, "capface"):
@@ -108,7 +108,7 @@ def test_a_replaced_file_beside_the_model_is_loaded_again(folder):
     assert LoadHeadModel.fingerprint_inputs(MODEL_FILE) != before
 
 
-def test_the_converted_file_stands_for_all_of_them(folder):
+def test_the_converted_file_replaces_all_files(folder):
     from capface.nodes.load_head_model import ConvertHeadModel
 
     before = load(MODEL_FILE)
@@ -123,7 +123,7 @@ def test_the_converted_file_stands_for_all_of_them(folder):
         ConvertHeadModel.execute("flame.safetensors", "flame", False)
 
 
-def test_another_file_is_refused_by_name(folder):
+def test_another_file_is_refused_with_its_name(folder):
     (folder / "masks.pkl").write_bytes(flame_files.python2_pickle({"face": 1, "neck": 2}))
     with pytest.raises(BadFile, match=r"masks\.pkl is not FLAME: it holds a dictionary of face, neck"):
         load("masks.pkl")

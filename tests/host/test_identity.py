@@ -26,7 +26,7 @@ def close(a, b):
     return all(torch.allclose(getattr(a, name), getattr(b, name), atol=1e-5) for name in ("global_", "local", "strength"))
 
 
-def test_other_embeddings_are_refused_in_words():
+def test_other_embeddings_are_refused_with_a_message():
     from capface.host.identity.identity import Identity
 
     clip_l, facenet = torch.zeros(1, 257, 1024), torch.zeros(1, 512)
@@ -74,11 +74,19 @@ def test_one_bad_photo_moves_the_median_less_than_the_mean():
     assert mean < 0.99 < median
 
 
+def joined(first, second):
+    """The rows of two identities."""
+    from capface.host.identity.identity import Identity
+
+    global_, local, strength = (torch.cat([getattr(first, n), getattr(second, n)]) for n in ("global_", "local", "strength"))
+    return Identity(global_, local, strength)
+
+
 def test_photos_without_a_face_take_no_part():
-    from capface.host.identity.identity import Identity, combine, null_identity
+    from capface.host.identity.identity import combine, null_identity
 
     one = identity(1)
-    rows = Identity(*(torch.cat([getattr(one, n), getattr(null_identity(1), n)]) for n in ("global_", "local", "strength")))
+    rows = joined(one, null_identity(1))
     assert rows.present.tolist() == [True, False]
     for how in ("mean", "median", "weighted", "best"):
         assert close(combine(rows, how, [0.9, 0.0], [5.0, 0.0]), one)
@@ -99,7 +107,7 @@ def test_people_blend_by_weights():
     assert close(frames[[1]], blend([a, identity(9, 3)[[1]]], [1.0, 1.0]))
 
 
-def test_what_does_not_blend_is_named():
+def test_identities_that_do_not_match_are_refused():
     from capface.host.identity.identity import blend, take_parts
 
     a, b = identity(1), identity(5)
@@ -112,7 +120,7 @@ def test_what_does_not_blend_is_named():
         blend([a, take_parts(b, 1.0, 1.0, 9)], [1.0, 1.0])
 
 
-def test_the_blend_node_takes_what_is_connected(in_host):
+def test_the_blend_node_mixes_the_connected_inputs(in_host):
     from capface.host.identity.identity import blend
     from capface.nodes.combine_identities import BlendIdentities
 
@@ -166,15 +174,17 @@ def difference(a, b):
 
 
 @torch.no_grad()
-def test_each_part_acts_and_can_be_taken_away(capface):
+def test_each_part_has_an_effect_and_can_be_removed(capface):
     from capface.host.identity.identity import take_parts
 
     who = identity(1)
     both, context = residuals(capface, who)
+    assert context is not None
     ablations = {"local only": (0.0, 1.0, 257), "global only": (1.0, 0.0, 257), "32": (1.0, 1.0, 32), "one": (1.0, 1.0, 0)}
     for name, parts in ablations.items():
         out, tokens = residuals(capface, take_parts(who, *parts))
         assert difference(out, both) > 1e-3, name
+        assert tokens is not None
         assert tokens.shape == (1, parts[2] + 1, 768)
         if name == "local only":
             assert torch.equal(tokens[:, :-1], context[:, :-1])
@@ -185,19 +195,20 @@ def test_each_part_acts_and_can_be_taken_away(capface):
         if name == "one":
             assert torch.allclose(tokens[:, -1], context[:, -1], atol=1e-6)
     _, tokens = residuals(capface, take_parts(who, 0.5, 2.0, 257))
+    assert tokens is not None
     assert torch.equal(tokens, torch.cat([2 * context[:, :-1], 0.5 * context[:, -1:]], dim=1))
 
 
 @torch.no_grad()
-def test_nobody_is_no_identity(capface):
-    from capface.host.identity.identity import Identity, null_identity
+def test_a_null_identity_equals_no_identity(capface):
+    from capface.host.identity.identity import null_identity
 
     without, _ = residuals(capface, None)
     out, context = residuals(capface, null_identity(1))
     assert context is None
     assert difference(out, without) == 0
     who = identity(1)
-    mixed = Identity(*(torch.cat([getattr(who, n), getattr(null_identity(1), n)]) for n in ("global_", "local", "strength")))
+    mixed = joined(who, null_identity(1))
     out, _ = residuals(capface, mixed, batch=2)
     alone, _ = residuals(capface, who)
     assert difference([r[:1] for r in out], alone) < 1e-4
@@ -210,7 +221,7 @@ def test_nobody_is_no_identity(capface):
 
 @pytest.fixture
 def saved(in_host, tmp_path, monkeypatch):
-    """Save an identity with the node into an output folder of its own, and return its path."""
+    """Save an identity with the node into a separate output folder, and return its path."""
     from capface.nodes.identity_files import SaveIdentity
 
     monkeypatch.setattr(in_host.folder_paths, "output_directory", str(tmp_path))
@@ -223,7 +234,7 @@ def saved(in_host, tmp_path, monkeypatch):
     return save
 
 
-def test_a_saved_identity_comes_back_as_it_was(saved, tmp_path):
+def test_a_saved_identity_loads_unchanged(saved, tmp_path):
     from capface.host.identity.identity import take_parts
     from capface.nodes.identity_files import LoadIdentity
 
@@ -241,7 +252,7 @@ def test_a_saved_identity_comes_back_as_it_was(saved, tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name, "ada_00002_.identity.safetensors"]
 
 
-def test_the_file_tells_what_it_is(saved):
+def test_the_files_metadata_names_maker_and_encoders(saved):
     with safe_open(saved(identity(1)), "pt") as file:
         metadata = file.metadata()
     assert metadata["kind"] == "capface identity"
@@ -251,7 +262,7 @@ def test_the_file_tells_what_it_is(saved):
 
 
 def test_files_of_the_first_version_are_read(golden):
-    """A file as version 1 wrote it, of the tensors that every version needs; it must load for as long as there is CapFace."""
+    """A file written by version 1, with the tensors that every version needs. All later versions must load it."""
     from capface.host.identity.identity_file import load_identity
 
     back = load_identity(golden / "version_1.identity.safetensors")
@@ -268,13 +279,13 @@ def test_paths_stay_within_the_folders(in_host, saved):
         with pytest.raises(BadInput, match="within the output folder"):
             saved(identity(1), prefix)
     for name in ("../ada.identity.safetensors", "/etc/passwd", "ada.ckpt"):
-        assert "within the input or output folder" in LoadIdentity.validate_inputs(name)
+        assert "within the input or output folder" in str(LoadIdentity.validate_inputs(name))
     with pytest.raises(MissingFile, match="is not in"):
         LoadIdentity.execute("nobody.identity.safetensors")
 
 
 def reactor(path):
-    """A face as ReActor and other insightface tools keep it."""
+    """A face as saved by ReActor and other insightface tools."""
     save_file({"bbox": torch.zeros(4), "landmark_3d_68": torch.zeros(68, 3), "embedding": torch.randn(512)}, path)
 
 
@@ -299,7 +310,7 @@ def page(path):
         (page, "web page"),
     ],
 )
-def test_what_is_no_identity_is_named(in_host, tmp_path, write, message):
+def test_other_files_are_refused_with_their_kind(in_host, tmp_path, write, message):
     from capface.host.identity.identity_file import load_identity
 
     path = tmp_path / "x.identity.safetensors"
@@ -331,7 +342,7 @@ def test_a_file_of_other_features_is_refused(saved, change, message):
         load_identity(path)
 
 
-def test_half_an_identity_is_refused(saved):
+def test_an_incomplete_identity_is_refused(saved):
     from capface.host.identity.identity_file import load_identity
 
     path = saved(identity(1))

@@ -1,4 +1,4 @@
-"""CapFace Check: a models folder with right, wrong, misplaced, nested and truncated files, and what is said of them."""
+"""CapFace Check: reports on a models folder with right, wrong, misplaced, nested and truncated files."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ def models(tmp_path):
 
 
 def search_paths(models):
-    """The folders as ComfyUI would list them: checkpoints by their usual endings."""
+    """Return the folders as ComfyUI would list them: checkpoints by their usual extensions."""
     kinds = [folder.name for folder in models.iterdir() if folder.is_dir()]
     endings = {".ckpt", ".pt", ".pth", ".safetensors", ".bin", ".pkl", ".tar", ".npy", ".npz", ".obj"}
     listed = {kind: sorted(p for p in (models / kind).rglob("*") if p.suffix in endings) for kind in kinds}
@@ -78,7 +78,7 @@ def test_the_right_file_is_found_under_any_name_and_in_a_subfolder(models):
     assert [one.path for one in found.found if one.good] == [nested]
 
 
-def test_a_wrong_file_is_named_for_what_it_is(models):
+def test_the_message_says_what_a_wrong_file_is(models):
     save_file(LORA, models / "capface" / "caphuman.safetensors")
     found = look(models, CAPHUMAN)
     assert not found.usable
@@ -127,12 +127,12 @@ def test_a_file_of_the_format_before_torch_1_6_is_recognised_by_its_tensors(mode
     assert "old.pth looks like it" in sentence
 
 
-def test_what_is_found_by_its_name_alone_must_lie_where_it_is_looked_for(models):
+def test_a_file_found_only_by_name_must_be_in_a_searched_folder(models):
     deep = models / "flame" / "FLAME2020" / catalogue.FLAME_TEMPLATE.file
     deep.parent.mkdir()
     deep.write_text("v 0 0 0\nvt 0 0\n")
     (sentence,) = look(models, catalogue.FLAME_TEMPLATE).elsewhere
-    assert "lies in a folder too deep" in sentence
+    assert "is in a subfolder that is not searched" in sentence
     shutil.move(deep, models / "flame")
     assert "a mesh with 1 texture coordinates" in look(models, catalogue.FLAME_TEMPLATE).found[0].description
 
@@ -145,7 +145,7 @@ def test_broken_files_of_flame_are_named(models):
         assert asset.file in found.found[0].description
 
 
-def test_insightfaces_packs_say_what_they_lack(models):
+def test_missing_files_of_insightfaces_packs_are_named(models):
     pack = models / "insightface" / "models" / PACKS[1]
     pack.mkdir(parents=True)
     (pack / "scrfd_10g_bnkps.onnx").write_bytes(b"x")
@@ -176,7 +176,7 @@ def test_checksums_are_compared_with_progress_and_can_be_stopped(models):
         look(models, CAPHUMAN, verify=True, progress=stop)
 
 
-# What works
+# Capabilities
 
 
 def works(reports=(), *, packages=PACKAGES, checkpoints=(), clip_visions=()):
@@ -190,14 +190,14 @@ def usable(*assets, path=Path("x")):
     return [AssetReport(asset, [], [FoundFile(path, 1, "", True)], []) for asset in assets]
 
 
-def test_with_everything_everything_works(tmp_path):
+def test_with_all_files_everything_works(tmp_path):
     for name in ("1k3d68.onnx", "w600k_r50.onnx"):
         (tmp_path / name).touch()
     reports = usable(*catalogue.ASSETS, path=tmp_path)
     assert set(works(reports, checkpoints=[Path("any.ckpt")]).values()) == {()}
 
 
-def test_with_nothing_everything_says_what_it_needs():
+def test_without_files_every_capability_names_its_requirements():
     missing = works(packages=())
     assert all(missing.values())
     everything = " ".join(part for parts in missing.values() for part in parts)
@@ -224,7 +224,7 @@ def test_a_portrait_needs_one_of_two_detectors_and_a_base_of_its_family(tmp_path
 
 @pytest.fixture
 def extra(in_host, tmp_path, standins):
-    """Folders named in an extra_model_paths.yaml, beside the stand-ins."""
+    """Folders named in an extra_model_paths.yaml, in addition to the stand-ins."""
     from utils.extra_config import load_extra_path_config
 
     from capface.host import model_folders
@@ -266,7 +266,7 @@ def test_the_node_verifies_on_request(extra):
     assert "published is" in CapFaceCheck.execute(True).result[0]
 
 
-def test_a_stop_reaches_the_checksums(extra):
+def test_an_interrupt_stops_the_checksums(extra):
     import comfy.model_management as mm
 
     from capface.nodes.capface_check import CapFaceCheck
@@ -277,7 +277,7 @@ def test_a_stop_reaches_the_checksums(extra):
     mm.interrupt_current_processing(False)
 
 
-def test_the_node_looks_anew_each_time():
+def test_the_node_scans_on_every_run():
     from capface.nodes.capface_check import CapFaceCheck
 
     assert CapFaceCheck.fingerprint_inputs(checksums=False) != CapFaceCheck.fingerprint_inputs(checksums=False)

@@ -14,7 +14,7 @@ NAME = "made by the test.ckpt"
 
 @pytest.fixture
 def folder(in_host, tmp_path):
-    """A models/capface of the test's own, before the others, with an all-in-one checkpoint in it."""
+    """A separate models/capface, searched before the others, with an all-in-one checkpoint in it."""
     from capface.host import model_folders
 
     model_folders.register_folders()
@@ -61,7 +61,7 @@ def test_the_network_asks_for_nothing_when_a_lora_lies_in_its_folder(folder):
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("as it is", torch.float32), ("float16", torch.float16)])
-def test_the_converted_file_holds_capface_alone_and_loads(folder, dtype, stored):
+def test_the_converted_file_holds_only_capface_and_loads(folder, dtype, stored):
     from capface.nodes.load_models import ConvertCapFace
 
     (path,) = ConvertCapFace.execute(NAME, dtype, "converted", False).result
@@ -75,7 +75,7 @@ def test_the_converted_file_holds_capface_alone_and_loads(folder, dtype, stored)
     assert all(torch.equal(v, expected[f"control_model.{k}"].to(stored)) for k, v in network.state_dict().items())
 
 
-def test_converting_overwrites_nothing_and_leaves_no_part_of_a_file(folder):
+def test_converting_overwrites_nothing_and_leaves_no_partial_file(folder):
     from capface.nodes.load_models import ConvertCapFace
 
     ConvertCapFace.execute(NAME, "as it is", "converted", False)
@@ -91,7 +91,7 @@ def test_converting_overwrites_nothing_and_leaves_no_part_of_a_file(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["broken.ckpt", "converted.safetensors", NAME]
 
 
-def test_auto_takes_the_parser_that_is_there_and_names_the_published_one_where_none_is(in_host, tmp_path, monkeypatch):
+def test_auto_takes_an_existing_parser_and_else_names_the_published_one(in_host, tmp_path, monkeypatch):
     from capface.nodes.load_models import LoadFaceAnalyzer
 
     _, endings = in_host.folder_paths.folder_names_and_paths["face_parsing"]

@@ -1,4 +1,6 @@
-"""The miniature's networks in the host: the same portraits as its own DDIM loop, through the nodes and the stock sampler."""
+"""The miniature's networks in the host: nodes and stock sampler make the same portraits as its own DDIM loop."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
 from capface.miniature.autoencoder import Autoencoder
 from capface.miniature.evaluator import Evaluator
-from capface.miniature.networks import PICTURE, Miniature
+from capface.miniature.networks import PICTURE_SIDE, Miniature
 from capface.miniature.recognizer import Recognizer
 from capface.miniature.text_encoder import TextEncoder
 from capface.models.diffusion.capface import CapFace, IdentityTokens
@@ -25,14 +27,14 @@ PROMPT = "red shirt, beach"
 
 @pytest.fixture(scope="module")
 def miniature():
-    """Its networks as they are before training, but with residuals that are not zero."""
+    """Untrained networks, but with residuals that are not zero."""
     torch.manual_seed(0)
     denoiser, recognizer = Denoiser(CONFIG), Recognizer()
     capface = CapFace.from_denoiser(denoiser, hint_widths=HINT_WIDTHS)
     for layer in [*capface.zero_convs, capface.middle_block_out]:
-        torch.nn.init.normal_(layer[0].weight, std=0.05)
-    torch.nn.init.normal_(capface.input_hint_block[-1].weight, std=0.1)
-    torch.nn.init.constant_(capface.mask_predict[0].bias, 1.0)
+        torch.nn.init.normal_(layer.get_parameter("0.weight"), std=0.05)
+    torch.nn.init.normal_(capface.input_hint_block[-1].get_parameter("weight"), std=0.1)
+    torch.nn.init.constant_(capface.mask_predict[0].get_parameter("bias"), 1.0)
     tokens = IdentityTokens(recognizer.config.widths[-1], recognizer.config.global_width, CONFIG.context_width)
     words = TextEncoder(vocabulary(), CONFIG.context_width)
     made = Miniature(denoiser, capface, tokens, recognizer, words, Autoencoder(), Evaluator(29))
@@ -51,7 +53,7 @@ def loaded(in_host, miniature):
 @pytest.fixture
 def photo():
     """`[1, 128, 128, 3]` in 0..1, as an IMAGE."""
-    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=PICTURE, mode="bicubic")
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=PICTURE_SIDE, mode="bicubic")
     return smooth.clamp(0, 1).movedim(1, -1)
 
 
@@ -68,26 +70,26 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
     identity = identity_of(loaded, photo)
     condition = HeadCondition(builtin_head(), head)
-    settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+    settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
     applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
-    empty = {"samples": torch.zeros(1, 4, PICTURE // 8, PICTURE // 8)}
+    empty = {"samples": torch.zeros(1, 4, PICTURE_SIDE // 8, PICTURE_SIDE // 8)}
     sampler = in_host.nodes.KSampler()
     images = {}
     for name, (p, n) in {"with": applied, "without": (positive, negative)}.items():
         latent = sampler.sample(loaded.model, 5, 10, 2.0, "ddim", "ddim_uniform", p, n, empty, 1.0)[0]
         images[name] = in_host.nodes.VAEDecode().decode(loaded.vae, latent)[0]
-    assert images["with"].shape == (1, PICTURE, PICTURE, 3)
+    assert images["with"].shape == (1, PICTURE_SIDE, PICTURE_SIDE, 3)
     assert (images["with"] - images["without"]).abs().max() > 0.02
     recipe = Recipe(steps=10, guidance=2.0, eta=0.0)
     plain = make_portraits(miniature, head_hint(head), [PROMPT], photo.movedim(-1, 1) * 2 - 1, recipe, seed=5)
-    # both draw the same noise
+    # both sample the same noise
     difference = (images["with"].movedim(-1, 1) - plain).abs().mean()
     print(f"mean difference {difference:.5f}")
     assert difference < 0.25 * (images["without"].movedim(-1, 1) - plain).abs().mean()
     assert difference < 0.005
 
 
-def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
+def test_an_identity_names_its_encoder_and_fits_no_other_capface(loaded, photo):
     from capface.host.control.apply import apply_capface
     from capface.host.identity.identity import MINIATURE
     from capface.tests.host.pipeline import person, small_capface
@@ -106,7 +108,7 @@ def test_an_identity_says_what_read_it_and_fits_no_other_capface(loaded, photo):
 def test_heads_cannot_be_fitted_with_its_reader(loaded, photo):
     from capface.host.fitting import fit_heads
 
-    with pytest.raises(BadInput, match="looks for no face"):
+    with pytest.raises(BadInput, match="does not detect faces"):
         fit_heads(photo.movedim(-1, 1), loaded.reader, builtin_head())
 
 
@@ -122,7 +124,7 @@ def test_a_connected_clip_vision_is_refused_with_the_reason(loaded, photo):
     assert "16 of 96" not in str(refused.value)
 
 
-def test_its_reader_encodes_the_whole_picture_as_training_does(miniature, loaded, photo):
+def test_its_encoder_encodes_the_whole_picture_as_in_training(miniature, loaded, photo):
     from capface.nodes.encode_identity import EncodeIdentity
 
     identity, preview = EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True).result
@@ -132,7 +134,7 @@ def test_its_reader_encodes_the_whole_picture_as_training_does(miniature, loaded
     assert preview.shape == (1, 512, 3 * 512, 3)
 
 
-def test_its_reader_knows_one_face_a_picture(loaded, photo):
+def test_its_encoder_has_one_face_per_picture(loaded, photo):
     from capface.nodes.encode_identity import EncodeIdentity
 
     with pytest.raises(NoFaceFound, match="no face number 1"):
@@ -143,7 +145,7 @@ def test_its_reader_knows_one_face_a_picture(loaded, photo):
         EncodeIdentity.execute(photo, loaded.reader, "largest", 0, True, parse="on")
 
 
-def test_portraits_are_measured_with_its_reader_as_far_as_it_goes(loaded, photo):
+def test_portraits_are_measured_with_its_encoder_without_faces(loaded, photo):
     from capface.host.portrait_metrics import ID, References, measure
 
     images = photo.movedim(-1, 1)
@@ -152,7 +154,7 @@ def test_portraits_are_measured_with_its_reader_as_far_as_it_goes(loaded, photo)
     assert found.columns[ID][0] == pytest.approx(1, abs=1e-5) and found.columns[ID][1] < 1
     assert found.faceless == []
     for part in ("ArcFace", "landmark error"):
-        assert "finds no face" in found.unmeasured[part]
+        assert "does not detect faces" in found.unmeasured[part]
 
 
 def test_its_text_encoder_refuses_patches(loaded):
@@ -186,13 +188,13 @@ def test_a_synthetic_person_is_the_same_in_every_picture(in_host):
     assert (other[0] - image).abs().mean() > 0.01
 
 
-def test_the_loader_gives_what_comes_with_the_pack(in_host):
+def test_the_loader_returns_the_packaged_networks(in_host):
     from capface.nodes.load_miniature import LoadMiniature, SyntheticPerson
 
     model, clip, vae, capface, reader, head_model = LoadMiniature.execute().result
     assert model.model.latent_format.latent_channels == vae.latent_channels
     assert head_model is builtin_head()
-    person = SyntheticPerson.execute(1_000_000, 0.0, 0.0, 0.0, "front", "blue", "forest", PICTURE).result[0]
+    person = SyntheticPerson.execute(1_000_000, 0.0, 0.0, 0.0, "front", "blue", "forest", PICTURE_SIDE).result[0]
     back = in_host.nodes.VAEDecode().decode(vae, in_host.nodes.VAEEncode().encode(vae, person)[0])[0]
     assert (back - person).abs().mean() < 0.05
     assert clip.tokenize("red shirt").count_nonzero() == 2

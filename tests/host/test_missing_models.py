@@ -1,9 +1,10 @@
-"""What a prompt asks for and lacks: found before anything runs, in the same words for the browser and for programs."""
+"""The missing files of a prompt: found before anything runs, with the same message for the browser and for programs."""
 
 import json
 import time
 import urllib.error
 import uuid
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def process(comfyui):
 
 @pytest.fixture
 def hear(process):
-    """Queue a prompt as the browser does; gives the status and what is heard of missing files, or None."""
+    """Queue a prompt as the browser does; return the status, and the event about missing files or None."""
     websocket = pytest.importorskip("websocket")
     client = uuid.uuid4().hex
     address = f"{process.url.replace('http', 'ws', 1)}/ws?clientId={client}"
@@ -47,8 +48,8 @@ def hear(process):
     socket.close()
 
 
-def queue(process, prompt, **fields):
-    """Queue a prompt; gives the status and the host's answer."""
+def queue(process, prompt, **fields) -> tuple[int, Any]:
+    """Queue a prompt; return the status and the host's response."""
     try:
         return 200, json.loads(request(f"{process.url}/prompt", json.dumps({"prompt": prompt, **fields}).encode()))
     except urllib.error.HTTPError as error:
@@ -70,7 +71,7 @@ def test_every_file_is_found_with_folder_and_source(hear, process):
     assert (ours["source"], ours["md5"]) == ("the page of github.com/VamosC/CapHuman", "6f0086112db9abc6ce4518a458d4d4b8")
 
 
-def test_node_errors_say_it_to_programs(process):
+def test_node_errors_contain_it_for_programs(process):
     status, answer = queue(process, PORTRAIT)
     assert status == 400
     said = {node: " ".join(error["details"] for error in found["errors"]) for node, found in answer["node_errors"].items()}
@@ -88,7 +89,7 @@ def test_a_head_is_fitted_without_facenet_and_an_identity_is_not(process, hear):
     assert status == 200 and [lost["file"] for lost in heard["missing"]] == [*FILES, FACENET]
     assert heard["runs"] == ["99"]
     assert hear(PORTRAIT, partial_execution_targets=["8"]) == (200, None)
-    # Twice, since what one prompt asks for is nothing to the next.
+    # Twice, because the needs of one prompt must not affect the next.
     with ComfyClient(process) as client:
         for _ in range(2):
             status, answer = queue(process, PORTRAIT, partial_execution_targets=["8"], client_id=client.id)
@@ -97,7 +98,7 @@ def test_a_head_is_fitted_without_facenet_and_an_identity_is_not(process, hear):
             assert set(queue(process, PORTRAIT, partial_execution_targets=["7"])[1]["node_errors"]) == {"3", "5"}
 
 
-def test_prompts_of_others_and_what_is_no_prompt(hear, process):
+def test_prompts_without_our_nodes_and_invalid_prompts(hear, process):
     others = {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "none.ckpt"}},
         "2": {"class_type": "VAEDecode", "inputs": {"vae": ["1", 2], "samples": ["3", 0]}},
@@ -116,13 +117,13 @@ def test_prompts_of_others_and_what_is_no_prompt(hear, process):
     ):
         status, heard = hear(prompt, **fields)
         assert status >= 400 and heard is None, prompt
-    # Neither disturbs what ComfyUI itself says of it.
+    # Neither changes ComfyUI's own response.
     status, answer = queue(process, {"1": {"class_type": "NoSuchNode", "inputs": {}}})
     assert status == 400 and "NoSuchNode" in json.dumps(answer)
     assert "on_prompt_handler" not in process.log_text()
 
 
-def test_a_program_that_does_not_listen_is_left_alone(process):
+def test_a_client_without_a_websocket_gets_no_event(process):
     for client in ({}, {"client_id": ""}, {"client_id": 3}, {"client_id": "nobody"}):
         assert queue(process, PORTRAIT, partial_execution_targets=["7"], **client)[0] == 400
     assert "on_prompt_handler" not in process.log_text()

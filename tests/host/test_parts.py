@@ -1,4 +1,4 @@
-"""Which part of the frame, and which frames, a request is for: what the control makes of it is that part of the whole hint."""
+"""The part of the frame and the frames of a request: the control uses that part of the whole hint."""
 
 import logging
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ CENTRES = (0.25, -0.1, -0.3, 0.1)
 
 
 def head(frames=1):
-    """Heads off the centre, turned, each elsewhere."""
+    """Turned heads, each at another position off the centre."""
     params = HeadParams.neutral(frames)
     x = torch.tensor([CENTRES[i % 4] for i in range(frames)])
     camera = torch.stack([torch.full([frames], 4.5), x, torch.full([frames], -0.1)], dim=1)
@@ -40,7 +40,7 @@ def capface(in_host):
 
 @pytest.fixture
 def hints(capface):
-    """Every hint that the network is given."""
+    """Record every hint that the network gets."""
     given, encode = [], capface.network.encode_hint
 
     def look(hint):
@@ -54,7 +54,7 @@ def hints(capface):
 
 @pytest.fixture
 def conds(capface):
-    """Conditionings with CapFace, of one head or of several."""
+    """Make conditionings with CapFace, for one or several heads."""
     _, identity, text = pipeline.person(300)
 
     def make(frames=1, **settings):
@@ -69,24 +69,30 @@ def ksampler(in_host, model, positive, negative, latents, steps=1, **options):
 
 
 def same_picture(part, expected):
-    """Whether two renderings agree but for single pixels at the edges of faces."""
+    """Check that two renderings agree except for single pixels at the edges of faces."""
     return ((part - expected).abs() > 1e-3).float().mean() < 3e-3
 
 
 def part_of_whole(top, bottom, left, right, frames=1):
-    """A part of the whole hint, in latents."""
+    """Return a part of the whole hint; the part is given in latent pixels."""
     hint = head(frames).hint(8 * H, 8 * W)[..., 8 * top : 8 * bottom, 8 * left : 8 * right]
     assert (hint != 0).any()
     return hint
 
 
-# Images of coordinates
+# Coordinate images
 
 
 def windows(image, frames=1, size=None):
     from capface.host.control.coordinates import read_coordinates
 
     return read_coordinates(image, frames, size)
+
+
+def only_window(image, frames=1, size=None):
+    (found,) = windows(image, frames, size)
+    assert found is not None
+    return found
 
 
 def test_an_untouched_image_is_the_whole_frame(in_host):
@@ -101,25 +107,27 @@ def test_an_untouched_image_is_the_whole_frame(in_host):
 @pytest.mark.parametrize("mode", ["nearest-exact", "bilinear", "bicubic"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_a_cut_of_an_image_is_its_window(in_host, mode, dtype):
-    """USDU's way: cut in the image's own pixels, then resize."""
+    """As in Ultimate SD Upscale: cut in the image's own pixels, then resize."""
     from capface.host.control.coordinates import coordinate_image
 
     cut = coordinate_image(1)[..., 480:1440, 240:960]
     image = F.interpolate(cut, (512, 384), mode=mode).to(dtype)
-    ((window, frame),) = windows(image)
+    window, frame = only_window(image)
     assert frame == 0
     expected = Window(240 / 1920, 480 / 1920, 960 / 1920, 1440 / 1920)
     for name in ("left", "top", "right", "bottom"):
         assert getattr(window, name) == pytest.approx(getattr(expected, name), abs=3e-4)
 
 
-def test_a_stretched_cut_is_known_by_the_frames_size(in_host):
+def test_a_stretched_cut_is_detected_by_the_frames_size(in_host):
     from capface.host.control.coordinates import coordinate_image
 
     cut = F.interpolate(coordinate_image(1, (96, 64))[..., :64, :], (72, 64), mode="nearest-exact")
-    ((window, _),) = windows(cut, 1, (96, 64))
+    window, _ = only_window(cut, 1, (96, 64))
+    assert isinstance(window, Window)
     assert window.aspect == pytest.approx(64 / 96)
-    ((window, _),) = windows(coordinate_image(1, (96, 64))[..., :64, :], 1, (96, 64))
+    window, _ = only_window(coordinate_image(1, (96, 64))[..., :64, :], 1, (96, 64))
+    assert isinstance(window, Window)
     assert window.aspect is None
 
 
@@ -128,26 +136,26 @@ def test_rolled_and_padded_images_are_looked_up_pixel_by_pixel(in_host):
 
     whole = head().hint(96, 128)
     rolled = coordinate_image(1, (96, 128)).roll(60, -1)[..., 16:80, 0:64]
-    ((view, _),) = windows(rolled, 1, (96, 128))
+    view, _ = only_window(rolled, 1, (96, 128))
     expected = whole.roll(60, -1)[..., 16:80, 0:64]
     assert (expected != 0).any()
     assert relative_error(render_view(head(), view, 64, 64), expected) < 1e-5
     padded = F.pad(coordinate_image(1, (96, 128))[..., 8:72, 72:], (0, 8, 0, 0))
-    ((view, _),) = windows(padded, 1, (96, 128))
+    view, _ = only_window(padded, 1, (96, 128))
     assert relative_error(render_view(head(), view, 64, 64), F.pad(whole[..., 8:72, 72:], (0, 8, 0, 0))) < 1e-5
 
 
-def test_a_strangers_picture_is_not_taken_for_coordinates(in_host):
+def test_another_picture_is_not_read_as_coordinates(in_host):
     assert windows(torch.rand(2, 3, 64, 64)) == [None, None]
     assert windows(torch.zeros(1, 3, 64, 64)) == [None]
     assert windows(torch.rand(1, 1, 64, 64)) == [None]
 
 
-# Packs that put an image there
+# Packs that set the control image
 
 
 def test_tiles_cut_before_sampling(in_host, denoiser, conds, hints):
-    """As Ultimate SD Upscale does: each conditioning with a copy of its own, whose image is cut and resized."""
+    """As in Ultimate SD Upscale: each conditioning has its own copy, whose image is cut and resized."""
 
     def tile(conditioning):
         control = conditioning[0][1]["control"].copy()
@@ -163,12 +171,12 @@ def test_tiles_cut_before_sampling(in_host, denoiser, conds, hints):
     assert len(hints) == 1  # both halves show the same
     assert same_picture(hints[0], part_of_whole(2, 8, 4, 12))
     hints.clear()
-    ksampler(in_host, denoiser, *conds(), {"samples": torch.zeros(1, 4, H, W)})
+    ksampler(in_host, denoiser, *conds(), latents={"samples": torch.zeros(1, 4, H, W)})
     assert torch.equal(hints[0], head().hint(8 * H, 8 * W))
 
 
-def test_slices_put_there_for_each_run(in_host, denoiser, conds, hints):
-    """As tiled samplers do: on the control itself, before each run."""
+def test_slices_set_for_each_run(in_host, denoiser, conds, hints):
+    """As in tiled samplers: set on the control itself, before each run."""
     import comfy.controlnet
 
     positive, negative = conds()
@@ -178,14 +186,14 @@ def test_slices_put_there_for_each_run(in_host, denoiser, conds, hints):
     for left in (2, 6):
         cut = image[..., 8:72, 8 * left : 8 * left + 64]
         control.cond_hint = cut.to(control.control_model.dtype).to(control.device)
-        control.cleanup()  # as Tiled Diffusion does before each run, wherever it is installed
+        control.cleanup()  # Tiled Diffusion, if installed, does this before each run
         ksampler(in_host, denoiser, positive, negative, {"samples": torch.zeros(1, 4, 8, 8)})
         assert same_picture(hints[-1], part_of_whole(1, 9, left, left + 8))
         assert control.cond_hint is None
 
 
 def test_tiles_cut_inside_an_evaluation(in_host, denoiser, capface, conds, hints):
-    """As Tiled Diffusion does: several tiles of both halves at once, tile by tile."""
+    """As in Tiled Diffusion: several tiles of both halves at once, ordered by tile."""
     import comfy.utils
 
     positive, negative = conds(2)
@@ -211,14 +219,14 @@ def test_tiles_cut_inside_an_evaluation(in_host, denoiser, capface, conds, hints
     assert len(hints) == 3
     for hint, (top, left) in zip(hints, boxes, strict=True):
         assert same_picture(hint, head(2).hint(8 * H, 8 * W)[..., 8 * top : 8 * top + 64, 8 * left : 8 * left + 64])
-    # Latents are equal but for their place here, so of each half and frame every tile differs and both halves are alike.
+    # The latents differ only by position here: in each half and frame all tiles differ, and both halves are equal.
     rows = seen[0][0].reshape(3, 2, 2, *seen[0][0].shape[1:])
     assert torch.equal(rows[:, 0], rows[:, 1])
     assert relative_error(rows[:, :, 0], rows[:, :, 1]) > 1e-3
 
 
-def test_parts_that_nobody_names_are_said_once(in_host, denoiser, conds, caplog):
-    """A sampler that cuts latents and no control image."""
+def test_parts_without_a_known_position_give_one_warning(in_host, denoiser, conds, caplog):
+    """A sampler that cuts latents but not the control image."""
 
     def tiled(apply_model, arguments):
         c = {k: v for k, v in arguments["c"].items() if k != "control"}
@@ -265,7 +273,7 @@ def test_a_masks_bounds_are_an_area(in_host, denoiser, conds, hints):
 
 
 def test_the_users_mask_is_cut_with_the_area(in_host, denoiser, capface, conds):
-    """Where the mask is 0 in the frame, nothing acts in the area either."""
+    """Where the mask is 0 in the frame, CapFace does not act in the area either."""
     mask = torch.zeros(1, 8 * H, 8 * W)
     mask[:, :, 96:] = 1
     positive, _ = conds(mask=mask, mask_edge="soft")
@@ -280,7 +288,7 @@ def test_the_users_mask_is_cut_with_the_area(in_host, denoiser, capface, conds):
 
 
 def test_an_area_of_a_tile(in_host, conds, hints):
-    """Both at once: the tile is a part of the frame, the area a part of the tile."""
+    """The tile is a part of the frame, and the area is a part of the tile."""
     from capface.host.control.sampling_context import KEY, SamplingContext
 
     positive, _ = conds()
@@ -295,15 +303,15 @@ def test_an_area_of_a_tile(in_host, conds, hints):
 # Frames
 
 
-def test_one_frame_made_again_keeps_its_head(in_host, denoiser, conds, hints):
+def test_a_single_frame_sampled_again_keeps_its_head(in_host, denoiser, conds, hints):
     frames = {"samples": torch.zeros(4, 4, 8, 8)}
-    all_of_them = ksampler(in_host, denoiser, *conds(4), frames)
+    all_of_them = ksampler(in_host, denoiser, *conds(4), latents=frames)
     for index, length in ((2, 1), (1, 2)):
         some = in_host.nodes.LatentFromBatch().frombatch(frames, index, length)[0]
-        assert relative_error(ksampler(in_host, denoiser, *conds(4), some), all_of_them[index : index + length]) < 1e-4
+        assert relative_error(ksampler(in_host, denoiser, *conds(4), latents=some), all_of_them[index : index + length]) < 1e-4
 
 
-def test_frames_are_known_by_their_noise_alone(in_host):
+def test_frames_are_identified_by_their_noise(in_host):
     from capface.host.control.sampling_context import frames_of_noise
 
     state = torch.get_rng_state()
@@ -313,10 +321,10 @@ def test_frames_are_known_by_their_noise_alone(in_host):
     torch.set_rng_state(state)
     assert frames_of_noise(known[[4, 1]], 7, 6) == (4, 1)
     assert frames_of_noise(known[:2], 7, 6) == (0, 1)
-    assert torch.equal(torch.get_rng_state(), state)  # nothing draws from the global generator
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is not used
     for noise_, seed, heads in (
         (known, 7, 6),  # all of them
-        (known[[1, 1]], 7, 6),  # repeated noise is a way of making videos calm
+        (known[[1, 1]], 7, 6),  # some workflows repeat noise to make videos steadier
         (known[:1], 8, 6),
         (known[:1], None, 6),
         (torch.zeros(1, 4, 8, 8), 7, 6),
@@ -336,21 +344,21 @@ def test_frames_are_known_by_their_noise_alone(in_host):
     ],
 )
 def test_sliding_windows_give_each_frame_its_head(in_host, denoiser, conds, schedule, fuse):
-    """Without motion layers, windows change nothing where every frame keeps its head."""
+    """Without motion layers, windows change nothing if every frame keeps its head."""
     import comfy.context_windows as w
 
     frames = {"samples": torch.zeros(6, 4, 8, 8)}
-    whole = ksampler(in_host, denoiser, *conds(6), frames, steps=5)
+    whole = ksampler(in_host, denoiser, *conds(6), latents=frames, steps=5)
     model = denoiser.clone()
     model.model_options["context_handler"] = w.IndexListContextHandler(
         w.get_matching_context_schedule(getattr(w.ContextSchedules, schedule)),
         w.get_matching_fuse_method(getattr(w.ContextFuseMethods, fuse)),
         context_length=4, context_overlap=2, closed_loop=schedule == "UNIFORM_LOOPED", dim=0,
     )  # fmt: skip
-    assert relative_error(ksampler(in_host, model, *conds(6), frames, steps=5), whole) < 1e-4
+    assert relative_error(ksampler(in_host, model, *conds(6), latents=frames, steps=5), whole) < 1e-4
 
 
-def test_a_frame_in_front_of_a_window_and_frames_that_all_keep(in_host):
+def test_a_frame_before_a_window_and_frames_of_every_window(in_host):
     from capface.host.control.sampling_context import SamplingContext
 
     window = SimpleNamespace(index_list=[4, 5, 6])
@@ -362,11 +370,11 @@ def test_a_frame_in_front_of_a_window_and_frames_that_all_keep(in_host):
     assert SamplingContext().window_frames({"ad_params": {"sub_idxs": None}}, 2) is None
 
 
-# What goes with it
+# Wrappers, devices and memory
 
 
 def test_the_wrappers_keep_conditionings_together(in_host, denoiser, capface, conds):
-    """Hooks of their own would keep the host from batching both halves where one has no CapFace behind its ControlNet."""
+    """Separate hooks would keep the host from batching both halves if only one has CapFace after its ControlNet."""
     positive, negative = conds()
     assert positive[0][1]["control"].extra_hooks is not None
     assert positive[0][1]["control"].get_extra_hooks() == []
@@ -392,18 +400,18 @@ def test_another_packs_wrappers_are_not_kept_for_the_next_run(in_host, denoiser,
     before = str(sampling_hooks().hooks[0].transformers_dict)
     model = denoiser.clone()
     model.add_wrapper_with_key("sampler_sample", "theirs", lambda executor, *a, **k: executor(*a, **k))
-    ksampler(in_host, model, *conds(), {"samples": torch.zeros(1, 4, 8, 8)})
+    ksampler(in_host, model, *conds(), latents={"samples": torch.zeros(1, 4, 8, 8)})
     assert str(sampling_hooks().hooks[0].transformers_dict) == before
 
 
-def test_on_another_device_it_has_a_network_of_its_own(in_host, capface, conds):
+def test_on_another_device_it_has_its_own_network(in_host, capface, conds):
     positive, _ = conds(2, overlap="nearest")
     control = positive[0][1]["control"]
     there = torch.device("cpu", 0)
     clone = control.deepclone_multigpu(there)
     assert clone.evaluation.model.network is not capface.network
     assert clone.get_models()[0].load_device == there
-    assert control.copy().deepclone_multigpu(there).evaluation is clone.evaluation  # both halves share it there, too
+    assert control.copy().deepclone_multigpu(there).evaluation is clone.evaluation  # both halves also share it there
     x, sigma = noise(1, [2, 4, 8, 8]), torch.full([2], 2.0)
     out = []
     for one in (control, clone):
@@ -416,7 +424,7 @@ def test_on_another_device_it_has_a_network_of_its_own(in_host, capface, conds):
 
 
 def test_the_hosts_multi_gpu_sampling(in_host, denoiser, conds):
-    """ComfyUI 0.33's MultiGPU CFG Split, with a second "device" that is the CPU again."""
+    """ComfyUI 0.33's MultiGPU CFG Split, with the CPU as the second "device"."""
     import comfy.sampler_helpers
 
     if not hasattr(comfy.sampler_helpers, "preprocess_multigpu_conds"):
@@ -435,8 +443,8 @@ def test_the_hosts_multi_gpu_sampling(in_host, denoiser, conds):
 
 
 @pytest.mark.parametrize("load", ["capface", "facenet", "parser"])
-def test_layers_that_have_no_weights_before_they_are_loaded(in_host, standins, monkeypatch, load):
-    """So are ComfyUI 0.33's with dynamic VRAM, its default on GPUs."""
+def test_layers_without_weights_before_loading(in_host, standins, monkeypatch, load):
+    """ComfyUI 0.33's layers are like this with dynamic VRAM, its default on GPUs."""
     management = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no dynamic VRAM")
     import comfy.ops
 
@@ -457,7 +465,7 @@ def test_layers_that_have_no_weights_before_they_are_loaded(in_host, standins, m
     assert network.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_without_mapped_files_networks_have_memory_of_their_own(in_host, monkeypatch):
+def test_without_mapped_files_networks_have_their_own_memory(in_host, monkeypatch):
     import comfy.ops
     import comfy.utils
 

@@ -1,5 +1,6 @@
 """Measuring real photos through the node, with stand-ins for the networks."""
 
+import importlib.metadata
 import math
 
 import numpy as np
@@ -15,7 +16,7 @@ PARTS = ("ID similarity", "ArcFace", "landmark error", "shape, pose, expression 
 
 
 def smaller(pixels):
-    """An image as ComfyUI has it, at half the size, which a detector takes a quarter of the time for."""
+    """Halve an IMAGE, which makes detection four times as fast."""
     image = torch.from_numpy(pixels.astype(np.float32) / 255)[None].movedim(-1, 1)
     return torch.nn.functional.avg_pool2d(image, 2).movedim(1, -1).contiguous()
 
@@ -32,7 +33,9 @@ def other():
     """Another person's photo, as large as the astronaut's."""
     from insightface.data import get_image
 
-    return smaller(get_image("t1")[:512, :512, ::-1])
+    picture = get_image("t1")
+    assert picture is not None
+    return smaller(picture[:512, :512, ::-1])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def head(photo, reader):
 
 @pytest.fixture
 def clip_file(in_host, tmp_path):
-    """A tiny CLIP in a models/open_clip of the test's own."""
+    """A tiny CLIP in a separate models/open_clip."""
     open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
     with torch.random.fork_rng():
         network = open_clip.CLIP(EMBEDDING, vision_cfg=VISION, text_cfg=TEXT)
@@ -74,7 +77,7 @@ def run(image, reader, **wanted):
 
 @pytest.fixture(autouse=True)
 def no_preview(monkeypatch, in_host):
-    """A node that is run outside a prompt has nowhere to put its preview."""
+    """Disable the preview, which needs a running prompt."""
     from comfy_api.latest import ui
 
     monkeypatch.setattr(ui.PreviewImage, "__init__", lambda self, *a, **k: setattr(self, "values", []))
@@ -82,7 +85,7 @@ def no_preview(monkeypatch, in_host):
 
 
 def rows(table):
-    """The table's rows as lists of cells, up to the blank line."""
+    """Return the table's rows as lists of cells, up to the blank line."""
     return [line.split() for line in table.split("\n\n")[0].splitlines()]
 
 
@@ -97,13 +100,13 @@ def test_the_same_photo_is_the_same_person_and_another_is_less(photo, other, rea
     assert rows(table)[3] == ["mean", f"{similarity:.4f}"]
 
 
-def test_an_identity_measures_as_the_photo_it_was_read_from(photo, other, reader):
+def test_an_identity_gives_the_same_result_as_its_photo(photo, other, reader):
     from capface.host.identity.identity import RELEASED, Identity, null_identity
     from capface.host.images import from_image
-    from capface.photos.portrait import cut
+    from capface.photos.portrait import cut_portrait
 
     images = from_image(photo)
-    crop = cut(images[0], reader.find_faces(images, "largest", 0)[0], True)[1]
+    crop = cut_portrait(images[0], reader.find_faces(images, "largest", 0)[0], True)[1]
     identity = Identity(reader.embed(crop[None]), torch.zeros(1, RELEASED.local_tokens, RELEASED.local_width))
     for image in (photo, other):
         assert run(image, reader, identity=identity)[2] == pytest.approx(run(image, reader, reference=photo)[2], abs=1e-6)
@@ -133,7 +136,7 @@ def test_a_head_is_near_its_own_photo_and_far_when_it_is_turned_or_moved(photo, 
     assert float(row.split()[1]) == pytest.approx(far, abs=0.01)
 
 
-def test_a_picture_without_a_face_says_so_and_the_others_go_on(photo, reader, head):
+def test_a_picture_without_a_face_is_named_and_the_others_are_measured(photo, reader, head):
     images = torch.cat([photo, torch.full_like(photo, 0.5)])
     table, picture, similarity, error, *_ = run(images, reader, reference=photo, **head)
     assert rows(table)[2][-2:] == ["no", "face"]
@@ -147,14 +150,14 @@ def test_a_picture_without_a_face_says_so_and_the_others_go_on(photo, reader, he
     assert torch.equal(picture, images[1:])
 
 
-def test_what_is_not_asked_for_is_named_and_not_a_number(photo, reader):
+def test_parts_without_inputs_are_named_and_nan(photo, reader):
     table, _, *numbers = run(photo, reader)
     assert all(math.isnan(number) for number in numbers)
     for part in PARTS:
         assert table.count(f"Not measured: {part}. ") == 1
 
 
-def test_what_cannot_be_measured_says_why(photo, reader, head, in_host):
+def test_parts_that_cannot_be_measured_give_the_reason(photo, reader, head, in_host):
     from capface.nodes.load_models import LoadFaceAnalyzer
 
     table = run(photo, reader, reference=photo, prompt="a face", clip="nobody.pt", **head)[0]
@@ -168,7 +171,7 @@ def test_what_cannot_be_measured_says_why(photo, reader, head, in_host):
 
 
 def test_deca_measures_against_a_flame_condition(photo, reader, head, monkeypatch):
-    """With a stand-in for DECA's network: its code against a condition that differs in known numbers."""
+    """With a stand-in for DECA's network: its code, compared with a condition that differs by known values."""
     import dataclasses
 
     from capface.flame import HeadParams
@@ -187,7 +190,7 @@ def test_deca_measures_against_a_flame_condition(photo, reader, head, monkeypatc
     assert values == {"shape": "0.2500", "pose": "0.0000", "expression": "0.0000", "light": "0.0000"}
 
 
-def test_prompts_are_scored_by_the_file_that_was_chosen(photo, reader, clip_file):
+def test_prompts_are_scored_by_the_chosen_file(photo, reader, clip_file):
     grey = torch.full_like(photo, 0.5)
     words = {"prompt": "an astronaut", "other_prompts": "a horse\n\n an empty wall \n", "clip": clip_file}
     table, _, _, _, score, accuracy = run(torch.cat([photo, grey]), reader, **words)
@@ -203,7 +206,7 @@ def test_prompts_are_scored_by_the_file_that_was_chosen(photo, reader, clip_file
     assert "Not measured: prompt accuracy. Write other prompts" in table
 
 
-def test_arcface_is_measured_where_its_network_is_there(photo, other, reader, monkeypatch, tmp_path):
+def test_arcface_is_measured_if_its_network_exists(photo, other, reader, monkeypatch, tmp_path):
     pytest.importorskip("insightface", reason="insightface is not installed")
     from capface.host import model_folders
     from capface.tests.models.test_arcface import write_recogniser
@@ -228,7 +231,5 @@ def _nothing():
 
 
 def _estimate_is_deprecated():
-    """Whether scikit-image warns about what insightface's alignment calls."""
-    import skimage
-
-    return tuple(int(n) for n in skimage.__version__.split(".")[:2]) >= (0, 26)
+    """Return whether scikit-image warns about a function that insightface's alignment calls."""
+    return tuple(int(n) for n in importlib.metadata.version("scikit-image").split(".")[:2]) >= (0, 26)

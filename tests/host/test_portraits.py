@@ -1,4 +1,4 @@
-"""docs/portraits.py against a real ComfyUI, and what docs/api.md says of the shipped workflow."""
+"""docs/portraits.py with a real ComfyUI, and the statements of docs/api.md about the shipped workflow."""
 
 import json
 import os
@@ -19,13 +19,13 @@ SMALL = ["13.width=128", "13.height=128", "14.steps=2", "10.text=a person"]
 
 @pytest.fixture(scope="module")
 def client(comfyui, standins):
-    """A running ComfyUI; the folder's name has no space, because ComfyUI serves no browser files from one that has."""
+    """A running ComfyUI. The folder's name contains no space, because ComfyUI would not serve browser files from it."""
     with ComfyProcess(comfyui, model_folders(standins), folder="capface") as process, ComfyClient(process) as client:
         yield client
 
 
 def make(client, photos, portraits, *more):
-    """Run the script; returns its lines and its status."""
+    """Run the script; return its lines and its status."""
     command = [sys.executable, str(ROOT / "docs" / "portraits.py"), str(photos), str(portraits), "--server", client.process.url]
     command += [word for change in SMALL for word in ("--set", change)]
     environ = dict(os.environ, PYTHONUTF8="1", NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")

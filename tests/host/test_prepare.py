@@ -1,4 +1,4 @@
-"""What a training set holds of a photo is what the nodes read of it."""
+"""A training set holds the features that the nodes compute."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def reader(in_host):
 
 @torch.no_grad()
 def test_features_are_those_of_encode_identity(photo, sample, standins, reader):
-    """FaceNet's, and those of a CLIP of ViT-L/14's size, of the face on white."""
+    """FaceNet's embedding of the face, and the tokens of a CLIP of ViT-L/14's size of the face on white."""
     import comfy.clip_vision
 
     from capface.nodes.encode_identity import EncodeIdentity

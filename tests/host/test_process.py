@@ -1,4 +1,4 @@
-"""The pack in a real ComfyUI process, over HTTP and websocket: what a user of the API sees."""
+"""The pack in a real ComfyUI process, over HTTP and websocket, as a user of the API sees it."""
 
 import copy
 import io
@@ -33,13 +33,13 @@ def png(pixels):
 
 
 def find(prompt, class_type):
-    """Id of the only node of a class."""
+    """Return the id of the only node of a class."""
     (found,) = (i for i, node in prompt.items() if node["class_type"] == class_type)
     return found
 
 
 def inputs(prompt, class_type):
-    """Inputs of the only node of a class."""
+    """Return the inputs of the only node of a class."""
     return prompt[find(prompt, class_type)]["inputs"]
 
 
@@ -86,13 +86,13 @@ def turntable():
 
 
 def render_all(client, prompt, class_type="SaveImage", **options):
-    """Run a prompt that has to succeed; returns the run and a node's images `[B, H, W, 3]` as floats."""
+    """Run a prompt that must succeed; return the run and a node's images `[B, H, W, 3]` as floats."""
     run, files = client.make(prompt, class_type, **options)
     return run, np.stack([np.asarray(Image.open(io.BytesIO(file)), dtype=np.float32) for file in files])
 
 
 def render(client, prompt, **options):
-    """Run a prompt that has to succeed; returns the run and the one saved image `[H, W, 3]` as floats."""
+    """Run a prompt that must succeed; return the run and its only saved image `[H, W, 3]` as floats."""
     run, (image,) = render_all(client, prompt, **options)
     return run, image
 
@@ -170,7 +170,7 @@ def test_a_missing_photo_is_refused_with_its_name(client, portrait):
     assert list(refused.value.node_errors) == [find(portrait, "LoadImage")]
 
 
-def test_a_wrong_file_is_named_for_what_it_is(client, portrait):
+def test_the_message_says_what_a_wrong_file_is(client, portrait):
     inputs(portrait, "CapFaceLoad")["checkpoint"] = "a-lora.safetensors"
     run = client.run(portrait)
     assert (run.status, run.error["node_type"]) == ("error", "CapFaceLoad")
@@ -192,15 +192,15 @@ def test_each_frame_of_a_turntable_drives_its_own_latent(client, turntable):
     _, turning = render_all(client, turntable)
     assert turning.shape == (8, 64, 64, 3)
 
-    # With the middle of the turn on its own, the frames differ in their noise alone: the farther a frame of the turntable
-    # is from there, the more it differs from that.
+    # With only the middle of the turn, the frames differ only in their noise. The farther a frame of the turntable is from the
+    # middle, the more it differs from the frame with only the middle.
     animate.update(yaw_from=0.0, yaw_to=0.0)
     _, still = render_all(client, turntable)
     change = np.abs(turning - still).mean((1, 2, 3))
     assert (change > 0.1).all() and min(change[0], change[-1]) > max(change[3], change[4])
 
 
-def test_the_heads_of_a_turntable_turn_about_their_place(client, turntable):
+def test_the_heads_of_a_turntable_turn_in_place(client, turntable):
     _, maps = render_all(client, turntable, "CapFaceRenderHead")
     covered = maps.max(-1) > 0
     columns = np.arange(covered.shape[2]) + 0.5

@@ -279,6 +279,7 @@ def test_the_cache_has_one_entry_per_slot_and_a_limited_number_of_slots(in_host)
     cache = PreviewCache(size=3)
     head = EditorInputs.split(builtin_head(), HeadParams.neutral(2), torch.rand(1, 3, 1000, 700))
     assert [given.head.batch for given in head] == [1, 1] and head[0].backdrop is head[1].backdrop
+    assert head[0].photo is not None and head[0].backdrop is not None
     assert head[0].photo.shape == (1, 3, 366, 256) and head[0].backdrop.shape == (3, 512, 358)
     old, new = cache.put(("tab", "wf", "1"), head), cache.put(("tab", "wf", "1"), head)
     assert cache.get(old) is None and cache.get(new) is head and len(cache) == 1
@@ -294,7 +295,9 @@ def test_a_long_batch_is_cut(in_host):
     assert len(given) == MAX_HEADS
     assert [head.backdrop is not None for head in given] == [i < MAX_PHOTOS for i in range(MAX_HEADS)]
     for i in (0, MAX_PHOTOS - 1):
-        assert (given[i].backdrop - photos[i] * 255).abs().max() <= 0.51
+        backdrop = given[i].backdrop
+        assert backdrop is not None
+        assert (backdrop - photos[i] * 255).abs().max() <= 0.51
 
 
 def test_a_photo_and_its_light_are_those_of_a_run(in_host):
@@ -315,6 +318,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     assert np.abs(alone[..., :3] - maps.lambertian[0].movedim(0, -1).clamp(0, 1).numpy() * 255).max() <= 1.5
 
     free = maps.alpha[0, 0].numpy() == 0
+    over = None
     for side in SIDES:
         over = render_preview(given, {"yaw": 30.0}, side, over_photo=True)
         height, width = over.shape[:2]
@@ -323,6 +327,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
             small = (photo[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)
             small = np.asarray(Image.fromarray(small).resize((256, 192))).astype(float)
             assert np.abs(over[..., :3].numpy() - small)[free].mean() < 2
+    assert over is not None
     file, kind = encode_image(over)
     shown = np.asarray(Image.open(io.BytesIO(file))).astype(float)
     assert kind == "image/jpeg" and np.abs(shown - over[..., :3].numpy()).mean() < 3

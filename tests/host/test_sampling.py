@@ -1,4 +1,4 @@
-"""The DDIM loop that needs no ComfyUI, against ComfyUI's KSampler with Apply CapFace."""
+"""The DDIM loop without ComfyUI, compared with ComfyUI's KSampler with Apply CapFace."""
 
 import pytest
 import torch
@@ -50,9 +50,9 @@ def test_equals_the_hosts_sampler(in_host, denoiser, capface, controlled):
         pipeline.small_denoiser(), z, STEPS, GUIDANCE, "ddim", "ddim_uniform", positive, negative, torch.zeros_like(z),
         disable_pbar=True, seed=0,
     )  # fmt: skip
-    # the host begins at the first timestep's own noise level, where the signal still has its share
+    # the host starts at the first timestep's own noise level, at which the latents still contain some signal
     first = NoiseSchedule().alphas_bar[ddim_timesteps(STEPS)[0]].item()
     predict = noise_prediction(denoiser, text, null, controls, guidance=GUIDANCE)
     ours = ddim(predict, (1 - first) ** 0.5 * z, steps=STEPS)
-    # the host returns latents on the scale of its autoencoder's
+    # the host returns latents at its autoencoder's scale
     assert relative_error(ours / 0.18215, host) < 1e-4

@@ -1,4 +1,4 @@
-"""Node ids, inputs and outputs are a promise to everybody's saved workflows."""
+"""Node ids, inputs and outputs are a promise to all saved workflows."""
 
 import json
 
@@ -13,17 +13,17 @@ WORKFLOWS = sorted((ROOT / "workflows" / "api").glob("*.json"))
 
 @pytest.fixture(scope="module")
 def nodes(in_host):
-    """The pack's nodes by id, as /object_info tells of them."""
+    """The pack's nodes by id, as in /object_info."""
     return pack_nodes()
 
 
-def test_the_surface_is_the_checked_in_one(nodes):
-    """After a change that is meant, `python tasks.py surface` writes the list; the difference belongs in the changelog."""
+def test_the_surface_equals_the_recorded_one(nodes):
+    """After an intended change, `python tasks.py surface` writes the list; describe the difference in the changelog."""
     actual = {name: surface(node) for name, node in sorted(nodes.items())}
     assert actual == json.loads(SURFACE.read_text(encoding="utf-8"))
 
 
-def test_every_node_and_input_explains_itself(nodes):
+def test_every_node_and_input_has_a_description(nodes):
     for name, node in nodes.items():
         info = node.GET_NODE_INFO_V1()
         assert name.startswith("CapFace")
@@ -38,8 +38,8 @@ def test_every_node_and_input_explains_itself(nodes):
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
-def test_api_workflows_use_what_is_there(nodes, path):
-    """Of ours; the host's nodes are seen to be there where the workflows run."""
+def test_api_workflows_use_existing_nodes_and_inputs(nodes, path):
+    """Checks only our nodes; running the workflows checks the host's nodes."""
     prompt = json.loads(path.read_text(encoding="utf-8"))
     for key, step in prompt.items():
         for value in step["inputs"].values():

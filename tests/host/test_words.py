@@ -1,4 +1,4 @@
-"""What the pack says in other languages and in its pages keeps up with the schemas, and quotes messages that exist."""
+"""Translations and pages match the schemas, and quoted messages exist."""
 
 import ast
 import copy
@@ -22,12 +22,12 @@ def nodes(in_host):
 
 @pytest.fixture(scope="module")
 def english(nodes):
-    """The node definitions that the schemas give."""
+    """The node definitions made from the schemas."""
     return words.node_definitions(nodes.values())
 
 
 def leaves(tree):
-    """Every text in a tree of dictionaries."""
+    """Yield every text in a tree of dictionaries."""
     return [tree] if isinstance(tree, str) else [leaf for value in tree.values() for leaf in leaves(value)]
 
 
@@ -42,19 +42,19 @@ def test_every_input_and_output_has_a_tooltip(english):
 
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])
-def test_no_language_lags_behind(english, language):
+def test_no_language_is_outdated(english, language):
     assert words.differences(english, words.read_definitions(language)) == []
 
 
-def test_translations_are_of_the_english_that_is_there(english):
-    """After all languages followed a change of the English, `python tasks.py words --translated` notes that they did."""
+def test_translations_match_the_current_english(english):
+    """After the translations were updated to a changed English text, run `python tasks.py words --translated`."""
     actual = words.digests(english)
     noted = json.loads(words.TRANSLATED.read_text(encoding="utf-8"))
     changed = sorted(path for path in actual.keys() | noted.keys() if actual.get(path) != noted.get(path))
-    assert changed == [], "translate these anew in every language"
+    assert changed == [], "translate these again in every language"
 
 
-def test_a_lagging_language_is_noticed(english):
+def test_an_outdated_language_is_detected(english):
     other = copy.deepcopy(english)
     del other["CapFaceApply"]["inputs"]["tau"]["tooltip"]
     other["CapFaceApply"]["inputs"]["gone"] = {"name": "gone"}
@@ -65,8 +65,8 @@ def test_a_lagging_language_is_noticed(english):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_texts_mean_nothing_to_the_interface(language):
-    """ComfyUI's interface takes braces, bars and the at sign in a text for commands of its own."""
+def test_texts_contain_no_commands_of_the_interface(language):
+    """ComfyUI's interface interprets braces, bars and the at sign in a text as commands."""
     for text in leaves(words.read_definitions(language)):
         assert text and not set("{}|@") & set(text), text
 
@@ -93,24 +93,24 @@ def test_every_node_has_a_page_with_the_tables_of_its_schema(nodes, language):
 
 
 def test_every_page_has_a_picture_that_loads_at_once(nodes):
-    """Missing ones are made by tools/pictures.py, or by tools/node_pictures.py where a node shows nothing of its own."""
+    """tools/pictures.py makes missing pictures, or tools/node_pictures.py for nodes without a picture of their own."""
     for name in nodes:
         picture = words.page_file(name, "en").with_name(words.PICTURE)
         assert picture.is_file() and picture.stat().st_size <= 60_000, name
 
 
 def messages():
-    """Every text in the pack's code, with a … where a value is filled in."""
+    """Return every text in the pack's code, with … in place of inserted values."""
     for part in ("files", "flame", "host", "miniature", "models", "nodes", "photos", "__init__.py", "errors.py"):
         for path in [ROOT / part] if part.endswith(".py") else (ROOT / part).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
-                    yield "".join(v.value if isinstance(v, ast.Constant) else "…" for v in node.values)
+                    yield "".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values)
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield node.value
 
 
-def test_pages_quote_messages_that_the_code_gives(nodes):
+def test_pages_quote_messages_of_the_code(nodes):
     said = set(messages())
     quoted = {}
     for name in nodes:

@@ -1,6 +1,6 @@
-"""Every workflow in workflows/api, run to its end in a real ComfyUI process with stand-ins.
+"""Every workflow in workflows/api, run in a real ComfyUI process with stand-ins.
 
-`python tasks.py test tests/host/test_workflows.py -k runs --durations=0` lists how long each took.
+`python tasks.py test tests/host/test_workflows.py -k runs --durations=0` lists the duration of each.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from capface.tools.beside import NEEDS, NODES, copy_of, why_not
 from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, model_folders
+from capface.tools.other_packs import NEEDS, NODES, copy_of, why_not
 from capface.tools.standins import write_inputs
 
 WORKFLOWS = sorted((PACK / "workflows" / "api").glob("*.json"))
 SHRINK, STEPS = 8, 5
-"""Sizes are divided by the first, where they are not small already. With the steps, the schedule begins early enough for
-a part of its first third to act."""
+"""Factor by which larger sizes are reduced, and number of steps. With these steps, the schedule starts early enough for
+controls of its first third to act."""
 SAVED = {
     "expressions": (1, 1024, 1024),
     "face_detailer": (1, 512, 768),
@@ -34,14 +34,14 @@ SAVED = {
     "turntable": (8, 512, 512),
     "two_people": (1, 768, 512),
 }
-"""How many pictures a workflow saves, and their width and height; one of 512 × 512 where nothing else is said."""
+"""Number, width and height of the pictures that a workflow saves; the default is one of 512 × 512."""
 
 
 @pytest.fixture(scope="module")
 def clients(comfyui, standins, tmp_path_factory):
     """Running ComfyUIs with stand-ins for everything that the workflows load.
 
-    `clients(path)` gives the one for a workflow: with this pack alone, or with the pack beside it that the workflow needs.
+    `clients(path)` returns the one for a workflow: with only this pack, or also with the pack that the workflow needs.
     """
     with contextlib.ExitStack() as stack:
 
@@ -64,17 +64,17 @@ def clients(comfyui, standins, tmp_path_factory):
 
 
 def read(path):
-    """A workflow as it is shipped."""
+    """Read a shipped workflow."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def small(side):
-    """A width or height, so that a run takes seconds."""
+    """Reduce a width or height, so that a run takes seconds."""
     return side // SHRINK if side >= 256 else side
 
 
 def shrunk(prompt):
-    """The same workflow with small pictures and few steps."""
+    """Return the workflow with small pictures and few steps."""
     prompt = copy.deepcopy(prompt)
     for inputs in (node["inputs"] for node in prompt.values()):
         for side in ("width", "height", "size", "guide_size", "max_size"):
@@ -86,29 +86,29 @@ def shrunk(prompt):
 
 
 def of(prompt, class_type):
-    """Ids of a class's nodes."""
+    """Return the ids of the nodes of a class."""
     return [key for key, node in prompt.items() if node["class_type"] == class_type]
 
 
 def run(client, prompt):
-    """Run a prompt that has to succeed; returns what its nodes showed, and what it saved as `[B, H, W, 3]` floats."""
+    """Run a prompt that must succeed; return its nodes' UI outputs, and the saved pictures as `[B, H, W, 3]` floats."""
     done, files = client.make(prompt)
     return done.outputs, pixels(files)
 
 
 def pictures(client, output):
-    """A node's pictures `[B, H, W, 3]` as floats."""
+    """Return a node's pictures `[B, H, W, 3]` as floats."""
     return pixels([client.fetch(image) for image in output["images"]])
 
 
 def pixels(files):
-    """Image files' pixels `[B, H, W, 3]` as floats."""
+    """Decode image files to pixels `[B, H, W, 3]` as floats."""
     return np.stack([np.asarray(Image.open(io.BytesIO(file)), dtype=np.float32) for file in files])
 
 
 @pytest.fixture(scope="module")
 def whole(clients):
-    """Runs a workflow as it is, once: `whole(path)` gives the shrunk prompt, and what `run` gives."""
+    """Runs each workflow once: `whole(path)` returns the reduced prompt and the result of `run`."""
     return functools.cache(lambda path: (prompt := shrunk(read(path)), *run(clients(path), prompt)))
 
 
@@ -117,7 +117,7 @@ of_all = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 @of_all
 def test_it_runs(clients, whole, path):
-    """It saves as many pictures as announced, as large as announced, and no two heads of a batch are alike."""
+    """It saves the expected number of pictures of the expected size, and all heads of a batch differ."""
     prompt, outputs, saved = whole(path)
     count, width, height = SAVED.get(path.stem, (1, 512, 512))
     assert saved.shape == (count, small(height), small(width), 3)
@@ -128,8 +128,8 @@ def test_it_runs(clients, whole, path):
 
 
 @of_all
-def test_its_parts_act(clients, whole, path):
-    """What it saves changes when anything that has a strength is taken out."""
+def test_its_parts_have_an_effect(clients, whole, path):
+    """The saved pictures change when any part with a strength is disabled."""
     prompt, _, saved = whole(path)
     assert of(prompt, "CapFaceApply")
     for key, node in prompt.items():
@@ -150,7 +150,7 @@ def test_portraits_are_measured(whole):
 
 
 @of_all
-def test_it_is_of_core_nodes_the_packs_own_and_those_that_it_needs(clients, path):
+def test_it_uses_core_nodes_our_nodes_and_those_of_the_pack_it_needs(clients, path):
     modules = {name: node["python_module"] for name, node in clients(path).object_info().items()}
     needed, seen = NEEDS.get(path.stem), set()
     for key, node in read(path).items():
@@ -160,8 +160,8 @@ def test_it_is_of_core_nodes_the_packs_own_and_those_that_it_needs(clients, path
             seen.add(kind)
         else:
             assert re.match(rf"nodes$|comfy_extras\.|custom_nodes\.{re.escape(FOLDER)}$", modules[kind]), where
-    assert seen == NODES.get(needed, set())
+    assert seen == NODES.get(needed or "", set())
 
 
-def test_what_is_said_of_pictures_is_of_workflows_that_are_there():
+def test_expected_pictures_belong_to_existing_workflows():
     assert SAVED.keys() | NEEDS.keys() <= {path.stem for path in WORKFLOWS}

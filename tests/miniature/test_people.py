@@ -1,4 +1,4 @@
-"""Synthetic people: the same number is the same person, and what is said of them is what is seen."""
+"""Synthetic people: the same number gives the same person, and the pictures match the descriptions."""
 
 from dataclasses import replace
 
@@ -38,14 +38,14 @@ def region(picture, heads, points):
     return picture[:, y - 1 : y + 2, x - 1 : x + 2].mean((1, 2))
 
 
-def test_a_number_is_one_person_and_another_number_another():
+def test_each_number_is_a_different_person():
     assert Person.sample(7) == Person.sample(7)
     assert Setting.sample(7) == Setting.sample(7)
     assert len({Person.sample(i) for i in range(50)}) == 50
     assert torch.equal(draw(Person.sample(7)), draw(Person.sample(7)))
 
 
-def test_pictures_are_in_range_and_of_the_size_asked_for():
+def test_pictures_have_the_requested_size_and_range():
     people = [Person.sample(i) for i in range(8)]
     pictures = draw_people(people, HeadParams.neutral(8), [Setting.sample(i) for i in range(8)], 48)
     assert pictures.shape == (8, 3, 48, 48)
@@ -106,7 +106,7 @@ def test_backgrounds_differ_and_vary():
     assert (draw(PLAIN, Setting("red", "forest", 1), empty) - draw(PLAIN, Setting("red", "forest", 2), empty)).abs().max() > 0.1
 
 
-def test_light_falls_from_where_it_is_said_to():
+def test_light_comes_from_its_named_direction():
     middle = landmark_pixels(builtin_head(), HeadParams.neutral(), SIZE, SIZE)[0, 27, 0].int().item()
     face = render_head(builtin_head(), HeadParams.neutral(), SIZE, SIZE).alpha[0, 0].bool()
     sides = {}
@@ -118,7 +118,7 @@ def test_light_falls_from_where_it_is_said_to():
     assert abs(sides["front"][0] / sides["front"][1] - 1) < 0.15
 
 
-def test_surfaces_give_the_pictures_that_other_lights_shirts_and_places_make():
+def test_surfaces_can_be_shaded_with_other_lights_shirts_and_backgrounds():
     people, settings = [Person.sample(i) for i in range(6)], [Setting.sample(i) for i in range(6)]
     others = [Setting(shirt, place, 9) for shirt, place in zip(SHIRTS, BACKGROUNDS, strict=False)]
     heads = HeadParams.neutral(6).replace(rotation=rotation_of(torch.tensor([[-40.0 + 15 * i, 5.0, 0.0] for i in range(6)])))
@@ -135,7 +135,7 @@ def test_surfaces_give_the_pictures_that_other_lights_shirts_and_places_make():
     assert (pictures - drawn).abs().mean() > 0.03
 
 
-def test_words_say_what_is_there():
+def test_words_describe_the_visible_features():
     person = replace(PLAIN, hair="bob", hair_colour="red", glasses="red", beard="full", lips="dark", eyes="green")
     words = person.words()
     assert {"bob red hair", "red glasses", "full beard", "dark lips", "green eyes"} <= set(words)

@@ -9,11 +9,11 @@ from capface.models.faces.arcface import ArcFace
 from capface.tests.models.test_detection import onnx_file, write_landmarks, write_scrfd
 
 POINTS = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
-"""Where ArcFace wants eyes, nose and mouth corners in its crop of 112 × 112 (insightface's numbers)."""
+"""Positions of eyes, nose and mouth corners in ArcFace's crop of 112 × 112 (insightface's values)."""
 
 
 def write_recogniser(path):
-    """A recognition network whose vectors are the colours of the crop's sixteen parts, RGB about 0."""
+    """Write a recognition network whose vectors are the colours of the crop's sixteen parts, RGB centred at 0."""
     nodes = [
         ("AveragePool", ["image"], "parts", {"kernel_shape": [28, 28], "strides": [28, 28]}),
         ("Reshape", ["parts", "flat"], "vector", {}),
@@ -34,7 +34,7 @@ def root(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`estimate` is deprecated")  # insightface's alignment, with a new scikit-image
-def test_it_sees_the_aligned_face_in_rgb(root):
+def test_it_gets_the_aligned_face_in_rgb(root):
     face = torch.rand(3, 4, 4).repeat_interleave(28, 1).repeat_interleave(28, 2)
     face = (face * 255).round() / 255
     expected = face.unflatten(1, (4, 28)).unflatten(3, (4, 28)).mean((2, 4)).flatten() * 2 - 1

@@ -45,7 +45,7 @@ def check_case(network, file, name):
         assert relative_error(mask, golden.get_tensor(f"{name}.mask")) < 1e-5
         for i, residual in enumerate(residuals):
             assert relative_error(residual, golden.get_tensor(f"{name}.feature.{i}")) < 1e-5, f"feature {i}"
-        assert f"{name}.feature.{len(residuals)}" not in golden.keys()  # noqa: SIM118  safe_open is no dict
+        assert f"{name}.feature.{len(residuals)}" not in golden.keys()  # noqa: SIM118  safe_open is not a dict
 
 
 @pytest.mark.parametrize("name", ["identity", "dropped", "portrait", "batch"])
@@ -127,7 +127,7 @@ def test_mask_is_hard_and_resized_per_residual():
     assert half[0, 0, 0].tolist() == [0, 1]
     narrow = torch.tensor([0.0, 0.0, 0.55, 0.55, 0.0, 0.0, 0.0, 0.0]).expand(1, 1, 8, 8)
     (antialiased,) = CapFace.mask_residuals([torch.ones(1, 1, 4, 4)], narrow)
-    assert not antialiased.any()  # 0.55 weighs 6/8 of a triangle as wide as two steps; a plain mean would keep it
+    assert not antialiased.any()  # 0.55 has 6/8 of the weight of a triangle two steps wide; a plain mean would keep it
 
 
 def test_an_rgb_hint_is_refused(small):

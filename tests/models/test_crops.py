@@ -52,11 +52,11 @@ def test_facenet_face_equals_pillows_resize_up_and_down(box):
     resized = Image.fromarray(pixels.numpy()).crop((left, top, right, bottom)).resize((160, 160), Image.Resampling.BILINEAR)
     face = facenet_face(pixels.permute(2, 0, 1) / 255, torch.tensor(box))
     levels = (face * 128 + 127.5).permute(1, 2, 0) - torch.from_numpy(np.array(resized)).float()
-    assert levels.abs().max() <= 1  # Pillow's filter weights have 22 bits: now and then a half falls on its other side
+    assert levels.abs().max() <= 1  # Pillow's filter weights have 22 bits: occasionally a half is rounded the other way
     assert levels.abs().mean() < 5e-3
 
 
-def test_facenet_face_takes_what_is_inside_of_a_box_that_leaves_the_image(photo):
+def test_facenet_face_uses_the_inside_part_of_a_box_that_leaves_the_image(photo):
     outside = facenet_face(photo["image"], torch.tensor([-30.0, -8.5, 90.0, 100.0]))
     assert torch.equal(outside, facenet_face(photo["image"], torch.tensor([0.0, 0.0, 90.0, 100.0])))
 
@@ -148,7 +148,7 @@ def test_ffhq_alignment_is_the_same_from_5_and_from_68_points():
     assert torch.allclose(ffhq_transform(landmarks), ffhq_transform(FACE), atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [64, 512, 700])  # coarser than the image, about as fine, finer
+@pytest.mark.parametrize("size", [64, 512, 700])  # coarser than the image, about equal, finer
 def test_ffhq_crop_shows_each_point_where_its_transform_says(size):
     image = ramp(600, 500)
     crop, transform = ffhq_crop(image, FACE, size)

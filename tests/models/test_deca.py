@@ -23,7 +23,7 @@ def expected(golden):
 
 @pytest.fixture(scope="module")
 def published(weights, tmp_path_factory):
-    """A file in the layout of DECA's: several networks and an optimiser, each a dictionary of its own."""
+    """A file in DECA's layout: several networks and an optimizer, each a separate dictionary."""
     path = tmp_path_factory.mktemp("deca") / "deca_model.tar"
     other = {"encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}
     torch.save({"E_detail": other, "E_flame": weights, "D_detail": {"l1.0.weight": torch.ones(2)}, "opt": {"state": {}}}, path)

@@ -19,7 +19,7 @@ TINY = DenoiserConfig((1, 2), 1, (1, 2), model_channels=32, context_width=24, in
 def load(network, shapes, prefix):
     state = state_dict(shapes, prefix)
     for key in network.state_dict().keys() - state.keys():
-        state[key] = torch.zeros_like(network.state_dict()[key])  # the mask, which a plain ControlNet has not
+        state[key] = torch.zeros_like(network.state_dict()[key])  # the mask, which a plain ControlNet does not have
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
@@ -65,6 +65,7 @@ def test_noise_prediction_equals_the_released_code(denoiser, capface, tokens, na
     if name == "post_hoc":
         pose = load(CapFace(CapFaceConfig(**SMALL, hint_channels=3)), "pose_small.shapes.json", "pose_control_model.")
         guided, _ = pose.encode_hint(noise(seeds[0] + 5, [1, 3, 64, 64]).clamp(0, 1))
+        assert added is not None
         added = [f + meta["alpha"] * star for f, star in zip(added, pose(x, t, guided, text), strict=True)]
     assert relative_error(denoiser(x, t, text, added), expected) < 1e-5
 
@@ -108,12 +109,12 @@ def tiny_inputs(h=8, w=8):
     return x, torch.tensor([3, 700]), text, torch.rand(2, 9, 8 * h, 8 * w)
 
 
-def test_odd_sizes_come_back_as_they_went_in():
+def test_odd_sizes_are_preserved():
     x, t, text, _ = tiny_inputs(7, 5)
     assert tiny_denoiser()(x, t, text).shape == x.shape
 
 
-def test_an_untrained_capface_sees_what_the_denoiser_sees_and_changes_nothing():
+def test_an_untrained_capface_computes_the_denoisers_features_and_changes_nothing():
     denoiser = tiny_denoiser()
     capface = CapFace.from_denoiser(denoiser, hint_widths=(4, 4, 8, 8, 8, 8, 16))
     seen = {}

@@ -40,14 +40,14 @@ def test_faces_are_counted_in_the_order_asked_for(which, expected):
     assert [choose_face(FACES, which, i, image_size=(90, 110)) for i in range(3)] == expected
 
 
-def test_no_face_and_too_few_faces_are_told_apart():
+def test_no_face_and_too_few_faces_give_different_messages():
     with pytest.raises(NoFaceFound, match="no face in the image"):
         choose_face([])
     with pytest.raises(NoFaceFound, match="no face number 3: the image shows 3"):
         choose_face(FACES, index=3)
 
 
-def test_bad_questions_are_refused():
+def test_invalid_choices_are_refused():
     with pytest.raises(BadInput, match=r"largest, left to right, center, got 'smallest'"):
         choose_face(FACES, "smallest")
     with pytest.raises(BadInput, match="counted from 0, got -1"):
@@ -79,7 +79,8 @@ def test_mtcnn_finds_the_astronauts_face_as_the_package_itself_does(mtcnn, astro
     from PIL import Image
 
     (found,) = mtcnn.detect(tensor(astronaut))
-    boxes, scores, points = MTCNN(keep_all=True).detect(Image.fromarray(astronaut), landmarks=True)
+    boxes, scores, *rest = MTCNN(keep_all=True).detect(Image.fromarray(astronaut), landmarks=True)
+    (points,) = rest
     assert found.box.numpy() == pytest.approx(boxes[0].astype(np.float32))
     assert found.points5.numpy() == pytest.approx(points[0].astype(np.float32))
     assert found.score == pytest.approx(scores[0])
@@ -147,7 +148,7 @@ def onnx_file(path, inputs, outputs, nodes, constants):
 
 
 def write_scrfd(path, size=("height", "width"), gives=("scores", "boxes", "points")):
-    """A detector whose faces are lone red cells of 32 × 32 pixels on its grid."""
+    """Write a detector that detects single red cells of 32 × 32 pixels on its grid."""
     nodes, outputs = [], {"scores": [], "boxes": [], "points": []}
     constants = {
         "red": np.array([0], dtype=np.int64),
@@ -179,7 +180,7 @@ def write_scrfd(path, size=("height", "width"), gives=("scores", "boxes", "point
 
 
 def write_landmarks(path):
-    """A landmark network that gives the same 68 points, relative to its crop, for every face."""
+    """Write a landmark network that returns the same 68 points, relative to its crop, for every face."""
     points = np.zeros((1103, 3), dtype=np.float32)
     points[-68:] = POINTS68
     nodes = [
@@ -238,6 +239,7 @@ def test_insightface_gives_box_and_points_in_the_images_pixels(root, height, wid
     assert torch.allclose(found.points5, corner + side * torch.from_numpy(POINTS5.reshape(5, 2)))
     # the landmark crop is 1.5 boxes wide, so half of it is 0.75 of the box
     expected = corner + side / 2 + 0.75 * side * torch.from_numpy(POINTS68[:, :2])
+    assert found.points68 is not None
     assert torch.allclose(found.points68, expected, atol=1e-2)
     assert 0.5 < found.score < 1
 
@@ -274,7 +276,7 @@ def test_missing_pack_is_named_and_nothing_is_downloaded(insightface, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pack_without_its_detector_is_named_with_what_lies_there(tmp_path):
+def test_pack_without_its_detector_is_named_with_the_files_in_its_folder(tmp_path):
     pack = tmp_path / "models" / "antelopev2"
     pack.mkdir(parents=True)
     (pack / "glintr100.onnx").write_bytes(b"")
@@ -283,7 +285,7 @@ def test_pack_without_its_detector_is_named_with_what_lies_there(tmp_path):
 
 
 @pytest.mark.parametrize("nested", ["models/antelopev2/antelopev2", "antelopev2"])
-def test_pack_in_a_folder_too_deep_or_beside_models_is_found(tmp_path, caplog, nested):
+def test_pack_in_a_nested_folder_or_beside_models_is_found(tmp_path, caplog, nested):
     (tmp_path / nested).mkdir(parents=True)
     (tmp_path / nested / "scrfd_10g_bnkps.onnx").write_bytes(b"")
     with caplog.at_level(logging.WARNING, "capface"):
@@ -323,12 +325,12 @@ def test_missing_insightface_is_named(root, monkeypatch):
 
 def test_detector_problems_say_what_is_missing(root, tmp_path, monkeypatch, mtcnn):
     assert detector_problems(root) == {"insightface": None, "mtcnn": None}
-    assert "buffalo_l is not in" in detector_problems(tmp_path)["insightface"]
+    assert "buffalo_l is not in" in str(detector_problems(tmp_path)["insightface"])
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
     monkeypatch.setitem(sys.modules, "insightface", None)
     problems = detector_problems(root)
-    assert "pip install" in problems["mtcnn"]
-    assert "pip install" in problems["insightface"]
+    assert "pip install" in str(problems["mtcnn"])
+    assert "pip install" in str(problems["insightface"])
 
 
 def test_the_first_detector_that_can_be_used_is_opened(root, tmp_path, monkeypatch, mtcnn):

@@ -25,7 +25,7 @@ def expected(golden):
 
 @pytest.fixture(scope="module")
 def hollow(weights):
-    """The right keys and shapes in a file of a few kilobytes: every tensor repeats one number."""
+    """The right keys and shapes in a file of a few kilobytes: every tensor repeats one value."""
     return {key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for key, tensor in weights.items()}
 
 
@@ -47,15 +47,16 @@ def faces():
 
 
 class Casting:
-    """Layers that cast their weights to the input, as a host's do."""
+    """Layers that cast their weights to the input's type, like a host's."""
 
     class Linear(torch.nn.Linear):
-        def forward(self, x):
-            return torch.nn.functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+        def forward(self, input):
+            bias = None if self.bias is None else self.bias.to(input)
+            return torch.nn.functional.linear(input, self.weight.to(input), bias)
 
     class Conv2d(torch.nn.Conv2d):
-        def forward(self, x):
-            return self._conv_forward(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+        def forward(self, input):
+            return self._conv_forward(input, self.weight.to(input), None if self.bias is None else self.bias.to(input))
 
 
 def test_keys_and_shapes_are_the_published_ones(golden):
@@ -84,7 +85,7 @@ def test_safetensors_without_the_classifier_loads_alike(weights, tmp_path, expec
 def test_half_precision_weights_run_on_float32_faces_through_casting_layers(published, expected):
     network = load_facenet(published, dtype=torch.float16, operations=Casting)
     assert network.conv2d_1a.conv.weight.dtype == torch.float16
-    assert network.conv2d_1a.bn.running_var.dtype == torch.float32
+    assert network.conv2d_1a.bn.get_buffer("running_var").dtype == torch.float32
     vectors = network(faces()[:1])
     assert vectors.dtype == torch.float32
     assert relative_error(vectors, expected[:1]) < 1e-2

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from capface.errors import BadFile, BadInput, MissingFile, MissingPackage
-from capface.models.clip.image_tokens import load_clip_tokens, prepare
+from capface.models.clip.image_tokens import load_clip_tokens, preprocess
 from capface.models.clip.open_clip_model import DEVIATION, MEAN
 from capface.tests.synthetic import fill
 
@@ -26,7 +26,7 @@ def theirs():
 
 
 def to_transformers(state):
-    """A tower's tensors in transformers' layout, the other way round and by other means than the loader's."""
+    """Convert a tower's tensors to transformers' layout: the inverse of the loader's conversion, implemented independently."""
     names = {"conv1.weight": "embeddings.patch_embedding.weight", "class_embedding": "embeddings.class_embedding"}
     names |= {"positional_embedding": "embeddings.position_embedding.weight"}
     for norm, other in (("ln_pre", "pre_layrnorm"), ("ln_post", "post_layernorm")):
@@ -73,16 +73,16 @@ def test_tokens_of_another_shape_are_refused(files):
         load_clip_tokens(files / "open_clip")(torch.rand(3, SIDE, SIDE))
 
 
-def test_the_middle_square_is_seen_in_eight_bits():
+def test_the_middle_square_is_encoded_in_eight_bits():
     image = torch.rand(1, 3, 40, 80)
     mean, deviation = (torch.tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
-    seen = prepare(image, 20) * deviation + mean
+    seen = preprocess(image, 20) * deviation + mean
     assert torch.allclose((seen * 255).round(), seen * 255, atol=1e-3)
     wanted = F.interpolate(image, (20, 40), mode="bicubic", antialias=True)[..., 10:30].clamp(0, 1)
     assert (seen - wanted).abs().max() < 0.6 / 255
 
 
-def test_what_is_no_image_tower_is_named(files, tmp_path, monkeypatch):
+def test_files_without_an_image_tower_are_refused(files, tmp_path, monkeypatch):
     with pytest.raises(MissingFile):
         load_clip_tokens(tmp_path / "none.safetensors")
     save_file({"conv2d_1a.conv.weight": torch.zeros(2)}, tmp_path / "facenet")

@@ -48,7 +48,7 @@ def test_it_computes_what_open_clip_computes(state, file, quick):
 
 
 @torch.no_grad()
-def test_images_of_any_size_are_seen_by_their_middle_square(file):
+def test_images_of_any_size_are_cropped_to_their_middle_square(file):
     clip = load_open_clip_model(file)
     square, edge = torch.rand(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, 8)
     wide = torch.cat([edge, square, edge], dim=3)
@@ -65,7 +65,7 @@ def test_images_of_another_shape_are_refused(file):
 
 
 def test_the_architecture_is_found_in_open_clips_list():
-    """ViT-H-14's heads are 80 wide, which no tensor shows."""
+    """ViT-H-14's heads are 80 wide, which cannot be inferred from the tensors."""
     from capface.models.clip.open_clip_model import _architecture, _configuration
 
     with torch.device("meta"):
@@ -76,7 +76,7 @@ def test_the_architecture_is_found_in_open_clips_list():
     assert (vision["head_width"], text["heads"]) == (80, 16)
 
 
-def test_the_activation_is_told_by_the_file_beside_it_or_by_the_name(state, file, tmp_path):
+def test_the_activation_follows_the_file_beside_it_or_the_name(state, file, tmp_path):
     assert load_open_clip_model(file).name.endswith("with GELU")
     openai = tmp_path / "vit_large_patch14_clip_224.openai" / "open_clip_model.safetensors"
     openai.parent.mkdir()
@@ -93,13 +93,13 @@ def test_the_activation_is_told_by_the_file_beside_it_or_by_the_name(state, file
         load_open_clip_model(file, "ReLU")
 
 
-def test_loading_advances_no_random_numbers(file):
+def test_loading_does_not_change_the_random_state(file):
     before = torch.get_rng_state()
     load_open_clip_model(file)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_is_no_such_clip_is_named(state, tmp_path):
+def test_files_of_other_kinds_are_refused(state, tmp_path):
     with pytest.raises(MissingFile):
         load_open_clip_model(tmp_path / "nothing.safetensors")
     vision = {"vision_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(2, 2)}

@@ -55,7 +55,7 @@ EARS = {"left ear", "right ear", "earring"}
         ({"hair": True, "ears": True}, KEPT | EARS | {"hair"}),
     ],
 )
-def test_what_is_kept_by_label(options, kept):
+def test_the_pixels_that_each_option_keeps(options, kept):
     labels = torch.arange(len(LABELS)).view(1, 1, -1)
     images = torch.full((1, 3, 1, len(LABELS)), 0.3)
     out = keep_face(images, labels, **options)[0, :, 0]

@@ -11,7 +11,7 @@ def test_cosines_by_hand():
     assert cosine(a, torch.tensor([[6.0, 8.0], [-2.0, 0.0], [1.0, -1.0]])) == pytest.approx([1, -1, 0])
 
 
-def test_a_vector_is_exactly_like_itself():
+def test_a_vector_has_similarity_1_with_itself():
     a = torch.randn(50, 512)
     assert (cosine(a, a) - 1).abs().max() < 1e-6
     assert cosine(a, a).max() <= 1
@@ -29,12 +29,12 @@ def test_the_right_prompt_has_to_score_highest():
     texts = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
     scores = prompt_scores(images, texts)
     assert scores.tolist() == [[1, 0], [0, 1], [0, 0]]
-    # a tie is no hit: nobody could tell the prompts apart by it
+    # a tie is not a hit: it does not distinguish the prompts
     assert is_best(scores).tolist() == [True, False, False]
 
 
 @pytest.mark.usefixtures("without_type_checks")
-def test_one_prompt_leaves_nothing_to_choose_from():
+def test_a_single_prompt_and_wrong_shapes_are_refused():
     with pytest.raises(BadInput, match="two prompts or more"):
         is_best(torch.zeros(3, 1))
     with pytest.raises(BadInput, match=r"\[B, N\] and \[P, N\]"):

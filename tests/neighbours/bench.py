@@ -1,7 +1,8 @@
-"""A small SD1.5, CapFace, a stock ControlNet and lopsided heads, inside the host; and one case run with each of them."""
+"""A small SD1.5, CapFace, a stock ControlNet and asymmetric heads in the host, and comparisons of a case with each of them."""
 
 import traceback
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ CONTROLNET = "controlnet/control_v11f1p_sd15_depth_fp16.safetensors"
 
 
 def lopsided(frames=1):
-    """Heads beside the frame's centre, turned and tilted, in coloured light from one side; each frame's elsewhere."""
+    """Return heads off the centre, turned and tilted, in coloured light from one side, at another position in each frame."""
     params = HeadParams.neutral(frames)
     i = torch.arange(frames) - (frames - 1) / 2
     rotation = torch.stack([0.1 + 0 * i, 0.5 - 0.25 * i, 0.3 + 0 * i], dim=1)
@@ -42,7 +43,7 @@ def start_host(comfyui, base):
 
 
 class Bench:
-    """What cases sample with. `node(name)` is a node of the host or of a pack."""
+    """The objects that cases sample with. `node(name)` returns a node of the host or of a pack."""
 
     def __init__(self, nodes, standins):
         import comfy.controlnet
@@ -52,9 +53,10 @@ class Bench:
         from capface.host.capface_model import load_model
         from capface.host.identity.identity import Identity
 
+        self.before: torch.Tensor | None = None
         comfy.utils.PROGRESS_BAR_ENABLED = False
         self.nodes, self.standins = nodes, standins
-        full = {"dtype": torch.float32}  # so that no weight is cast at each call
+        full = {"dtype": torch.float32}  # so that weights are not cast at each call
         load = comfy.sd.load_checkpoint_guess_config
         self.model, _, self.vae, _ = load(str(standins / CHECKPOINT), output_clip=False, model_options=full)
         self.capface = load_model(standins / "capface/caphuman.ckpt", "stand-in", torch.float32)
@@ -62,15 +64,15 @@ class Bench:
         self.identity = Identity(torch.nn.functional.normalize(noise(3, [1, 512])), noise(4, [1, 257, 1024]))
 
     def node(self, name):
-        """A new node of a class name that the host knows."""
+        """Create a node by its class name."""
         return self.nodes.NODE_CLASS_MAPPINGS[name]()
 
     def plain(self):
-        """Positive and negative conditioning without a control."""
+        """Return positive and negative conditioning without a control."""
         return [[TEXT, {}]], [[OTHER_TEXT, {}]]
 
     def with_stock(self, conds, frame):
-        """Add the stock ControlNet, with the frame's map for its control image."""
+        """Add the stock ControlNet, with the frame's map as its control image."""
         apply = self.nodes.ControlNetApplyAdvanced().apply_controlnet
         return apply(*conds, self.stock, frame.map(), 0.5, 0.0, 1.0)[:2]
 
@@ -78,17 +80,18 @@ class Bench:
         """Add CapFace through its node."""
         from capface.nodes.apply_capface import ApplyCapFace
 
-        settings = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
-        return ApplyCapFace.execute(*conds, self.capface, head, identity=self.identity, **settings).result
+        positive, negative = conds
+        settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+        return ApplyCapFace.execute(positive, negative, self.capface, head, identity=self.identity, **settings).result
 
     def sample(self, positive, negative, latents, model=None, steps=1, denoise=1.0, sampler="euler"):
-        """The host's KSampler."""
+        """Run the host's KSampler."""
         arguments = (model or self.model, 5, steps, 4.0, sampler, "normal", positive, negative, {"samples": latents})
         return self.nodes.common_ksampler(*arguments, denoise=denoise)[0]["samples"]
 
 
 def attempt(run):
-    """Run and say "ok", or what went wrong and where."""
+    """Run, and return "ok", or the error and its location."""
     try:
         with torch.inference_mode():
             value = run()
@@ -99,7 +102,7 @@ def attempt(run):
 
 
 def compare(bench, case):
-    """Run a case with a stock ControlNet, with CapFace, and with both: the ControlNet then tells where each part lies.
+    """Run a case with a stock ControlNet, with CapFace, and with both; then the ControlNet shows the position of each part.
 
     Returns:
         A row of the table: `stock`, `capface` ("ok" or an error), `error` (the worst relative error of a part's head, or None),
@@ -123,7 +126,7 @@ def compare(bench, case):
 
 
 def acting(out):
-    """Check what a node gave: ordinary numbers."""
+    """Check that a node's result is finite."""
     tensor = out["samples"] if isinstance(out, dict) else out
     if not torch.isfinite(tensor).all():
         raise AssertionError("numbers that are not finite")
@@ -131,10 +134,10 @@ def acting(out):
 
 
 def located(bench, run, frame, cut):
-    """Run with both controls; the error of each part's head. Where the pack cuts the frame, the ControlNet has to get parts."""
+    """Run with both controls; return the error of each part's head. If the pack cuts it, the ControlNet must get parts."""
     conds = bench.with_stock(bench.plain(), frame)
     for conditioning in conds:
-        conditioning[0][1]["control"].device = torch.device("cpu")  # TiledKSampler reads what ControlNets no longer have
+        conditioning[0][1]["control"].device = torch.device("cpu")  # TiledKSampler needs it; ControlNets no longer have it
     with Spy(bench.stock, bench.capface.network) as spy:
         run(bench, *bench.with_capface(conds, frame.head))
     if not spy.maps:
@@ -145,5 +148,5 @@ def located(bench, run, frame, cut):
 
 
 def covers(part):
-    """Whether a piece of the frame's map is as wide or as high as the frame; tiles may go round its edge."""
+    """Return whether a piece of the frame's map is as wide or as high as the frame; tiles may wrap around its edge."""
     return any(float(line.diff().median()) * len(line) > 0.95 for line in (part[0].mean(0), part[1].mean(1)) if len(line) > 1)

@@ -1,17 +1,19 @@
-"""What is run beside each pack. Nothing here needs the host or a pack before a case runs.
+"""The cases for each pack. The host and the packs are needed only when a case runs.
 
 A case's `run(bench, positive, negative)` samples with the pack and returns an image or latents.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 NOT_LOADED = "does not load there"
-"""State of a pack that this ComfyUI did not load, for a reason of its own."""
+"""State of a pack that this ComfyUI could not load, for reasons unrelated to CapFace."""
 H, W = 96, 128
-"""The frame: not square, so that a cut to another aspect shows."""
+"""Size of the frame: not square, so that a cut to another aspect ratio is detected."""
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,24 @@ class Case:
 
     Attributes:
         pack: Its name, a key of `packs.FOLDERS`.
-        method: Which node and settings, as the table says it.
-        group: Cases of one group share a process with these packs in it (`GROUPS`).
+        method: Node and settings, as named in the table.
+        group: Cases of one group share a process with these packs (`GROUPS`).
         run: See above; for cases with a `check`, unused.
-        tolerance: Largest relative error of a part's head; None where it is not checked, with the reason in `note`.
+        tolerance: Largest relative error of a part's head; None if it is not checked, with the reason in `note`.
         frames: Heads in the sequence.
-        located: Whether the parts' places are measured, behind a ControlNet that tells them.
-        alone: Whether CapFace runs without that ControlNet as well.
+        located: Whether the positions of the parts are measured, by a ControlNet before CapFace.
+        alone: Whether CapFace also runs without that ControlNet.
         cut: Whether no part is as large as the frame.
         check: Instead of `run`: `check(bench)` returns a row.
         stock: Whether a stock ControlNet is expected to run there.
-        needs: Packs that it needs in addition.
-        note: What a reader of the table should know.
+        needs: Further packs that it needs.
+        note: Note in the table.
     """
 
     pack: str
     method: str
     group: str
-    run: object = None
+    run: Callable[..., Any] | None = None
     tolerance: float | None = 0.02
     frames: int = 1
     height: int = H
@@ -45,24 +47,24 @@ class Case:
     located: bool = True
     alone: bool = False
     cut: bool = False
-    check: object = None
+    check: Callable[..., dict[str, Any]] | None = None
     stock: bool = True
     needs: tuple[str, ...] = ()
     note: str = ""
 
     @property
     def name(self):
-        """Its name in the test's id."""
+        """The name in the test's id."""
         return f"{self.group}: {self.pack}, {self.method}"
 
 
 def picture(height=H, width=W, count=1):
-    """Noise of a picture's range, `[count, height, width, 3]`: every part of it differs."""
+    """Return noise in the range of a picture, `[count, height, width, 3]`: all parts differ."""
     return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(7))
 
 
 def latents(height=H, width=W, count=1):
-    """Random latents of a frame of that many pixels."""
+    """Return random latents of a frame with these pixels."""
     return torch.randn(count, 4, height // 8, width // 8, generator=torch.Generator().manual_seed(8))
 
 
@@ -82,20 +84,20 @@ def usdu(bench, positive, negative, *, mode="Linear", seams="None", uniform=Fals
 
 def _usdu_cases():
     case = partial(Case, "Ultimate SD Upscale", group="tiles", cut=True)
-    # tiles that are enlarged are compared with a finer head resampled to their size: edges differ a little
-    scaled = {"tolerance": 0.1}
+    # enlarged tiles are compared with a finer head that is resampled to their size, so edges differ slightly
+    scaled = 0.1
     yield case("no upscale, linear", run=partial(usdu), alone=True)
     yield case("no upscale, chess", run=partial(usdu, mode="Chess"))
-    yield case("no upscale, uniform tiles", run=partial(usdu, uniform=True), **scaled)
-    yield case("upscale 2×, uniform tiles", run=partial(usdu, uniform=True, by=2), **scaled)
+    yield case("no upscale, uniform tiles", run=partial(usdu, uniform=True), tolerance=scaled)
+    yield case("upscale 2×, uniform tiles", run=partial(usdu, uniform=True, by=2), tolerance=scaled)
     yield case("upscale 2×", run=partial(usdu, by=2))
     for seams in ("Band Pass", "Half Tile", "Half Tile + Intersections"):
         yield case(
             f"seam fix {seams}", run=partial(usdu, seams=seams), cut=seams != "Band Pass"
         )  # bands are as long as the frame
-    yield case("seam fix Half Tile, uniform tiles", run=partial(usdu, seams="Half Tile", uniform=True), **scaled)
+    yield case("seam fix Half Tile, uniform tiles", run=partial(usdu, seams="Half Tile", uniform=True), tolerance=scaled)
     yield case("batch of 2 images", run=partial(usdu, images=2), frames=2)
-    yield case("2 tiles at once", run=partial(usdu, uniform=True, tiles=2), **scaled)
+    yield case("2 tiles at once", run=partial(usdu, uniform=True, tiles=2), tolerance=scaled)
 
 
 # TiledKSampler, and its copy in Efficiency Nodes
@@ -126,7 +128,7 @@ def _tiled_ksampler_cases():
 
 
 def beside_tiled_diffusion(bench):
-    """Tiled Diffusion has controls clean up before each run, when TiledKSampler has already put a tile there."""
+    """Tiled Diffusion cleans up controls before each run, after TiledKSampler has already set a tile."""
     from capface.tests.neighbours.bench import attempt, lopsided
     from capface.tests.neighbours.spies import Frame, Spy
 
@@ -168,6 +170,7 @@ def tiled_diffusion(bench, positive, negative, *, method, at_once=4, count=1, st
     model = bench.node("TiledDiffusion").apply(bench.model, method, 64, 64, 16, at_once)[0]
     if area:
         positive = [*positive, [positive[0][0] * 0.5, {**positive[0][1], "area": (12, 8, 0, 8), "strength": 1.0}]]
+    out = None
     for _ in range(runs):
         out = bench.sample(positive, negative, latents(count=count), model=model, steps=steps)
     return out
@@ -188,12 +191,12 @@ FRAMES = 6
 
 
 def evolved(bench, options):
-    """The model with context options of AnimateDiff-Evolved, or without any."""
+    """Return the model with context options of AnimateDiff-Evolved, or without."""
     return bench.node("ADE_UseEvolvedSampling").use_evolved_sampling(bench.model, "autoselect", context_options=options)[0]
 
 
 def contexts(bench, kind):
-    """Context options of a kind, for windows of 4 frames of 6."""
+    """Return context options of a kind, for windows of 4 of 6 frames."""
     static = {"context_length": 4, "context_overlap": 2}
     uniform = {"context_length": 4, "context_stride": 1 if kind == "uniform" else 2, "context_overlap": 2}
     if kind == "static":
@@ -213,7 +216,7 @@ def contexts(bench, kind):
 
 
 def windows(bench, *, kind, before=None, behind=None):
-    """The same sequence in windows and whole: without motion layers each frame has to come out the same."""
+    """Sample the same sequence in windows and as a whole: without motion layers, each frame must be equal."""
     from capface.tests.neighbours.bench import attempt, lopsided
     from capface.tests.neighbours.spies import Frame
     from capface.tests.synthetic import relative_error
@@ -245,7 +248,7 @@ def stock_before(bench, conds, frame):
 
 
 def acn(bench, conds, frame, keyframes=False):
-    """Advanced-ControlNet's own control, with a strength for each frame where `keyframes`."""
+    """Advanced-ControlNet's own control, with a strength for each frame if `keyframes` is set."""
     more = {}
     if keyframes:
         group = bench.nodes.NODE_CLASS_MAPPINGS["LatentKeyframeGroup"]
@@ -276,7 +279,7 @@ def _animatediff_cases():
     yield case("windows, its control with keyframes behind", check=partial(one, behind=partial(acn, keyframes=True)))
 
 
-# Detailers and crops: the part that is redone is a picture of its own to the sampler, so the head is cropped for it as well
+# Detailers and crops: the sampler gets the part as a separate picture, so the head is cropped too
 
 
 def face_mask():
@@ -299,7 +302,7 @@ def detailer(bench, positive, negative, segs):
 
 
 def stitcher(bench):
-    """What Inpaint Crop gives with its defaults but for the size."""
+    """Run Inpaint Crop with its defaults except for the size."""
     node = bench.node("InpaintCropImproved")
     wanted = {}
     for section in node.INPUT_TYPES().values():
@@ -324,14 +327,14 @@ def crop_of_segments(segs):
 
 
 def crop_of_stitcher(made):
-    """The crop may reach beyond the picture: the canvas has it further in than the picture's own edge."""
+    """The crop may reach beyond the picture; its position is given in the padded canvas."""
     s = {key: made[0][key][0] for key in made[0] if key.startswith(("cropped_to_canvas", "canvas_to_orig"))}
     x, y = (s[f"cropped_to_canvas_{axis}"] - s[f"canvas_to_orig_{axis}"] for axis in "xy")
     return made[0], (x, y, s["cropped_to_canvas_w"], s["cropped_to_canvas_h"])
 
 
 def redone(bench, *, make, run, region):
-    """A part of the picture is redone with the head that Crop Head gives for it."""
+    """Sample a part of the picture again with its head from Crop Head."""
     from capface.flame.render.condition import HeadCondition
     from capface.nodes.crop_head import CropHead
     from capface.tests.neighbours.bench import attempt, lopsided
@@ -385,7 +388,7 @@ def ipadapter(bench, positive, negative):
 
 
 def preprocessed(bench, positive, negative):
-    """A control image of the preprocessors' pack for a ControlNet beside CapFace."""
+    """Make a control image with the preprocessors' pack for a ControlNet used together with CapFace."""
     made = bench.node("TilePreprocessor").execute(picture(), 1, resolution=192)[0]
     apply = bench.nodes.ControlNetApplyAdvanced().apply_controlnet
     return bench.sample(*apply(positive, negative, bench.stock, made, 0.5, 0.0, 1.0)[:2], latents())
@@ -403,7 +406,7 @@ def _other_cases():
     case = partial(Case, group="others")
     whole = "With Crop Head. A ControlNet gets its whole control image for the part."
     check = partial(redone, make=segments, run=detailer, region=crop_of_segments)
-    yield case("Impact Pack", "Detailer (SEGS)", check=check, tolerance=0.2, note=whole)  # it cuts to multiples of 8 as well
+    yield case("Impact Pack", "Detailer (SEGS)", check=check, tolerance=0.2, note=whole)  # also cuts to multiples of 8
     check = partial(redone, make=stitcher, run=inpaint_crop, region=crop_of_stitcher)
     yield case("Inpaint Crop and Stitch", "crop, inpaint, stitch", check=check, note=whole)
     yield case("Inspire Pack", "KSampler", run=inspire)
@@ -417,7 +420,7 @@ def _other_cases():
 
 
 def unchanged(bench):
-    """Plain sampling with CapFace, with all packs loaded, gives what it gave before they were."""
+    """Plain sampling with CapFace gives the same result before and after all packs are loaded."""
     from capface.tests.neighbours.bench import attempt
     from capface.tests.synthetic import relative_error
 
@@ -466,7 +469,7 @@ GROUPS = {
         *("KJNodes", "rgthree", "Use Everywhere"),
     ),
 }
-"""Packs that are loaded together, in this order. Some replace functions of the host, so each group has a process of its own."""
+"""Packs that are loaded together, in this order. Some replace functions of the host, so each group has its own process."""
 
 CASES = [
     *_usdu_cases(),

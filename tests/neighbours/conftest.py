@@ -1,6 +1,6 @@
-"""CapFace beside other packs: their real code, in the host, in a process for each group of them.
+"""CapFace together with other packs' real code in the host, in one process per group.
 
-The packs lie in the folders that PACKS names (separated as PATH is), else in ~/comfy/packs; cases whose pack is not there are
+The packs are in the folders listed in PACKS (separated like PATH), else in ~/comfy/packs. Cases of missing packs are
 skipped.
 The rows are also written to output/neighbours/<host's version>.json, from which tools/neighbours.py makes a table.
 """
@@ -28,7 +28,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark everything here, so that `-m "not neighbours"` leaves it out."""
+    """Mark all tests here, so that `-m "not neighbours"` excludes them."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.neighbours)
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    """`results(group)` runs a group's cases once and gives (case's name -> row, the end of the log)."""
+    """`results(group)` runs a group's cases once and returns the rows by case, and the end of the log."""
     done = {}
     comfyui = find_host()
 
@@ -75,7 +75,7 @@ def _run_group(group, comfyui, out):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the table and keep it for tools/neighbours.py."""
+    """Print the table and save it for tools/neighbours.py."""
     if not rows:
         return
     from capface.tools.neighbours import keep, lines

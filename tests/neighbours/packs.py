@@ -1,4 +1,4 @@
-"""Where the other packs lie, which version each is, and loading them the way ComfyUI does. Only `load` needs a ComfyUI."""
+"""Finding the other packs, their versions, and loading them as ComfyUI does. Only `load` needs a ComfyUI."""
 
 import asyncio
 import os
@@ -25,15 +25,15 @@ FOLDERS = {
     "rgthree": "rgthree-comfy",
     "Use Everywhere": "cg-use-everywhere",
 }
-"""What users call a pack -> its folder's name."""
+"""The common name of a pack -> the name of its folder."""
 
 
 class PackMissing(Exception):
-    """A pack's folder is not there."""
+    """A pack's folder is missing."""
 
 
 def pack_folder(name):
-    """Folder of a pack below one of the folders that PACKS names, else below ~/comfy/packs."""
+    """Return the folder of a pack in one of the folders listed in PACKS, else in ~/comfy/packs."""
     roots = os.environ.get("PACKS", "").split(os.pathsep) if os.environ.get("PACKS") else [Path.home() / "comfy" / "packs"]
     for root in roots:
         folder = Path(root).expanduser() / FOLDERS[name]
@@ -43,7 +43,7 @@ def pack_folder(name):
 
 
 def pack_version(name):
-    """Version a pack states and the commit that is checked out, such as "1.7.1, 34a3c2c"."""
+    """Return the version that a pack states and the checked-out commit, such as "1.7.1, 34a3c2c"."""
     folder = pack_folder(name)
     project = folder / "pyproject.toml"
     lines = project.read_text(encoding="utf-8").splitlines() if project.is_file() else []
@@ -72,10 +72,10 @@ def load(nodes, names):
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     server.PromptServer(loop)
-    loop.run_until_complete(nodes.init_builtin_extra_nodes())  # as ComfyUI does first: some packs import them in another order
-    # Impact's detectors are a pack of their own that needs ultralytics; its detailers do not use them.
+    loop.run_until_complete(nodes.init_builtin_extra_nodes())  # as in ComfyUI: some packs import them in another order
+    # Impact's detectors are a separate pack that needs ultralytics; its detailers do not use them.
     detectors = types.ModuleType("impact.subpack_nodes")
-    detectors.NODE_CLASS_MAPPINGS, detectors.NODE_DISPLAY_NAME_MAPPINGS = {}, {}
+    vars(detectors).update(NODE_CLASS_MAPPINGS={}, NODE_DISPLAY_NAME_MAPPINGS={})
     sys.modules["impact.subpack_nodes"] = detectors
     failed = {}
     for name in names:

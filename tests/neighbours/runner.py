@@ -1,4 +1,4 @@
-"""A process with a ComfyUI and a group of packs in it: runs the group's cases and writes a row for each.
+"""A process with a ComfyUI and a group of packs: it runs the group's cases and writes a row for each.
 
 COMFYUI_PATH=… PACKS=… python -m capface.tests.neighbours.runner <group> <file for the rows> [text in the case's name]
 """
@@ -19,7 +19,7 @@ from capface.tools.comfy import find_host, host_version
 
 
 def main(group, out, only=""):
-    """Run a group's cases; rows are JSON, one a line, as they come."""
+    """Run a group's cases, and write each row as a line of JSON."""
     torch.set_num_threads(1)
     comfyui = find_host()
     cases = [case for case in CASES if case.group == group and only in case.name]
@@ -53,7 +53,7 @@ def main(group, out, only=""):
             row["seconds"] = round(time.monotonic() - start, 1)
             file.write(json.dumps(row) + "\n")
             file.flush()
-    os._exit(0)  # packs leave threads behind
+    os._exit(0)  # packs leave threads running
 
 
 if __name__ == "__main__":

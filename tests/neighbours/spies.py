@@ -1,8 +1,8 @@
-"""What each control was given for each row of latents, and how far it is from what belongs there.
+"""Record the input of each control for each row of latents, and compute its error.
 
-A stock ControlNet stands before CapFace in the same chain. Its control image is a map of the frame (red: share of the width,
-green: share of the height, blue: which frame), so that what a pack hands it says where the latents lie, whatever the pack did.
-CapFace's head for the same latents is compared with that part of the whole frame's head.
+A stock ControlNet precedes CapFace in the same chain. Its control image is a map of the frame (red: fraction of the width,
+green: fraction of the height, blue: index of the frame). The part that a pack passes to it therefore shows the latents'
+position. CapFace's head for the same latents is compared with this part of the whole frame's head.
 """
 
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 
 def frame_map(frames, height, width):
-    """A control image `[frames, height, width, 3]` that says of each pixel where in which frame it lies."""
+    """Make a control image `[frames, height, width, 3]` in which each pixel holds its position and its frame."""
     x = (torch.arange(width) + 0.5) / width
     y = (torch.arange(height) + 0.5) / height
     t = (torch.arange(frames) + 1) / frames
@@ -19,7 +19,7 @@ def frame_map(frames, height, width):
 
 
 class Spy:
-    """Collects, while it is entered, the control images and the heads that belong to latents."""
+    """Records the control images and the heads for latents; a context manager."""
 
     def __init__(self, stock, network):
         self.stock, self.network = stock.control_model, network
@@ -57,7 +57,7 @@ class Spy:
         return found[0]
 
     def head_for(self, x):
-        """The head (hint) that went with latents x; their like was evaluated in this run."""
+        """Return the head (hint) that was used with latents x, which were evaluated in this run."""
         alike = [(float((other - x).abs().max()), hint) for other, hint in self.heads if other.shape == x.shape]
         if not alike:
             raise AssertionError(f"CapFace was not asked about latents of {tuple(x.shape)}")
@@ -67,21 +67,21 @@ class Spy:
         return hint
 
     def errors(self, frame):
-        """Relative error of the head of each row of latents."""
+        """Return the relative error of the head of each row of latents."""
         return [frame.error(self.head_for(x), frame.part(part)) for x, part in self.maps]
 
 
 class Frame:
-    """The whole frame's heads, to be cut into the parts that other packs cut it into."""
+    """The whole frame's heads, which can be cut into the same parts as other packs cut the frame."""
 
     def __init__(self, head, height, width, detail=1024):
         """Take heads and the frame that they are in.
 
         Args:
-            head: The condition, of one frame or more.
-            height: The frame's pixels.
-            width: The frame's pixels.
-            detail: Pixels of the longer side that parts of another scale are made from.
+            head: The condition, for one or more frames.
+            height: Height of the frame in pixels.
+            width: Width of the frame in pixels.
+            detail: Pixels of the longer side of the rendering from which parts at other scales are made.
         """
         self.head, self.height, self.width = head, height, width
         self.hint = head.hint(height, width).clone()
@@ -90,11 +90,11 @@ class Frame:
         self.typical = float(self.hint.square().mean().sqrt())
 
     def map(self):
-        """The control image that says where in which frame a pixel lies."""
+        """Make the control image of `frame_map`."""
         return frame_map(len(self.hint), self.height, self.width)
 
     def part(self, part):
-        """The hint `[9, h, w]` that belongs where a piece `[3, h, w]` of the map lies."""
+        """Return the hint `[9, h, w]` at the position of a piece `[3, h, w]` of the map."""
         frame = round(float(part[2].median()) * len(self.hint)) - 1
         xs, ys = part[0].mean(0) * self.width - 0.5, part[1].mean(1) * self.height - 0.5
         columns, rows = xs.round().long(), ys.round().long()
@@ -104,7 +104,7 @@ class Frame:
         return self.window(line(xs, self.width), line(ys, self.height), len(xs), len(ys), frame)
 
     def window(self, across, down, width, height, frame=0):
-        """The hint of a window of the frame, (start, end) as shares of its sides, at width × height pixels."""
+        """Return the hint of a window of the frame, (start, end) as fractions of its sides, at width × height pixels."""
         if self._fine is None:
             self._fine = self.head.hint(self.times * self.height, self.times * self.width).clone()
         xs = (torch.arange(width) + 0.5) / width * (across[1] - across[0]) + across[0]
@@ -113,20 +113,20 @@ class Frame:
         return F.grid_sample(self._fine[frame][None], grid, mode="bilinear", align_corners=False)[0]
 
     def error(self, got, wanted):
-        """|got - wanted| / |wanted|; where hardly any of the head is wanted, over a tenth of what the frame has on average."""
+        """Return |got - wanted| / |wanted|. The denominator is at least a tenth of the frame's average."""
         if got.shape != wanted.shape:
             raise AssertionError(f"a head of {tuple(got.shape)} for a part of {tuple(wanted.shape)}")
         return float((got - wanted).norm()) / max(float(wanted.norm()), 0.1 * self.typical * wanted.numel() ** 0.5)
 
 
 def same_scale(positions):
-    """Whether a picture's rows or columns are neither enlarged nor made smaller; they may go round its edge."""
+    """Return whether a picture's rows or columns are not scaled; they may wrap around its edge."""
     jumps = positions.diff()
     return bool((jumps[jumps != 1] < 0).all()) and int((jumps != 1).sum()) <= 1
 
 
 def line(positions, size):
-    """Start and end, as shares of the frame, of a part cut at whole pixels, from its positions rounded to pixels."""
+    """Return start and end of a part cut at whole pixels, as fractions of the frame, from its positions rounded to pixels."""
     i = torch.arange(len(positions), dtype=torch.float64)
     positions = positions.double() + 0.5
     step = ((i - i.mean()) * (positions - positions.mean())).sum() / (i - i.mean()).square().sum()

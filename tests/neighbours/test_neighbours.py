@@ -1,4 +1,4 @@
-"""CapFace runs wherever a stock ControlNet does, and each part of a frame, however it is cut, gets its part of the head."""
+"""CapFace runs wherever a stock ControlNet does, and each part of a frame gets its part of the head."""
 
 import pytest
 

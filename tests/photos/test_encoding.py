@@ -7,8 +7,8 @@ from capface.errors import BadInput, NoFaceFound
 from capface.models.faces.parsing import keep_face
 from capface.photos.analysis import FaceAnalyzer
 from capface.photos.encoding import WITHOUT_PARSER, EncodeOptions, PhotoEncoder
-from capface.photos.portrait import cut
-from capface.tests.photos.standins import Networks, face, tokens
+from capface.photos.portrait import cut_portrait
+from capface.tests.photos.face_networks import Networks, face, tokens
 
 IMAGES = torch.rand(2, 3, 100, 120, generator=torch.Generator().manual_seed(0))
 
@@ -22,7 +22,7 @@ def test_photos_are_aligned_painted_and_encoded(align):
     one = encoder([face()], [face(20)])
     encoded = one.encode(IMAGES, EncodeOptions(align=align))
     for i, found in enumerate((face(), face(20))):
-        portrait, crop = cut(IMAGES[i], found, align)
+        portrait, crop = cut_portrait(IMAGES[i], found, align)
         painted = keep_face(portrait[None], one.analyzer.parse(portrait[None]))[0]
         assert torch.equal(encoded.global_[i], one.analyzer.embed(crop[None])[0])
         assert torch.equal(encoded.local[i], tokens([painted])[0])
@@ -31,7 +31,7 @@ def test_photos_are_aligned_painted_and_encoded(align):
     assert ["image 1 has 40 × 50 pixels" in encoded.notes[0], "image 2" in encoded.notes[1]] == [True, True]
 
 
-def test_photos_without_a_face_become_zeros_where_they_pass_through():
+def test_photos_without_a_face_become_zeros_with_passthrough():
     encoded = encoder([], [face()]).encode(IMAGES, EncodeOptions(on_no_face="passthrough"))
     assert encoded.present.tolist() == [False, True]
     assert not encoded.global_[0].any() and not encoded.local[0].any() and (encoded.preview[0] == 1).all()

@@ -9,7 +9,7 @@ from capface.flame.fitting.landmark_fit import fit_landmarks
 from capface.flame.model.params import HeadParams
 from capface.photos.analysis import FaceAnalyzer, frame_points
 from capface.photos.heads import choose_method, deca_refusal, fit_heads, fit_points
-from capface.tests.photos.standins import Networks, face
+from capface.tests.photos.face_networks import Networks, face
 
 IMAGES = torch.zeros(2, 3, 100, 120)
 
@@ -39,14 +39,14 @@ def test_the_fit_starts_from_given_heads():
     assert torch.equal(fit_points(builtin_head(), points, start).shape, start.shape)
 
 
-def test_decas_refusal_ends_with_what_to_do():
+def test_decas_refusal_ends_with_a_remedy():
     refusal = deca_refusal(builtin_head(), "Do this.")
     assert isinstance(refusal, BadInput)
-    assert "mean nothing on the head model" in str(refusal) and str(refusal).endswith("Do this.")
+    assert "do not apply to the head model" in str(refusal) and str(refusal).endswith("Do this.")
     assert deca_refusal(dataclasses.replace(builtin_head(), kind="flame2020"), "Do this.") is None
 
 
-def test_a_problem_with_deca_is_raised_where_deca_is_needed():
+def test_a_problem_with_deca_is_raised_when_deca_is_needed():
     model = dataclasses.replace(builtin_head(), kind="flame2020")
     analyzer = FaceAnalyzer(Networks(deca_problem=MissingFile("no file")))
     assert choose_method("auto", model, analyzer) == "landmarks"

@@ -1,4 +1,4 @@
-"""The demo without a ComfyUI, as `tasks.py` starts it: the contact sheet, and the synthetic person."""
+"""The demo without a ComfyUI, started as by `tasks.py`: the contact sheet, and the synthetic person."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def test_the_sheets_are_made(tmp_path):
             assert np.asarray(picture).std() > 40
 
 
-def test_a_photo_without_a_face_stops_in_words(tmp_path):
+def test_a_photo_without_a_face_stops_with_a_message(tmp_path):
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
     run = demo(tmp_path / "grey.png", "--out", tmp_path)
     assert run.returncode == 1

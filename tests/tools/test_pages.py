@@ -1,4 +1,4 @@
-"""The pages are true where a machine can tell: links lead somewhere, named files exist, lists are complete."""
+"""The checkable facts of the pages: links lead to files, named files exist, lists are complete."""
 
 import re
 

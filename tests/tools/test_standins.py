@@ -1,4 +1,4 @@
-"""The stand-in weights have the real files' layouts, and act."""
+"""The stand-in weights have the real files' layouts, and have an effect."""
 
 import json
 
@@ -8,8 +8,18 @@ from safetensors.torch import load_file
 
 from capface.models.diffusion.capface_checkpoint import load_capface
 from capface.models.faces.facenet import load_facenet
+from capface.tests.synthetic import FOLDER
 from capface.tools import weights
-from capface.tools.standins import LIST, SMALL, STAND_INS, make_standins, shaded_balls, write_safetensors
+from capface.tools.standins import (
+    LIST,
+    SMALL,
+    STAND_INS,
+    facenet_shapes,
+    make_standins,
+    parser_shapes,
+    shaded_balls,
+    write_safetensors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +34,16 @@ def test_they_are_listed_and_made_once(models):
     made = []
     make_standins(models, say=made.append)
     assert made == []
+
+
+@pytest.mark.parametrize(("shapes", "unused"), [(facenet_shapes, 2), (parser_shapes, 0)])
+def test_the_layouts_are_those_of_the_published_files(shapes, unused):
+    """The golden list of FaceNet's keys lacks the classifier's two, which its loader skips."""
+    file = FOLDER / f"{shapes.__name__.removesuffix('_shapes').replace('parser', 'parsing')}.shapes.json"
+    published = {k: tuple(s) for k, s in json.loads(file.read_text(encoding="utf-8")).items()}
+    made = shapes()
+    assert published.items() <= made.items()
+    assert len(made) == len(published) + unused
 
 
 def test_capface_is_read_as_the_small_network_with_a_mask_of_both_sides(models):
@@ -51,7 +71,7 @@ def test_zeros_are_stored_as_zeros(tmp_path):
     assert torch.equal(read["b"], torch.zeros(2, 5, dtype=torch.float16))
 
 
-def test_real_files_are_told_from_others_by_their_layout(tmp_path, models):
+def test_real_files_are_recognized_by_their_layout(tmp_path, models):
     attention = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
     rest = {"cond_stage_model.x": (1,), "first_stage_model.x": (1,)}
     for name, width in (("sd15", 768), ("sd21", 1024)):
@@ -60,7 +80,8 @@ def test_real_files_are_told_from_others_by_their_layout(tmp_path, models):
         write_safetensors(
             folder / "model.safetensors", {}, {attention.format(1): (320, width), attention.format(8): (1280, width), **rest}
         )
-    assert weights.real_file(tmp_path / "sd15", weights.CHECKPOINT).name == "model.safetensors"
+    found = weights.real_file(tmp_path / "sd15", weights.CHECKPOINT)
+    assert found is not None and found.name == "model.safetensors"
     assert weights.real_file(tmp_path / "sd21", weights.CHECKPOINT) is None
     assert weights.real_file(models, weights.CHECKPOINT) is None
     assert weights.real_file(models, weights.CLIP_VISION) is not None

@@ -1,4 +1,4 @@
-"""`tasks.py` and where it looks for a ComfyUI."""
+"""`tasks.py`, and its search for a ComfyUI."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ from capface.tools.comfy import PACK, ComfyError, find_host, host_version
 
 @pytest.fixture
 def tasks(monkeypatch):
-    """The module `tasks`, as it is imported when it is started."""
+    """The module `tasks`, imported as when it is started."""
     monkeypatch.syspath_prepend(str(PACK))
     module = importlib.import_module("tasks")
     yield module
@@ -23,7 +23,7 @@ def tasks(monkeypatch):
 
 
 def make_host(folder, version="0.8.0", requirements=""):
-    """A folder that looks like ComfyUI's sources."""
+    """Create a folder that looks like ComfyUI's sources."""
     folder.mkdir(parents=True)
     for name in ("main.py", "folder_paths.py"):
         (folder / name).touch()
@@ -32,7 +32,7 @@ def make_host(folder, version="0.8.0", requirements=""):
     return folder.resolve()
 
 
-def test_help_needs_the_standard_library_alone():
+def test_help_needs_only_the_standard_library():
     shown = subprocess.run([sys.executable, "-I", "-S", "-c", HELP], capture_output=True, text=True, check=True).stdout
     assert all(command in shown for command in ("demo", "check", "test", "lint", "bench", "prepare", "train"))
 
@@ -45,7 +45,7 @@ runpy.run_path({str(PACK / "tasks.py")!r}, run_name="__main__")
 """
 
 
-def test_an_environment_is_named_after_what_is_in_it(tasks, tmp_path):
+def test_an_environment_is_named_by_its_requirements(tasks, tmp_path):
     file = tmp_path / "requirements.txt"
     file.write_text("numpy\n")
     name = tasks.environment_name([file])
@@ -54,7 +54,7 @@ def test_an_environment_is_named_after_what_is_in_it(tasks, tmp_path):
     assert name != tasks.environment_name([file])
 
 
-def test_a_half_made_environment_is_made_anew_and_a_whole_one_is_kept(tasks, tmp_path, monkeypatch):
+def test_an_incomplete_environment_is_replaced_and_a_complete_one_is_kept(tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "ROOT", tmp_path)
     monkeypatch.setattr(tasks, "VENVS", tmp_path / ".venvs")
     for file in tasks.requirement_files(None):
@@ -99,7 +99,7 @@ def test_one_environment_serves_several_hosts_and_each_of_them_alone(tasks, tmp_
     assert installed[made][-1] == "gone>=2"
 
 
-def test_a_frontend_is_fetched_where_the_environment_has_another(tasks, tmp_path, monkeypatch):
+def test_a_frontend_is_downloaded_if_the_environment_has_another(tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "VENVS", tmp_path)
     host = make_host(tmp_path / "host", requirements="comfyui-frontend-package==1.35.9\ncomfyui-workflow-templates==0.7.67\n")
     assert tasks.pinned_frontend(host) == "1.35.9"
@@ -121,7 +121,7 @@ def test_a_frontend_is_fetched_where_the_environment_has_another(tasks, tmp_path
     assert tasks.frontend_folder(python, "1.35.9") == folder
 
 
-def test_hosts_are_tested_newest_first_and_each_once(tasks, tmp_path, monkeypatch):
+def test_hosts_are_tested_newest_first_without_duplicates(tasks, tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
     monkeypatch.setattr(tasks, "OWN_HOST", tmp_path / "none")
     for name in ("COMFYUI_PATH", "COMFYUI_PATHS", "PWD"):
@@ -144,7 +144,7 @@ def test_hosts_are_tested_newest_first_and_each_once(tasks, tmp_path, monkeypatc
         found("--all-hosts")
 
 
-def test_what_pytest_gets_is_not_taken_for_an_abbreviation(tasks):
+def test_pytest_arguments_are_not_parsed_as_abbreviations(tasks):
     options, rest = tasks.parse(["test", "--co", "tests/flame", "-k", "jaw", "--front", "--all"])
     assert rest == ["--co", "tests/flame", "-k", "jaw", "--front", "--all"]
     assert (options.comfyui, options.frontend, options.all_hosts) == ([], [], False)
@@ -152,7 +152,7 @@ def test_what_pytest_gets_is_not_taken_for_an_abbreviation(tasks):
 
 @pytest.fixture
 def dry(tasks, monkeypatch, tmp_path):
-    """Runs `test` without pytest; gives what it would have run, as (group, host, frontend asked for, arguments)."""
+    """Run `test` without pytest, and return what it would have run, as (group, host, requested frontend, arguments)."""
     monkeypatch.setattr(tasks, "environment", lambda hosts, reuse: tmp_path / "env" / "bin" / "python")
     monkeypatch.setattr(tasks, "installed_frontend", lambda python: "1.49.6")
     monkeypatch.setattr(tasks, "newest_frontend", lambda python: "1.99.0")
@@ -208,14 +208,14 @@ def test_without_a_host_everything_is_run_and_skips_itself(dry, tasks, monkeypat
     ]
 
 
-def test_the_tests_of_what_differs_are_there():
+def test_the_tests_of_brief_runs_exist():
     for name in [name for names in suites.DIFFERS.values() for name in names if name.startswith("tests/")]:
         file, _, function = name.partition("::")
         assert file == "tests/neighbours" or (PACK / file).is_file(), name
         assert not function or f"def {function}(" in (PACK / file).read_text(encoding="utf-8"), name
 
 
-def test_outcomes_are_counted_and_shown(tmp_path):
+def test_results_are_counted_and_shown(tmp_path):
     file = tmp_path / "test_outcomes.py"
     file.write_text(OUTCOMES)
     result = suites.run_pytest(sys.executable, ["-q", str(file)], dict(os.environ), suites.Result("host", "0.8.0", "1.35.9"))
@@ -245,13 +245,13 @@ def test_is_known(): assert False
 """
 
 
-def test_a_failed_installer_is_shown_in_full_with_the_way_out(tasks):
+def test_the_output_of_a_failed_installer_is_shown_with_a_remedy(tasks):
     script = "print('a clear cause'); raise SystemExit(3)"
     with pytest.raises(tasks.TaskError, match=r"(?s)a clear cause.*status 3.*do this"):
         tasks.run_quietly([sys.executable, "-c", script], "pip install", "do this")
 
 
-def test_a_host_is_found_where_it_was_named_or_lies(tmp_path, monkeypatch):
+def test_a_host_is_found_by_name_or_in_the_usual_places(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path / "home")
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     monkeypatch.delenv("PWD", raising=False)
@@ -268,13 +268,13 @@ def test_a_host_is_found_where_it_was_named_or_lies(tmp_path, monkeypatch):
     assert host_version(around) == "0.3.64"
 
 
-def test_a_folder_named_for_a_host_must_hold_one(tmp_path):
+def test_a_named_folder_must_contain_a_host(tmp_path):
     with pytest.raises(ComfyError, match=r"--comfyui names .*main\.py"):
         find_host(tmp_path)
 
 
 @pytest.mark.parametrize("hosted", [True, False])
-def test_check_starts_its_tool_with_the_host_and_the_wish_for_checksums(tasks, tmp_path, monkeypatch, hosted):
+def test_check_starts_its_tool_with_the_host_and_the_checksum_option(tasks, tmp_path, monkeypatch, hosted):
     host = make_host(tmp_path / "ComfyUI") if hosted else None
     monkeypatch.setattr(tasks, "known_host", lambda options: host)
     monkeypatch.setattr(tasks, "environment", lambda hosts, reuse: "python")
@@ -317,6 +317,8 @@ def test_several_machines_need_an_address(tasks):
 
 
 def test_one_version_of_the_linter_everywhere():
-    wanted = re.search(r"^ruff==(\S+)$", (PACK / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    found = re.search(r"^ruff==(\S+)$", (PACK / "tests" / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    wanted = found[1]
     assert f"\nruff=={wanted}\n" in (PACK / "tools" / "checkers.txt").read_text(encoding="utf-8")
     assert f"rev: v{wanted}\n" in (PACK / ".pre-commit-config.yaml").read_text(encoding="utf-8")

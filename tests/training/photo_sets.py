@@ -3,10 +3,10 @@
 from functools import cache
 
 import numpy as np
-import open_clip
 import skimage.data
 import torch
 from insightface.data import get_image
+from open_clip.transformer import VisionTransformer
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -28,7 +28,7 @@ PEOPLE = {"bob.png": 1, "people/carol.png": 4}
 def write_clip(path):
     """The image tower of a CLIP with 3 layers of 128 for 56 pixels, in open_clip's layout."""
     with torch.random.fork_rng():
-        tower = open_clip.transformer.VisionTransformer(56, 14, WIDTH, 3, heads=2, mlp_ratio=4.0, output_dim=32)
+        tower = VisionTransformer(56, 14, WIDTH, 3, heads=2, mlp_ratio=4.0, output_dim=32)
     save_file({f"visual.{k}": fill(f"visual.{k}", tuple(v.shape)) for k, v in tower.state_dict().items()}, path)
 
 
@@ -47,7 +47,9 @@ def networks(base):
 @cache
 def group():
     """Six people, uint8 [443,640,3]."""
-    picture = Image.fromarray(np.ascontiguousarray(get_image("t1")[..., ::-1]))
+    pixels = get_image("t1")
+    assert pixels is not None
+    picture = Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
     return np.array(picture.resize((640, 443), Image.Resampling.BOX))
 
 
@@ -68,7 +70,9 @@ def photos(base):
     folder = base / "photos"
     save(folder / "anna" / "1.png", astronaut())
     save(folder / "anna" / "2.jpg", astronaut()[:440, 20:], quality=90)
-    picture = get_image("t1")[..., ::-1]
+    picture = get_image("t1")
+    assert picture is not None
+    picture = picture[..., ::-1]
     faces = MtcnnDetector().detect(torch.from_numpy(picture.astype(np.float32) / 255).movedim(-1, 0))
     faces.sort(key=lambda face: face.centre[0].item())
     for file, number in PEOPLE.items():

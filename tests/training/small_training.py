@@ -1,5 +1,7 @@
 """A base, a CapFace and a few samples that are small enough to train in seconds."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 
@@ -17,7 +19,7 @@ def objective(seed=0, **settings):
     """Create an objective of an untrained CapFace over a random base."""
     torch.manual_seed(seed)
     base = Denoiser(CONFIG)
-    torch.nn.init.normal_(base.out[2].weight, std=0.02)
+    torch.nn.init.normal_(base.out[2].get_parameter("weight"), std=0.02)
     trained = TrainedCapFace.from_denoiser(base, local_width=LOCAL, global_width=GLOBAL, hint_widths=HINT_WIDTHS)
     return CapFaceObjective(base, trained, NoiseSchedule(), ObjectiveSettings(**settings))
 
@@ -50,7 +52,7 @@ class Samples:
             a.latents[rows], a.context[rows], a.null_context, a.hint[rows], a.mask[rows], a.local[rows], a.global_[rows]
         )
 
-    def batches(self, start, rank, world):
+    def batches(self, start: int, rank: int, world: int) -> Iterator[TrainingBatch]:
         """Yield batches, see `training.batch.Data`."""
         number = start
         while True:

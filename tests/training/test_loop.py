@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from accelerate import PartialState
 
 from capface.errors import BadInput
 from capface.tests.training.small_training import Samples, objective
+from capface.training.batch import TrainingBatch
 from capface.training.loop import LoopSettings, train
 
 QUICK = LoopSettings(steps=4, learning_rate=1e-3, warmup=3, average=0.9, save_every=2, log_every=2, sample_every=0)
@@ -84,7 +86,7 @@ class Deadly(Samples):
         super().__init__()
         self.signal = signal
 
-    def batches(self, start, rank, world):
+    def batches(self, start: int, rank: int, world: int) -> Iterator[TrainingBatch]:
         for number, batch in enumerate(super().batches(start, rank, world), start):
             if number == 3:
                 os.kill(os.getpid(), self.signal)

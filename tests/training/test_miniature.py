@@ -17,7 +17,7 @@ from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import angles_of
 from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import render_head
-from capface.miniature.networks import HELD_OUT, PICTURE, load_miniature
+from capface.miniature.networks import HELD_OUT, PICTURE_SIDE, load_miniature
 from capface.miniature.people import draw_people
 from capface.training.miniature import make, train_capface
 from capface.training.miniature.portrait_sampler import Recipe, head_hint, make_portraits, posed_tokens
@@ -29,7 +29,7 @@ from capface.training.miniature.train_evaluator import Attributes
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder in which the miniature was trained for a step or two of each stage, and its file."""
+    """A folder in which each stage of the miniature was trained for one or two steps, and its file."""
     folder = tmp_path_factory.mktemp("miniature")
     where = ["--folder", str(folder), "--out", str(folder / "m.safetensors")]
     arguments = [*where, "--people", "3", "--views", "2", "--effort", "0.0002"]
@@ -82,7 +82,7 @@ def test_the_tables_hold_every_row_with_figures(made, capsys, monkeypatch):
     assert truth[2 + tables.COLUMNS.index("face L1")] == "0.000 ± 0.000"
 
 
-def test_drawing_goes_on_where_it_was_stopped(tmp_path):
+def test_interrupted_rendering_resumes(tmp_path):
     whole = SceneSet(tmp_path / "whole", range(5), 2)
     SceneSet(tmp_path / "part", range(5), 2)
     part = tmp_path / "part"
@@ -117,7 +117,7 @@ def test_a_set_of_other_people_is_replaced(tmp_path):
     assert len(SceneSet(tmp_path, range(2), 1)) == 2
 
 
-def test_a_set_is_seen_in_other_lights_and_places(tmp_path):
+def test_a_set_can_be_rendered_with_other_lights_and_backgrounds(tmp_path):
     scenes, appearances = SceneSet(tmp_path, range(2), 2), Appearances(3, 5, 0)
     rows, lights, settings = torch.tensor([0, 3, 3]), torch.tensor([2, 0, 1]), torch.tensor([4, 4, 1])
     seen = scenes.relight(rows, appearances, lights, settings)
@@ -139,7 +139,7 @@ def test_head_maps_of_a_set_are_those_that_a_node_renders(tmp_path):
     assert (hint - maps.hint()).abs().max() < 0.03  # they are kept in 8 bits
 
 
-def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
+def test_inexact_heads_have_the_given_rotation_error(monkeypatch):
     drawn = []
     monkeypatch.setattr(
         train_capface, "render_head", lambda model, heads, *size: drawn.append(heads) or render_head(model, heads[:1], *size)
@@ -153,26 +153,26 @@ def test_heads_that_are_off_are_turned_by_that_much(monkeypatch):
     assert one.mean(0).abs().max() < 4.0
 
 
-def test_posed_tokens_tell_how_a_head_is_held_and_else_what_they_did():
+def test_posed_tokens_contain_the_pose_and_are_otherwise_unchanged():
     tokens, angles = torch.randn(2, 16, 96), torch.tensor([[20.0, -5.0, 3.0], [-40.0, 0.0, 0.0]])
     posed = posed_tokens(tokens, angles)
     assert torch.equal(posed[..., 3:], tokens[..., 3:])
     assert torch.allclose(posed[..., :3] * 10, angles[:, None].expand(-1, 16, -1))
 
 
-def test_people_kept_from_training_are_others():
+def test_held_out_people_are_not_trained_on():
     ours, theirs = render_scenes(np.array([1]), np.array([0]))[0], render_scenes(np.array([HELD_OUT + 1]), np.array([0]))[0]
     assert (ours.astype(int) - theirs).any()
 
 
-def test_prompts_never_hold_a_word_that_is_not_known():
+def test_prompts_contain_only_known_words():
     known = set(vocabulary())
     for person in range(40):
         prompt = prompt_of(sample_scene(person, 0), np.random.Generator(np.random.PCG64(person)))
         assert set(prompt.replace(",", " ").split()) <= known
 
 
-def test_words_keep_their_order_and_unknown_ones_are_left_out(miniature):
+def test_known_words_keep_their_order_and_unknown_ones_are_dropped(miniature):
     words = miniature.text_encoder
     tokens = words.tokenize(["red hair, blue shirt", "blue hair, red shirt", "A photo of Red HAIR , blue shirt"])
     assert torch.equal(tokens[0], tokens[2])
@@ -181,14 +181,14 @@ def test_words_keep_their_order_and_unknown_ones_are_left_out(miniature):
     assert not torch.allclose(features[0].sum(0), features[1].sum(0), atol=1e-3)
 
 
-def test_portraits_have_the_size_and_the_seed_decides(miniature):
+def test_portraits_have_the_right_size_and_depend_on_the_seed(miniature):
     head = HeadParams.neutral(2)
-    references = torch.rand(2, 3, PICTURE, PICTURE) * 2 - 1
+    references = torch.rand(2, 3, PICTURE_SIDE, PICTURE_SIDE) * 2 - 1
     recipe = Recipe(steps=2)
     one, same, other = (
         make_portraits(miniature, head_hint(head), ["red shirt", "beach"], references, recipe, seed) for seed in (1, 1, 2)
     )
-    assert one.shape == (2, 3, PICTURE, PICTURE)
+    assert one.shape == (2, 3, PICTURE_SIDE, PICTURE_SIDE)
     assert one.min() >= 0 and one.max() <= 1
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -196,12 +196,12 @@ def test_portraits_have_the_size_and_the_seed_decides(miniature):
 
 def test_landmarks_as_a_hint_are_68_dots(miniature):
     dots = head_hint(HeadParams.neutral(), landmarks=True)
-    assert dots.shape == (1, 9, PICTURE, PICTURE)
+    assert dots.shape == (1, 9, PICTURE_SIDE, PICTURE_SIDE)
     assert set(dots.unique().tolist()) == {0.0, 1.0}
     assert 68 < dots[0, 0].sum() < 68 * 9
 
 
-def test_the_truth_about_scenes_has_no_error():
+def test_true_attributes_have_no_error():
     scenes = [sample_scene(person, 0) for person in range(4)]
     truth = Attributes.of(HeadParams.cat([s.head for s in scenes]), [s.setting for s in scenes])
     predicted = Attributes(
@@ -216,7 +216,7 @@ def test_the_truth_about_scenes_has_no_error():
     assert turned.errors(truth)["prompt"].max() == 0
 
 
-def test_poses_are_predicted_from_other_features_than_the_regression_was_fitted_to():
+def test_poses_are_predicted_on_rows_that_the_regression_was_not_fitted_to():
     random = torch.Generator().manual_seed(0)
     angles = torch.randn(640, 2, generator=random)
     noise = torch.randn(640, 3, generator=random)

@@ -84,11 +84,11 @@ def with_trained_outputs(**settings):
             p for m in (made.trained.capface.zero_convs, made.trained.capface.middle_block_out) for p in m.parameters()
         ]:
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=g))
-        made.trained.capface.mask_predict[0].bias.fill_(10)
+        made.trained.capface.mask_predict[0].get_parameter("bias").fill_(10)
     return made
 
 
-def test_a_dropped_identity_is_no_identity():
+def test_a_dropped_identity_equals_no_identity():
     batch = Samples().all
     errors = {}
     for name, settings in {
@@ -105,7 +105,7 @@ def test_a_dropped_identity_is_no_identity():
 
 
 @pytest.mark.parametrize(("identity", "ignores", "needs"), [("local", "global_", "local"), ("global", "local", "global_")])
-def test_a_part_of_the_identity_alone(identity, ignores, needs):
+def test_a_single_part_of_the_identity(identity, ignores, needs):
     made, batch = with_trained_outputs(identity=identity), Samples().all
 
     def errors(**changes):
@@ -116,7 +116,7 @@ def test_a_part_of_the_identity_alone(identity, ignores, needs):
     assert not torch.equal(errors(), errors(**{needs: torch.randn_like(getattr(batch, needs))}))
 
 
-def test_dropped_text_is_the_empty_prompts():
+def test_dropped_text_equals_the_empty_prompt():
     batch = Samples().all
     with torch.no_grad():
         dropped = objective(text_dropout=1.0)(batch, generator())["errors"]
@@ -151,6 +151,7 @@ def test_the_saved_file_loads_and_gives_equal_residuals(tmp_path, dtype):
     write_capface(path, made.trained, dtype=dtype, about={"steps": "3"})
     network, tokens = load_capface(path, dtype=torch.float32)
     t = torch.tensor([1, 400, 800, 999])
+    loaded = []
     for capface, project in ((network, tokens), (made.trained.capface, made.trained.tokens)):
         with torch.no_grad():
             guided, mask = capface.encode_hint(batch.hint)

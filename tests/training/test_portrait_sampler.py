@@ -1,7 +1,7 @@
-"""What the shipped miniature has learned, on a few dozen portraits of people kept from its training.
+"""The abilities of the shipped miniature, tested on a few dozen portraits of people held out of its training.
 
-Margins are wide: they tell a method that works from one that does not, not one seed from another. `python tasks.py miniature
---tables 128` prints the figures themselves.
+The margins are wide: they separate a working method from a broken one, not one seed from another. `python tasks.py miniature
+--tables 128` prints the values.
 """
 
 import functools
@@ -32,7 +32,7 @@ def trial():
 
 @pytest.fixture(scope="module")
 def portraits(miniature, trial):
-    """Makes a portrait of each person, once: `portraits(light=…, prompt=…, swapped=…, **recipe)` in -1..1."""
+    """`portraits(light=…, prompt=…, swapped=…, **recipe)` makes a portrait of each person, once, in -1..1."""
 
     @functools.cache
     def make(light=None, setting=None, swapped=False, **recipe):
@@ -47,7 +47,7 @@ def portraits(miniature, trial):
 
 @pytest.fixture(scope="module")
 def likeness(miniature, portraits):
-    """Mean cosine of portraits to pictures, by the evaluator, which was not used to make them."""
+    """Return the mean cosine of portraits and pictures, by the evaluator, which was not used to make the portraits."""
 
     def measure(pictures, others):
         return F.cosine_similarity(miniature.evaluator(pictures)[0], miniature.evaluator(others)[0]).mean().item()
@@ -56,7 +56,7 @@ def likeness(miniature, portraits):
 
 
 def errors(miniature, trial, pictures):
-    """Means of the evaluator's errors about the heads that were asked for."""
+    """Return the mean errors of the requested heads, by the evaluator."""
     predicted = Attributes.predicted(miniature.evaluator(pictures)[1])
     truth = Attributes.of(trial.heads, [scene.setting for scene in trial.targets])
     return {name: value.mean().item() for name, value in predicted.errors(truth).items()}
@@ -102,7 +102,7 @@ def test_likeness_rises_with_tau(likeness, trial, portraits):
     assert found[-1] > found[0] + 0.3
 
 
-def test_alpha_helps_the_head(miniature, trial, portraits):
+def test_alpha_improves_the_head(miniature, trial, portraits):
     without, more = (errors(miniature, trial, portraits(alpha=a)) for a in (0.0, 0.5))
     print(without, more)
     assert more["pose"] < without["pose"]
@@ -123,5 +123,5 @@ def test_another_prompt_changes_the_background_and_not_the_person(miniature, lik
     assert likeness(*pictures) > likeness(pictures[0], pictures[1][trial.swapped]) + 0.4
 
 
-def test_nothing_reaches_a_portrait_when_strength_is_nothing(trial, portraits):
+def test_strength_0_has_no_effect_on_a_portrait(trial, portraits):
     assert torch.equal(portraits(strength=0.0), portraits(strength=0.0, swapped=True))

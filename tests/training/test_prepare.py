@@ -1,4 +1,4 @@
-"""From photos to shards: real faces found by a real detector, read by stand-ins of the other networks."""
+"""From photos to shards: real faces found by a real detector, encoded by stand-ins for the other networks."""
 
 import gc
 import io
@@ -78,15 +78,15 @@ def shards(out):
     return {path.name: digest(path) for path in sorted(out.glob("*.tar"))}
 
 
-# What is in a training set
+# The content of a training set
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_alone_reads_it(out):
+def test_webdataset_can_read_it(out):
     webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
     urls = [str(path) for path in sorted(out.glob("*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb"))
-    gc.collect()  # it leaves its files open, and the warnings of that are to be ignored here alone
+    gc.collect()  # webdataset leaves its files open; ignore the warnings about it only here
     assert [sample["json"]["source"] for sample in samples] == ["anna/1.png", "anna/2.jpg", "bob.png", "people/carol.png"]
     for sample in samples:
         assert sample["jpg"].shape == (512, 512, 3)
@@ -101,7 +101,7 @@ def test_webdataset_alone_reads_it(out):
     ]
 
 
-def test_the_set_says_what_it_is(out, folder, networks):
+def test_the_set_has_a_description(out, folder, networks):
     about = read_json(out / "dataset.json")
     assert (about["photos"], about["accepted"], about["identities"]) == (6, 4, 3)
     assert about["head_model"]["kind"] == "builtin"
@@ -115,8 +115,8 @@ def test_the_set_says_what_it_is(out, folder, networks):
         assert (out / shard["file"]).stat().st_size == shard["bytes"]
 
 
-def test_features_are_those_of_the_networks_alone(out, folder, networks, reader):
-    """Read from the photo anew, one by one: portrait, embedding, labels, and the tokens of the face on white."""
+def test_features_equal_those_of_separate_network_calls(out, folder, networks, reader):
+    """Computed again from each photo: portrait, embedding, labels, and the tokens of the face on white."""
     for index in (read_json(path) for path in sorted(out.glob("0*.json"))):
         for sample in index["samples"]:
             image = load_photo(folder / sample["source"])
@@ -150,8 +150,8 @@ def test_heads_lie_over_the_faces_they_were_fitted_to(out, folder, reader):
             assert (head.light != HeadParams.neutral().light).any()
 
 
-def test_a_drawn_head_is_found_again_with_its_expression_and_light(reader, tmp_path, monkeypatch):
-    """A picture of a head with 68 known landmarks: what is drawn for its sample looks like the picture."""
+def test_a_rendered_head_is_recovered_with_its_expression_and_light(reader, tmp_path, monkeypatch):
+    """For a picture of a head with 68 known landmarks, the maps of its sample resemble the picture."""
     model = builtin_head()
     light = directional_light((0.6, 0.3, 0.75), (0.8, 0.8, 0.8)) + 0.4 * frontal_light()
     known = HeadParams.neutral().replace(
@@ -181,7 +181,7 @@ def test_a_drawn_head_is_found_again_with_its_expression_and_light(reader, tmp_p
     assert (unlit.lambertian[0] - picture).abs().mean() > 0.04
 
 
-def test_the_report_says_what_was_left_out_and_how_long_all_took(out):
+def test_the_report_lists_rejected_photos_and_durations(out):
     report = read_json(out / "report.json")
     assert report["rejected"] == {"unreadable": 1, "duplicate": 1}
     assert {one["source"]: one["reason"] for one in report["left_out"]} == {"broken.jpg": "unreadable", "copy.png": "duplicate"}
@@ -198,7 +198,7 @@ def test_the_report_says_what_was_left_out_and_how_long_all_took(out):
         assert REASONS[reason] in table
 
 
-def test_photos_of_one_folder_that_look_like_several_people_are_told(tmp_path):
+def test_folders_with_photos_of_several_people_are_reported(tmp_path):
     def sample(key, identity, *vector):
         unit = np.asarray(vector, np.float32) / np.linalg.norm(vector)
         return Sample(key, identity, f"{key}.jpg", {"global.npy": array_bytes(torch.from_numpy(unit))})
@@ -206,21 +206,25 @@ def test_photos_of_one_folder_that_look_like_several_people_are_told(tmp_path):
     rows = [sample("a", "one", 1, 0.2), sample("b", "one", 1, 0), sample("c", "alone", 1, 0)]
     rows += [sample("d", "mixed|up", 1, 0), sample("e", "mixed|up", 0, 1), sample("f", "mixed|up", 1, 1)]
     write_shard(tmp_path, 0, rows, {"rejected": [], "stages": {}})
-    report = make_report(tmp_path, [read_index(tmp_path, 0)], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
+    index = read_index(tmp_path, 0)
+    assert index is not None
+    report = make_report(tmp_path, [index], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
     assert report["strangers"] == []  # a mean of 0.47
     rows[5] = sample("f", "mixed|up", -1, 1)
     write_shard(tmp_path, 0, rows, {"rejected": [], "stages": {}})
-    report = make_report(tmp_path, [read_index(tmp_path, 0)], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
+    index = read_index(tmp_path, 0)
+    assert index is not None
+    report = make_report(tmp_path, [index], {}, [], {"photos": 6, "seconds": 1, "workers": 0})
     assert [(one["identity"], one["photos"]) for one in report["strangers"]] == [("mixed|up", 3)]
     assert report["strangers"][0]["cosine"] == pytest.approx((0 - np.sqrt(0.5) + np.sqrt(0.5)) / 3, abs=1e-3)
     assert "| mixed\\|up" in as_table(report)
 
 
-# Which photos are left out
+# Rejected photos
 
 
 def reasons(reader, rules, *photos):
-    """What the reader says of photos: the reasons of those that it leaves out."""
+    """Return the reasons for which photos are rejected."""
     reader.rules = replace(RULES, **rules)
     try:
         batch = reader.read(list(enumerate(photos)))
@@ -245,7 +249,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("reason", BROKEN)
-def test_each_rule_leaves_a_photo_out(networks, reader, tmp_path, monkeypatch, reason):
+def test_each_rule_rejects_a_photo(networks, reader, tmp_path, monkeypatch, reason):
     rules, content = BROKEN[reason]
     known = {
         "astronaut": astronaut(),
@@ -262,7 +266,7 @@ def test_each_rule_leaves_a_photo_out(networks, reader, tmp_path, monkeypatch, r
     assert reasons(reader, rules, *find_photos(tmp_path)) == [reason]
 
 
-def test_captions_that_are_no_text_and_equal_files_are_left_out(reader, tmp_path, monkeypatch):
+def test_captions_that_are_not_text_and_duplicates_are_rejected(reader, tmp_path, monkeypatch):
     save(tmp_path / "a.png", astronaut())
     save(tmp_path / "b" / "c.png", astronaut())
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
@@ -271,8 +275,8 @@ def test_captions_that_are_no_text_and_equal_files_are_left_out(reader, tmp_path
     assert set(BROKEN) | {"caption", "duplicate"} == set(REASONS)
 
 
-def test_what_no_head_can_be_read_from_is_left_out_alone(reader, folder, monkeypatch):
-    """Landmarks on one point, which no detector should give, in the first of two photos."""
+def test_only_the_photo_without_a_valid_head_is_rejected(reader, folder, monkeypatch):
+    """All landmarks on one point in the first of two photos, which a detector should never return."""
     detect, seen = reader.analyzer.networks.detector.detect, []
 
     def odd(image):
@@ -287,7 +291,7 @@ def test_what_no_head_can_be_read_from_is_left_out_alone(reader, folder, monkeyp
     assert [sample.source for sample in batch.samples] == ["anna/2.jpg"]
 
 
-def test_the_share_outside_is_that_of_the_portrait():
+def test_the_fraction_outside_is_that_of_the_portrait():
     inside = torch.tensor([[4.0, 0, -100], [0, 4, -100], [0, 0, 1]])  # shows x and y from 25 to 153
     assert outside_fraction(inside, 200, 200) == 0
     assert outside_fraction(inside, 200, 89) == pytest.approx(0.5, abs=0.02)
@@ -297,12 +301,12 @@ def test_the_share_outside_is_that_of_the_portrait():
 def test_limits_are_numbers_from_0():
     with pytest.raises(BadInput, match="limits from 0"):
         Rules(max_turn=-1)
-    with pytest.raises(Rejected) as told:
+    with pytest.raises(Rejected) as error:
         Rules().choose([])
-    assert str(told.value) == REASONS["no face"]
+    assert str(error.value) == REASONS["no face"]
 
 
-# Which photos there are
+# Finding photos
 
 
 def test_identities_are_folders_or_photos(folder):
@@ -328,17 +332,17 @@ def test_folders_without_photos_are_named(tmp_path):
         find_photos(tmp_path)
 
 
-def test_photos_are_read_as_they_are_looked_at(tmp_path):
+def test_photos_are_read_in_their_displayed_orientation(tmp_path):
     grey = np.linspace(0, 255, 20 * 10).reshape(20, 10).astype(np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° clockwise
+    exif[0x0112] = 6  # must be rotated by 90° clockwise
     save(tmp_path / "turned.png", grey, exif=exif)
     image = load_photo(tmp_path / "turned.png")
     assert image.shape == (3, 10, 20)
     assert torch.equal(image[1], torch.from_numpy(np.rot90(grey, -1).copy()) / 255)
 
 
-# Stopping and going on
+# Interruption and resume
 
 
 def command(folder, out, networks, *more):
@@ -349,20 +353,21 @@ def command(folder, out, networks, *more):
 
 
 def alive(pid):
-    """Whether a process still runs; one that has ended but was not waited for does not."""
+    """Return whether a process still runs; a zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="tells the workers by /proc")
-def test_a_killed_run_goes_on_to_the_same_shards(folder, networks, settings, out, tmp_path):
-    """Killed after its first shard, with a worker process; gone on with in this process."""
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
+def test_a_killed_run_resumes_to_the_same_shards(folder, networks, settings, out, tmp_path):
+    """Killed after its first shard, with a worker process, and resumed in this process."""
     again = tmp_path / "again"
     environ = dict(os.environ, OMP_WAIT_POLICY="PASSIVE")
     arguments = [sys.executable, "-m", "capface.training.prepare", *command(folder, again, networks)]
     process = subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
     try:
         deadline = time.monotonic() + 300
         while not (again / "000000.json").is_file():
@@ -390,7 +395,7 @@ def test_a_killed_run_goes_on_to_the_same_shards(folder, networks, settings, out
     assert read_json(again / "dataset.json") == read_json(out / "dataset.json")
 
 
-def test_a_finished_set_is_left_as_it_is(folder, settings, out, capsys):
+def test_a_finished_set_is_not_changed(folder, settings, out, capsys):
     before = shards(out), (out / "000001.tar").stat().st_mtime_ns
     report = prepare(folder, out, settings)
     assert report["run"]["photos"] == 0 and report["accepted"] == 4
@@ -440,20 +445,20 @@ def test_files_are_found_in_a_models_folder(folder, networks, tmp_path, capsys):
         (tmp_path / place).parent.mkdir()
         (tmp_path / place).write_bytes(b"")
     assert main(arguments) == 1
-    told = capsys.readouterr()
-    assert f"facenet      {tmp_path / 'facenet'}" in told.out
-    assert "deca         none" in told.out
-    assert "is empty" in told.err
+    printed = capsys.readouterr()
+    assert f"facenet      {tmp_path / 'facenet'}" in printed.out
+    assert "deca         none" in printed.out
+    assert "is empty" in printed.err
     assert main([*arguments, "--deca", str(tmp_path / "deca/deca_model.tar"), "--clip", networks.clip]) == 1
 
 
 def test_deca_with_the_built_in_head_is_refused(folder, networks):
-    with pytest.raises(BadInput, match=r"mean nothing on the head model.*--head generic_model.pkl"):
+    with pytest.raises(BadInput, match=r"do not apply to the head model.*--head generic_model.pkl"):
         SampleMaker(folder, replace(networks, deca="deca_model.tar"), RULES, "x")
 
 
-def test_heads_are_read_by_deca_and_brought_to_the_landmarks(folder, networks, tmp_path, monkeypatch):
-    """Random weights that see a plausible head: as they are where the head model has no landmarks, else as a place to start."""
+def test_heads_are_estimated_by_deca_and_refined_by_landmarks(folder, networks, tmp_path, monkeypatch):
+    """Random weights that estimate a plausible head: used directly without landmarks in the head model, else as a start."""
     weights = state_dict("deca_encoder.shapes.json", "E_flame.")
     weights["layers.2.weight"] *= 0.02
     weights["layers.2.bias"][split_code(torch.arange(CODE_SIZE).float()[None]).camera[0].long()] = torch.tensor([8.0, 0.0, 0.0])

@@ -1,4 +1,4 @@
-"""Training samples hold the features that a photo gives at inference."""
+"""Training samples hold the features that inference computes from the photo."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def sample(files, path):
 
 @pytest.fixture(scope="module")
 def encoder(files):
-    """The encoder of inference, with networks of its own from the same files."""
+    """The encoder of inference, with its own networks from the same files."""
     networks = PlainNetworks(MtcnnDetector(), load_facenet(files.facenet), load_parser(files.parser))
     clip = load_clip_tokens(files.clip)
     features = Features("FaceNet", "a small CLIP", 512, TOKENS, WIDTH)
@@ -53,7 +53,7 @@ def encoder(files):
 
 
 @torch.inference_mode()
-def test_training_sees_what_inference_sees(path, sample, encoder):
+def test_training_features_equal_inference_features(path, sample, encoder):
     encoded = encoder.encode(load_photo(path)[None], EncodeOptions(parse="on"))
     stored = {name: torch.from_numpy(np.load(io.BytesIO(sample.members[f"{name}.npy"]))) for name in ("global", "local")}
     assert torch.equal(stored["global"], encoded.global_[0])
@@ -61,8 +61,8 @@ def test_training_sees_what_inference_sees(path, sample, encoder):
 
 
 @torch.inference_mode()
-def test_the_head_is_that_of_fit_head_on_the_portrait(path, sample, encoder):
-    """Fit Head would search the portrait again, so the face is given as training found it in the photo."""
+def test_the_head_equals_fit_heads_on_the_portrait(path, sample, encoder):
+    """Fit Head would detect the face in the portrait again, so it gets the face that training found in the photo."""
     image = load_photo(path)
     portrait, face, _ = align(image, encoder.analyzer.find_faces(image[None])[0])
 

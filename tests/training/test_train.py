@@ -1,4 +1,4 @@
-"""The command `train`, from a training set and a base to a file for Load CapFace."""
+"""The command `train`: from a training set and a base model to a file for Load CapFace."""
 
 import io
 import json
@@ -51,7 +51,9 @@ def files(tmp_path_factory):
         members["local.npy"] = array(random.standard_normal((TOKENS, LOCAL), dtype=np.float32))
         samples.append(Sample(f"{i:06d}", str(i), f"{i}.jpg", members))
     write_shard(folder / "set", 0, samples, {"rejected": [], "stages": {}})
-    shard = {"file": read_index(folder / "set", 0)["shard"], "samples": 3}
+    index = read_index(folder / "set", 0)
+    assert index is not None
+    shard = {"file": index["shard"], "samples": 3}
     head_model = {"kind": builtin_head().kind}
     write_json(folder / "set" / DATASET, {"format": FORMAT, "version": VERSION, "head_model": head_model, "shards": [shard]})
     write_base(folder / "sd.safetensors")
@@ -64,7 +66,7 @@ def command(files, out, *more):
 
 def tensors(out):
     with safe_open(out / FILE, "pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118  safe_open is no dict
+        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118  safe_open is not a dict
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from typing import NamedTuple, TypedDict
 import torch
 
 from ...files.atomic import write_atomically
-from ...miniature.networks import PATH, Miniature
+from ...miniature.networks import MINIATURE_FILE, Miniature
 from ..objective import TrainedCapFace
 from .scenes import SceneSet, processes
 from .train_autoencoder import train_autoencoder
 from .train_capface import People, train_capface
-from .train_denoiser import Base, Prompts, latents_of, train_denoiser
+from .train_denoiser import MiniatureBase, Prompts, latents_of, train_denoiser
 from .train_evaluator import train_evaluator
 from .train_recognizer import CachedFeatures, train_recognizer
 
@@ -65,7 +65,7 @@ class Trained(NamedTuple):
     """The trained networks that an experiment continues, and their data."""
 
     people: People
-    base: Base
+    base: MiniatureBase
     capface: TrainedCapFace
     steps: dict[str, int]
     """Steps of each stage, scaled by the effort."""
@@ -77,7 +77,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folder", type=Path, default=Path("output/miniature"), help="folder for states (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, default=PATH, help="the file to write (default: miniature/miniature.safetensors)")
+    parser.add_argument(
+        "--out", type=Path, default=MINIATURE_FILE, help="the file to write (default: miniature/miniature.safetensors)"
+    )
     parser.add_argument("--people", type=int, default=PEOPLE, help="people to train on (default: %(default)s)")
     parser.add_argument("--views", type=int, default=VIEWS, help="pictures of each (default: %(default)s)")
     parser.add_argument("--effort", type=float, default=1.0, help="factor of every stage's steps (default: %(default)s)")

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...flame.builtin import builtin_head
 from ...flame.model import HeadParams
 from ...flame.render import landmark_pixels, render_head
-from ...miniature.networks import PICTURE, Miniature
+from ...miniature.networks import PICTURE_SIDE, Miniature
 from ...models.diffusion import CapFace, token_factors
 from ...shapes import Float
 from ..sampling import capface_control, ddim, head_control, noise_prediction
@@ -54,8 +54,8 @@ def head_hint(heads: HeadParams, landmarks: bool = False) -> Float[Tensor, "B 9 
         landmarks: Whether to draw 68 white dots on black in all nine channels instead of the three maps.
     """
     if not landmarks:
-        return render_head(builtin_head(), heads, PICTURE, PICTURE).hint()
-    return landmark_dots(landmark_pixels(builtin_head(), heads, PICTURE, PICTURE))
+        return render_head(builtin_head(), heads, PICTURE_SIDE, PICTURE_SIDE).hint()
+    return landmark_dots(landmark_pixels(builtin_head(), heads, PICTURE_SIDE, PICTURE_SIDE))
 
 
 def landmark_dots(points: Float[Tensor, "B P 2"]) -> Float[Tensor, "B 9 128 128"]:
@@ -69,10 +69,10 @@ def landmark_dots(points: Float[Tensor, "B P 2"]) -> Float[Tensor, "B 9 128 128"
     """
     nearby = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(4), indexing="xy"), dim=-1).flatten(0, 1) - 1
     pixels = (points - 0.5).floor().long()[:, :, None] + nearby
-    near = ((pixels + 0.5 - points[:, :, None]).norm(dim=-1) < 1.5) & ((pixels >= 0) & (pixels < PICTURE)).all(-1)
-    at = (pixels[..., 1] * PICTURE + pixels[..., 0]).clamp(0, PICTURE**2 - 1)
-    dots = torch.zeros(len(points), PICTURE**2).scatter_reduce_(1, at.flatten(1), near.float().flatten(1), "amax")
-    return dots.view(-1, 1, PICTURE, PICTURE).expand(-1, 9, -1, -1)
+    near = ((pixels + 0.5 - points[:, :, None]).norm(dim=-1) < 1.5) & ((pixels >= 0) & (pixels < PICTURE_SIDE)).all(-1)
+    at = (pixels[..., 1] * PICTURE_SIDE + pixels[..., 0]).clamp(0, PICTURE_SIDE**2 - 1)
+    dots = torch.zeros(len(points), PICTURE_SIDE**2).scatter_reduce_(1, at.flatten(1), near.float().flatten(1), "amax")
+    return dots.view(-1, 1, PICTURE_SIDE, PICTURE_SIDE).expand(-1, 9, -1, -1)
 
 
 def fewer_tokens(tokens: Float[Tensor, "B N C"], count: int) -> Float[Tensor, "B {count} C"]:
@@ -128,7 +128,7 @@ def make_portraits(
         RGB `[B, 3, 128, 128]` in 0..1.
     """
     generator = torch.Generator().manual_seed(seed)
-    m, side = miniature, PICTURE // 8
+    m, side = miniature, PICTURE_SIDE // 8
     identity = None
     if references is not None and any(recipe.parts):
         global_, local = m.recognizer(references)

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..loop import LoopSettings, Objective, generator_of, train
+from ..batch import AnyBatch
+from ..loop import AnyNetwork, LoopSettings, Objective, generator_of, train
 from ..state import steps_done
 
 
@@ -31,10 +33,10 @@ class Tensors:
         return Tensors({name: value.to(device) for name, value in self.values.items()})
 
 
-class SampledBatches:
+class SampledBatches(Generic[AnyBatch]):
     """Random batches. The same position always gives the same batch."""
 
-    def __init__(self, make: Callable[[torch.Generator], object], seed: int):
+    def __init__(self, make: Callable[[torch.Generator], AnyBatch], seed: int):
         """Keep the function and the seed.
 
         Args:
@@ -43,7 +45,7 @@ class SampledBatches:
         """
         self.make, self.seed = make, seed
 
-    def batches(self, start: int, rank: int, world: int) -> Iterator[object]:
+    def batches(self, start: int, rank: int, world: int) -> Iterator[AnyBatch]:
         """Yield the batches of one process from position `start` on, see `training.batch.Data`."""
         position = start
         while True:
@@ -53,14 +55,14 @@ class SampledBatches:
 
 def run_stage(
     name: str,
-    objective: Objective,
-    make: Callable[[torch.Generator], object],
+    objective: Objective[AnyBatch, AnyNetwork],
+    make: Callable[[torch.Generator], AnyBatch],
     folder: Path,
     *,
     steps: int,
     rate: float,
     seed: int,
-) -> nn.Module:
+) -> AnyNetwork:
     """Train a stage, or resume it.
 
     Args:

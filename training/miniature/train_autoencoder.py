@@ -39,7 +39,8 @@ class _Reconstruction(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.trained = Autoencoder().to(memory_format=torch.channels_last)
+        self.trained = Autoencoder()
+        _set_memory_format(self.trained, torch.channels_last)
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
         pictures = batch["pictures"].contiguous(memory_format=torch.channels_last)
@@ -51,6 +52,11 @@ class _Reconstruction(nn.Module):
         spread = (latents.pow(2).mean() - 1).clamp(min=0) + latents.mean((0, 2, 3)).pow(2).mean()
         signal_to_noise = -10 * ((out.detach().clamp(-1, 1) - pictures) / 2).pow(2).mean().log10()
         return {"loss": error + edges + SPREAD * spread, "error": error, "psnr": signal_to_noise}
+
+
+def _set_memory_format(network: nn.Module, memory_format: torch.memory_format) -> None:
+    """Convert a network's weights to a memory format, in place."""
+    network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]  torch's annotations lack this overload
 
 
 def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int) -> Autoencoder:
@@ -73,7 +79,7 @@ def train_autoencoder(scenes: SceneSet, folder: Path, *, steps: int, seed: int) 
         return Tensors({"pictures": pictures_of(scenes, rows), "head": head})
 
     network = run_stage("autoencoder", _Reconstruction(), make, folder, steps=steps, rate=1.5e-3, seed=seed)
-    network.to(memory_format=torch.contiguous_format)  # channels_last latents would slow down every later GroupNorm
+    _set_memory_format(network, torch.contiguous_format)  # channels_last latents would slow down every later GroupNorm
     with torch.no_grad():
         rows = np.linspace(0, len(scenes) - 1, 256).astype(int)
         network.scale.copy_(1 / network.encoder(pictures_of(scenes, rows)).std())

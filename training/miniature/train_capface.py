@@ -21,7 +21,7 @@ from .portrait_sampler import fewer_tokens, landmark_dots, posed_tokens
 from .scenes import SIZE, SceneSet
 from .stage import run_stage
 from .train_autoencoder import pictures_of
-from .train_denoiser import WEIGHTING, Base, Prompts
+from .train_denoiser import WEIGHTING, MiniatureBase, Prompts
 from .train_recognizer import encode_people
 
 BATCH = 24
@@ -74,7 +74,7 @@ class Conditions:
     """Inputs of CapFace in training. The defaults give the shipped network, other values the ablations of the tables."""
 
     identity: str = "both"
-    """The parts of the identity that it receives, one of `objective.IDENTITY` (table 2)."""
+    """The parts of the identity that it receives, one of `objective.IDENTITY_PARTS` (table 2)."""
     local_tokens: int = 16
     """Number of local tokens, as in `Recipe` (table 3)."""
     landmarks: bool = False
@@ -126,7 +126,7 @@ class People:
         features = [encode_people(recognizer, pictures_of(scenes, part)) for part in rows]
         return cls(scenes, latents, prompts, *(torch.cat(f) for f in zip(*features, strict=True)))
 
-    def batch(self, base: Base, hints: Hints, own_reference: bool, generator: torch.Generator) -> TrainingBatch:
+    def batch(self, base: MiniatureBase, hints: Hints, own_reference: bool, generator: torch.Generator) -> TrainingBatch:
         """Sample a batch.
 
         Args:
@@ -155,7 +155,7 @@ def choose_tokens(people: People, conditions: Conditions) -> Float[Tensor, "N K 
 
 def train_capface(
     people: People,
-    base: Base,
+    base: MiniatureBase,
     folder: Path,
     name: str,
     conditions: Conditions = Conditions(),

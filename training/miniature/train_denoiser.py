@@ -98,7 +98,7 @@ def latents_of(scenes: SceneSet, autoencoder: Autoencoder) -> Float[Tensor, "N 8
     return torch.cat([autoencoder.encode(pictures_of(scenes, part)) for part in np.array_split(rows, max(len(rows) // 64, 1))])
 
 
-class Base(nn.Module):
+class MiniatureBase(nn.Module):
     """The denoiser and its text encoder."""
 
     def __init__(self):
@@ -113,7 +113,7 @@ class _Denoising(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.trained = Base()
+        self.trained = MiniatureBase()
         self.schedule = NoiseSchedule()
 
     def forward(self, batch: Tensors, generator: torch.Generator) -> dict[str, Tensor]:
@@ -128,8 +128,8 @@ class _Denoising(nn.Module):
 
 
 def train_denoiser(
-    prompts: Prompts, latents: Tensor, folder: Path, name: str, *, steps: int, seed: int, start: Base | None = None
-) -> Base:
+    prompts: Prompts, latents: Tensor, folder: Path, name: str, *, steps: int, seed: int, start: MiniatureBase | None = None
+) -> MiniatureBase:
     """Train the base model on latents and prompts. One in ten prompts is dropped, for guidance.
 
     Args:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import add
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.amp import autocast
 
 from ...flame.editing import angles_of
 from ...flame.model import HeadParams
@@ -108,7 +108,7 @@ class _Evaluation(nn.Module):
             "background": 0.2 * F.cross_entropy(predicted.background, batch["background"]),
             "shirt": 0.2 * F.cross_entropy(predicted.shirt, batch["shirt"]),
         }
-        return {"loss": sum(terms.values()), **terms, "right": right}
+        return {"loss": reduce(add, terms.values()), **terms, "right": right}
 
 
 def train_evaluator(features: CachedFeatures, autoencoder: Autoencoder, folder: Path, *, steps: int, seed: int) -> Evaluator:
@@ -138,7 +138,7 @@ def train_evaluator(features: CachedFeatures, autoencoder: Autoencoder, folder: 
         variations = appearances()
         lights, settings = variations.choose(BATCH, generator)
         pictures = 2 * scenes.relight(rows, variations, lights, settings) - 1
-        with autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
             pictures[::2] = autoencoder.decode(autoencoder.encode(pictures[::2]))
         pictures = recognizer_input(pictures).float()
         heads = scenes.heads[rows].replace(light=variations.lights[lights])

@@ -3,7 +3,8 @@
 It learns the identity of each person and their visible features, so its tokens carry what a portrait needs.
 """
 
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ _KINDS = {"hair": HAIR_STYLES, "hair_colour": HAIR_COLOURS, "eyes": EYE_COLOURS,
 _VALUES = len(SHAPE_NAMES) + 2
 
 
-def describe(person: Person) -> tuple[list[int], list[float]]:
+def targets_of(person: Person) -> tuple[list[int], list[float]]:
     """Return the training targets of a person.
 
     Returns:
@@ -145,9 +146,9 @@ class _Recognition(nn.Module):
         embedding, tokens = self.trained.recognizer(batch["pictures"])
         who, right = recognition_loss(embedding, self.trained.people, batch["person"])
         *kinds, values = self.trained.tells(tokens.mean(1)).split([*map(len, _KINDS.values()), _VALUES], dim=1)
-        kind = sum(F.cross_entropy(predicted, batch["kinds"][:, i]) for i, predicted in enumerate(kinds))
+        kind = reduce(add, (F.cross_entropy(predicted, batch["kinds"][:, i]) for i, predicted in enumerate(kinds)))
         appearance = F.mse_loss(values, batch["values"])
-        return {"loss": who + 0.5 * kind + appearance, "who": who, "kind": kind, "looks": appearance, "right": right}
+        return {"loss": who + 0.5 * kind + appearance, "who": who, "kind": kind, "appearance": appearance, "right": right}
 
 
 def train_recognizer(features: CachedFeatures, folder: Path, *, steps: int, seed: int) -> Recognizer:
@@ -164,7 +165,7 @@ def train_recognizer(features: CachedFeatures, folder: Path, *, steps: int, seed
     """
     torch.manual_seed(seed)
     people, indices = person_indices(features.scenes)
-    described = [describe(Person.sample(int(person))) for person in people]
+    described = [targets_of(Person.sample(int(person))) for person in people]
     kinds = torch.tensor([kind for kind, _ in described])
     values = torch.tensor([value for _, value in described])
 

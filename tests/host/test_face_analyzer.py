@@ -1,4 +1,4 @@
-"""Reading people from real photos through the nodes, with stand-ins for the networks."""
+"""Encoding people in real photos through the nodes, with stand-ins for the networks."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ def photo():
 def group():
     from insightface.data import get_image
 
-    return torch.from_numpy(get_image("t1")[..., ::-1].astype(np.float32) / 255)[None]
+    picture = get_image("t1")
+    assert picture is not None
+    return torch.from_numpy(picture[..., ::-1].astype(np.float32) / 255)[None]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def encode(image, reader, clip_vision, face="largest", face_index=0, align=True)
     return identity, encoded.preview
 
 
-def test_a_photo_becomes_an_identity_and_shows_what_was_read(photo, reader, clip_vision):
+def test_a_photo_becomes_an_identity_with_a_preview(photo, reader, clip_vision):
     identity, preview = encode(photo, reader, clip_vision)
     assert identity.global_.shape == (1, 512)
     assert identity.local.shape == (1, 257, 1024)
@@ -71,7 +73,7 @@ def test_alignment_brings_the_face_into_the_middle(photo, reader, clip_vision):
     assert not torch.equal(on.local, off.local)
 
 
-def test_each_photo_of_a_batch_is_read(photo, reader, clip_vision):
+def test_each_photo_of_a_batch_is_encoded(photo, reader, clip_vision):
     both, _ = encode(torch.cat([photo, photo.flip(2)]), reader, clip_vision)
     alone, _ = encode(photo, reader, clip_vision)
     assert both.global_.shape == (2, 512)
@@ -111,7 +113,7 @@ def test_rgba_and_grey_images_are_read(photo, reader):
 
 
 def test_the_head_lies_over_the_photographed_one(photo, reader):
-    """The fitted head's own landmarks lie on the detector's, and its face covers the detector's box."""
+    """The fitted head's landmarks are on the detector's, and its face covers the detector's box."""
     from capface.flame.builtin import builtin_head
     from capface.flame.fitting.landmark_fit import fit_landmarks
     from capface.flame.model.camera import frame_to_pixels
@@ -132,7 +134,7 @@ def test_the_head_lies_over_the_photographed_one(photo, reader):
     assert alpha.mean() < 0.12
 
 
-def test_another_clip_is_refused_in_words(photo, in_host):
+def test_another_clip_is_refused_with_a_message(photo, in_host):
     from capface.host.clip_vision import clip_tokens
 
     class ClipB32:
@@ -143,7 +145,7 @@ def test_another_clip_is_refused_in_words(photo, in_host):
         clip_tokens(ClipB32(), list(photo.movedim(-1, 1)))
 
 
-def test_a_missing_facenet_is_asked_for_only_when_it_is_needed(photo, clip_vision, in_host):
+def test_a_missing_facenet_is_an_error_only_when_it_is_needed(photo, clip_vision, in_host):
     from capface.nodes.load_models import LoadFaceAnalyzer
 
     (reader,) = LoadFaceAnalyzer.execute("mtcnn", "missing.pt").result

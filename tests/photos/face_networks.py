@@ -11,13 +11,13 @@ FIVE = torch.tensor([[40.0, 50.0], [60.0, 50.0], [50.0, 62.0], [42.0, 72.0], [58
 
 
 def face(x=0.0, score=0.9):
-    """A face of 40 × 50 pixels whose box begins at x + 30."""
+    """Return a face of 40 × 50 pixels whose box starts at x + 30."""
     shift = torch.tensor([x, 0.0])
     return FaceDetection(torch.tensor([30.0 + x, 30.0, 70.0 + x, 80.0]), score, FIVE + shift)
 
 
 class Networks:
-    """`FaceNetworks` that finds the faces it was given, one list per image, in order."""
+    """`FaceNetworks` that return prescribed faces, one list per image, in order."""
 
     def __init__(self, *faces, has_parser=True, deca_problem=None):
         self.faces, self.with_parser, self.problem = list(faces), has_parser, deca_problem
@@ -46,5 +46,5 @@ class Networks:
 
 
 def tokens(portraits):
-    """Tokens that begin with the mean of each portrait."""
+    """Return tokens that start with the mean of each portrait."""
     return torch.stack([F.pad(picture.mean()[None, None], (0, 1023, 0, 256)) for picture in portraits])

@@ -1,6 +1,6 @@
-"""Packs of others that a workflow needs beside this one: which, where they lie, and what they need to load.
+"""Third-party packs that some workflows need: which packs, where they are installed, and what they need to load.
 
-They are looked for in the folders that PACKS names (separated as PATH is), else in ~/comfy/packs.
+The packs are searched for in the folders listed in PACKS (separated like PATH), else in ~/comfy/packs.
 
 Needs the standard library only.
 """
@@ -12,22 +12,22 @@ from pathlib import Path
 
 IMPACT = "ComfyUI-Impact-Pack"
 NEEDS = {"face_detailer_impact": IMPACT}
-"""Workflow -> the pack that it needs. All others are of core nodes and this pack's alone."""
+"""Workflow -> the pack that it needs. All other workflows use only core nodes and nodes of this pack."""
 NODES = {IMPACT: {"DetailerForEach", "MaskToSEGS"}}
-"""Pack -> its nodes that workflows use."""
+"""Pack -> those of its nodes that the workflows use."""
 PACKAGES = {IMPACT: ("piexif", "dill", "segment_anything", "skimage", "cv2", "git")}
-"""Pack -> the Python packages without which it does not load."""
+"""Pack -> the Python packages that it needs to load."""
 NO_DETECTORS = "NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = {}, {}\n"
 
 
 def folder_of(pack):
-    """The pack's folder, or None."""
+    """Return the pack's folder, or None."""
     roots = [Path(p) for p in os.environ.get("PACKS", "").split(os.pathsep) if p] or [Path.home() / "comfy" / "packs"]
     return next((root / pack for root in roots if (root / pack).is_dir()), None)
 
 
 def why_not(pack):
-    """Why the pack cannot run here, or None."""
+    """Return the reason why the pack cannot run here, or None."""
     if folder_of(pack) is None:
         return f"no {pack}: put it into ~/comfy/packs, or name the folder with the packs in PACKS"
     lacks = [name for name in PACKAGES.get(pack, ()) if importlib.util.find_spec(name) is None]
@@ -35,20 +35,22 @@ def why_not(pack):
 
 
 def copy_of(pack, folder):
-    """A copy of the pack to load into a ComfyUI, without its scripts for the canvas: the stored ones break newer frontends.
+    """Copy a pack for loading into a ComfyUI, without its frontend scripts, because the bundled ones break newer frontends.
 
-    An Impact Pack from before its version 8 fetches its detectors as a pack of their own; they need ultralytics, and its
-    detailers do not use them. A module without detectors takes their place.
+    Before version 8, the Impact Pack downloads its detectors as a separate pack. They need ultralytics, and its detailers do
+    not use them, so a module without detectors takes their place.
 
     Args:
         pack: The pack's name.
-        folder: Where the copy goes.
+        folder: The folder that receives the copy.
 
     Returns:
         The copy's folder.
     """
     copy = Path(folder) / pack
-    shutil.copytree(folder_of(pack), copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.js"))
+    source = folder_of(pack)
+    assert source is not None, "only a pack that was found is copied"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.js"))
     detectors = copy / "modules" / "impact" / "subpack_nodes.py"
     if pack == IMPACT and not detectors.exists():
         detectors.write_text(NO_DETECTORS, encoding="utf-8")
