@@ -4,6 +4,7 @@ import hashlib
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,13 +254,14 @@ def test_wrong_inputs_are_refused(task):
     image, box, eyes = torch.zeros(3, 64, 64), torch.tensor([[1.0, 2, 30, 40]]), torch.tensor([[[10.0, 10], [20, 10]]])
     assert network.landmarks(image, torch.zeros(0, 4)) == []
     assert network.detect(torch.zeros(3, 4, 64)) == []
-    for arguments in (
+    wrong: list[dict[str, Any]] = [
         {},
         {"boxes": box.flip(1)},
         {"boxes": box * torch.nan},
         {"eyes": eyes[:, :1].expand(1, 2, 2)},
         {"boxes": box, "passes": 0},
-    ):
+    ]
+    for arguments in wrong:
         with pytest.raises(BadInput):
             network.landmarks(image, **arguments)
     for threshold in (0.0, 1.0, math.nan):
