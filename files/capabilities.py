@@ -105,6 +105,8 @@ def capabilities(inventory: Inventory) -> list[Capability]:
     mtcnn = packages(FACENET_PYTORCH)
     detector = [] if not insightface or not mtcnn else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]})"]
     dense = insightface or ([] if inventory.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
+    mesh = any(map(inventory.file, (catalogue.FACE_LANDMARKER, catalogue.COMFYUI_FACE_LANDMARKER)))
+    mesh = [] if mesh else [*file(catalogue.FACE_LANDMARKER), f"or {catalogue.COMFYUI_FACE_LANDMARKER.file} there"]
     arcface = insightface or (
         []
         if inventory.in_pack(*RECOGNITION_FILES)
@@ -125,6 +127,7 @@ def capabilities(inventory: Inventory) -> list[Capability]:
     needs = {
         PORTRAIT: portrait,
         "Portraits with FLAME's head": portrait + drawn,
+        "Heads from 478 landmarks": mesh,
         "Heads from 68 landmarks": dense,
         "Heads from 5 landmarks": detector,
         "Heads by DECA": deca,

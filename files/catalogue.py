@@ -45,9 +45,16 @@ class Asset:
         return self.url or self.address
 
     @property
+    def checksum(self) -> str | None:
+        """The published checksum with its kind, if known."""
+        if self.sha256:
+            return f"SHA-256 {self.sha256}"
+        return f"MD5 {self.md5}" if self.md5 else None
+
+    @property
     def provenance(self) -> str:
         """The source, the licence and, if known, the checksum, for messages."""
-        checksum = f", MD5 {self.md5}" if self.md5 else ""
+        checksum = f", {self.checksum}" if self.checksum else ""
         return f"{self.source} (licence {self.licence}{checksum})"
 
     @property
@@ -153,6 +160,28 @@ PARSER = Asset(
     size=53_289_463,
     sha256="468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
 )
+FACE_LANDMARKER = Asset(
+    "detection",
+    "face_landmarker.task",
+    "MediaPipe's Face Landmarker: finding faces, 478 landmarks and the expression",
+    "storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task",
+    "Apache-2.0",
+    ending=".task",
+    need="optional, or mediapipe_face_fp32.safetensors",
+    address="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task",
+    sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+    size=3_758_596,
+)
+COMFYUI_FACE_LANDMARKER = Asset(
+    "detection",
+    "mediapipe_face_fp32.safetensors",
+    "the same for ComfyUI's own nodes, with a smaller mesh network",
+    "huggingface.co/Comfy-Org/mediapipe",
+    "Apache-2.0",
+    sign="detector_short.",
+    address="https://huggingface.co/Comfy-Org/mediapipe/resolve/main/detection/mediapipe_face_fp32.safetensors",
+    need="optional, or face_landmarker.task",
+)
 OPEN_CLIP = Asset(
     "open_clip",
     "open_clip_model.safetensors",
@@ -163,7 +192,20 @@ OPEN_CLIP = Asset(
     need="needed, or clip-vit-large-patch14.safetensors",
     url="https://huggingface.co/timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
 )
-ASSETS = (CAPHUMAN, FACENET, INSIGHTFACE, FLAME, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE, DECA, PARSER, OPEN_CLIP)
+ASSETS = (
+    CAPHUMAN,
+    FACENET,
+    INSIGHTFACE,
+    FACE_LANDMARKER,
+    COMFYUI_FACE_LANDMARKER,
+    FLAME,
+    FLAME_LANDMARKS,
+    FLAME_TEMPLATE,
+    FLAME_TEXTURE,
+    DECA,
+    PARSER,
+    OPEN_CLIP,
+)
 """The pack's own files."""
 CLIP_VISION = Asset(
     "clip_vision",

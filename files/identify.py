@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+
+from .bundle import member_names
 from .header import tensor_shapes
 
 if TYPE_CHECKING:  # the downloads use this module without torch
@@ -21,6 +24,7 @@ _SIGNS = (
     ("an IP-Adapter", ("ip_adapter.", "image_proj.")),
     ("a face kept by an insightface tool", ("landmark_3d_68", "landmark_2d_106")),
     ("a DECA checkpoint", ("E_flame.",)),
+    ("MediaPipe's Face Landmarker as ComfyUI keeps it", ("detector_short.stem.",)),
     ("a FaceNet checkpoint", ("conv2d_1a.", "last_linear.")),
     ("a CLIP vision model", ("vision_model.encoder.", "visual.transformer.")),
     ("a VAE", ("first_stage_model.", "decoder.up")),
@@ -55,6 +59,14 @@ def describe(state: Mapping[str, Tensor]) -> str:
 def is_clip_vit_l(path: str | os.PathLike[str]) -> bool:
     """Whether a safetensors file holds the image encoder of CLIP ViT-L/14 for 224 pixels, in the layout of CLIP_VISION."""
     return tensor_shapes(path).get("vision_model.embeddings.position_embedding.weight") == [257, 1024]
+
+
+def is_face_landmarker(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds the three networks of MediaPipe's Face Landmarker, as Google's `.task` or ComfyUI's safetensors."""
+    if {"face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite"} <= set(member_names(Path(path))):
+        return True
+    shapes = tensor_shapes(path)
+    return {"detector_short.stem.weight", "mesh.stem.weight", "blendshapes.cls_token"} <= shapes.keys()
 
 
 def is_sd15(path: str | os.PathLike[str]) -> bool:

@@ -11,10 +11,16 @@ from . import catalogue
 from .catalogue import Asset
 from .checkpoint import read_state_dict
 from .header import tensor_names
-from .identify import describe
+from .identify import describe, is_face_landmarker
 from .insightface_packs import LANDMARK_FILE, PACKS, RECOGNITION_FILES, find_pack
 
-BY_NAME = (catalogue.FLAME_LANDMARKS, catalogue.FLAME_TEMPLATE, catalogue.FLAME_TEXTURE)
+BY_NAME = (
+    catalogue.FLAME_LANDMARKS,
+    catalogue.FLAME_TEMPLATE,
+    catalogue.FLAME_TEXTURE,
+    catalogue.FACE_LANDMARKER,
+    catalogue.COMFYUI_FACE_LANDMARKER,
+)
 """Assets found only under their own name; other files are chosen from a list."""
 NEIGHBOURS = ("checkpoints", "controlnet")
 """Folders that a CapFace checkpoint is put into by mistake, under any name."""
@@ -137,6 +143,10 @@ def _look_into(asset: Asset, path: Path, inspect: Inspector) -> FoundFile:
 
 def _network(path: Path, asset: Asset) -> str:
     """Inspect a torch checkpoint."""
+    if path.suffix == catalogue.FACE_LANDMARKER.ending:
+        if not is_face_landmarker(path):
+            raise BadFile(f"{path.name} is broken or another bundle of MediaPipe, not {asset.purpose}.")
+        return "of the right kind, three networks"
     with path.open("rb") as file:
         old = file.read(1) == b"\x80"
     if old and path.stat().st_size > LARGEST_OLD_PICKLE:

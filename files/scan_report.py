@@ -64,5 +64,5 @@ def _asset(one: AssetReport) -> list[str]:
     if not one.usable:
         searched = " or ".join(map(str, one.searched)) or f"the folder models/{asset.folder} of a ComfyUI"
         lines.append(f"         belongs into {searched}")
-    checksum = f"; MD5 {asset.md5}" if asset.md5 else ""
+    checksum = f"; {asset.checksum}" if asset.checksum else ""
     return [*lines, f"         from {asset.source}; licence {asset.licence}{checksum}"]

@@ -156,6 +156,7 @@ def _similarity(points: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def _warp(points: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
     """Move points smoothly so that the sources come close to the targets: Gaussian kernels, which vanish far from the features."""
+
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return torch.exp(-0.5 * (torch.cdist(a, b) / _REACH).square())
 

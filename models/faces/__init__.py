@@ -20,19 +20,32 @@ from .detection import (
     choose_face,
     open_detector,
 )
+from .face_landmarker import (
+    BLENDSHAPE_POINTS,
+    BLENDSHAPES,
+    FaceLandmarker,
+    FoundFace,
+    MeshFace,
+    load_face_landmarker,
+)
 from .facenet import FaceNet, load_facenet
 from .parsing import FACE, FaceParser, keep_face, load_parser
 
 __all__ = [
     "ALIGNED_SIZE",
+    "BLENDSHAPES",
+    "BLENDSHAPE_POINTS",
     "FACE",
     "ArcFace",
     "DecaCode",
     "DecaEncoder",
     "FaceDetection",
+    "FaceLandmarker",
     "FaceNet",
     "FaceParser",
+    "FoundFace",
     "InsightFaceDetector",
+    "MeshFace",
     "MtcnnDetector",
     "choose_face",
     "deca_crop",
@@ -43,6 +56,7 @@ __all__ = [
     "ffhq_crop",
     "keep_face",
     "load_deca",
+    "load_face_landmarker",
     "load_facenet",
     "load_parser",
     "move_box",

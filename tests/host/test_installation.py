@@ -57,7 +57,7 @@ def test_every_file_of_the_catalogue_is_in_the_report(models):
         assert line.endswith(asset.purpose)
         assert f"from {asset.source}; licence {asset.licence}" in shown
         assert f"belongs into {models / asset.folder}" in shown
-        assert asset.md5 is None or asset.md5 in shown
+        assert asset.checksum is None or asset.checksum in shown
 
 
 def test_the_catalogue_holds_every_asset():
