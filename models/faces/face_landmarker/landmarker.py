@@ -46,9 +46,9 @@ CHUNK = 16
 """Crops that pass through a network together, which bounds memory."""
 FINEST_SAMPLING = 8
 """Samples of the image for each pixel of a crop and axis, at most."""
-EYES_TO_BOX = 2.4
+EYES_TO_BOX = 2.3
 """Side of the box of a face seen from the front, as a multiple of the distance of the eyes' centres."""
-EYES_TO_CENTRE = 0.4
+EYES_TO_CENTRE = 0.5
 """Distance of its centre below the eyes, in the same unit."""
 
 
