@@ -16,14 +16,15 @@ from torch import Tensor
 from ..errors import BadFile, CapFaceError, MissingFile, MissingPackage, NoFaceFound
 from ..files import catalogue
 from ..flame.builtin import builtin_head
-from ..flame.fitting import DECA_KINDS, ERROR_GROUPS, face_size, head_difference, head_rmse, landmark_error
+from ..flame.fitting import DECA_KINDS, ERROR_GROUPS, face_size, head_difference, head_rmse
 from ..flame.model import HeadModel, HeadParams
 from ..flame.render import overlay, render_head
 from ..models.clip import OpenClip, cosine, is_best, load_open_clip_model, prompt_scores
 from ..models.faces import ArcFace, FaceDetection
-from ..photos.analysis import FaceAnalyzer, frame_points
+from ..photos.analysis import FaceAnalyzer
 from ..photos.encoding import EncodeOptions
-from ..photos.heads import fit_points, heads_from_codes
+from ..photos.heads import fit_one_by_one, heads_from_codes
+from ..photos.landmarks import Landmarks, landmarks_of
 from . import model_folders
 from .encode import EncoderProvider
 from .identity import Identity
@@ -158,7 +159,7 @@ class _Measuring:
             self.rows = [i for i, one in enumerate(found) if one is not None]
             self.faces = [one for one in found if one is not None]
         self.shown = [images[i] for i in self.rows]
-        self.points = frame_points(self.faces, *images.shape[-2:]) if self.faces else None
+        self.landmarks = self._observe()
         self.fitted = self._fit()
 
     def run(self) -> Measurement:
@@ -247,16 +248,16 @@ class _Measuring:
     def _landmarks(self) -> dict[str, Tensor]:
         model, wanted = self._condition()
         self._need_faces()
-        if self.points is None or self.fitted is None:
+        if self.landmarks is None or self.fitted is None:
             raise _NotAsked(f"The head model '{model.name}' was loaded without landmarks.")
         size = face_size(model, wanted)
         difference = head_difference(model, wanted, self.fitted)
-        if self.points.shape[1] == 5:
+        if not self.landmarks.point_set.shows_face:
             self.notes.append(
                 "The detector gives 5 landmarks instead of 68, so rotation and size are inaccurate. insightface gives all 68."
             )
         return {
-            LANDMARKS: self._spread(100 * landmark_error(model, wanted, self.points) / size),
+            LANDMARKS: self._spread(100 * self.landmarks.error(wanted) / size),
             TURN: self._spread(difference.rotation),
             POSITION: self._spread(100 * difference.position),
             SIZE: self._spread(100 * difference.size.abs()),
@@ -276,12 +277,16 @@ class _Measuring:
             raise _NotAsked("Connect the wanted head and its head model.")
         return self.references.head_model.to("cpu"), self.references.head.to("cpu").expand(len(self.images))[self.rows]
 
+    def _observe(self) -> Landmarks | None:
+        """Return the landmarks of the faces, if there are faces and the head model has landmarks."""
+        model = (self.references.head_model or builtin_head()).to("cpu")
+        return landmarks_of(model, self.faces, *self.images.shape[-2:]) if self.faces and model.has_landmarks else None
+
     def _fit(self) -> HeadParams | None:
-        """Fit a head to each face, if there are faces and the head model has landmarks."""
-        model = self.references.head_model or builtin_head()
-        if self.points is None or not model.has_landmarks:
+        """Fit a head to each face."""
+        if self.landmarks is None:
             return None
-        return fit_points(model, self.points, progress=lambda *_: mm.throw_exception_if_processing_interrupted())
+        return fit_one_by_one(self.landmarks, progress=lambda *_: mm.throw_exception_if_processing_interrupted())
 
     def _picture(self) -> Tensor:
         picture = self.images.clone()

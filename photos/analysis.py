@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadInput, CapFaceError, NoFaceFound
-from ..flame.model import detected_to_frame
 from ..models.faces import FaceDetection, choose_face
 from .portrait import cut_portrait, deca_face
 
@@ -217,19 +216,3 @@ class FaceAnalyzer:
             self.checkpoint()
             codes.append(self.networks.deca(batch).float().cpu())
         return torch.cat(codes), torch.stack([transform for _, transform in cuts])
-
-
-def frame_points(faces: Sequence[FaceDetection], height: int, width: int) -> Tensor:
-    """Return the landmarks of faces in frame units (see `flame.model.camera`).
-
-    Args:
-        faces: B faces, found in images of one size.
-        height: Height of the images in pixels.
-        width: Width of the images in pixels.
-
-    Returns:
-        `[B, 68, 2]` if the detector gave 68 landmarks for every face, else `[B, 5, 2]`.
-    """
-    dense = [face.points68 for face in faces if face.points68 is not None]
-    points = torch.stack(dense if len(dense) == len(faces) else [face.points5 for face in faces])
-    return detected_to_frame(points, height, width)

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from ..errors import BadInput, CapFaceError
 from ..files import catalogue
-from ..flame.fitting import DECA_KINDS, deca_heads, fit_landmarks, landmark_error, smooth
+from ..flame.fitting import DECA_KINDS, deca_heads, smooth
 from ..flame.model import HeadModel, HeadParams, half_side
 from ..flame.render import overlay, render_head
 from ..models.faces import split_code
-from .analysis import FaceAnalyzer, frame_points
+from .analysis import FaceAnalyzer
+from .landmarks import Landmarks, landmarks_of
 
 AUTO, REFINED, BY_DECA, BY_LANDMARKS = "auto", "DECA refined by landmarks", "DECA", "landmarks"
 METHODS = (AUTO, REFINED, BY_DECA, BY_LANDMARKS)
@@ -45,6 +46,8 @@ class FittedHeads:
     """Root mean square distance of the landmarks in pixels, `[N]`; NaN if the head model has no landmarks."""
     method: str
     """The method that was used; one of `METHODS`."""
+    shown: str = ""
+    """What the landmarks show, from `Landmarks.summary`; empty if the head model has no landmarks."""
 
     @property
     def error(self) -> float:
@@ -57,7 +60,7 @@ class FittedHeads:
         if self.errors.isnan().any():
             return f"{heads}; the error is not known, as the head model has no landmarks"
         worst = f", at most {self.errors.max().item():.1f}" if len(self.frames) > 1 else ""
-        return f"{heads}: landmarks {self.error:.1f} pixels off{worst}"
+        return f"{heads}: landmarks {self.error:.1f} pixels off{worst} ({self.shown})"
 
 
 def deca_refusal(model: HeadModel, remedy: str) -> BadInput | None:
@@ -161,19 +164,20 @@ def fit_heads(
     if method != BY_LANDMARKS:
         codes, crops = analyzer.deca_codes([images[i] for i in frames], faces)
         params = heads_from_codes(codes, crops, height, width)
-    points = frame_points(faces, height, width)
-    if params is None or method == REFINED:
-        params = fit_points(model, points, params, progress)
+    landmarks = landmarks_of(model, faces, height, width) if model.has_landmarks else None
+    if landmarks is not None and (params is None or method == REFINED):
+        params = fit_one_by_one(landmarks, params, progress)
+    assert params is not None, "choose_method refuses landmarks for a head model without them"
     params = smooth(params, smoothing, torch.tensor(frames))
     errors = torch.full((len(frames),), torch.nan)
-    if model.has_landmarks:
-        errors = landmark_error(model, params, points) * half_side(height, width)
+    if landmarks is not None:
+        errors = landmarks.error(params) * half_side(height, width)
 
     if on_no_face == HOLD:
         # The last head up to each photo, or the first head of all.
         held = [max((k for k, frame in enumerate(frames) if frame <= i), default=0) for i in range(len(found))]
         params, errors, frames = params[held], errors[held], list(range(len(found)))
-    return FittedHeads(params, frames, errors, method)
+    return FittedHeads(params, frames, errors, method, "" if landmarks is None else landmarks.summary())
 
 
 def heads_from_codes(codes: Tensor, crops: Tensor, height: int, width: int) -> HeadParams:
@@ -191,12 +195,11 @@ def heads_from_codes(codes: Tensor, crops: Tensor, height: int, width: int) -> H
     return deca_heads(split_code(codes), crops, height, width)
 
 
-def fit_points(model: HeadModel, points: Tensor, start: HeadParams | None = None, progress: Progress = _silent) -> HeadParams:
+def fit_one_by_one(landmarks: Landmarks, start: HeadParams | None = None, progress: Progress = _silent) -> HeadParams:
     """Fit heads to landmarks, one after the other.
 
     Args:
-        model: A head model with landmarks.
-        points: `[B, 68, 2]` or `[B, 5, 2]` in frame units, from `frame_points`.
+        landmarks: The landmarks of B faces.
         start: B heads to start from, or None.
         progress: Called before each head and after the last one.
 
@@ -207,10 +210,10 @@ def fit_points(model: HeadModel, points: Tensor, start: HeadParams | None = None
         BadInput: The points coincide or are not finite.
     """
     heads = []
-    for i in range(len(points)):
-        progress(i, len(points))
-        heads.append(fit_landmarks(model, points[i : i + 1], start=None if start is None else start[i]).params)
-    progress(len(points), len(points))
+    for i in range(len(landmarks)):
+        progress(i, len(landmarks))
+        heads.append(landmarks[i].fit(None if start is None else start[i]))
+    progress(len(landmarks), len(landmarks))
     return HeadParams.cat(heads)
 
 

@@ -12,12 +12,10 @@ from torch import Tensor
 
 from capface.errors import CapFaceError
 from capface.flame.builtin import builtin_head
-from capface.flame.fitting import landmark_error
 from capface.flame.model import half_side
 from capface.miniature.networks import load_miniature
 from capface.models.faces import MtcnnDetector, choose_face
-from capface.photos.analysis import frame_points
-from capface.photos.heads import fit_points
+from capface.photos.landmarks import landmarks_of
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
 from capface.tools.miniature_sheet import SHOTS, people_sheet, portraits_in_comfyui, portraits_in_plain_torch
@@ -46,10 +44,10 @@ def make_sheet(photo: Tensor, path: Path) -> None:
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
     model = builtin_head()
     say("fitting the built-in head to it")
-    points = frame_points([face], height, width)
-    head = fit_points(model, points)
-    error = landmark_error(model, head, points).item() * half_side(height, width)
-    say(f"fitted to {points.shape[1]} points, {error:.1f} pixels off on average")
+    landmarks = landmarks_of(model, [face], height, width)
+    head = landmarks.fit()
+    error = landmarks.error(head).item() * half_side(height, width)
+    say(f"fitted to {landmarks.summary()}; {error:.1f} pixels off on average")
     say("rendering the head in several poses")
     path.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(photo, model, head).save(path)

@@ -22,14 +22,15 @@ from torch import Tensor
 
 from ..errors import BadFile, BadInput
 from ..flame.builtin import builtin_head
-from ..flame.fitting import face_size, landmark_error, light_from_photo
+from ..flame.fitting import face_size, light_from_photo
 from ..flame.io import heads_to_json, load_flame
 from ..flame.model import HeadModel, HeadParams
 from ..models.clip import load_clip_tokens
 from ..models.faces import ALIGNED_SIZE, FaceDetection, load_deca, load_facenet, load_parser, open_detector
-from ..photos.analysis import FaceAnalyzer, PlainNetworks, frame_points
+from ..photos.analysis import FaceAnalyzer, PlainNetworks
 from ..photos.encoding import PhotoEncoder
-from ..photos.heads import deca_refusal, fit_points, heads_from_codes
+from ..photos.heads import deca_refusal, heads_from_codes
+from ..photos.landmarks import landmarks_of
 from ..photos.portrait import align
 from .photo_files import Photo, caption_of
 from .rules import Rejected, Rules
@@ -212,9 +213,9 @@ class SampleMaker:
         head, by_deca, error = one.head, one.head is not None, math.nan
         if self.model.has_landmarks:
             with batch.timed("fit"):
-                points = frame_points([one.face], ALIGNED_SIZE, ALIGNED_SIZE)
-                head = fit_points(self.model, points, head)
-                error = (landmark_error(self.model, head, points) / face_size(self.model, head)).item()
+                landmarks = landmarks_of(self.model, [one.face], ALIGNED_SIZE, ALIGNED_SIZE)
+                head = landmarks.fit(head)
+                error = (landmarks.error(head) / face_size(self.model, head)).item()
         assert head is not None, "a head model without landmarks needs DECA, as the constructor checks"
         one.about["turn"] = round(self.rules.check_head(head, error), 2)
         one.about["fit_error"] = None if math.isnan(error) else round(error, 5)

@@ -1,5 +1,6 @@
 """Edit heads: pose, position, expression, light, animation and transfer."""
 
+from .blendshapes import BLENDSHAPE_NAMES, head_from_blendshapes
 from .animation import EASINGS, animate_keys, follow, turntable
 from .cropping import crop_head
 from .edits import MODES, angles_of, change_face, edit_head, place_head, rotation_of, scale_shape, turn_head
@@ -8,6 +9,8 @@ from .lighting import FROM_PHOTO, KEEP, LIGHTS, PRESETS, Lamp, Lighting, directi
 from .transfers import TRANSFER_GROUPS, transfer
 
 __all__ = [
+    "BLENDSHAPE_NAMES",
+    "head_from_blendshapes",
     "EASINGS",
     "FROM_PHOTO",
     "KEEP",

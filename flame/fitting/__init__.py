@@ -1,15 +1,22 @@
 """Fit heads to landmarks, DECA codes and photos, and measure the difference between heads."""
 
 from .deca_codes import DECA_KINDS, deca_heads
+from .face_mesh import face_mesh_points
 from .landmark_fit import HeadFit, fit_landmarks, landmark_error
 from .light_estimation import light_from_photo, reduce_photo
 from .metrics import ERROR_GROUPS, face_size, head_difference, head_rmse
+from .point_sets import PointSet, five_points, fixed_landmarks, sliding_landmarks
 from .smoothing import smooth
 
 __all__ = [
     "DECA_KINDS",
     "ERROR_GROUPS",
     "HeadFit",
+    "PointSet",
+    "face_mesh_points",
+    "five_points",
+    "fixed_landmarks",
+    "sliding_landmarks",
     "deca_heads",
     "face_size",
     "fit_landmarks",

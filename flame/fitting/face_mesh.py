@@ -1,271 +1,219 @@
 """The 478 points of MediaPipe's face mesh on a head model.
 
-The canonical face, which comes with the mesh's weights, is registered to the head model: a similarity and the model's shape
-components bring the two together, a smooth warp makes the features of the canonical face coincide with the model's 68
-landmarks, and each of its points is projected onto the nearest skin. So the brow of the mesh is the brow of the model, whatever
-the two neutral faces look like.
+`face_mesh.npz` holds the points' positions on the built-in head. They were measured: `tools/place_face_mesh.py` renders the
+average head from known views, runs the network on the pictures, and solves each point's position in space by least squares. So
+a point lies where the network sees it, whatever its name. Placing the network's canonical face on the head instead is worse:
+the two neutral faces differ, by 4 mm on average after the best similarity transform, and a fit takes the difference for pose,
+shape and expression.
 
-Conventions: the person's right eye is the one on the viewer's left. The canonical face is in centimetres, x to the person's
-left, y up, z forwards. Points 468 to 477 are irises, five for each eye, the centre first.
+On another head model the points are moved as the 68 landmarks of the two models are, and projected onto the skin.
+
+Conventions: the person's right eye is the one on the viewer's left. Points 468 to 477 are irises, five for each eye, the centre
+first.
 """
 
+from functools import cache
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import BadInput
-from ...shapes import Bool, Float, Int
-from ..model import SIZES, HeadModel, HeadParams
-from .least_squares import minimise
-from .point_sets import PointSet, _still
+from ...shapes import Float, Int
+from ..model import HeadModel, HeadParams
+from .point_sets import PointSet, still
 
-N_CANONICAL, N_MESH = 468, 478
+N_MESH = 478
+FILE = Path(__file__).with_name("face_mesh.npz")
+"""`points`, int16 `[478, 3]`: the points on the average built-in head at rest, in hundredths of a millimetre."""
 IRISES = (473, 468)
-"""The centres of the person's left and right iris."""
-
-# Indices of the mesh in the order of landmarks 17 to 67; a brow is the line midway between its edges.
-_BROW_EDGES = (
-    (70, 46), (63, 53), (105, 52), (66, 65), (107, 55),
-    (336, 285), (296, 295), (334, 282), (293, 283), (300, 276),
-)  # fmt: skip
-_NOSE = (168, 197, 5, 4, 98, 97, 2, 326, 327)
-_EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)
-_LIPS = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87)
-_CHIN = 152
+"""The centres of the person's left and right iris, in the order of the model's eye joints."""
 
 LIDS = (
     33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7,
     263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249,
 )  # fmt: skip
-UPPER_LIP = (
-    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308,
-)  # fmt: skip
+UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
 LOWER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375, 95, 88, 178, 87, 14, 317, 402, 318, 324)
 BROWS = (46, 52, 53, 55, 63, 65, 66, 70, 105, 107, 276, 282, 283, 285, 293, 295, 296, 300, 334, 336)
-_GROUPS = {"lids": (LIDS, 12.0), "lips": (UPPER_LIP + LOWER_LIP, 20.0), "brows": (BROWS, 10.0)}
-_REST_WEIGHT, _N_REST = 26.0, 110
-_IRIS_WEIGHT = 2.0
-
-# Registration, in metres
-_ROUNDS = 6
-_FEATURE_DEVIATION, _SKIN_DEVIATION = 0.002, 0.003
-_MOST_DISTANCE = 0.008
-_LEAST_COSINE = 0.4
-_NEAR_FEATURE = 0.005
-_REACH = 0.012
+# Weights of whole groups. All together weigh as much as the 68 landmarks, whose priors the fit keeps.
+_GROUPS = ((LIDS, 12.0), (UPPER_LIP + LOWER_LIP, 20.0), (BROWS, 10.0))
+_REST, _N_REST = 26.0, 110
+_IRIS = 2.0
+# Points of the remaining face closer than this to a lid or a lip, in metres, are left out: they move with it by unknown parts.
+_NEAR = 0.005
+# Points farther than this from the skin, in metres, are left out.
+_FAR = 0.008
 _JAW, _EYE_JOINTS = 2, (3, 4)
+# A neighbourhood of the network's points errs alike: the noise of a fit is larger than the residual shows, by this factor.
+_NOISE = 2.0
 
 
-def face_mesh_points(model: HeadModel, canonical: Float[Tensor, "468 3"]) -> PointSet:
+def face_mesh_points(model: HeadModel) -> PointSet:
     """Place the face mesh on a head model.
 
     Args:
         model: A head model with landmarks.
-        canonical: The canonical face, in centimetres.
 
     Returns:
-        The points that a fit uses: lids, lips, brows, about a hundred points of the remaining face, and the irises. The
-        weights of a group sum to what the study of fits found best; all together they weigh as much as 68 landmarks.
+        The points that a fit uses: lids, lips, brows, about a hundred points of the remaining face, and the irises.
 
     Raises:
-        BadInput: The model has no landmarks, or the canonical face is of another shape.
+        BadInput: The model has no landmarks.
     """
-    if tuple(canonical.shape) != (N_CANONICAL, 3) or not torch.isfinite(canonical).all():
-        raise BadInput(f"Expected a finite canonical face [{N_CANONICAL}, 3], got {list(canonical.shape)}.")
-    registered = _register(model.to("cpu"), canonical.double().cpu() / 100)
-    used, weights = _choose(registered, canonical.double().cpu() / 100)
+    model = model.to("cpu")
+    points = measured_points()
+    if model.kind != "builtin":
+        points = _moved(points, model)
+    triangles, weights, distance = project_onto_skin(model, points[: IRISES[1]])
+    used, importance = _choose(points, distance)
     pupils = [_pupil(model, joint) for joint in _EYE_JOINTS]
-    triangles = torch.cat([registered.triangles[used], torch.tensor([triangle for triangle, _ in pupils])])
-    barycentric = torch.cat([registered.weights[used], torch.stack([weight for _, weight in pupils])]).float()
-    index = torch.cat([used, torch.tensor(IRISES)])
-    M = len(index)
+    irises = None
+    if all(pupil is not None for pupil in pupils):
+        irises = (len(used), len(used) + 1)
+        used = torch.cat([used, torch.tensor(IRISES)])
+        importance = torch.cat([importance, importance.new_full((2,), _IRIS)])
+        triangles = torch.cat([triangles, torch.tensor([0] * (N_MESH - len(triangles)))])
+        weights = torch.cat([weights, weights.new_zeros(N_MESH - len(weights), 3)])
+        for index, pupil in zip(IRISES, pupils, strict=True):
+            assert pupil is not None
+            triangles[index], weights[index] = pupil
+    M = len(used)
     return PointSet(
-        "478 points", N_MESH, index, torch.eye(M, dtype=torch.float64),
-        torch.cat([weights, torch.full((2,), _IRIS_WEIGHT, dtype=torch.float64)]),
-        torch.zeros(M, dtype=torch.bool), _still(triangles, barycentric), irises=(M - 2, M - 1),
-    )  # fmt: skip
+        name="478 points",
+        count=N_MESH,
+        index=used,
+        matrix=torch.eye(M, dtype=torch.float64),
+        weights=importance,
+        slides=torch.zeros(M, dtype=torch.bool),
+        places=still(triangles[used], weights[used].float()),
+        irises=irises,
+        noise_factor=_NOISE,
+        expression_deviation=0.5,
+    )
 
 
-class _Registered:
-    """Positions of the canonical face's points on the mesh, and their distances from it."""
+@cache
+def measured_points() -> Float[Tensor, "478 3"]:
+    """Return the points on the average built-in head at rest, in metres."""
+    with np.load(FILE) as content:
+        return torch.from_numpy(content["points"].astype(np.float64)) / 1e5
 
-    def __init__(self, triangles: Tensor, weights: Tensor, distance: Tensor, aligned: Tensor):
-        self.triangles, self.weights, self.distance, self.aligned = triangles, weights, distance, aligned
 
+def _moved(points: Tensor, model: HeadModel) -> Tensor:
+    """Move points of the built-in head as its landmarks move to those of another model (thin plate in space, kernel |r|)."""
+    from ..builtin import builtin_head
 
-def _register(model: HeadModel, canonical: Tensor) -> _Registered:
-    """Register the canonical face `[468, 3]` in metres to the model at rest."""
     neutral = HeadParams.neutral()
-    rig = model.rig.to(dtype=torch.float64)
-    features, pairs = _features(canonical), model.landmark_places(torch.zeros(1))
-    corners, barycentric = model.faces[pairs[0][0]], pairs[1][0].double()
-    on_model = torch.cat([torch.arange(27, 68), torch.tensor([8])])
-    n_shape = min(model.n_shape, SIZES["shape"][0])
-    at_rest = rig.template
-    shapes = rig.basis[:n_shape]
+    source, target = (head.landmarks(neutral)[0].double() for head in (builtin_head(), model))
+    n = len(source)
 
-    def landmarks(vertices: Tensor) -> Tensor:
-        return (vertices[corners] * barycentric[..., None]).sum(1)[on_model]
+    def affine(x: Tensor) -> Tensor:
+        return torch.cat([torch.ones(len(x), 1, dtype=x.dtype), x], dim=1)
 
-    skin = _skin(model)
-    normals_of_canonical = None
-    shape = torch.zeros(n_shape, dtype=torch.float64)
-    vertices, aligned, found = at_rest, canonical, None
-    for round_ in range(_ROUNDS):
-        R, scale, shift = _similarity(_features(canonical), landmarks(vertices))
-        aligned = scale * canonical @ R.T + shift
-        # min over shape: |features|² / sd² + |distance along the normal|² / sd² + |shape|²
-        rows = [(_features(aligned) - landmarks(at_rest)).flatten() / _FEATURE_DEVIATION]
-        columns = [_landmark_columns(shapes, corners, barycentric, on_model) / _FEATURE_DEVIATION]
-        if round_:
-            closest = _closest(aligned, vertices, model.faces[skin])
-            face = model.faces[skin][closest[0]]
-            normal = _normals(vertices, face)
-            base = (at_rest[face] * closest[1][..., None]).sum(1)
-            near = closest[2] < 2 * _MOST_DISTANCE
-            w = near.double() * (52 / len(canonical)) ** 0.5
-            rows.append(w * ((aligned - base) * normal).sum(1) / _SKIN_DEVIATION)
-            moved = (shapes[:, face] * closest[1][None, ..., None]).sum(2)
-            columns.append((w[:, None] * (moved * normal).sum(2).T) / _SKIN_DEVIATION)
-        A, b = torch.cat(columns), torch.cat(rows)
-        shape = torch.linalg.solve(A.T @ A + torch.eye(n_shape, dtype=A.dtype), A.T @ b)
-        vertices = at_rest + torch.einsum("k,kvc->vc", shape, shapes)
-    warped = _warp(aligned, _features(aligned), landmarks(vertices))
-    return _project(model, vertices, warped, skin)
+    system = torch.zeros(n + 4, n + 4, dtype=source.dtype)
+    # The regularisation, 1 mm in the kernel's unit, keeps two landmarks at almost one place from pulling the space apart.
+    system[:n, :n] = torch.cdist(source, source) + 1e-3 * torch.eye(n, dtype=source.dtype)
+    system[:n, n:], system[n:, :n] = affine(source), affine(source).T
+    solution = torch.linalg.solve(system, torch.cat([target - source, source.new_zeros(4, 3)]))
+    return points + torch.cdist(points, source) @ solution[:n] + affine(points) @ solution[n:]
 
 
-def _features(points: Tensor) -> Tensor:
-    """Return the points of the mesh that correspond to landmarks 17 to 67 and 8, `[42, 3]`."""
-    return points[list((*_NOSE, *_EYES, *_LIPS, _CHIN))]
+def project_onto_skin(
+    model: HeadModel, points: Float[Tensor, "N 3"]
+) -> tuple[Int[Tensor, " N"], Float[Tensor, "N 3"], Float[Tensor, " N"]]:
+    """Find the nearest point of the skin of the average head at rest. Points of a lip stay on that lip.
 
+    Args:
+        model: The head model, on the CPU.
+        points: The first N points of the mesh, in metres, in double precision.
 
-def _landmark_columns(shapes: Tensor, corners: Tensor, barycentric: Tensor, on_model: Tensor) -> Tensor:
-    moved = (shapes[:, corners] * barycentric[None, ..., None]).sum(2)[:, on_model]
-    return moved.flatten(1).T
-
-
-def _similarity(points: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find rotation, scale and shift that bring points closest to a target (Umeyama, 1991)."""
-    p, q = points - points.mean(0), target - target.mean(0)
-    U, S, Vh = torch.linalg.svd(q.T @ p)
-    sign = torch.ones(3, dtype=p.dtype)
-    sign[2] = torch.sign(torch.linalg.det(U @ Vh))
-    R = U @ torch.diag(sign) @ Vh
-    scale = (S * sign).sum() / p.square().sum()
-    return R, scale, target.mean(0) - scale * R @ points.mean(0)
-
-
-def _warp(points: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-    """Move points smoothly so that the sources come close to the targets: Gaussian kernels, which vanish far from the features."""
-
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-0.5 * (torch.cdist(a, b) / _REACH).square())
-
-    K = kernel(sources, sources)
-    weights = torch.linalg.solve(K + 0.05 * torch.eye(len(K), dtype=K.dtype), targets - sources)
-    return points + kernel(points, sources) @ weights
-
-
-def _skin(model: HeadModel) -> Tensor:
-    """Return the triangles that are not of the eyeballs and look forwards or sideways at rest."""
-    eyes = model.rig.weights[:, list(_EYE_JOINTS)].sum(1) > 0.5
+    Returns:
+        Triangles, barycentric weights and distances in metres.
+    """
     vertices = model.rig.template.double()
-    normal = _normals(vertices, model.faces)
-    centre = vertices[model.faces].mean(1)
-    ok = ~eyes[model.faces].any(1) & (normal[:, 2] > -0.2) & (centre[:, 2] > -0.05)
-    return ok.nonzero()[:, 0]
-
-
-def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    a, b, c = vertices[faces].unbind(1)
-    return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1, eps=1e-20)
+    eyes = model.rig.weights[:, list(_EYE_JOINTS)].sum(1) > 0.5
+    a, b, c = vertices[model.faces].unbind(1)
+    normal = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1, eps=1e-20)
+    # the front and the sides of the head, without eyeballs and the inside of the mouth
+    skin = (~eyes[model.faces].any(1) & (normal[:, 2] > -0.2)).nonzero()[:, 0]
+    jaw = model.rig.weights[:, _JAW][model.faces[skin]].mean(1)
+    upper, lower = (torch.tensor([i for i in lip if i < len(points)]) for lip in (UPPER_LIP, LOWER_LIP))
+    rest = torch.arange(len(points))
+    rest = rest[~torch.isin(rest, torch.cat([upper, lower]))]
+    triangles = torch.zeros(len(points), dtype=torch.long)
+    weights, distance = points.new_zeros(len(points), 3), points.new_zeros(len(points))
+    for rows, allowed in ((rest, torch.ones_like(jaw, dtype=torch.bool)), (upper, jaw < 0.5), (lower, jaw >= 0.5)):
+        if not allowed.any():  # a head whose jaw does not move
+            allowed = torch.ones_like(allowed)
+        found, weight, far = _closest(points[rows], vertices, model.faces[skin[allowed]])
+        triangles[rows], weights[rows], distance[rows] = skin[allowed][found], weight, far
+    return triangles, weights, distance
 
 
 def _closest(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the closest point of triangles to each point: row of `faces` `[N]`, weights `[N, 3]` and distance `[N]`."""
+    """Find the closest point of triangles to each point: rows of `faces` `[N]`, weights `[N, 3]` and distances `[N]`."""
     a, b, c = vertices[faces].unbind(1)
-    best = []
-    for p in points.split(64):
-        w = _triangle_weights(p[:, None], a, b, c)
-        at = w[..., :1] * a + w[..., 1:2] * b + w[..., 2:] * c
-        d = (p[:, None] - at).norm(dim=2)
-        k = d.argmin(1)
-        rows = torch.arange(len(p))
-        best.append((k, w[rows, k], d[rows, k]))
-    return tuple(torch.cat(x) for x in zip(*best, strict=True))
+    found = []
+    for part in points.split(64):
+        weights = _nearest_weights(part[:, None], a, b, c)
+        at = (weights[..., None] * torch.stack([a, b, c], dim=1)).sum(2)
+        distance = (part[:, None] - at).norm(dim=2)
+        best, rows = distance.argmin(1), torch.arange(len(part))
+        found.append((best, weights[rows, best], distance[rows, best]))
+    triangles, weights, distance = zip(*found, strict=True)
+    return torch.cat(triangles), torch.cat(weights), torch.cat(distance)
 
 
-def _triangle_weights(p: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Barycentric weights of the closest points of triangles (the inside, else the best of the three edges)."""
+def _nearest_weights(p: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return barycentric weights of the points of triangles nearest to `p`: its projection if inside, else on an edge."""
     ab, ac, ap = b - a, c - a, p - a
     d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
     d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
-    det = (d00 * d11 - d01 * d01).clamp(min=1e-30)
-    v, w = (d11 * d20 - d01 * d21) / det, (d00 * d21 - d01 * d20) / det
-    inside = torch.stack([1 - v - w, v, w], -1)
-    best, nearest = inside, torch.where((inside >= 0).all(-1), -1.0, torch.inf)
-    zero = torch.zeros_like(v)
-    for start, end, place in ((a, b, (0, 1)), (b, c, (1, 2)), (c, a, (2, 0))):
+    scale = (d00 * d11 - d01 * d01).clamp(min=1e-30)
+    v, w = (d11 * d20 - d01 * d21) / scale, (d00 * d21 - d01 * d20) / scale
+    best = torch.stack([1 - v - w, v, w], -1)
+    nearest = torch.where((best >= 0).all(-1), -1.0, torch.inf)
+    for start, end, first, second in ((a, b, 0, 1), (b, c, 1, 2), (c, a, 2, 0)):
         edge = end - start
         t = (((p - start) * edge).sum(-1) / (edge * edge).sum(-1).clamp(min=1e-30)).clamp(0, 1)
-        d = (p - start - t[..., None] * edge).square().sum(-1)
-        parts = [zero, zero, zero]
-        parts[place[0]], parts[place[1]] = 1 - t, t
-        better = d < nearest
-        best = torch.where(better[..., None], torch.stack(parts, -1), best)
-        nearest = torch.where(better, d, nearest)
+        distance = (p - start - t[..., None] * edge).square().sum(-1)
+        on_edge = torch.zeros_like(best)
+        on_edge[..., first], on_edge[..., second] = 1 - t, t
+        better = distance < nearest
+        best = torch.where(better[..., None], on_edge, best)
+        nearest = torch.where(better, distance, nearest)
     return best
 
 
-def _project(model: HeadModel, vertices: Tensor, points: Tensor, skin: Tensor) -> _Registered:
-    """Project points onto the nearest skin; lips onto the lip of the same side of the mouth."""
-    jaw = model.rig.weights[:, _JAW][model.faces[skin]].mean(1)
-    triangles = torch.zeros(len(points), dtype=torch.long)
-    weights = torch.zeros(len(points), 3, dtype=torch.float64)
-    distance = torch.zeros(len(points), dtype=torch.float64)
-    everything = torch.arange(len(points))
-    upper, lower = torch.tensor(UPPER_LIP), torch.tensor(LOWER_LIP)
-    rest = everything[~torch.isin(everything, torch.cat([upper, lower]))]
-    for rows, allowed in ((rest, torch.ones_like(jaw, dtype=torch.bool)), (upper, jaw < 0.5), (lower, jaw >= 0.5)):
-        k, w, d = _closest(points[rows], vertices, model.faces[skin[allowed]])
-        triangles[rows], weights[rows], distance[rows] = skin[allowed][k], w, d
-    return _Registered(triangles, weights, distance, points)
-
-
-def _choose(registered: _Registered, canonical: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the points that a fit uses, and their weights."""
-    features = sorted({i for members, _ in _GROUPS.values() for i in members})
-    near = torch.cdist(canonical, canonical[[*LIDS, *UPPER_LIP, *LOWER_LIP]]).amin(1) < _NEAR_FEATURE
-    good = registered.distance < _MOST_DISTANCE
-    used, weights = [], []
-    for members, weight in _GROUPS.values():
-        index = torch.tensor(members)
-        used.append(index)
-        weights.append(torch.full((len(index),), weight / len(index), dtype=torch.float64))
-    free = good & ~near
+def _choose(points: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose the points that a fit uses: indices `[M]` and weights `[M]`."""
+    groups = [(torch.tensor(members), weight) for members, weight in _GROUPS]
+    features = torch.cat([members for members, _ in groups])
+    near = torch.cdist(points[: len(distance)], points[features[: len(LIDS + UPPER_LIP + LOWER_LIP)]]).amin(1) < _NEAR
+    free = (distance < _FAR) & ~near
     free[features] = False
-    rest = _spread(canonical, free.nonzero()[:, 0], _N_REST)
-    used.append(rest)
-    weights.append(torch.full((len(rest),), _REST_WEIGHT / len(rest), dtype=torch.float64))
-    return torch.cat(used), torch.cat(weights)
+    groups.append((_spread(points, free.nonzero()[:, 0]), _REST))
+    used = torch.cat([members for members, _ in groups])
+    return used, torch.cat([points.new_full((len(members),), weight / len(members)) for members, weight in groups])
 
 
-def _spread(points: Tensor, among: Tensor, count: int) -> Tensor:
-    """Choose points that are spread evenly: each is the farthest from those before it."""
+def _spread(points: Tensor, among: Tensor) -> Tensor:
+    """Choose evenly spread points: each is the farthest from those before it."""
     candidates = points[among]
     chosen = [int(candidates[:, 0].abs().argmin())]
     distance = (candidates - candidates[chosen[0]]).norm(dim=1)
-    while len(chosen) < min(count, len(among)):
+    while len(chosen) < min(_N_REST, len(among)):
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (candidates - candidates[chosen[-1]]).norm(dim=1))
     return among[chosen]
 
 
-def _pupil(model: HeadModel, joint: int) -> tuple[int, Tensor]:
-    """Return the foremost point of an eyeball at rest as a triangle and weights."""
+def _pupil(model: HeadModel, joint: int) -> tuple[int, Tensor] | None:
+    """Return the foremost point of an eyeball at rest as a triangle and weights, or None if there is no eyeball."""
     mine = model.rig.weights[:, joint] > 0.5
     if not mine.any():
-        raise BadInput(f"The head model '{model.name}' has no eyeballs.")
-    z = torch.where(mine, model.rig.template[:, 2], -torch.inf)
-    vertex = int(z.argmax())
-    triangle = int((model.faces == vertex).any(1).nonzero()[0])
+        return None
+    vertex = int(torch.where(mine, model.rig.template[:, 2], -torch.inf).argmax())
+    triangle = int((model.faces == vertex).any(1).nonzero()[0, 0])
     return triangle, (model.faces[triangle] == vertex).double()

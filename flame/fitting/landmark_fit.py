@@ -43,10 +43,10 @@ PITCH_DEVIATION = 0.2
 JAW_DEVIATION = (0.2, 0.04, 0.04)
 # Around a given start: the factor of the priors' deviations, and the deviation of the rotation, for five points.
 START_FACTOR = 0.5
+START_DEVIATION = 0.1
 # Rotations of an eye about the axes of its frontal plane, and their differences between the eyes, in radians.
 GAZE_DEVIATION = 0.3
 VERGENCE_DEVIATION = 0.08
-START_DEVIATION = 0.1
 # Noise of 68 points, relative to the residual of a first fit: about half of their degrees of freedom go into the solution.
 NOISE_FACTOR = 2**0.5
 NOISE_RANGE = (0.003, 0.03)
@@ -86,6 +86,7 @@ def fit_landmarks(
     n_shape: int = 40,
     n_expression: int = 50,
     start: HeadParams | None = None,
+    expected: HeadParams | None = None,
 ) -> HeadFit:
     """Fit heads to points.
 
@@ -101,9 +102,11 @@ def fit_landmarks(
         model: A head model with landmarks.
         points: `[B, 68, 2]` or `[B, 5, 2]` (u, v) in frame units.
         weights: Weights of the points, `[B, 68]` or `[B, 5]`, at least 0. Missing points have weight 0 and are ignored.
+        point_set: The set that the points are of, on this model. By default that of 68 or five points.
         n_shape: How many shape coefficients to solve from 68 points, at most as many as the model has.
         n_expression: How many expression coefficients to solve from 68 points, at most as many as the model has.
         start: B heads to start from. The result keeps their other fields.
+        expected: B heads whose jaw, expression and eyes the priors are centred on, for sets that show the face.
 
     Returns:
         The fitted heads and their errors, on the points' device.
@@ -122,6 +125,7 @@ def fit_landmarks(
     with _one_thread():
         for i in range(len(observed)):
             one = face if start is None else face.starting(start[i].to("cpu"))
+            one = one if expected is None else one.expecting(expected, i)
             fits.append(_fit(one, observed[i : i + 1], counted[i : i + 1]))
     params, error = zip(*fits, strict=True)
     return HeadFit(HeadParams.cat(params).to(points.device), torch.cat(error).to(points.device))
@@ -135,7 +139,8 @@ def landmark_error(
     Args:
         model: A head model with landmarks.
         heads: B heads on its device.
-        points: `[B, 68, 2]` or `[B, 5, 2]` (u, v) in frame units, as for `fit_landmarks`.
+        points: `[B, K, 2]` (u, v) in frame units, as for `fit_landmarks`.
+        point_set: As for `fit_landmarks`. Points count by their weights.
 
     Returns:
         `[B]` root mean square distance in frame units.
@@ -171,7 +176,7 @@ def _fit(face: "_Face", observed: Tensor, weights: Tensor) -> tuple[HeadParams, 
         state = minimise(_Problem(face, observed, weights, unit).around, state, face.size, STEPS)
         # The residual shows the noise of the points. With it, the points and the priors can be weighted correctly.
         noise = (0.5 * _mean_square(face, state, observed, weights)).sqrt() * NOISE_FACTOR
-        unit = torch.maximum(torch.minimum(noise, NOISE_RANGE[1] * size), NOISE_RANGE[0] * size)
+        unit = torch.maximum(torch.minimum(noise, NOISE_RANGE[1] * size), NOISE_RANGE[0] * size) * face.point_set.noise_factor
         state = minimise(_Problem(face, observed, weights, unit, whole_degrees=True).around, state, face.size, LAST_STEPS)
     params = face.start.replace(**{name: value.float() for name, value in face.fields(state).items()})
     return params, _mean_square(face, state, observed, weights).sqrt().float()
@@ -263,9 +268,21 @@ class _Face:
 
     def _start(self, start: HeadParams, started: bool) -> None:
         self.start, self.started = start, started
+        self.centre = torch.zeros(self.size - POSE, dtype=torch.float64)
         self.base = {name: getattr(start, name).double() for name in ("neck", "jaw", "expression", "shape", "eyes")}
         rest = torch.zeros(1, self.size, dtype=torch.float64)
         self.at_rest = self.landmarks(rest, self.places(rest))[0]
+
+    def expecting(self, prior: HeadParams, row: int) -> "_Face":
+        """Return a copy whose priors are centred on an expected expression."""
+        face = copy(self)
+        E = self.n_expression
+        face.centre = self.centre.clone()
+        face.centre[:3] += prior.jaw[row].double()
+        face.centre[3 : 3 + E] += prior.expression[row, :E].double()
+        if self.n_gaze:
+            face.centre[-4:] += prior.eyes[row].double().view(2, 3)[:, :2].flatten()
+        return face
 
     def fields(self, state: Tensor) -> dict[str, Tensor]:
         """Convert a state `[B, P]` to the fields of `HeadParams` that it describes."""
@@ -298,10 +315,7 @@ class _Face:
         part = self.fields(state)
         neck, eyes = self.base["neck"].expand_as(part["rotation"]), part["eyes"].expand(len(state), -1)
         rotations = torch.stack([part["rotation"], neck, part["jaw"], *eyes.split(3, dim=1)], dim=1)
-        expression = part["expression"]
-        if self.point_set.neutral is not None:
-            expression = expression + self.point_set.neutral
-        coefficients = self.model.coefficients(part["shape"], expression)
+        coefficients = self.model.coefficients(part["shape"], part["expression"])
         vertices = self.rig.select(places.used).pose(coefficients, rotations)
         S = len(state) // len(places.degrees)
         corners = places.corners.flatten(1)[..., None].repeat(S, 1, 3)
@@ -329,7 +343,9 @@ class _Problem:
         """Return the residual function near a state, for `minimise`, with the contour points of that state."""
         places = self.face.places(state, self.whole_degrees)
         spread = torch.ones(self.face.size - POSE, dtype=torch.float64)
+        centre = self.face.centre
         spread[:3] = torch.tensor(JAW_DEVIATION)
+        spread[3 : 3 + self.face.n_expression] = self.face.point_set.expression_deviation
         spread *= START_FACTOR if self.face.started else 1
         if self.face.n_gaze:
             spread[-4:] = GAZE_DEVIATION
@@ -338,9 +354,9 @@ class _Problem:
         def residuals(states: Tensor) -> Tensor:
             points = self.face.points(states.flatten(0, 1), places).unflatten(0, states.shape[:2])
             gap = (points - self.observed) / self.unit[:, None, None]
-            parts = [(self.weights.sqrt()[..., None] * gap).flatten(2), states[..., POSE:] / spread]
+            parts = [(self.weights.sqrt()[..., None] * gap).flatten(2), (states[..., POSE:] - centre) / spread]
             if self.face.n_gaze:
-                parts.append((states[..., -4:-2] - states[..., -2:]) / VERGENCE_DEVIATION)
+                parts.append((states[..., -4:-2] - states[..., -2:]) / VERGENCE_DEVIATION)  # both eyes look at one thing
             if self.few_points:
                 R = axis_angle_to_matrix(states[..., 3:POSE])
                 if self.face.started:

@@ -44,8 +44,10 @@ class PointSet:
     """Whether the points show expression and shape. Otherwise a fit solves the pose alone."""
     irises: tuple[int, int] | None = None
     """Rows of `matrix` of the irises, in the order of the model's eye joints, or None if the set does not show the gaze."""
-    neutral: Float[Tensor, " E"] | None = None
-    """Expression coefficients that the set shows for a neutral face; they are subtracted from a fit."""
+    noise_factor: float = 1.0
+    """Factor of the points' noise for sets whose points err alike, so that they are worth less than as many independent ones."""
+    expression_deviation: float = 1.0
+    """Standard deviation of expression coefficients around the expected expression."""
 
 
 def sliding_landmarks(model: HeadModel) -> PointSet:
@@ -70,7 +72,7 @@ def fixed_landmarks(model: HeadModel) -> PointSet:
     if model.full_landmarks is None:
         return sliding_landmarks(model)
     triangles, weights = model.full_landmarks
-    return _whole("68 landmarks", N_LANDMARKS, torch.zeros(N_LANDMARKS, dtype=torch.bool), _still(triangles, weights))
+    return _whole("68 landmarks", N_LANDMARKS, torch.zeros(N_LANDMARKS, dtype=torch.bool), still(triangles, weights))
 
 
 def five_points(model: HeadModel) -> PointSet:
@@ -92,7 +94,9 @@ def _whole(name: str, count: int, slides: Tensor, places: Callable[[Tensor], Pla
     return PointSet(name, count, torch.arange(count), eye, ones, slides, places)
 
 
-def _still(triangles: Tensor, weights: Tensor) -> Callable[[Tensor], Places]:
+def still(triangles: Int[Tensor, " N"], weights: Float[Tensor, "N 3"]) -> Callable[[Tensor], Places]:
+    """Return positions that do not depend on the yaw."""
+
     def places(degrees: Tensor) -> Places:
         return triangles.expand(len(degrees), -1), weights.expand(len(degrees), -1, -1)
 

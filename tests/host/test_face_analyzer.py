@@ -115,20 +115,20 @@ def test_rgba_and_grey_images_are_read(photo, reader):
 def test_the_head_lies_over_the_photographed_one(photo, reader):
     """The fitted head's landmarks are on the detector's, and its face covers the detector's box."""
     from capface.flame.builtin import builtin_head
-    from capface.flame.fitting.landmark_fit import fit_landmarks
     from capface.flame.model.camera import frame_to_pixels
     from capface.flame.render.maps import render_head
     from capface.host.images import from_image
-    from capface.photos.analysis import frame_points
+    from capface.photos.landmarks import landmarks_of
 
     images = from_image(photo)
     faces = reader.find_faces(images, "largest", 0)
-    points = frame_points(faces, 512, 512)
-    assert torch.allclose(frame_to_pixels(points, 512, 512)[0], faces[0].points5 + 0.5, atol=1e-3)
-    fit = fit_landmarks(builtin_head(), points)
+    landmarks = landmarks_of(builtin_head(), faces, 512, 512)
+    if len(landmarks.points[0]) == 5:
+        assert torch.allclose(frame_to_pixels(landmarks.points, 512, 512)[0], faces[0].points5 + 0.5, atol=1e-3)
+    head = landmarks.fit()
     size = (faces[0].box[2:] - faces[0].box[:2]).max() / 256  # frame units
-    assert fit.error.item() < 0.06 * size
-    alpha = render_head(builtin_head(), fit.params, 512, 512).alpha[0, 0]
+    assert landmarks.error(head).item() < 0.06 * size
+    alpha = render_head(builtin_head(), head, 512, 512).alpha[0, 0]
     left, top, right, bottom = faces[0].box.round().int().tolist()
     assert alpha[top:bottom, left:right].mean() > 0.85
     assert alpha.mean() < 0.12

@@ -2,10 +2,8 @@ import pytest
 import torch
 
 from capface.errors import BadInput, NoFaceFound
-from capface.flame.model.camera import frame_to_pixels
-from capface.models.faces.detection import FaceDetection
-from capface.photos.analysis import FaceAnalyzer, PlainNetworks, frame_points
-from capface.tests.photos.face_networks import FIVE, Networks, face
+from capface.photos.analysis import FaceAnalyzer, PlainNetworks
+from capface.tests.photos.face_networks import Networks, face
 
 IMAGES = torch.rand(3, 3, 100, 120, generator=torch.Generator().manual_seed(0))
 
@@ -35,14 +33,6 @@ def test_work_can_be_interrupted_before_each_image_and_each_batch():
     codes, crops = FaceAnalyzer(networks, lambda: calls.append(None)).deca_codes([IMAGES[0]] * 20, [face()] * 20)
     assert networks.batches == [16, 4] and len(calls) == 5
     assert codes.shape == (20, 236) and crops.shape == (20, 3, 3)
-
-
-def test_frame_points_count_from_the_edges_of_pixels():
-    points = frame_points([face(), face(10)], 100, 120)
-    torch.testing.assert_close(frame_to_pixels(points, 100, 120)[0], FIVE + 0.5)
-    dense = FaceDetection(face().box, 0.9, FIVE, torch.rand(68, 2))
-    assert frame_points([dense, dense], 100, 120).shape == (2, 68, 2)
-    assert frame_points([dense, face()], 100, 120).shape == (2, 5, 2)
 
 
 def test_missing_networks_are_named():

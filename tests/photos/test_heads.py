@@ -5,10 +5,10 @@ import torch
 
 from capface.errors import BadInput, MissingFile
 from capface.flame.builtin import builtin_head
-from capface.flame.fitting.landmark_fit import fit_landmarks
 from capface.flame.model.params import HeadParams
-from capface.photos.analysis import FaceAnalyzer, frame_points
-from capface.photos.heads import choose_method, deca_refusal, fit_heads, fit_points
+from capface.photos.analysis import FaceAnalyzer
+from capface.photos.heads import choose_method, deca_refusal, fit_heads, fit_one_by_one
+from capface.photos.landmarks import landmarks_of
 from capface.tests.photos.face_networks import Networks, face
 
 IMAGES = torch.zeros(2, 3, 100, 120)
@@ -20,8 +20,9 @@ def test_progress_is_reported_before_each_head_and_at_the_end():
     fitted = fit_heads(IMAGES, analyzer, builtin_head(), progress=lambda *numbers: seen.append(numbers))
     assert seen == [(0, 2), (1, 2), (2, 2)]
     assert fitted.method == "landmarks" and fitted.frames == [0, 1]
-    alone = fit_landmarks(builtin_head(), frame_points([face(20)], 100, 120)).params
+    alone = landmarks_of(builtin_head(), [face(20)], 100, 120).fit()
     assert torch.equal(fitted.params[1].camera, alone.camera)
+    assert fitted.summary().endswith("(5 points: pose only)")
 
 
 def test_the_fit_can_be_interrupted():
@@ -30,13 +31,13 @@ def test_the_fit_can_be_interrupted():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_points(builtin_head(), frame_points([face(), face(20)], 100, 120), None, stop)
+        fit_one_by_one(landmarks_of(builtin_head(), [face(), face(20)], 100, 120), None, stop)
 
 
 def test_the_fit_starts_from_given_heads():
-    points = frame_points([face()], 100, 120)
+    landmarks = landmarks_of(builtin_head(), [face()], 100, 120)
     start = HeadParams.neutral().replace(shape=torch.full((1, 100), 0.5))
-    assert torch.equal(fit_points(builtin_head(), points, start).shape, start.shape)
+    assert torch.equal(fit_one_by_one(landmarks, start).shape, start.shape)
 
 
 def test_decas_refusal_ends_with_a_remedy():
