@@ -16,16 +16,22 @@ from ..errors import BadInput, CapFaceError, MissingFile
 from ..files import catalogue
 from ..models.faces import (
     FaceDetection,
+    FaceLandmarker,
     FaceParser,
+    FoundFace,
     InsightFaceDetector,
+    MeshFace,
     MtcnnDetector,
+    detector_problems,
     load_deca,
+    load_face_landmarker,
     load_facenet,
     load_parser,
     open_detector,
 )
 from ..photos.analysis import FaceAnalyzer
 from ..photos.encoding import WITHOUT_PARSER, PhotoEncoder
+from ..photos.upright import UprightDetector
 from . import model_folders
 from .clip_vision import ClipVision, clip_tokens, load_open_clip
 from .memory import managed
@@ -51,9 +57,18 @@ class FolderNetworks:
     """A file in models/open_clip, or None."""
 
     @cached_property
-    def detector(self) -> InsightFaceDetector | MtcnnDetector:
-        """The face detector."""
-        return open_detector(self.detector_name, model_folders.folder(catalogue.INSIGHTFACE))
+    def detector(self) -> InsightFaceDetector | MtcnnDetector | None:
+        """The face detector; None if neither package is installed, but the Face Landmarker's file is there."""
+        folder = model_folders.folder(catalogue.INSIGHTFACE)
+        if self.detector_name == "auto" and self.landmarker is not None and all(detector_problems(folder).values()):
+            return None
+        return open_detector(self.detector_name, folder)
+
+    @cached_property
+    def landmarker(self) -> "ManagedLandmarker | None":
+        """The Face Landmarker, or None if neither of its files is in models/detection."""
+        path = landmarker_path()
+        return None if path is None else ManagedLandmarker(_patcher(load_face_landmarker, path))
 
     @cached_property
     def _facenet(self) -> comfy.model_patcher.ModelPatcher:
@@ -73,6 +88,10 @@ class FolderNetworks:
         if not self.open_clip_file:
             return None
         return load_open_clip(model_folders.path_of(catalogue.OPEN_CLIP, self.open_clip_file))
+
+    def has_mesh(self) -> bool:
+        """Return whether the Face Landmarker's file exists, so that faces have meshes."""
+        return landmarker_path() is not None
 
     def has_parser(self) -> bool:
         """Return whether the face parser's file exists. If it does not, the log says so once."""
@@ -95,7 +114,7 @@ class FolderNetworks:
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1 on the CPU."""
-        return self.detector.detect(image)
+        return UprightDetector(self.detector, self.landmarker).detect(image)
 
     def facenet(self, faces: Tensor) -> Tensor:
         """Embed faces `[B, 3, 160, 160]` as `[B, 512]`."""
@@ -110,6 +129,31 @@ class FolderNetworks:
     def deca(self, crops: Tensor) -> Tensor:
         """Encode RGB crops `[B, 3, 224, 224]` in 0..1 as `[B, 236]`."""
         return _loaded(self._deca)(crops.to(self._deca.load_device))
+
+
+@dataclass(frozen=True, eq=False)
+class ManagedLandmarker:
+    """The Face Landmarker in ComfyUI's memory management, for images on the CPU."""
+
+    patcher: comfy.model_patcher.ModelPatcher
+
+    def __call__(self, image: Tensor, threshold: float = 0.5) -> list[tuple[FoundFace, MeshFace]]:
+        """Find the faces of an RGB image `[3, H, W]` in 0..1 at any angle, and read their meshes."""
+        return self._network()(image.to(self.patcher.load_device), threshold)
+
+    def landmarks(self, image: Tensor, boxes: Tensor | None = None, eyes: Tensor | None = None) -> list[MeshFace]:
+        """Read the meshes of the faces in boxes `[N, 4]` with eyes `[N, 2, 2]`."""
+        return self._network().landmarks(image.to(self.patcher.load_device), boxes, eyes)
+
+    def _network(self) -> FaceLandmarker:
+        network = _loaded(self.patcher)
+        assert isinstance(network, FaceLandmarker)
+        return network
+
+
+def landmarker_path() -> Path | None:
+    """Return the Face Landmarker's file in models/detection: MediaPipe's, else ComfyUI's, or None."""
+    return model_folders.found(catalogue.FACE_LANDMARKER) or model_folders.found(catalogue.COMFYUI_FACE_LANDMARKER)
 
 
 def _patcher(load: Callable[..., nn.Module], path: Path) -> comfy.model_patcher.ModelPatcher:

@@ -8,10 +8,15 @@ import folder_paths
 from ..errors import BadInput, MissingFile
 from ..files.catalogue import ASSETS, Asset
 
+HOST_FOLDERS = ("detection",)
+"""Folders that newer versions of ComfyUI register themselves."""
+
 
 def register_folders() -> None:
     """Register the pack's model folders with ComfyUI. Folders of extra_model_paths.yaml, registered earlier, are kept."""
     for name in dict.fromkeys(asset.folder for asset in ASSETS):
+        if name in HOST_FOLDERS and name in folder_paths.folder_names_and_paths:
+            continue  # its list of files is the host's own
         folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
         paths, extensions = folder_paths.folder_names_and_paths[name]
         # ComfyUI would list every file of a folder that has no extensions.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import BadInput, CapFaceError, NoFaceFound
 from ..models.faces import FaceDetection, choose_face
 from .portrait import cut_portrait, deca_face
+from .upright import Detector, Landmarker, UprightDetector
 
 DECA_BATCH = 16
 """Crops that DECA takes at once."""
@@ -32,7 +33,7 @@ class FaceNetworks(Protocol):
         ...
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
-        """Find all faces in an RGB image `[3, H, W]` in 0..1 on the CPU."""
+        """Find all faces in an RGB image `[3, H, W]` in 0..1 on the CPU, at any angle; with meshes if they can be read."""
         ...
 
     def facenet(self, faces: Tensor) -> Tensor:
@@ -48,25 +49,23 @@ class FaceNetworks(Protocol):
         ...
 
 
-@runtime_checkable
-class Detector(Protocol):
-    """A face detector."""
-
-    def detect(self, image: Tensor) -> list[FaceDetection]:
-        """Find all faces in an RGB image `[3, H, W]` in 0..1."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class PlainNetworks:
     """Face networks that stay on one device, for use without ComfyUI."""
 
-    detector: Detector
+    detector: Detector | None
+    """The landmarker finds the faces if this is None."""
     facenet_network: nn.Module | None = None
     parser_network: nn.Module | None = None
     deca_network: nn.Module | None = None
     device: torch.device | str = "cpu"
-    """The device of all networks except the detector."""
+    """The device of all networks except detector and landmarker."""
+    landmarker: Landmarker | None = None
+    """The Face Landmarker, on the CPU."""
+
+    def has_mesh(self) -> bool:
+        """Return whether there is a Face Landmarker, so that faces have meshes."""
+        return self.landmarker is not None
 
     def has_parser(self) -> bool:
         """Return whether there is a face parser."""
@@ -80,7 +79,7 @@ class PlainNetworks:
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1."""
-        return self.detector.detect(image)
+        return UprightDetector(self.detector, self.landmarker).detect(image)
 
     def facenet(self, faces: Tensor) -> Tensor:
         """Embed faces `[B, 3, 160, 160]` as `[B, 512]`."""

@@ -13,8 +13,6 @@ from ..models.faces import (
     deca_transform,
     facenet_face,
     ffhq_crop,
-    move_box,
-    transform_points,
 )
 
 
@@ -32,9 +30,7 @@ def align(image: Tensor, face: FaceDetection) -> tuple[Tensor, FaceDetection, Te
         BadInput: Eyes and mouth coincide.
     """
     portrait, transform = ffhq_crop(image, face.points5)
-    points68 = None if face.points68 is None else transform_points(transform, face.points68)
-    moved = FaceDetection(move_box(transform, face.box), face.score, transform_points(transform, face.points5), points68)
-    return portrait, moved, transform
+    return portrait, face.moved(transform), transform
 
 
 def cut_portrait(image: Tensor, face: FaceDetection, aligned: bool = True) -> tuple[Tensor, Tensor]:

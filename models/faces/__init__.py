@@ -9,8 +9,10 @@ from .crops import (
     deca_transform,
     facenet_face,
     ffhq_crop,
+    level_square,
     move_box,
     transform_points,
+    warp,
 )
 from .deca import DecaCode, DecaEncoder, load_deca, split_code
 from .detection import (
@@ -18,6 +20,9 @@ from .detection import (
     InsightFaceDetector,
     MtcnnDetector,
     choose_face,
+    detector_problems,
+    face_of_mesh,
+    five_points,
     open_detector,
 )
 from .face_landmarker import (
@@ -52,9 +57,13 @@ __all__ = [
     "deca_square",
     "deca_square_from_box",
     "deca_transform",
+    "detector_problems",
+    "face_of_mesh",
     "facenet_face",
     "ffhq_crop",
+    "five_points",
     "keep_face",
+    "level_square",
     "load_deca",
     "load_face_landmarker",
     "load_facenet",
@@ -63,4 +72,5 @@ __all__ = [
     "open_detector",
     "split_code",
     "transform_points",
+    "warp",
 ]

@@ -5,6 +5,7 @@ centre of the pixel in row i and column j lies at (j, i), so an image covers -0.
 bottom) in the same units. A transform is a matrix `[3, 3]` or `[B, 3, 3]` that maps an image point (x, y, 1) to the crop.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -204,6 +205,27 @@ def ffhq_crop(
     height, width = image.shape[-2:]
     coarse = _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
     return warp(coarse, transform @ _resizing(coarse.shape[-2:], image), size, size, outside=outside), transform
+
+
+def level_square(box: Float[Tensor, " 4"], tilt: float, margin: float, size: int) -> Float[Tensor, "3 3"]:
+    """Return the transform to a square crop around a tilted face, turned so that the face stands level.
+
+    Args:
+        box: `[4]`, left, top, right, bottom in pixels.
+        tilt: Angle in degrees by which the face is turned clockwise.
+        margin: Side of the square, as a multiple of the box's longer side.
+        size: Side of the crop in pixels.
+
+    Returns:
+        `[3, 3]`, from image pixels to crop pixels, float32.
+    """
+    low, high = box.double().unflatten(0, (2, 2))
+    scale = size / (margin * (high - low).amax().clamp(min=1.0)).item()
+    cos, sin = scale * math.cos(math.radians(tilt)), scale * math.sin(math.radians(tilt))
+    transform = torch.eye(3, dtype=torch.float64)
+    transform[:2, :2] = torch.tensor([[cos, sin], [-sin, cos]])
+    transform[:2, 2] = (size - 1) / 2 - transform[:2, :2] @ ((low + high) / 2).cpu()
+    return transform.float()
 
 
 def move_box(transform: Float[Tensor, "3 3"], box: Float[Tensor, " 4"]) -> Float[Tensor, " 4"]:

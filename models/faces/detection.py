@@ -5,9 +5,10 @@ given image, as in `crops`. "Left" is always the image's left, which is the pers
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFoun
 from ...files.catalogue import INSIGHTFACE
 from ...files.insightface_packs import LANDMARK_FILE, find_pack, pack_files
 from ...shapes import Float
+from .crops import move_box, transform_points
 
 SMALLEST_FACE = 20  # pixels; a smaller face shows too little of an identity
 MTCNN_SURE = 0.9  # detections below this score are more often a hand or a pattern than a face
+MESH_EYES = (33, 133), (263, 362)  # the corners of the image's left and right eye
+MESH_NOSE_AND_MOUTH = (1, 61, 291)
+MTCNN_CENTRE, MTCNN_SIZE = (0.0, -0.08), (1.0, 1.08)  # of its box, in units of the level mesh's extent; means of seven faces
 ORDERS = ("largest", "left to right", "center")
 
 log = logging.getLogger("capface")
@@ -38,12 +43,16 @@ class FaceDetection:
         score: The detector's confidence in 0..1.
         points5: `[5, 2]`: left eye, right eye, nose, left and right mouth corner.
         points68: `[68, 2]`: the usual 68 landmarks (first the contour from the left ear to the right one), or None.
+        mesh: `[478, 3]`: the face mesh of `MeshFace.points`, or None if the Face Landmarker did not run.
+        blendshapes: `[52]` in 0..1, in the order of `BLENDSHAPES`, or None like the mesh.
     """
 
     box: Float[Tensor, " 4"]
     score: float
     points5: Float[Tensor, "5 2"]
     points68: Float[Tensor, "68 2"] | None = None
+    mesh: Float[Tensor, "478 3"] | None = None
+    blendshapes: Float[Tensor, " 52"] | None = None
 
     @property
     def area(self) -> float:
@@ -55,6 +64,64 @@ class FaceDetection:
     def centre(self) -> Float[Tensor, " 2"]:
         """Centre of the box in pixels, `[2]`."""
         return (self.box[:2] + self.box[2:]) / 2
+
+    @property
+    def tilt(self) -> float:
+        """Angle in degrees by which the face is turned clockwise in the image, in -180..180, from eyes and mouth."""
+        left, right, _, *mouth = self.points5
+        down = (mouth[0] + mouth[1] - left - right) / 2
+        # as in `ffhq_transform`: the line from eye to eye and that from the eyes to the mouth
+        x, y = (right - left + torch.stack([down[1], -down[0]])).tolist()
+        return math.degrees(math.atan2(y, x))
+
+    def moved(self, transform: Float[Tensor, "3 3"]) -> "FaceDetection":
+        """Move the face to the frame of a similarity.
+
+        Args:
+            transform: `[3, 3]`, from image pixels to the frame's pixels: rotation, scale and translation only.
+
+        Returns:
+            The face there. Its box stays upright, as in `move_box`; the mesh's depth is scaled.
+        """
+        mesh = self.mesh
+        if mesh is not None:
+            scale = torch.linalg.det(transform[:2, :2]).sqrt()
+            mesh = torch.cat([transform_points(transform, mesh[:, :2]), mesh[:, 2:] * scale], dim=1)
+        return replace(
+            self,
+            box=move_box(transform, self.box),
+            points5=transform_points(transform, self.points5),
+            points68=None if self.points68 is None else transform_points(transform, self.points68),
+            mesh=mesh,
+        )
+
+
+def five_points(mesh: Float[Tensor, "478 3"]) -> Float[Tensor, "5 2"]:
+    """Return the five points of `FaceDetection.points5` on a face mesh: the middle between the corners of each eye, the tip of
+    the nose and the corners of the mouth.
+    """
+    points = mesh[:, :2]
+    left, right = (points[list(corners)].mean(0) for corners in MESH_EYES)
+    return torch.stack([left, right, *points[list(MESH_NOSE_AND_MOUTH)]])
+
+
+def face_of_mesh(mesh: Float[Tensor, "478 3"], score: float, blendshapes: Float[Tensor, " 52"] | None = None) -> FaceDetection:
+    """Return the face of a mesh, with the box that MTCNN would find around the face turned level.
+
+    Args:
+        mesh: `[478, 3]`, in pixels.
+        score: Confidence in 0..1.
+        blendshapes: `[52]` in 0..1, or None.
+    """
+    face = FaceDetection(torch.zeros(4), score, five_points(mesh), mesh=mesh, blendshapes=blendshapes)
+    angle = math.radians(face.tilt)
+    level = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    points = mesh[:, :2] @ level.T
+    low, high = points.amin(0), points.amax(0)
+    extent = high - low
+    centre = level.T @ ((low + high) / 2 + torch.tensor(MTCNN_CENTRE) * extent)
+    half = torch.tensor(MTCNN_SIZE) * extent / 2
+    return replace(face, box=torch.cat([centre - half, centre + half]))
 
 
 def choose_face(
@@ -78,7 +145,8 @@ def choose_face(
         raise BadInput(f"Faces are counted from 0, got {index}.")
     if not faces:
         raise NoFaceFound(
-            "There is no face in the image. Use one that shows a face from the front or side, at least 20 pixels wide."
+            "There is no face in the image. Use one that shows a face from the front or side, at least 20 pixels wide. If the "
+            "photo lies on its side or upside down, turn it upright."
         )
     if index >= len(faces):
         raise NoFaceFound(f"There is no face number {index}: the image shows {len(faces)}, counted from 0. Lower the index.")
@@ -104,6 +172,8 @@ class MtcnnDetector:
         MissingPackage: facenet-pytorch is not installed.
     """
 
+    SURELY_UPRIGHT = 0.995
+    """Score from which a face stands upright, and is not a turned one that looks like an upright one."""
     LONGEST_SIDE = 1600
     """Larger images are scaled down to this side, in pixels, before detection, which bounds time and memory."""
 
@@ -164,6 +234,8 @@ class InsightFaceDetector:
         BadFile: One of the files cannot be read.
     """
 
+    SURELY_UPRIGHT = 0.75
+    """As for `MtcnnDetector`."""
     GRIDS = (640, 320, 192)
     LARGE_GRID = 1280
 
