@@ -4,11 +4,10 @@ import argparse
 import json
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from pathlib import Path
+from urllib import parse, request
+from urllib.error import HTTPError
 
 WORKFLOW = Path(__file__).resolve().parent.parent / "workflows" / "api" / "portrait.json"
 PHOTO, SAVE = "1", "16"
@@ -23,9 +22,9 @@ options = parser.parse_args()
 
 def call(path, body=None, kind="application/json"):
     try:
-        with urllib.request.urlopen(urllib.request.Request(options.server + path, body, {"Content-Type": kind})) as answer:
+        with request.urlopen(request.Request(options.server + path, body, {"Content-Type": kind})) as answer:
             return json.load(answer) if "json" in answer.headers["Content-Type"] else answer.read()
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         sys.exit(f"ComfyUI refused {path} ({error.code}): {error.read().decode()}")
 
 
@@ -41,7 +40,7 @@ def portrait(photo):
         time.sleep(0.5)
     messages = dict(record["status"]["messages"])
     if "execution_success" in messages:
-        return call(f"/view?{urllib.parse.urlencode(record['outputs'][SAVE]['images'][0])}"), None
+        return call(f"/view?{parse.urlencode(record['outputs'][SAVE]['images'][0])}"), None
     return None, messages.get("execution_error", {"exception_message": "interrupted"})["exception_message"]
 
 
