@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from .bundle import member_names
 from .header import tensor_shapes
 

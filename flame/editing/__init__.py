@@ -1,7 +1,7 @@
 """Edit heads: pose, position, expression, light, animation and transfer."""
 
-from .blendshapes import BLENDSHAPE_NAMES, head_from_blendshapes
 from .animation import EASINGS, animate_keys, follow, turntable
+from .blendshapes import BLENDSHAPE_NAMES, head_from_blendshapes
 from .cropping import crop_head
 from .edits import MODES, angles_of, change_face, edit_head, place_head, rotation_of, scale_shape, turn_head
 from .expressions import SLIDERS, express
@@ -10,7 +10,6 @@ from .transfers import TRANSFER_GROUPS, transfer
 
 __all__ = [
     "BLENDSHAPE_NAMES",
-    "head_from_blendshapes",
     "EASINGS",
     "FROM_PHOTO",
     "KEEP",
@@ -29,6 +28,7 @@ __all__ = [
     "edit_head",
     "express",
     "follow",
+    "head_from_blendshapes",
     "place_head",
     "relight",
     "rotation_of",

@@ -1,6 +1,7 @@
 """Blendshape coefficients of a face network as expression, jaw and gaze of a head model.
 
-Conventions: names are ARKit's, as MediaPipe's blendshape network uses them; "Left" is the person's left. A coefficient is in 0..1.
+Conventions: names are ARKit's, as MediaPipe's blendshape network uses them; "Left" is the person's left. Coefficients are in
+0..1.
 """
 
 import math

@@ -45,7 +45,7 @@ class PointSet:
     irises: tuple[int, int] | None = None
     """Rows of `matrix` of the irises, in the order of the model's eye joints, or None if the set does not show the gaze."""
     noise_factor: float = 1.0
-    """Factor of the points' noise for sets whose points err alike, so that they are worth less than as many independent ones."""
+    """Factor of the points' noise, for sets whose points have correlated errors and are worth less than independent ones."""
     expression_deviation: float = 1.0
     """Standard deviation of expression coefficients around the expected expression."""
 
