@@ -124,10 +124,9 @@ def main(arguments: list[str]) -> int:
         amounts.append([wanted[name] for name in SLIDERS])
         gazes.append(gaze)
     known, wanted_amounts, wanted_gaze = HeadParams.cat(heads), torch.tensor(amounts), torch.tensor(gazes)
-    print(
-        "| landmarks | heads | yaw | 90 % | pitch | roll | position | jaw | smile | mouth open | eyes closed | brows up | gaze |"
-    )
-    print("| " + " | ".join(["---"] * 13) + " |")
+    columns = "landmarks", "heads", "yaw", "90 %", "pitch", "roll", "position", "jaw", *SLIDERS, "gaze"
+    print(f"| {' | '.join(columns)} |")
+    print("| " + " | ".join(["---"] * len(columns)) + " |")
     if five:
         index = torch.tensor(found_by_mtcnn)
         row("5 points", model, HeadParams.cat(five), known[index], wanted_amounts[index], wanted_gaze[index])
