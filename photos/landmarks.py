@@ -59,7 +59,7 @@ class Landmarks:
         """Say what the landmarks show, in a few words."""
         shown = "pose only"
         if self.point_set.shows_face:
-            shown = "pose, shape and expression" + (" and gaze" if self.point_set.irises else "")
+            shown = "pose, shape, expression and gaze" if self.point_set.irises else "pose, shape and expression"
         return f"{self.point_set.name}: {shown}"
 
 

@@ -14,10 +14,12 @@ from capface.errors import CapFaceError
 from capface.flame.builtin import builtin_head
 from capface.flame.model import half_side
 from capface.miniature.networks import load_miniature
-from capface.models.faces import MtcnnDetector, choose_face
+from capface.models.faces import MtcnnDetector, choose_face, load_face_landmarker
 from capface.photos.landmarks import landmarks_of
+from capface.photos.upright import UprightDetector
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
+from capface.tools.face_landmarker_file import find
 from capface.tools.miniature_sheet import SHOTS, people_sheet, portraits_in_comfyui, portraits_in_plain_torch
 from capface.tools.sheet import contact_sheet, load_photo, to_picture
 
@@ -39,7 +41,11 @@ def make_sheet(photo: Tensor, path: Path) -> None:
     """
     height, width = photo.shape[1:]
     say(f"looking for the face in the photo ({width} × {height})")
-    face = choose_face(MtcnnDetector().detect(photo))
+    file, reason = find()
+    if file is None:
+        say(f"no dense landmarks, so the head shows the pose only: {reason}")
+    landmarker = None if file is None else load_face_landmarker(file)
+    face = choose_face(UprightDetector(MtcnnDetector(), landmarker).detect(photo))
     left, top, right, bottom = (round(v) for v in face.box.tolist())
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
     model = builtin_head()
@@ -63,6 +69,9 @@ def choose_weights(comfyui: Path) -> tuple[dict[str, weights.Weights], dict[str,
     chosen = weights.choose(comfyui / "models", say=say)
     folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
     folders["insightface"] = [comfyui / "models" / "insightface"]
+    file, _ = find()
+    if file is not None:
+        folders["detection"] = [file.parent]
     return chosen, folders
 
 

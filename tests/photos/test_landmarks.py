@@ -61,7 +61,7 @@ def test_a_mesh_gives_back_pose_expression_and_gaze(model):
     head = known_head(model, expressions={"smile_left": 0.8, "smile_right": 0.8}, jaw_open=9.0, gaze_yaw=18.0, gaze_pitch=-8.0)
     landmarks = landmarks_of(model, [detection(meshes(model, head)[0])], SIDE, SIDE)
     fitted = landmarks.fit()
-    assert landmarks.summary() == "478 points: pose, shape and expression and gaze"
+    assert landmarks.summary() == "478 points: pose, shape, expression and gaze"
     assert (angles_of(fitted.rotation) - angles_of(head.rotation)).abs().max() < 1.5
     assert abs(fitted.jaw[0, 0] - head.jaw[0, 0]) < 0.035
     gaze = angles_of(fitted.eyes.view(2, 3))[:, :2].mean(0)
