@@ -135,8 +135,8 @@ class UprightDetector:
     def _at_any_angle(self, image: Tensor, faces: list[FaceDetection]) -> list[FaceDetection]:
         """Look for faces in the picture turned by quarters, too.
 
-        The orientation with the most and surest faces counts, but that of the picture as it is if it shows a sure face. Within
-        it, a doubtful face is replaced by the same face in another orientation, if that one is surer.
+        The orientation with the most sure faces counts, and the picture as it is if no other shows more. Within it, a doubtful
+        face is replaced by the same face in another orientation, if that one is surer.
         """
         assert self.detector is not None
         turned = [faces]
@@ -146,13 +146,10 @@ class UprightDetector:
             turned.append([replace(face.moved(back), mesh=None, blendshapes=None) for face in found])
         looks = [[self._look(image, face) for face in found] for found in turned]
         sure = [[look for look in found if look is not None and self._is_sure(look)] for found in looks]
-        best = 0
-        if not sure[0]:
-            best = max(range(4), key=lambda i: (len(sure[i]), sum(face.score for face in sure[i])))
-        if not sure[best]:
-            # nowhere a sure face
-            return self._by_landmarker(image) or next((found for found in turned if found), [])
         upright = any(self._surely_upright(face) for face in faces)
+        best = max(range(4), key=lambda i: len(sure[i]))  # the picture as it is, if others show no more
+        if not upright and not sure[best]:
+            return self._by_landmarker(image) or next((found for found in turned if found), [])
         kept = []
         for face, look in zip(turned[best], looks[best], strict=True):
             others = [other for found in sure for other in found if _same(face, other)]
