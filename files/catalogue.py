@@ -167,7 +167,7 @@ FACE_LANDMARKER = Asset(
     "storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task",
     "Apache-2.0",
     ending=".task",
-    need="optional, or mediapipe_face_fp32.safetensors",
+    need="recommended, or mediapipe_face_fp32.safetensors",
     address="https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task",
     sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
     size=3_758_596,

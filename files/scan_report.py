@@ -42,7 +42,7 @@ def _fetching(works: Sequence[Capability], inventory: Inventory, fetch: Callable
     if any(one.name == PORTRAIT and one.missing for one in works):
         lines.append(f"  for a first portrait: {fetch('portrait')}")
     missing = [one.asset for one in inventory.reports if not one.found]
-    if optional := [asset.name for asset in missing if asset.download and not asset.need.startswith("needed")]:
+    if optional := [asset.name for asset in missing if asset.download and not asset.need.startswith(("needed", "recommended"))]:
         lines.append(f"  for the rest: {fetch(*optional)}")
     if by_hand := [asset.name for asset in missing if not asset.download]:
         lines.append(f"  after you downloaded {', '.join(by_hand)} in a browser: {fetch(*by_hand)}")

@@ -17,7 +17,8 @@ from .transfer import mismatch
 PRESENT, MISSING, WRONG = "present", "missing", "wrong"
 EVERY = (*ASSETS, *HOST_FILES)
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-NEEDED, OR, A_PACKAGE, ANOTHER_CHECKPOINT = "needed", ", or ", "the package ", "another SD 1.5 checkpoint"
+NEEDED, RECOMMENDED = "needed", "recommended"
+OR, A_PACKAGE, ANOTHER_CHECKPOINT = ", or ", "the package ", "another SD 1.5 checkpoint"
 """How the catalogue says what a portrait needs, and what does instead."""
 
 
@@ -113,11 +114,11 @@ def instead(asset: Asset, places: Places, chosen: Iterable[Asset] = ()) -> str:
 
 
 def for_portrait(places: Places) -> list[Asset]:
-    """Return the smallest set of files for a first portrait, by the catalogue's `need`.
+    """Return the files for a first portrait, needed and recommended ones, by the catalogue's `need`.
 
     Where one of two files is enough and neither is there, it is the one that the workflows name.
     """
-    needed = [asset for asset in EVERY if asset.need.startswith(NEEDED)]
+    needed = [asset for asset in EVERY if asset.need.startswith((NEEDED, RECOMMENDED))]
     chosen: list[Asset] = []
     for asset in sorted(needed, key=lambda asset: asset.address is None):
         if find(asset, places).state != MISSING or not instead(asset, places, chosen):

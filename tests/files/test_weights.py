@@ -142,7 +142,7 @@ def test_every_need_is_understood():
     files = {asset.file for asset in EVERY}
     for asset in EVERY:
         first, _, other = asset.need.partition(presence.OR)
-        assert first in ("optional", presence.NEEDED), asset.need
+        assert first in ("optional", presence.NEEDED, presence.RECOMMENDED), asset.need
         assert not other or other in files | {presence.ANOTHER_CHECKPOINT} or other.startswith(presence.A_PACKAGE), asset.need
 
 
