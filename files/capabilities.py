@@ -103,9 +103,10 @@ def capabilities(inventory: Inventory) -> list[Capability]:
 
     insightface = packages(INSIGHTFACE_PACKAGE, ONNXRUNTIME) + file(catalogue.INSIGHTFACE)
     mtcnn = packages(FACENET_PYTORCH)
-    detector = [] if not insightface or not mtcnn else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]})"]
     dense = insightface or ([] if inventory.in_pack(LANDMARK_FILE) else [f"{LANDMARK_FILE} in the insightface pack"])
     mesh = any(map(inventory.file, (catalogue.FACE_LANDMARKER, catalogue.COMFYUI_FACE_LANDMARKER)))
+    found = mesh or not insightface or not mtcnn
+    detector = [] if found else [f"a face detector ({' and '.join(insightface)}; or {mtcnn[0]}; or face_landmarker.task)"]
     mesh = [] if mesh else [*file(catalogue.FACE_LANDMARKER), f"or {catalogue.COMFYUI_FACE_LANDMARKER.file} there"]
     arcface = insightface or (
         []

@@ -156,6 +156,12 @@ def landmarker_path() -> Path | None:
     return model_folders.found(catalogue.FACE_LANDMARKER) or model_folders.found(catalogue.COMFYUI_FACE_LANDMARKER)
 
 
+def landmarker_fingerprint() -> Any:
+    """Return a value that changes when the Face Landmarker's file is replaced, added or removed."""
+    path = landmarker_path()
+    return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+
+
 def _patcher(load: Callable[..., nn.Module], path: Path) -> comfy.model_patcher.ModelPatcher:
     """Load a small network, which ComfyUI then moves as it moves its text encoders."""
     offload_device = mm.text_encoder_offload_device()

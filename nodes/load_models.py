@@ -174,7 +174,8 @@ class LoadFaceAnalyzer(io.ComfyNode):
             catalogue.PARSER: parser,
             catalogue.OPEN_CLIP: open_clip,
         }
-        return detector, *(model_folders.fingerprint(asset, _file(asset, name)) for asset, name in files.items())
+        fingerprints = [model_folders.fingerprint(asset, _file(asset, name)) for asset, name in files.items()]
+        return detector, *fingerprints, face_analyzer.landmarker_fingerprint()
 
     @classmethod
     def execute(cls, detector: str, facenet: str, deca: str = AUTO, parser: str = AUTO, open_clip: str = NONE) -> io.NodeOutput:

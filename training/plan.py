@@ -52,7 +52,7 @@ def describe_settings(settings: Settings) -> tuple[dict[str, Any], list[str]]:
         BadFile: A network file is invalid.
     """
     networks = settings.networks
-    files = {name: getattr(networks, name) for name in ("facenet", "clip", "parser", "deca", "head")}
+    files = {name: getattr(networks, name) for name in ("facenet", "clip", "parser", "deca", "head", "landmarker")}
     known = {name: _file(path) for name, path in files.items() if path}
     model, detector = load_head(networks.head), open_detector(networks.detector, networks.insightface)
     shape = load_clip_tokens(networks.clip, device="meta").shape
@@ -75,6 +75,8 @@ def describe_settings(settings: Settings) -> tuple[dict[str, Any], list[str]]:
         "per_shard": settings.per_shard,
         "batch": settings.batch,
     }
+    if "landmarker" in known:
+        about["landmarker"] = known["landmarker"]
     notes = []
     if shape != VIT_L:
         notes.append(
@@ -83,10 +85,10 @@ def describe_settings(settings: Settings) -> tuple[dict[str, Any], list[str]]:
         )
     if not networks.parser:
         notes.append("Without a face parser, CLIP encoded the whole portraits, including background and clothes.")
-    if not (insight and detector.landmarks is not None) and not networks.deca:
+    if not (insight and detector.landmarks is not None) and not networks.deca and not networks.landmarker:
         notes.append(
             "The detector finds five landmarks only: heads have a position and a rotation, but neither shape nor expression. "
-            "insightface's pack finds 68."
+            "MediaPipe's face_landmarker.task gives 478, insightface's pack 68."
         )
     return about, notes
 

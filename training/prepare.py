@@ -36,6 +36,7 @@ USUAL = {
     "parser": ("face_parsing/79999_iter.pth", "face_parsing/parsing_bisenet.pth"),
     "head": ("flame/generic_model.pkl",),
     "deca": ("deca/deca_model.tar",),
+    "landmarker": ("detection/face_landmarker.task", "detection/mediapipe_face_fp32.safetensors"),
 }
 """Paths that are searched in a folder laid out like ComfyUI's `models`, in this order."""
 NONE = "none"
@@ -160,6 +161,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("clip", "CLIP ViT-L/14"),
         ("parser", "weights of the face parser, or none"),
         ("deca", "deca_model.tar, or none; needs --head"),
+        ("landmarker", "MediaPipe's face_landmarker.task, or none"),
         ("head", "generic_model.pkl of FLAME 2020, a safetensors file of it, or none for the built-in head"),
     ):
         files.add_argument(f"--{name}", metavar="FILE", help=file)

@@ -26,7 +26,15 @@ from ..flame.fitting import face_size, light_from_photo
 from ..flame.io import heads_to_json, load_flame
 from ..flame.model import HeadModel, HeadParams
 from ..models.clip import load_clip_tokens
-from ..models.faces import ALIGNED_SIZE, FaceDetection, load_deca, load_facenet, load_parser, open_detector
+from ..models.faces import (
+    ALIGNED_SIZE,
+    FaceDetection,
+    load_deca,
+    load_face_landmarker,
+    load_facenet,
+    load_parser,
+    open_detector,
+)
 from ..photos.analysis import FaceAnalyzer, PlainNetworks
 from ..photos.encoding import PhotoEncoder
 from ..photos.heads import deca_refusal, heads_from_codes
@@ -54,6 +62,8 @@ class Networks:
     """As for `open_detector`."""
     insightface: str = "insightface"
     """The folder that holds insightface's `models`."""
+    landmarker: str | None = None
+    """MediaPipe's Face Landmarker, or None."""
 
 
 @dataclass
@@ -133,6 +143,7 @@ class SampleMaker:
                 load_parser(networks.parser, device=on) if networks.parser else None,
                 load_deca(networks.deca, device=on) if networks.deca else None,
                 on,
+                load_face_landmarker(networks.landmarker) if networks.landmarker else None,
             )
         )
         clip = load_clip_tokens(networks.clip, device=on)
