@@ -207,7 +207,7 @@ class SampleMaker:
             "side": round(ALIGNED_SIZE / transform[:2, 0].norm().item(), 1),
             "outside": round(outside, 4),
             "score": round(face.score, 4),
-            "landmarks": 5 if face.points68 is None else 68,
+            "landmarks": 478 if face.mesh is not None else 5 if face.points68 is None else 68,
         }
         return Found(number, photo, caption, portrait, moved, about)
 

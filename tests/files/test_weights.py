@@ -197,6 +197,7 @@ def test_files_under_another_name_and_alternatives_count(host):
         "caphuman.ckpt",
         "20180402-114759-vggface2.pt",
         "buffalo_l",
+        "face_landmarker.task",
         "clip-vit-large-patch14.safetensors",
     }
     assert states["caphuman.ckpt"].path.name == "converted.safetensors"

@@ -25,6 +25,7 @@ pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
 from capface.flame.builtin import builtin_head
 from capface.flame.fitting.deca_codes import deca_heads
 from capface.flame.io.heads_json import heads_from_json
+from capface.flame.model.camera import frame_to_pixels, project
 from capface.flame.model.landmarks import five_point_weights
 from capface.flame.model.params import HeadParams
 from capface.flame.model.spherical_harmonics import directional_light, frontal_light
@@ -162,7 +163,8 @@ def test_a_rendered_head_is_recovered_with_its_expression_and_light(reader, tmp_
     )
     maps = render_head(model, known, 700, 600)
     save(tmp_path / "drawn.png", (maps.lambertian[0].clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy())
-    points = landmark_pixels(model, known, 700, 600)[0] - 0.5
+    fixed = model.fixed_landmarks(model.vertices(known))  # a 3D detector's, whose contour does not slide
+    points = frame_to_pixels(project(fixed, known.camera)[..., :2], 700, 600)[0] - 0.5
     box = torch.cat([points.amin(0), points.amax(0)])
     face = FaceDetection(box, 1.0, five_point_weights() @ points, points)
     monkeypatch.setattr(reader, "folder", tmp_path)
