@@ -6,18 +6,18 @@ ComfyUI: IMAGE float32 `[B, H, W, C]` in 0..1, MASK float32 `[B, H, W]` in 0..1.
 from torch import Tensor
 
 from ..errors import BadInput
+from ..photos.pictures import rgb_of
 
 
 def from_image(image: Tensor) -> Tensor:
-    """Convert an IMAGE `[B, H, W, 1|3|4]` to RGB `[B, 3, H, W]`. Alpha is dropped, and grey is repeated.
+    """Convert an IMAGE `[B, H, W, 1 to 4]` to RGB `[B, 3, H, W]`. Alpha is laid on white, and grey is repeated.
 
     Raises:
         BadInput: The shape is not that of an IMAGE.
     """
-    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+    if image.ndim != 4 or not 1 <= image.shape[-1] <= 4:
         raise BadInput(f"Expected an IMAGE of shape [B, H, W, 3], got {list(image.shape)}.")
-    rgb = image[..., :3].movedim(-1, 1).float()
-    return rgb.expand(-1, 3, -1, -1) if image.shape[-1] == 1 else rgb
+    return rgb_of(image.movedim(-1, 1).float())
 
 
 def to_image(image: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import BadInput, CapFaceError, NoFaceFound
 from ..models.faces import FaceDetection, choose_face
+from .pictures import blankness
 from .portrait import cut_portrait, deca_face
 from .upright import Detector, Landmarker, UprightDetector
 
@@ -154,7 +155,10 @@ class FaceAnalyzer:
         return found
 
     def _find_face(self, image: Tensor, which: str, index: int) -> FaceDetection:
-        return choose_face(self.detect(image), which, index, image_size=image.shape[-2:])
+        faces = self.detect(image)
+        if not faces and (color := blankness(image)):
+            raise NoFaceFound(f"The image is almost entirely {color} and shows no face. Check the photo and its connection.")
+        return choose_face(faces, which, index, image_size=image.shape[-2:])
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1."""

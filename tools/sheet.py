@@ -1,6 +1,7 @@
 """The demo's contact sheet: the photo, the fitted head over it, and the head's condition maps at several poses."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..flame import HeadModel, HeadParams, landmark_pixels, render_head
 from ..flame.render.pictures import normal_colors, overlay
+from ..photos.pictures import read_picture
 
 TILE, PHOTO, GAP, CAPTION = 208, 496, 8, 22
 ZOOM = 1.35
@@ -115,14 +117,11 @@ def load_photo(path, longest_side: int = 1024) -> Tensor:
     Returns:
         `[3, H, W]` in 0..1.
     """
-    from PIL import ImageOps
-
     if path is None:
         import skimage.data
 
         picture = Image.fromarray(skimage.data.astronaut())
     else:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+        picture = to_picture(read_picture(Path(path)))
     picture.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..errors import BadFile, BadInput
@@ -39,6 +38,7 @@ from ..photos.analysis import FaceAnalyzer, PlainNetworks
 from ..photos.encoding import PhotoEncoder
 from ..photos.heads import deca_refusal, heads_from_codes
 from ..photos.landmarks import landmarks_of
+from ..photos.pictures import read_picture
 from ..photos.portrait import align
 from .photo_files import Photo, caption_of
 from .rules import Rejected, Rules
@@ -273,14 +273,9 @@ def load_photo(path: Path) -> Tensor:
         Rejected: The file cannot be read.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata does not matter here
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except Exception as error:  # Pillow's readers each raise their own for a broken file
-        raise Rejected("unreadable", f"{type(error).__name__}: {error}") from None
-    return torch.from_numpy(pixels).movedim(-1, 0).float() / 255
+        return read_picture(path)
+    except BadFile as error:
+        raise Rejected("unreadable", str(error)) from None
 
 
 def encode(pixels: Tensor, **options: Any) -> bytes:

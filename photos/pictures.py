@@ -1,0 +1,91 @@
+"""Pictures from files and from ComfyUI's tensors as RGB.
+
+Conventions: RGB float32 `[3, H, W]` in 0..1. Transparent pixels are laid on white, as around the faces that CLIP was shown in
+training.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..errors import BadFile, BadInput
+
+WHITE = 1.0
+_BLANK, _LEVEL = 0.98, 0.02
+"""A picture is blank if this share of its pixels is within this distance of white or of black."""
+
+
+def read_picture(path: Path) -> Tensor:
+    """Read a picture upright, as viewers show it: the first frame, by its EXIF orientation.
+
+    Args:
+        path: A file in any format and mode that Pillow reads: 8 and 16-bit grey, RGB, CMYK, palettes, with or without alpha.
+
+    Returns:
+        RGB `[3, H, W]` in 0..1.
+
+    Raises:
+        BadFile: The file cannot be read, or the picture is larger than Pillow's limit for untrusted files.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata does not matter here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                picture = ImageOps.exif_transpose(opened)
+                return _pixels(picture)
+    except Exception as error:  # Pillow's readers each raise their own for a broken file
+        reason = f"{type(error).__name__}: {error}"
+        raise BadFile(f"{path.name} cannot be read as a picture ({reason}). Save it again as PNG or JPEG.") from None
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    if picture.mode.startswith(("I", "F")):  # 16-bit grey; convert("RGB") would clip it
+        grey = np.array(picture, dtype=np.float32)
+        top = 1.0 if picture.mode == "F" and grey.max(initial=0) <= 1 else 255.0 if picture.mode == "F" else 65535.0
+        return torch.from_numpy(grey / top).clamp(0, 1).expand(3, -1, -1).contiguous()
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        rgba = torch.from_numpy(np.array(picture.convert("RGBA"))).movedim(-1, 0).float() / 255
+        return on_white(rgba[:3], rgba[3:])
+    return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float() / 255
+
+
+def on_white(color: Tensor, alpha: Tensor) -> Tensor:
+    """Lay a picture on white.
+
+    Args:
+        color: `[..., 3, H, W]` or `[..., 1, H, W]` in 0..1, not premultiplied.
+        alpha: `[..., 1, H, W]` in 0..1.
+    """
+    return alpha * color + (1 - alpha) * WHITE
+
+
+def rgb_of(image: Tensor) -> Tensor:
+    """Convert pictures with 1 to 4 channels to RGB.
+
+    Args:
+        image: `[B, C, H, W]` in 0..1: grey, grey and alpha, RGB, or RGB and alpha.
+
+    Returns:
+        `[B, 3, H, W]`.
+
+    Raises:
+        BadInput: C is not in 1 to 4.
+    """
+    channels = image.shape[1]
+    if not 1 <= channels <= 4:
+        raise BadInput(f"Expected a picture with 1 to 4 channels, got {channels}.")
+    color = image if channels in (1, 3) else on_white(image[:, :-1], image[:, -1:])
+    return color.expand(-1, 3, -1, -1)
+
+
+def blankness(image: Tensor) -> str:
+    """Return "white" or "black" if an RGB picture `[3, H, W]` in 0..1 is almost entirely so, else an empty text."""
+    darkest, lightest = image.amin(0), image.amax(0)
+    if (darkest >= 1 - _LEVEL).float().mean() > _BLANK:
+        return "white"
+    return "black" if (lightest <= _LEVEL).float().mean() > _BLANK else ""
