@@ -81,7 +81,7 @@ def landmarks_of(model: HeadModel, faces: Sequence[FaceDetection], height: int, 
     if meshes := _of_all(face.mesh for face in faces):
         points, point_set = torch.stack(meshes)[..., :2], _mesh(model)
         if shapes := _of_all(face.blendshapes for face in faces):
-            columns = dict(zip(BLENDSHAPES, torch.stack(shapes).unbind(1), strict=True))
+            columns: dict[str, Tensor] = dict(zip(BLENDSHAPES, torch.stack(shapes).unbind(1), strict=True))
             expected = head_from_blendshapes(model, {name: columns[name] for name in BLENDSHAPE_NAMES})
     elif dense := _of_all(face.points68 for face in faces):
         points, point_set = torch.stack(dense), fixed_landmarks(model)

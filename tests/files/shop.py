@@ -4,6 +4,7 @@ import hashlib
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,6 +17,8 @@ class Goods:
 
     data: bytes = b""
     etag: str | None = '"one"'
+    changing: Callable[[], str] | None = None
+    """Returns the ETag of the next answer, for a file that keeps changing."""
     ranges: bool = True
     headers: dict = field(default_factory=dict)
     """Headers of every answer, which replace the usual ones; None leaves one out."""
@@ -74,11 +77,16 @@ class Shop(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    @property
+    def shop(self) -> Shop:
+        assert isinstance(self.server, Shop)
+        return self.server
+
     def log_message(self, format, *args):
         """Say nothing."""
 
     def do_GET(self):
-        shop = self.server
+        shop = self.shop
         with shop.lock:
             shop.asked.append((self.path, dict(self.headers)))
             shop.busy += 1
@@ -107,9 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self.head(302, {"Location": goods.redirect, "Content-Length": "0", **goods.headers})
         if status != 200:
             return self.head(status, {"Content-Length": "0", **extra})
-        body, headers = goods.data, {"ETag": goods.etag, "Content-Type": "application/octet-stream"}
+        etag = goods.changing() if goods.changing else goods.etag
+        body, headers = goods.data, {"ETag": etag, "Content-Type": "application/octet-stream"}
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if found and goods.ranges and self.headers.get("If-Range", goods.etag) == goods.etag:
+        if found and goods.ranges and self.headers.get("If-Range", etag) == etag:
             first, last = int(found[1]), min(int(found[2] or len(body) - 1), len(body) - 1)
             if first >= len(body):
                 return self.head(416, {"Content-Range": f"bytes */{len(body)}", "Content-Length": "0"})
@@ -140,8 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def put(self, goods, block):
-        with self.server.lock:  # before the client has it, and a test looks
-            self.server.sent += len(block)
+        with self.shop.lock:  # before the client has it, and a test looks
+            self.shop.sent += len(block)
         self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if goods.chunked else block)
 
 

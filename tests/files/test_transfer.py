@@ -30,18 +30,21 @@ def shop():
         yield shop
 
 
+class Getter:
+    """Fetches an address to `file.bin`; `said` has the lines."""
+
+    def __init__(self, folder):
+        self.folder, self.said = folder, []
+
+    def __call__(self, address, *, size=None, checksum=None, md5=None, timeout=5.0, name="file.bin", **how):
+        request = Request(name, address, self.folder / name, "the page", size, checksum, md5)
+        web = Web(endpoint=how.pop("endpoint", None), token=how.pop("token", ""), timeout=timeout)
+        return fetch(request, web, **{"piece": PIECE, "pause": 0.01, "say": self.said.append, **how})
+
+
 @pytest.fixture
 def get(tmp_path):
-    """Fetches an address to `file.bin`; `get.said` has the lines."""
-    said = []
-
-    def get(address, *, size=None, checksum=None, md5=None, timeout=5.0, name="file.bin", **how):
-        request = Request(name, address, tmp_path / "models" / name, "the page", size, checksum, md5)
-        web = Web(endpoint=how.pop("endpoint", None), token=how.pop("token", ""), timeout=timeout)
-        return fetch(request, web, **{"piece": PIECE, "pause": 0.01, "say": said.append, **how})
-
-    get.said, get.folder = said, tmp_path / "models"
-    return get
+    return Getter(tmp_path / "models")
 
 
 def left(folder):
@@ -170,30 +173,14 @@ def test_a_server_that_stops_serving_parts_is_read_as_a_whole(shop, get):
     assert get.said[0] == "the server sends the file only as a whole: starting again"
 
 
-class Restless(Goods):
-    """A file with another ETag in each answer."""
-
-    def __init__(self, shop, data):
-        self.shop = shop
-        super().__init__(data)
-
-    @property
-    def etag(self):
-        return f'"{len(self.shop.asked)}"'
-
-    @etag.setter
-    def etag(self, value):
-        pass
-
-
 def test_a_file_that_keeps_changing_ends_the_run(shop, get):
-    shop.goods["/file"] = Restless(shop, DATA)
+    shop.offer("/file", DATA, changing=lambda: f'"{len(shop.asked)}"')
     with pytest.raises(DownloadFailed, match="another version of the file in each of 3 attempts"):
         get(f"{shop.address}/file", connections=1)
 
 
 def test_a_mirror_that_tags_each_answer_anew_does_with_a_checksum(shop, get):
-    shop.goods["/file"] = Restless(shop, DATA)
+    shop.offer("/file", DATA, changing=lambda: f'"{len(shop.asked)}"')
     assert get(f"{shop.address}/file", checksum=sha256(DATA)).read_bytes() == DATA
     assert get.said == ["the file has changed on the server: starting again"]
 
