@@ -467,7 +467,7 @@ def test_the_published_pack_has_the_command(published, shop):
 def test_a_stopped_run_is_continued_by_the_published_pack(published, shop):
     data = safetensors(x=[1]) + noise(3_000_000)
     goods = {"headers": {"X-Linked-Etag": f'"{sha256(data)}"'}}
-    shop.offer(OPEN_CLIP_PATH, data, pause=0.02, **goods)
+    shop.offer(OPEN_CLIP_PATH, data, pause=0.3, **goods)
     arguments = ("get", "open_clip_model.safetensors", "--yes", "--connections", "2")
     folder = published.parent.parent / "models" / "open_clip"
     process = started(published, shop, *arguments)
