@@ -136,13 +136,18 @@ class MiniatureEncoder:
 
         Args:
             images: RGB `[B, 3, H, W]` in 0..1.
-            options: `face_index` must be 0, unless pictures without a face pass through, and `parse` must not be "on". The
-                order of faces, alignment and painting have no effect.
+            options: `face_index` must be 0, unless pictures without a face pass through; `parse` must not be "on", and `given`
+                must be None. The order of faces, alignment and painting have no effect.
 
         Raises:
             NoFaceFound: Another face than the first one is asked for.
-            BadInput: `options.parse` is "on".
+            BadInput: `options.parse` is "on", or faces are given.
         """
+        if options.given is not None:
+            raise BadInput(
+                "The miniature's reader treats the whole picture as the portrait, so it cannot use connected faces. Disconnect "
+                f"{options.given.source}, or connect Load Face Reader."
+            )
         if options.parse == "on":
             raise BadInput("The miniature has no face parser: set parse to auto or off.")
         found = options.face_index == 0

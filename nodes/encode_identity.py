@@ -1,14 +1,17 @@
 """Encode Identity: reference photos to the identity features of a person."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..host.clip_vision import ClipVision
 from ..host.encode import EncoderProvider, encode_identity
+from ..host.given_faces import read_given_faces
 from ..host.identity import COMBINE
 from ..host.images import from_image, to_image
 from ..photos.encoding import ON_NO_FACE, PARSE, EncodeOptions
-from .sockets import IDENTITY, READER, schema, which_face
+from .sockets import IDENTITY, READER, given_faces, schema, which_face
 
 
 class EncodeIdentity(io.ComfyNode):
@@ -73,6 +76,7 @@ class EncodeIdentity(io.ComfyNode):
                     optional=True,
                     tooltip="Leave ears and earrings unpainted. The paper paints them.",
                 ),
+                *given_faces(),
             ],
             outputs=[IDENTITY.Output(display_name="identity"), io.Image.Output(display_name="preview")],
             is_output_node=True,
@@ -92,10 +96,14 @@ class EncodeIdentity(io.ComfyNode):
         parse: str = "auto",
         keep_hair: bool = False,
         keep_ears: bool = False,
+        face_landmarks: Any = None,
+        bboxes: Any = None,
     ) -> io.NodeOutput:
         """Encode the photos."""
-        options = EncodeOptions(face, face_index, on_no_face, align, parse, keep_hair, keep_ears)
-        identity, encoded = encode_identity(reader, from_image(image), clip_vision, options, combine)
+        images = from_image(image)
+        given = read_given_faces(face_landmarks, bboxes, images)
+        options = EncodeOptions(face, face_index, on_no_face, align, parse, keep_hair, keep_ears, given)
+        identity, encoded = encode_identity(reader, images, clip_vision, options, combine)
         preview = to_image(encoded.preview)
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText("\n".join(encoded.notes)).as_dict()}
         return io.NodeOutput(identity, preview, ui=shown)

@@ -8,9 +8,10 @@ from torch import Tensor
 from ..flame.model import HeadModel
 from ..host.encode import EncoderProvider
 from ..host.fitting import fit_heads
+from ..host.given_faces import read_given_faces
 from ..host.images import from_image, to_image
 from ..photos.heads import METHODS, ON_NO_FACE
-from .sockets import HEAD, HEAD_MODEL, READER, schema, which_face
+from .sockets import HEAD, HEAD_MODEL, READER, given_faces, schema, which_face
 
 
 class FitHead(io.ComfyNode):
@@ -55,6 +56,7 @@ class FitHead(io.ComfyNode):
                     optional=True,
                     tooltip="Smooths the heads over the frames of a video; 0 for unrelated photos.",
                 ),
+                *given_faces(),
             ],
             outputs=[
                 HEAD.Output(display_name="head"),
@@ -69,9 +71,19 @@ class FitHead(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, reader: EncoderProvider, head_model: HeadModel, **settings: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Tensor,
+        reader: EncoderProvider,
+        head_model: HeadModel,
+        face_landmarks: Any = None,
+        bboxes: Any = None,
+        **settings: Any,
+    ) -> io.NodeOutput:
         """Fit one head to each photo."""
-        fitted, overlaid = fit_heads(from_image(image), reader, head_model, **settings)
+        images = from_image(image)
+        given = read_given_faces(face_landmarks, bboxes, images)
+        fitted, overlaid = fit_heads(images, reader, head_model, given=given, **settings)
         preview = to_image(overlaid)
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (fitted.summary(),)}
         return io.NodeOutput(fitted.params, preview, fitted.error, ui=shown)

@@ -63,6 +63,24 @@ def by_hand(kind: type, name: str, **kw: Any) -> io.Input:
     return io.MultiType.Input(name, [kind, io.Custom(own_type(name))], optional=True, **kw)
 
 
+def given_faces() -> list[io.Input]:
+    """Return the two inputs for faces that other nodes found. ComfyUI has their types since 2026."""
+    return [
+        by_hand(
+            io.Custom("FACE_LANDMARKS"),
+            "face_landmarks",
+            tooltip="Faces whose landmarks were detected by ComfyUI's Detect Face Landmarks (MediaPipe). They are used instead "
+            "of the reader's detection; face and face_index choose among them.",
+        ),
+        by_hand(
+            io.Custom("BOUNDING_BOX"),
+            "bboxes",
+            tooltip="Boxes of faces, for drawings and other faces that the reader does not find: one, several, or a list for "
+            "each image. face and face_index choose among them. Not used if face_landmarks is connected.",
+        ),
+    ]
+
+
 def own_type(name: str) -> str:
     """Return the name of the type that belongs to a single input."""
     return f"CAPFACE_{name.upper()}"

@@ -5,7 +5,7 @@ preparation of training sets supply different ones and share everything else.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import BadInput, CapFaceError, NoFaceFound
 from ..models.faces import FaceDetection, choose_face
+from .given import GivenBoxes, GivenFaces
 from .pictures import blankness
 from .portrait import cut_portrait, deca_face
 from .upright import Detector, Landmarker, UprightDetector
@@ -35,6 +36,10 @@ class FaceNetworks(Protocol):
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1 on the CPU, at any angle; with meshes if they can be read."""
+        ...
+
+    def faces_in(self, image: Tensor, boxes: Tensor) -> list[FaceDetection]:
+        """Read the faces in boxes `[N, 4]` of an RGB image `[3, H, W]` in 0..1 on the CPU, as `UprightDetector.in_boxes`."""
         ...
 
     def facenet(self, faces: Tensor) -> Tensor:
@@ -82,6 +87,10 @@ class PlainNetworks:
         """Find all faces in an RGB image `[3, H, W]` in 0..1."""
         return UprightDetector(self.detector, self.landmarker).detect(image)
 
+    def faces_in(self, image: Tensor, boxes: Tensor) -> list[FaceDetection]:
+        """Read the faces in boxes `[N, 4]` of an RGB image `[3, H, W]` in 0..1."""
+        return UprightDetector(None, self.landmarker).in_boxes(image, boxes)
+
     def facenet(self, faces: Tensor) -> Tensor:
         """Embed faces `[B, 3, 160, 160]` as `[B, 512]`."""
         return _require(self.facenet_network, "FaceNet")(faces.to(self.device))
@@ -114,13 +123,16 @@ class FaceAnalyzer:
     checkpoint: Callable[[], None] = _go_on
     """Called before each image and before each batch; it may raise to interrupt the work."""
 
-    def find_faces(self, images: Tensor, which: str = "largest", index: int = 0) -> list[FaceDetection]:
+    def find_faces(
+        self, images: Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None
+    ) -> list[FaceDetection]:
         """Find one face in each image.
 
         Args:
             images: RGB `[B, 3, H, W]` in 0..1.
             which: The order in which faces are counted, as for `choose_face`.
             index: Which face in that order; 0 is the first.
+            given: The faces among which one is chosen, if they are known; no detector runs then.
 
         Returns:
             B faces.
@@ -131,12 +143,14 @@ class FaceAnalyzer:
         found = []
         for i, image in enumerate(images):
             try:
-                found.append(self._find_face(image, which, index))
+                found.append(self._find_face(image, which, index, given, i))
             except NoFaceFound as error:
                 raise NoFaceFound(f"Image {i + 1} of {len(images)}: {error}") from None
         return found
 
-    def find_faces_or_none(self, images: Tensor, which: str = "largest", index: int = 0) -> list[FaceDetection | None]:
+    def find_faces_or_none(
+        self, images: Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None
+    ) -> list[FaceDetection | None]:
         """Find one face in each image, as `find_faces` does, with None for images that do not show it.
 
         Raises:
@@ -144,9 +158,9 @@ class FaceAnalyzer:
         """
         found: list[FaceDetection | None] = []
         last = None
-        for image in images:
+        for i, image in enumerate(images):
             try:
-                found.append(self._find_face(image, which, index))
+                found.append(self._find_face(image, which, index, given, i))
             except NoFaceFound as error:
                 found.append(None)
                 last = error
@@ -154,11 +168,20 @@ class FaceAnalyzer:
             raise NoFaceFound(f"None of {len(images)} images shows the face. The last one: {last}")
         return found
 
-    def _find_face(self, image: Tensor, which: str, index: int) -> FaceDetection:
-        faces = self.detect(image)
+    def _find_face(self, image: Tensor, which: str, index: int, given: GivenFaces | None, number: int) -> FaceDetection:
+        faces = self.detect(image) if given is None else self._given(image, given, number)
         if not faces and (color := blankness(image)):
             raise NoFaceFound(f"The image is almost entirely {color} and shows no face. Check the photo and its connection.")
         return choose_face(faces, which, index, image_size=image.shape[-2:])
+
+    def _given(self, image: Tensor, given: GivenFaces, number: int) -> Sequence[FaceDetection]:
+        """Return the known faces of an image, and read those of which only the box is known."""
+        self.checkpoint()
+        known = given.of(number)
+        if not isinstance(known, GivenBoxes):
+            return known
+        faces = self.networks.faces_in(image.cpu(), known.boxes)
+        return [replace(face, score=score) for face, score in zip(faces, known.scores, strict=True)]
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1."""

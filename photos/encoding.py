@@ -19,6 +19,7 @@ from ..files import catalogue
 from ..models.clip import VIT_L
 from ..models.faces import FaceDetection, facenet_face, keep_face
 from .analysis import FaceAnalyzer
+from .given import GivenFaces
 from .portrait import align
 
 ON_NO_FACE = ("error", "skip", "passthrough")
@@ -77,6 +78,8 @@ class EncodeOptions:
     """Whether the hair stays unpainted too."""
     ears: bool = False
     """Whether ears and earrings stay unpainted too."""
+    given: GivenFaces | None = None
+    """The faces among which one is chosen, if they are known."""
 
     def __post_init__(self) -> None:
         """Check the choices.
@@ -258,9 +261,9 @@ def find_person(
         NoFaceFound: For "error", a photo does not show the face; for "skip", no photo does.
     """
     if options.on_no_face == "error":
-        return images, analyzer.find_faces(images, options.face, options.face_index)
+        return images, analyzer.find_faces(images, options.face, options.face_index, options.given)
     try:
-        faces = analyzer.find_faces_or_none(images, options.face, options.face_index)
+        faces = analyzer.find_faces_or_none(images, options.face, options.face_index, options.given)
     except NoFaceFound:
         if options.on_no_face == "skip":
             raise

@@ -17,6 +17,7 @@ from ..flame.model import HeadModel, HeadParams, half_side
 from ..flame.render import overlay, render_head
 from ..models.faces import split_code
 from .analysis import FaceAnalyzer
+from .given import GivenFaces
 from .landmarks import Landmarks, landmarks_of
 
 AUTO, REFINED, BY_DECA, BY_LANDMARKS = "auto", "DECA refined by landmarks", "DECA", "landmarks"
@@ -127,6 +128,7 @@ def fit_heads(
     method: str = AUTO,
     on_no_face: str = ERROR,
     smoothing: float = 0.0,
+    given: GivenFaces | None = None,
     progress: Progress = _silent,
 ) -> FittedHeads:
     """Fit one head to each photo.
@@ -141,6 +143,7 @@ def fit_heads(
         on_no_face: One of `ON_NO_FACE`, for photos that do not show the face: "error" fails, "skip" leaves them out,
             "hold last" repeats the previous head (the first head, before there is one).
         smoothing: 0 to 1, for the frames of a sequence.
+        given: The faces among which one is chosen, if they are known.
         progress: Called during the landmark fit.
 
     Returns:
@@ -156,7 +159,7 @@ def fit_heads(
     if on_no_face not in ON_NO_FACE:
         raise BadInput(f"on_no_face must be one of {', '.join(ON_NO_FACE)}, got {on_no_face!r}.")
     find = analyzer.find_faces if on_no_face == ERROR else analyzer.find_faces_or_none
-    found = find(images, face, face_index)
+    found = find(images, face, face_index, given)
     detected = [(i, one) for i, one in enumerate(found) if one is not None]
     frames, faces, (height, width) = [i for i, _ in detected], [one for _, one in detected], images.shape[-2:]
 

@@ -93,13 +93,15 @@ class UprightDetector:
             boxes: `[N, 4]`: left, top, right, bottom in pixels.
 
         Returns:
-            N faces, with the boxes and a score of 1. Without a landmarker, their five points are where a face that fills the
-            box would have them.
+            N faces, with the boxes and a score of 1. Without a landmarker, or if it does not see a face there, the five points
+            are where a face that fills the box would have them.
         """
         if self.landmarker is None:
             return [FaceDetection(box, 1.0, _usual_points(box)) for box in boxes]
         return [
             FaceDetection(box, 1.0, five_points(mesh.points), mesh=mesh.points, blendshapes=mesh.blendshapes)
+            if mesh.presence >= SURELY_PRESENT
+            else FaceDetection(box, 1.0, _usual_points(box))
             for box, mesh in zip(boxes, self.landmarker.landmarks(image, boxes), strict=True)
         ]
 

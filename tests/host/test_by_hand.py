@@ -14,6 +14,8 @@ BY_HAND = {
     "CapFaceBlendIdentities": {"identity_3": "CAPFACE_IDENTITY", "identity_4": "CAPFACE_IDENTITY"},
     "CapFaceAnimateHead": {"head_2": "HEAD", "head_3": "HEAD", "head_4": "HEAD"},
     "CapFaceMeasure": {"reference": "IMAGE"},
+    "CapFaceEncodeIdentity": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
+    "CapFaceFitHead": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
     "CapFaceCropHead": {"image": "IMAGE", "region": "MASK"},
 }
 """Inputs that would change the result unnoticed if they were connected by type."""
@@ -50,7 +52,9 @@ def test_every_optional_input_is_connected_by_hand_or_may_be_filled_by_type(node
 
 
 def test_no_output_has_the_type_of_an_input_that_is_connected_by_hand(nodes):
-    given = {kind for info in nodes.values() for kind in info["output"]} | {"IMAGE", "MASK", "SEGS", "BOUNDING_BOX", "STITCHER"}
+    given = {kind for info in nodes.values() for kind in info["output"]} | {
+        "IMAGE", "MASK", "SEGS", "BOUNDING_BOX", "STITCHER", "FACE_LANDMARKS"
+    }  # fmt: skip
     for name, keys in BY_HAND.items():
         for key in keys:
             assert nodes[name]["input"]["optional"][key][0] not in given, f"{name}.{key}"

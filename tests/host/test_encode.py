@@ -312,6 +312,58 @@ def test_identity_and_head_belong_to_the_same_face(group, reader):
         assert nearest[0] == nearest[1]
 
 
+# Faces given by other nodes
+
+
+def encode_given(reader, image, **given):
+    from capface.nodes.encode_identity import EncodeIdentity
+
+    settings = {"face": "largest", "face_index": 0, "align": True, "clip_vision": Clip(), "parse": "off", **given}
+    return EncodeIdentity.execute(image, reader, **settings).result
+
+
+def test_a_box_around_the_face_gives_about_the_same_identity(photo, reader):
+    image = photo[None].movedim(1, -1)
+    (face,) = reader.find_faces(photo[None], "largest", 0)
+    left, top, right, bottom = (face.box + 0.5).tolist()
+    box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    found, _ = encode_given(reader, image)
+    given, _ = encode_given(reader, image, bboxes=[[{"x": 300, "y": 300, "width": 40, "height": 40}, box]])
+    away, _ = encode_given(reader, image, bboxes={**box, "x": left + 200, "y": top + 200})
+    distances = [(one.local - found.local).norm().item() for one in (given, away)]
+    assert distances[0] < 0.7 * distances[1], distances
+
+
+def test_a_drawing_that_no_detector_finds_is_encoded_at_its_box(reader):
+    drawing = torch.ones(1, 256, 256, 3)
+    drawing[:, 100:160, 80:130] = torch.tensor([1.0, 0.5, 0.2])
+    with pytest.raises(NoFaceFound):
+        encode_given(reader, drawing)
+    identity, preview = encode_given(reader, drawing, bboxes={"x": 80, "y": 100, "width": 50, "height": 60})
+    assert identity.present.tolist() == [True]
+    face = panels(preview.movedim(-1, 1))[2]
+    torch.testing.assert_close(face[0, :, 256, 256], torch.tensor([1.0, 0.5, 0.2]), atol=0.02, rtol=0)
+
+
+def test_given_faces_must_belong_to_the_photos(photo, reader):
+    image = photo[None].movedim(1, -1)
+    box = {"x": 180, "y": 60, "width": 90, "height": 110}
+    with pytest.raises(BadInput, match="expected faces of 1 image, got those of 2"):
+        encode_given(reader, image, bboxes=[[box], [box]])
+    with pytest.raises(BadInput, match="landmarks of a picture of 512 × 512 pixels, got those of 640 × 480"):
+        encode_given(reader, image, face_landmarks={"frames": [[]], "image_size": (480, 640)})
+    passed, _ = encode_given(reader, image, face_landmarks={"frames": [[]], "image_size": (512, 512)}, on_no_face="passthrough")
+    assert passed.present.tolist() == [False]
+
+
+def test_the_miniature_refuses_given_faces(photo):
+    from capface.nodes.load_miniature import LoadMiniature
+
+    reader = LoadMiniature.execute().result[4]
+    with pytest.raises(BadInput, match="Disconnect bboxes, or connect Load Face Reader"):
+        encode_given(reader, photo[None].movedim(1, -1), clip_vision=None, bboxes={"x": 1, "y": 1, "width": 9, "height": 9})
+
+
 # open_clip
 
 

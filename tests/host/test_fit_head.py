@@ -19,6 +19,7 @@ from capface.models.faces.detection import FaceDetection
 from capface.tests.flame.flame_files import write_flame
 from capface.tests.flame.heads import golden_model
 from capface.tests.flame.test_landmark_fit import degrees_between, turned
+from capface.tests.photos.test_landmarks import SIDE, meshes
 from capface.tests.synthetic import state_dict
 
 HEIGHT, WIDTH = 192, 160
@@ -317,6 +318,77 @@ def test_smoothing_steadies_a_sequence():
     raw, calm = (fit(images, reader, model, smoothing=amount) for amount in (0.0, 0.6))
     assert calm.params.camera.std(0).max() < 0.6 * raw.params.camera.std(0).max()
     assert calm.error > raw.error  # only of the returned heads
+
+
+# Faces given by other nodes
+
+
+class NoDetector:
+    """Fails if it is asked."""
+
+    def detect(self, image):
+        raise AssertionError("the detector ran")
+
+
+def reader_without_detector():
+    reader = reader_of([])
+    reader.networks.__dict__.update(detector=NoDetector(), landmarker=None)
+    return reader
+
+
+def comfyui_landmarks(model, heads, side):
+    """Return the value of a FACE_LANDMARKS socket with the face mesh of known heads, one per image."""
+    frames = [
+        [{"landmarks_xy": (mesh[:, :2] + 0.5).numpy(), "blendshapes": None, "score": 0.9}] for mesh in meshes(model, heads)
+    ]
+    return {"frames": frames, "image_size": (side, side), "connection_sets": {}}
+
+
+def test_landmarks_of_another_node_are_fitted_without_a_detector():
+    model = builtin_head()
+    heads = known_heads((-30.0, 25.0)).replace(shape=torch.zeros(2, 100), expression=torch.zeros(2, 50))
+    given = comfyui_landmarks(model, heads, SIDE)
+    image = photos(2, SIDE, SIDE).movedim(1, -1)
+    output = run_node(image, reader_without_detector(), face_landmarks=given)
+    head, preview, error = output.result
+    assert degrees_between(head.rotation, heads.rotation).max() < 2 and error < 1
+    assert preview.shape == image.shape and "478 points" in output.ui["text"][0]
+    one = {**given, "frames": given["frames"][:1]}
+    (both, _, _) = run_node(image, reader_without_detector(), face_landmarks=one).result
+    assert torch.equal(both.rotation[0], both.rotation[1])
+    with pytest.raises(BadInput, match="picture of 399 × 400 pixels, got those of 400 × 400"):
+        run_node(image[:, :, 1:], reader_without_detector(), face_landmarks=given)
+    with pytest.raises(BadInput, match="faces of 1 or 3 images, got those of 2"):
+        run_node(torch.cat([image, image[:1]]), reader_without_detector(), face_landmarks=given)
+
+
+def test_a_box_places_the_head_on_a_drawing():
+    """Without the Face Landmarker, the head fills the box as a face does."""
+    drawing = torch.ones(1, 300, 400, 3)
+    boxes = [{"x": 40, "y": 60, "width": 90, "height": 110}, {"x": 220, "y": 100, "width": 90, "height": 110}]
+    for index, box in enumerate(boxes):
+        output = run_node(drawing, reader_without_detector(), bboxes=boxes, face="left to right", face_index=index)
+        head, _, error = output.result
+        points = landmark_pixels(builtin_head(), head, 300, 400)[0]
+        middle = torch.tensor([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
+        assert ((points.amin(0) + points.amax(0)) / 2 - middle).abs().max() < 20 and error < 5
+        assert "5 points: pose only" in output.ui["text"][0]
+        assert (head.rotation.rad2deg().abs() < 15).all()
+
+
+def test_images_without_given_faces_are_treated_like_images_without_a_face():
+    images = torch.ones(3, 300, 400, 3)
+    box = {"x": 40, "y": 60, "width": 90, "height": 110}
+    given = [[box], [], [box]]
+    with pytest.raises(NoFaceFound, match="Image 2 of 3: The connected bboxes has no face"):
+        run_node(images, reader_without_detector(), bboxes=given)
+    (head, preview, _) = run_node(images, reader_without_detector(), bboxes=given, on_no_face="skip").result
+    assert head.batch == len(preview) == 2
+
+
+def test_a_detection_without_any_face_is_no_reason_to_search():
+    with pytest.raises(NoFaceFound, match="The connected bboxes has no face"):
+        run_node(torch.ones(1, 300, 400, 3), reader_without_detector(), bboxes=[])
 
 
 # The choice of the face, and unusual photos

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capface.models.faces import FaceDetection, MtcnnDetector, transform_points
+from capface.models.faces import FaceDetection, MeshFace, MtcnnDetector, five_points, transform_points
 from capface.photos.upright import UprightDetector, turned_back
 
 
@@ -30,3 +30,39 @@ def test_a_face_moves_with_all_its_points():
     assert torch.allclose(moved.mesh[:, 2], 2 * face.mesh[:, 2])
     assert abs((moved.tilt - face.tilt - 90 + 180) % 360 - 180) < 1e-2
     assert torch.equal(moved.points5, transform_points(transform, points))
+
+
+class Landmarker:
+    """Reads a mesh in every box; `presences` tell whether each shows a face."""
+
+    def __init__(self, *presences):
+        self.presences = presences
+
+    def __call__(self, image, threshold=0.5):
+        raise AssertionError("faces were searched")
+
+    def landmarks(self, image, boxes=None, eyes=None):
+        assert boxes is not None and eyes is None
+        shares = torch.rand(478, 3, generator=torch.Generator().manual_seed(2))
+        return [
+            MeshFace(shares * (box[2] - box[0]) + torch.cat([box[:2], torch.zeros(1)]), sure, torch.rand(52), torch.eye(3))
+            for box, sure in zip(boxes, self.presences, strict=True)
+        ]
+
+
+BOXES = torch.tensor([[10.0, 20.0, 50.0, 70.0], [60.0, 20.0, 100.0, 60.0]])
+
+
+def test_the_mesh_is_read_in_given_boxes():
+    seen, unseen = UprightDetector(None, Landmarker(0.9, 0.1)).in_boxes(torch.zeros(3, 100, 120), BOXES)
+    assert torch.equal(seen.box, BOXES[0]) and seen.score == 1 and seen.mesh is not None and seen.blendshapes is not None
+    assert torch.equal(seen.points5, five_points(seen.mesh))
+    assert torch.equal(unseen.box, BOXES[1]) and unseen.mesh is None and unseen.blendshapes is None
+
+
+def test_without_a_landmarker_a_box_is_an_upright_face():
+    for face, box in zip(UprightDetector(None).in_boxes(torch.zeros(3, 100, 120), BOXES), BOXES, strict=True):
+        assert face.mesh is None and abs(face.tilt) < 1e-3
+        assert ((face.points5 > box[:2]) & (face.points5 < box[2:])).all()
+        left, right, nose, *mouth = face.points5
+        assert left[0] < nose[0] < right[0] and left[1] < nose[1] < mouth[0][1]
