@@ -46,7 +46,7 @@ def read_given_faces(face_landmarks: Any, bboxes: Any, images: Tensor) -> GivenF
 
 
 def _landmark_frames(value: Any, images: Tensor) -> list[list[FaceDetection]]:
-    frames = value.get("frames") if isinstance(value, Mapping) else None
+    frames: Any = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not _is_list(frames):
         raise BadInput(f"{LANDMARKS}: expected FACE_LANDMARKS with a list of frames, got {_name(value)}. {_FROM_LANDMARKS}")
     height, width = images.shape[-2:]

@@ -1,13 +1,15 @@
 """Faces from ComfyUI's FACE_LANDMARKS and BOUNDING_BOX sockets, and what is refused."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from capface.errors import BadInput, NoFaceFound
-from capface.models.faces import BLENDSHAPES
+from capface.models.faces import BLENDSHAPES, FaceDetection
 from capface.photos.analysis import FaceAnalyzer
 from capface.photos.given import GivenBoxes
 from capface.tests.photos.face_networks import Networks
@@ -31,7 +33,7 @@ def read(landmarks=None, boxes=None, images=IMAGES):
 def face(x=0.0, **changes):
     """Return a face as Detect Face Landmarks gives it, 40 × 40 pixels from (x, 10)."""
     level = np.random.default_rng(3).uniform(0, 192, (478, 3)).astype(np.float32)
-    points = level[:, :2] * 40 / 192 + np.float32([x, 10])
+    points = level[:, :2] * 40 / 192 + np.array([x, 10], np.float32)
     return {
         "landmarks_xy": points, "landmarks_3d": level, "bbox_xyxy": np.concatenate([points.min(0), points.max(0)]),
         "blendshapes": {name: i / 60 for i, name in enumerate(BLENDSHAPES)}, "presence": 3.0, "score": 0.8, **changes,
@@ -42,12 +44,19 @@ def landmarks(*frames, size=(100, 120)):
     return {"frames": list(frames), "image_size": size, "connection_sets": {}}
 
 
-def box(x=30, y=20, width=40, height=50, **more):
+def box(x: Any = 30, y: Any = 20, width: Any = 40, height: Any = 50, **more: Any) -> dict[str, Any]:
     return {"x": x, "y": y, "width": width, "height": height, **more}
 
 
+def meshed(value: Any, image: int) -> Sequence[FaceDetection]:
+    """The faces of an image from FACE_LANDMARKS."""
+    faces = read(value).of(image)
+    assert not isinstance(faces, GivenBoxes)
+    return faces
+
+
 def test_landmarks_become_the_mesh():
-    (found,) = read(landmarks([face(5.0)], [], [face()])).of(0)
+    (found,) = meshed(landmarks([face(5.0)], [], [face()]), 0)
     assert found.mesh is not None and found.blendshapes is not None
     expected = torch.from_numpy(face(5.0)["landmarks_xy"]) - 0.5
     torch.testing.assert_close(found.mesh[:, :2], expected)
@@ -58,7 +67,7 @@ def test_landmarks_become_the_mesh():
 
 
 def test_depth_and_blendshapes_may_be_missing():
-    (found,) = read(landmarks([face(landmarks_3d=None, blendshapes=None, score=None)])).of(2)
+    (found,) = meshed(landmarks([face(landmarks_3d=None, blendshapes=None, score=None)]), 2)
     assert found.mesh is not None and not found.mesh[:, 2].any() and found.blendshapes is None and found.score == 1
 
 
@@ -82,8 +91,7 @@ def test_the_landmarks_of_comfyuis_own_network_are_accepted(monkeypatch):
     monkeypatch.setattr(network, "run_detector_batch", detected)
     with torch.no_grad():
         frames = network.detect_batch([picture] * 3)
-    given = read(landmarks(*frames))
-    (found,) = given.of(1)
+    (found,) = meshed(landmarks(*frames), 1)
     assert found.mesh is not None and found.mesh.shape == (478, 3) and found.mesh.isfinite().all()
     assert found.score == pytest.approx(0.9) and found.blendshapes is not None
 
