@@ -165,7 +165,7 @@ def test_parts_that_cannot_be_measured_give_the_reason(photo, reader, head, in_h
     assert "nobody.pt is not in" in table
     assert "buffalo_l is not in" in table
     table = run(photo, reader, reference=torch.zeros_like(photo))[0]
-    assert "Not measured: ID similarity. The reference: Image 1 of 1: There is no face" in table
+    assert "Not measured: ID similarity. The reference: Image 1 of 1: The image is almost entirely black" in table
     (reader,) = LoadFaceAnalyzer.execute("mtcnn", "missing.pt").result
     assert "Not measured: ID similarity. missing.pt is not in" in run(photo, reader, reference=photo)[0]
 
