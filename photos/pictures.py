@@ -15,6 +15,8 @@ from torch import Tensor
 from ..errors import BadFile, BadInput
 
 WHITE = 1.0
+_FLOATS = 2.0
+"""Float values up to this are taken for 0..1 with some overshoot, larger ones for 0..255."""
 _BLANK, _LEVEL = 0.98, 0.02
 """A picture is blank if this share of its pixels is within this distance of white or of black."""
 
@@ -39,15 +41,18 @@ def read_picture(path: Path) -> Tensor:
                 picture = ImageOps.exif_transpose(opened)
                 return _pixels(picture)
     except Exception as error:  # Pillow's readers each raise their own for a broken file
-        reason = f"{type(error).__name__}: {error}"
-        raise BadFile(f"{path.name} cannot be read as a picture ({reason}). Save it again as PNG or JPEG.") from None
+        raise BadFile(
+            f"{path.name} cannot be read as a picture ({type(error).__name__}). Save it again as PNG or JPEG."
+        ) from None
 
 
 def _pixels(picture: Image.Image) -> Tensor:
-    if picture.mode.startswith(("I", "F")):  # 16-bit grey; convert("RGB") would clip it
-        grey = np.array(picture, dtype=np.float32)
-        top = 1.0 if picture.mode == "F" and grey.max(initial=0) <= 1 else 255.0 if picture.mode == "F" else 65535.0
-        return torch.from_numpy(grey / top).clamp(0, 1).expand(3, -1, -1).contiguous()
+    if picture.mode.startswith(("I", "F")):  # 16-bit grey or floats; convert("RGB") would clip them
+        grey = np.nan_to_num(np.array(picture, dtype=np.float32))
+        most = 65535.0 if picture.mode.startswith("I") else 255.0 if grey.max(initial=0) > _FLOATS else 1.0
+        clear = picture.info.get("transparency")
+        shade = torch.from_numpy(np.where(grey == clear, most, grey) / most if isinstance(clear, int) else grey / most)
+        return shade.float().clamp(0, 1).expand(3, -1, -1).contiguous()
     if "A" in picture.getbands() or "transparency" in picture.info:
         rgba = torch.from_numpy(np.array(picture.convert("RGBA"))).movedim(-1, 0).float() / 255
         return on_white(rgba[:3], rgba[3:])

@@ -28,6 +28,13 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path):
     torch.testing.assert_close(found[0], torch.from_numpy(ramp.astype(np.float32)) / 65535)
 
 
+def test_float_grey_is_read_with_overshoot_and_gaps(tmp_path):
+    ramp = np.linspace(0, 1.5, 35, dtype=np.float32).reshape(5, 7)
+    ramp[0, 0] = np.nan
+    found = saved(tmp_path / "a.tif", Image.fromarray(ramp))
+    torch.testing.assert_close(found[0], torch.from_numpy(np.nan_to_num(ramp)).clamp(max=1))
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_transparency_is_laid_on_white(tmp_path, mode):
     rgba = np.concatenate([RGB, np.zeros((5, 7, 1), np.uint8)], axis=2)
