@@ -239,6 +239,7 @@ class ComfyProcess:
         if self.models:
             command += ["--extra-model-paths-config", str(self._model_paths())]
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")
+        environment.pop("PYTHONSAFEPATH", None)  # tasks.py sets it; ComfyUI imports the modules beside its main.py
         environment.setdefault(
             "OMP_WAIT_POLICY", "PASSIVE"
         )  # threads that spin while waiting make a busy machine ten times slower
