@@ -20,8 +20,10 @@ SMALL = ["13.width=128", "13.height=128", "14.steps=2", "10.text=a person"]
 @pytest.fixture(scope="module")
 def client(comfyui, standins):
     """A running ComfyUI. The folder's name contains no space, because ComfyUI would not serve browser files from it."""
-    with ComfyProcess(comfyui, model_folders(standins), folder="capface") as process, ComfyClient(process) as client:
-        yield client
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONSAFEPATH", "1")  # as tasks.py sets it for the demo
+        with ComfyProcess(comfyui, model_folders(standins), folder="capface") as process, ComfyClient(process) as client:
+            yield client
 
 
 def make(client, photos, portraits, *more):
