@@ -83,7 +83,7 @@ def face_mesh_points(model: HeadModel) -> PointSet:
         name="478 points",
         count=N_MESH,
         index=used,
-        matrix=torch.eye(M, dtype=torch.float64),
+        matrix=None,
         weights=importance,
         slides=torch.zeros(M, dtype=torch.bool),
         places=still(triangles[used], weights[used].float()),

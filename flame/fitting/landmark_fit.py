@@ -59,12 +59,12 @@ POSE = 6
 
 
 class _Places(NamedTuple):
-    """Places of the landmarks near a yaw: for the whole degree below and the one above, to interpolate between."""
+    """Places of N points near a yaw, for D whole degrees: the nearest one, or two to interpolate between."""
 
-    degrees: Tensor  # [B] the degree below
-    used: Tensor  # [U] the vertices that the landmarks touch
-    corners: Tensor  # [B, 2, 68, 3] indices into `used`
-    weights: Tensor  # [B, 2, 68, 3]
+    degrees: Tensor  # [B] the nearest degree, or the lower one
+    used: Tensor  # [U] the vertices that the points touch
+    corners: Tensor  # [B, D, N, 3] indices into `used`
+    weights: Tensor  # [B, D, N, 3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ def landmark_error(
     observed, weights = _check(points, None, point_set)
     degrees = contour_yaw(heads.rotation, heads.neck).round()
     found = points_on_mesh(model.vertices(heads), model.faces, *point_set.places(degrees))
-    placed = project(point_set.matrix @ found.double(), heads.camera.double())[..., :2].cpu()
+    placed = project(point_set.combine(found.double()), heads.camera.double())[..., :2].cpu()
     distance = (placed - observed).square().sum(-1)
     return ((weights * distance).sum(1) / weights.sum(1)).sqrt().float().to(points.device)
 
@@ -192,7 +192,7 @@ def _rigid(face: "_Face", observed: Tensor, weights: Tensor) -> tuple[Tensor, Te
     inner = weights.clone()
     inner[:, face.point_set.slides] = 0
     weights = torch.where(((inner > 0).sum(1) >= 6)[:, None], inner, weights)
-    rotations, scale = scaled_orthography((face.matrix @ face.at_rest)[None], observed, weights)
+    rotations, scale = scaled_orthography(face.point_set.combine(face.at_rest)[None], observed, weights)
     size = scale * (face.at_rest[:, 1].max() - face.at_rest[:, 1].min())
 
     few = not face.point_set.shows_face
@@ -253,7 +253,7 @@ class _Face:
     def __init__(self, model: HeadModel, point_set: PointSet, n_shape: int, n_expression: int):
         self.model = model.to("cpu")
         self.rig = self.model.rig.to(dtype=torch.float64)
-        self.point_set, self.matrix = point_set, point_set.matrix
+        self.point_set = point_set
         full = point_set.shows_face
         self.n_shape, self.n_expression = (n_shape, n_expression) if full else (0, 0)
         self.n_gaze = 4 if point_set.irises else 0
@@ -297,13 +297,18 @@ class _Face:
         return fields
 
     def places(self, state: Tensor, whole_degrees: bool = False) -> _Places:
-        """Find the places of the landmarks for each state's yaw: at the nearest whole degree, or at both degrees around it."""
+        """Find the places of the points for each state's yaw.
+
+        They are those at both whole degrees around the yaw. The nearest degree is enough on request, and if no point slides.
+        """
         yaw = self.yaw(state)
-        low = yaw.round() if whole_degrees else yaw.floor()
-        high = low if whole_degrees else yaw.floor().add(1).clamp(max=YAW_LIMIT)
-        triangles, weights = zip(*(self.point_set.places(degrees) for degrees in (low, high)), strict=True)
+        if whole_degrees or not self.point_set.slides.any():
+            sides = [yaw.round()]
+        else:
+            sides = [yaw.floor(), yaw.floor().add(1).clamp(max=YAW_LIMIT)]
+        triangles, weights = zip(*(self.point_set.places(degrees) for degrees in sides), strict=True)
         used, corners = self.model.faces[torch.stack(triangles, dim=1)].unique(return_inverse=True)
-        return _Places(low, used, corners, torch.stack(weights, dim=1))
+        return _Places(sides[0], used, corners, torch.stack(weights, dim=1))
 
     def yaw(self, state: Tensor) -> Tensor:
         """Return the yaw `[B]` in degrees, clamped to the range that the contour follows."""
@@ -311,7 +316,7 @@ class _Face:
         return contour_yaw(rotation, self.base["neck"].expand_as(rotation))
 
     def landmarks(self, state: Tensor, places: _Places) -> Tensor:
-        """Pose the 68 landmarks `[S·B, 68, 3]` in head space, of S states for each of the B places, and no other vertices."""
+        """Pose N points of the mesh in head space, `[S·B, N, 3]`, of S states for each of the B places, and no other vertices."""
         part = self.fields(state)
         neck, eyes = self.base["neck"].expand_as(part["rotation"]), part["eyes"].expand(len(state), -1)
         rotations = torch.stack([part["rotation"], neck, part["jaw"], *eyes.split(3, dim=1)], dim=1)
@@ -319,13 +324,16 @@ class _Face:
         vertices = self.rig.select(places.used).pose(coefficients, rotations)
         S = len(state) // len(places.degrees)
         corners = places.corners.flatten(1)[..., None].repeat(S, 1, 3)
-        picked = vertices.gather(1, corners).unflatten(1, (2, -1, 3))
-        low, high = (picked * places.weights.repeat(S, 1, 1, 1)[..., None]).sum(3).unbind(1)
+        picked = vertices.gather(1, corners).unflatten(1, (places.corners.shape[1], -1, 3))
+        placed = (picked * places.weights.repeat(S, 1, 1, 1)[..., None]).sum(3)
+        if placed.shape[1] == 1:
+            return placed[:, 0]
+        low, high = placed.unbind(1)
         return low + (self.yaw(state) - places.degrees.repeat(S))[:, None, None] * (high - low)
 
     def points(self, state: Tensor, places: _Places) -> Tensor:
         """Project the points `[B, K, 2]` of the layout, in frame units."""
-        return project(self.matrix @ self.landmarks(state, places), self.fields(state)["camera"])[..., :2]
+        return project(self.point_set.combine(self.landmarks(state, places)), self.fields(state)["camera"])[..., :2]
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,8 +32,8 @@ class PointSet:
     """K, the number of points that a detector gives."""
     index: Int[Tensor, " M"]
     """The used ones among them."""
-    matrix: Float[Tensor, "M N"]
-    """The used points from the points on the mesh; rows sum to 1."""
+    matrix: Float[Tensor, "M N"] | None
+    """The used points from the points on the mesh; rows sum to 1. None if they are the same."""
     weights: Float[Tensor, " M"]
     """How much each point counts. A weight of 1 is that of one of 68 landmarks."""
     slides: Bool[Tensor, " M"]
@@ -43,11 +43,15 @@ class PointSet:
     shows_face: bool = True
     """Whether the points show expression and shape. Otherwise a fit solves the pose alone."""
     irises: tuple[int, int] | None = None
-    """Rows of `matrix` of the irises, in the order of the model's eye joints, or None if the set does not show the gaze."""
+    """Indices of the irises among the used points, in the order of the model's eye joints; None if the set has no irises."""
     noise_factor: float = 1.0
     """Factor of the points' noise, for sets whose points have correlated errors and are worth less than independent ones."""
     expression_deviation: float = 1.0
     """Standard deviation of expression coefficients around the expected expression."""
+
+    def combine(self, points: Float[Tensor, "*batch N D"]) -> Float[Tensor, "*batch M D"]:
+        """Return the used points from the points on the mesh."""
+        return points if self.matrix is None else self.matrix @ points
 
 
 def sliding_landmarks(model: HeadModel) -> PointSet:
@@ -90,8 +94,7 @@ def five_points(model: HeadModel) -> PointSet:
 
 
 def _whole(name: str, count: int, slides: Tensor, places: Callable[[Tensor], Places]) -> PointSet:
-    eye, ones = torch.eye(count, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
-    return PointSet(name, count, torch.arange(count), eye, ones, slides, places)
+    return PointSet(name, count, torch.arange(count), None, torch.ones(count, dtype=torch.float64), slides, places)
 
 
 def still(triangles: Int[Tensor, " N"], weights: Float[Tensor, "N 3"]) -> Callable[[Tensor], Places]:
