@@ -32,19 +32,17 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - START:5.1f} s] {text}", flush=True)
 
 
-def make_sheet(photo: Tensor, path: Path) -> None:
+def make_sheet(photo: Tensor, path: Path, mesh_file: Path | None) -> None:
     """Fit the built-in head to the face in a photo, and write a contact sheet of the head.
 
     Args:
         photo: RGB `[3, H, W]` in 0..1.
         path: The new image file.
+        mesh_file: MediaPipe's `face_landmarker.task`, or None.
     """
     height, width = photo.shape[1:]
     say(f"looking for the face in the photo ({width} × {height})")
-    file, reason = find()
-    if file is None:
-        say(f"no dense landmarks, so the head shows the pose only: {reason}")
-    landmarker = None if file is None else load_face_landmarker(file)
+    landmarker = None if mesh_file is None else load_face_landmarker(mesh_file)
     face = choose_face(UprightDetector(MtcnnDetector(), landmarker).detect(photo))
     left, top, right, bottom = (round(v) for v in face.box.tolist())
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
@@ -59,8 +57,12 @@ def make_sheet(photo: Tensor, path: Path) -> None:
     contact_sheet(photo, model, head).save(path)
 
 
-def choose_weights(comfyui: Path) -> tuple[dict[str, weights.Weights], dict[str, list[Path]]]:
+def choose_weights(comfyui: Path, mesh_file: Path | None) -> tuple[dict[str, weights.Weights], dict[str, list[Path]]]:
     """Choose real weights if they exist, else stand-ins.
+
+    Args:
+        comfyui: The folder of ComfyUI.
+        mesh_file: MediaPipe's `face_landmarker.task`, or None.
 
     Returns:
         The weights by their path in `models`, and the folders by kind in which ComfyUI looks for files.
@@ -69,9 +71,8 @@ def choose_weights(comfyui: Path) -> tuple[dict[str, weights.Weights], dict[str,
     chosen = weights.choose(comfyui / "models", say=say)
     folders = {Path(kind).parent.name: [w.folder] for kind, w in chosen.items()}
     folders["insightface"] = [comfyui / "models" / "insightface"]
-    file, _ = find()
-    if file is not None:
-        folders["detection"] = [file.parent]
+    if mesh_file is not None:
+        folders["detection"] = [mesh_file.parent]
     return chosen, folders
 
 
@@ -122,11 +123,14 @@ def main() -> int:
     made = {"synthetic person": options.out / "synthetic-person.png", "contact sheet": options.out / "contact-sheet.png"}
     try:
         photo = load_photo(options.photo)
-        make_sheet(photo, made["contact sheet"])
+        mesh_file, reason = find()
+        if mesh_file is None:
+            say(f"no dense landmarks, so the head shows the pose only: {reason}")
+        make_sheet(photo, made["contact sheet"], mesh_file)
         say(f"contact sheet: {made['contact sheet']}")
         task, miniature = f"{len(SHOTS)} portraits of a synthetic person by the miniature", load_miniature()
         if options.comfyui:
-            chosen, folders = choose_weights(options.comfyui)
+            chosen, folders = choose_weights(options.comfyui, mesh_file)
             gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
             say(f"starting ComfyUI on the {'GPU' if gpu else 'CPU'}, with this pack and no other")
             with ComfyProcess(options.comfyui, folders, cpu=not gpu) as process, ComfyClient(process) as client:

