@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import comfy.clip_vision
 import comfy.model_management as mm
@@ -159,12 +158,6 @@ class ManagedLandmarker:
 def landmarker_path() -> Path | None:
     """Return the Face Landmarker's file in models/detection: MediaPipe's, else ComfyUI's, or None."""
     return model_folders.found(catalogue.FACE_LANDMARKER) or model_folders.found(catalogue.COMFYUI_FACE_LANDMARKER)
-
-
-def landmarker_fingerprint() -> Any:
-    """Return a value that changes when the Face Landmarker's file is replaced, added or removed."""
-    path = landmarker_path()
-    return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
 
 
 def _patcher(load: Callable[..., nn.Module], path: Path) -> comfy.model_patcher.ModelPatcher:

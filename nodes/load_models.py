@@ -175,7 +175,8 @@ class LoadFaceAnalyzer(io.ComfyNode):
             catalogue.OPEN_CLIP: open_clip,
         }
         fingerprints = [model_folders.fingerprint(asset, _file(asset, name)) for asset, name in files.items()]
-        return detector, *fingerprints, face_analyzer.landmarker_fingerprint()
+        meshes = [model_folders.fingerprint(asset) for asset in (catalogue.FACE_LANDMARKER, catalogue.COMFYUI_FACE_LANDMARKER)]
+        return detector, *fingerprints, *meshes
 
     @classmethod
     def execute(cls, detector: str, facenet: str, deca: str = AUTO, parser: str = AUTO, open_clip: str = NONE) -> io.NodeOutput:

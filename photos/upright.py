@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..models.faces import FaceDetection, FoundFace, MeshFace, face_of_mesh, five_points, level_square, warp
+from ..models.faces import FaceDetection, FoundFace, MeshFace, face_of_mesh, five_points, level_square, turned_back, warp
 
 TILTED = 15.0
 """Degrees. Beyond this tilt a detector's landmarks drift, and are replaced by those of the face turned level. The landmarks of
@@ -22,8 +22,6 @@ SURELY_LEFT = 40.0
 """Degrees. A face that is tilted further may in truth be tilted by a quarter turn more."""
 DISAGREEMENT = 20.0
 """Degrees between the tilts by the detector and by the mesh from which one of them is wrong."""
-SURELY_PRESENT = 0.5
-"""Lowest `MeshFace.presence` of a face that the mesh was read from correctly."""
 LOOKS = 3
 """Looks at a face turned level, at most: each one measures the remaining tilt."""
 LOOK_SIDE = 320
@@ -100,7 +98,7 @@ class UprightDetector:
             return [FaceDetection(box, 1.0, _usual_points(box)) for box in boxes]
         return [
             FaceDetection(box, 1.0, five_points(mesh.points), mesh=mesh.points, blendshapes=mesh.blendshapes)
-            if mesh.presence >= SURELY_PRESENT
+            if mesh.shows_face
             else FaceDetection(box, 1.0, _usual_points(box))
             for box, mesh in zip(boxes, self.landmarker.landmarks(image, boxes), strict=True)
         ]
@@ -122,7 +120,7 @@ class UprightDetector:
         read = {
             id(face): replace(face, mesh=mesh.points, blendshapes=mesh.blendshapes)
             for face, mesh in zip(usable, meshes, strict=True)
-            if mesh.presence >= SURELY_PRESENT
+            if mesh.shows_face
         }
         return [read.get(id(face), face) for face in faces]
 
@@ -195,23 +193,6 @@ class UprightDetector:
         if face.mesh is not None:
             face = replace(face, points5=five_points(face.mesh))
         return face
-
-
-def turned_back(quarters: int, height: int, width: int) -> Tensor:
-    """Return the transform `[3, 3]` from the pixels of an image after `torch.rot90(image, quarters, (1, 2))` to those before.
-
-    Args:
-        quarters: 0 to 3 quarter turns against the clock.
-        height: Height of the image before it was turned.
-        width: Width of the image before it was turned.
-    """
-    rows = {
-        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-        1: [[0.0, -1.0, width - 1.0], [1.0, 0.0, 0.0]],
-        2: [[-1.0, 0.0, width - 1.0], [0.0, -1.0, height - 1.0]],
-        3: [[0.0, 1.0, 0.0], [-1.0, 0.0, height - 1.0]],
-    }
-    return torch.tensor([*rows[quarters], [0.0, 0.0, 1.0]])
 
 
 def _usual_points(box: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from .crops import (
     level_square,
     move_box,
     transform_points,
+    turned_back,
     warp,
 )
 from .deca import DecaCode, DecaEncoder, load_deca, split_code
@@ -72,5 +73,6 @@ __all__ = [
     "open_detector",
     "split_code",
     "transform_points",
+    "turned_back",
     "warp",
 ]

@@ -244,6 +244,23 @@ def move_box(transform: Float[Tensor, "3 3"], box: Float[Tensor, " 4"]) -> Float
     return torch.cat([centre - half, centre + half])
 
 
+def turned_back(quarters: int, height: int, width: int) -> Float[Tensor, "3 3"]:
+    """Return the transform `[3, 3]` from the pixels of an image after `torch.rot90(image, quarters, (1, 2))` to those before.
+
+    Args:
+        quarters: 0 to 3 quarter turns against the clock.
+        height: Height of the image before it was turned.
+        width: Width of the image before it was turned.
+    """
+    rows = {
+        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+        1: [[0.0, -1.0, width - 1.0], [1.0, 0.0, 0.0]],
+        2: [[-1.0, 0.0, width - 1.0], [0.0, -1.0, height - 1.0]],
+        3: [[0.0, 1.0, 0.0], [-1.0, 0.0, height - 1.0]],
+    }
+    return torch.tensor([*rows[quarters], [0.0, 0.0, 1.0]])
+
+
 def warp(
     image: Float[Tensor, "*B C H W"], transform: Float[Tensor, "*T 3 3"], height: int, width: int, outside: str = "border"
 ) -> Float[Tensor, "*B C {height} {width}"]:

@@ -23,7 +23,7 @@ from ....files.strict import load_strictly, refuse_onnx
 from ....files.tflite import is_tflite
 from ....shapes import Float
 from ...build import Device, Dtype, Operations
-from ..crops import transform_points
+from ..crops import transform_points, turned_back
 from .blazeface import DETECTOR_SIZE, BlazeFace, decode, merge
 from .blendshapes import Blendshapes
 from .mesh import LEFT_EYE, RIGHT_EYE, SKIN_POINTS, FaceMesh, FaceMesh192
@@ -36,6 +36,7 @@ SURE_IN_TILE = 0.4
 LARGE_FACE = 0.15
 """A face of this share of the longer side makes the search on tiles unnecessary."""
 SURELY_PRESENT = 0.5
+"""Lowest `MeshFace.presence` of a mesh that shows a face."""
 SURELY_UPRIGHT, LARGEST_TILT = 0.8, 60.0
 """Lowest score and largest tilt in degrees of a face that is certainly not upside down."""
 QUARTERS = (0, 1, 3, 2)
@@ -89,6 +90,11 @@ class MeshFace:
     presence: float
     blendshapes: Float[Tensor, " 52"]
     transform: Float[Tensor, "3 3"]
+
+    @property
+    def shows_face(self) -> bool:
+        """Whether the mesh was read from a face."""
+        return self.presence >= SURELY_PRESENT
 
 
 class FaceLandmarker(torch.nn.Module):
@@ -155,11 +161,9 @@ class FaceLandmarker(torch.nn.Module):
             return []
         eyes = torch.stack([face.keypoints[:2] for face in found])
         meshes = self.landmarks(turned, torch.stack([face.box for face in found]), eyes)
-        back = _turned_back(quarters, *image.shape[-2:])
+        back = turned_back(quarters, *image.shape[-2:])
         return [
-            (_moved(face, back), _moved_mesh(mesh, back))
-            for face, mesh in zip(found, meshes, strict=True)
-            if mesh.presence >= SURELY_PRESENT
+            (_moved(face, back), _moved_mesh(mesh, back)) for face, mesh in zip(found, meshes, strict=True) if mesh.shows_face
         ]
 
     @torch.no_grad()
@@ -395,17 +399,6 @@ def _crop(
     grid = torch.stack([(x + 0.5) / width * 2 - 1, (y + 0.5) / height * 2 - 1], dim=-1)
     crop = F.grid_sample(image[None].float(), grid[None], mode="bilinear", padding_mode=outside, align_corners=False)
     return F.avg_pool2d(crop, samples)[0] if samples > 1 else crop[0]
-
-
-def _turned_back(quarters: int, height: int, width: int) -> Float[Tensor, "3 3"]:
-    """Return the transform from the pixels of a picture after `torch.rot90` to those before it."""
-    one = {
-        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-        1: [[0.0, -1.0, width - 1.0], [1.0, 0.0, 0.0]],
-        2: [[-1.0, 0.0, width - 1.0], [0.0, -1.0, height - 1.0]],
-        3: [[0.0, 1.0, 0.0], [-1.0, 0.0, height - 1.0]],
-    }[quarters]
-    return torch.tensor([*one, [0.0, 0.0, 1.0]])
 
 
 def _moved(face: FoundFace, transform: Float[Tensor, "3 3"]) -> FoundFace:

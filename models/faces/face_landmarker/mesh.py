@@ -8,6 +8,8 @@ Source: Kartynnik et al., *Real-time Facial Surface Geometry from Monocular Vide
 file, whose keys the smaller network has.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -83,14 +85,8 @@ class FaceMesh(torch.nn.Module):
         build = {"device": device, "dtype": dtype}
         self.stem = operations.Conv2d(3, STEM, 3, 2, **build)
         self.prelu_stem = PReLU(STEM, **build)
-        blocks: list[torch.nn.Module] = []
-        inputs = STEM
-        for stage, (width, count) in enumerate(self.STAGES):
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(Bottleneck(inputs, width, stride, operations=operations, **build))
-                inputs = width
-        self.blocks = torch.nn.Sequential(*blocks)
+        self.blocks = _blocks(Bottleneck, self.STAGES, operations=operations, **build)
+        inputs, _ = self.STAGES[-1]
         self.head_presence = operations.Conv2d(inputs, 1, 2, **build)
         self.head_landmarks = operations.Conv2d(inputs, POINTS * 3, 2, **build)
 
@@ -128,14 +124,8 @@ class FaceMesh192(torch.nn.Module):
         build = {"device": device, "dtype": dtype}
         self.stem = operations.Conv2d(3, STEM, 3, 2, **build)
         self.prelu_stem = PReLU(STEM, **build)
-        blocks: list[torch.nn.Module] = []
-        inputs = STEM
-        for stage, (width, count) in enumerate(self.STAGES):
-            for number in range(count):
-                stride = 2 if stage > 0 and number == 0 else 1
-                blocks.append(SeparableBlock(inputs, width, stride, operations=operations, **build))
-                inputs = width
-        self.blocks = torch.nn.Sequential(*blocks)
+        self.blocks = _blocks(SeparableBlock, self.STAGES, operations=operations, **build)
+        inputs, _ = self.STAGES[-1]
         self.head_reduce = operations.Conv2d(inputs, self.REDUCED, 1, **build)
         self.prelu_head_reduce = PReLU(self.REDUCED, **build)
         self.head_block = SeparableBlock(self.REDUCED, self.REDUCED, 1, operations=operations, **build)
@@ -146,6 +136,25 @@ class FaceMesh192(torch.nn.Module):
         """Compute the points of level faces: as `FaceMesh`, from crops `[B, 3, 192, 192]`."""
         x = self.blocks(self.prelu_stem(self.stem(pad_same(crops, 3))))
         return _outputs(self, self.head_block(self.prelu_head_reduce(self.head_reduce(x))))
+
+
+def _blocks(
+    block: type[Bottleneck] | type[SeparableBlock],
+    stages: Sequence[tuple[int, int]],
+    *,
+    device: Device,
+    dtype: Dtype,
+    operations: Operations,
+) -> torch.nn.Sequential:
+    """Build the blocks of stages, as `FaceMesh.STAGES` lists them."""
+    blocks: list[torch.nn.Module] = []
+    inputs = STEM
+    for stage, (width, count) in enumerate(stages):
+        for number in range(count):
+            stride = 2 if stage > 0 and number == 0 else 1
+            blocks.append(block(inputs, width, stride, device=device, dtype=dtype, operations=operations))
+            inputs = width
+    return torch.nn.Sequential(*blocks)
 
 
 def _outputs(
