@@ -316,7 +316,7 @@ class _Face:
         return contour_yaw(rotation, self.base["neck"].expand_as(rotation))
 
     def landmarks(self, state: Tensor, places: _Places) -> Tensor:
-        """Pose N points of the mesh in head space, `[S·B, N, 3]`, of S states for each of the B places, and no other vertices."""
+        """Pose N points of the mesh `[S·B, N, 3]` in head space, of S states for each of the B places."""
         part = self.fields(state)
         neck, eyes = self.base["neck"].expand_as(part["rotation"]), part["eyes"].expand(len(state), -1)
         rotations = torch.stack([part["rotation"], neck, part["jaw"], *eyes.split(3, dim=1)], dim=1)
