@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -165,7 +166,7 @@ def test_the_table_shows_every_file_with_licence_size_source_and_state(host, run
         )
         assert line.split()[1] == state, line
     assert "is a web page" in text and "expected 563,358 bytes, got 7" in text and f"begun: {part}.part" in text
-    assert f"{ROOT / 'files' / 'weights.py'} get portrait" in text
+    assert f"{shlex.quote(str(ROOT / 'files' / 'weights.py'))} get portrait" in text
 
 
 def test_a_checksum_is_compared_on_request(host, run, small):
@@ -504,7 +505,7 @@ sys.exit(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", 
 def test_the_line_that_starts_it_is_quoted(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/opt/my python/bin/python")
     line = weights.command("get", "portrait")
-    assert line == f"'/opt/my python/bin/python' {ROOT / 'files' / 'weights.py'} get portrait"
+    assert line == f"'/opt/my python/bin/python' {shlex.quote(str(ROOT / 'files' / 'weights.py'))} get portrait"
     assert weights.command("get", windows=True).startswith('"/opt/my python/bin/python" ')
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -277,7 +278,11 @@ def test_the_node_reports_on_all_folders_of_its_host(extra, standins, in_host):
         assert part in shown
     assert "Portraits with the built-in head: needs" not in shown
     (line,) = (line for line in shown.splitlines() if line.startswith("  for the rest: "))
-    assert f"{ROOT / 'files' / 'weights.py'} get " in line and "landmark_embedding.npy" in line and sys.executable in line
+    assert (
+        f"{shlex.quote(str(ROOT / 'files' / 'weights.py'))} get " in line
+        and "landmark_embedding.npy" in line
+        and sys.executable in line
+    )
     assert line.endswith((f"--comfyui {in_host.folder_paths.base_path}", f"--models {in_host.folder_paths.models_dir}"))
     assert "get portrait" not in shown
 
