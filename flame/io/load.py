@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from ...errors import BadFile, BadInput, MissingFile
 from ...files.atomic import write_atomically
 from ...files.header import is_safetensors
+from ...files.mapped import own_copies
 from ..model import SIZES, HeadModel
 from .flame_files import (
     FLAME_2020_MD5,
@@ -161,7 +162,7 @@ def _from_safetensors(path: Path) -> tuple[Arrays, str]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is not a dict
+            arrays = own_copies({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  safe_open is not a dict
     except SafetensorError as error:
         raise BadFile(f"{path.name} is a broken safetensors file ({error}). Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:

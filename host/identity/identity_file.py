@@ -10,6 +10,7 @@ from ...errors import BadFile
 from ...files.atomic import write_atomically
 from ...files.checkpoint import read_state_dict
 from ...files.identify import describe
+from ...files.mapped import own_copies
 from .identity import MINIATURE, RELEASED, Identity
 
 ENDING = ".identity.safetensors"
@@ -67,7 +68,7 @@ def load_identity(path: Path) -> Identity:
         )
     if not {"global", "local"} <= set(state):
         raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
-    tensors = {k: t.float().clone() for k, t in state.items()}
+    tensors = {k: t.float() for k, t in own_copies(state).items()}
     references = int(metadata.get("references", 1))
     strength = tensors.get("strength", torch.ones(len(tensors["global"]), 2))
     identity = Identity(tensors["global"], tensors["local"], strength, references, features)
