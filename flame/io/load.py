@@ -89,6 +89,7 @@ def convert_flame(
     path: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
+    replace: bool = True,
     landmarks: str | os.PathLike[str] | None = None,
     template: str | os.PathLike[str] | None = None,
     texture: str | os.PathLike[str] | None = None,
@@ -97,7 +98,8 @@ def convert_flame(
 
     Args:
         path: As for `load_flame`.
-        target: The new file; an existing one is replaced.
+        target: The new file.
+        replace: Whether an existing file is replaced.
         landmarks: As for `load_flame`.
         template: As for `load_flame`.
         texture: As for `load_flame`.
@@ -108,13 +110,14 @@ def convert_flame(
     Raises:
         MissingFile: As for `load_flame`.
         BadFile: As for `load_flame`.
+        CannotWrite: As for `write_atomically`.
     """
     path, target = Path(path), Path(target)
     arrays, kind = _read(path, landmarks, template, texture)
     _build(path.name, arrays, kind)  # rejects a file that could not be loaded again
     tensors = {name: torch.as_tensor(value).contiguous() for name, value in arrays.items()}
     metadata = {"format": _FORMAT, "kind": kind, "source": path.name}
-    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata))
+    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata), replace=replace)
     return target
 
 

@@ -31,13 +31,21 @@ def save_identity(path: Path, identity: Identity) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        CannotWrite: The folder or the disk cannot be written to.
     """
+    write_atomically(path, lambda partial: write_identity(partial, identity))
+    return path
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """Write an identity to a path that another function makes atomic."""
     tensors = {"global": identity.global_, "local": identity.local, "strength": identity.strength}
     metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace"}
     metadata |= {part: getattr(identity.features, part) for part in ("global_encoder", "local_encoder")}
     tensors = {k: t.float().cpu().contiguous() for k, t in tensors.items()}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
-    return path
+    save_file(tensors, path, metadata=metadata)
 
 
 def load_identity(path: Path) -> Identity:
