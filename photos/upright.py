@@ -65,6 +65,8 @@ class UprightDetector:
 
     detector: Detector | None
     landmarker: Landmarker | None = None
+    min_confidence: float | None = None
+    """The lowest score in 0..1 of a face that the landmarker finds by itself; None for its own. The detector has its own."""
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an image, at any angle.
@@ -106,7 +108,8 @@ class UprightDetector:
     def _by_landmarker(self, image: Tensor) -> list[FaceDetection]:
         if self.landmarker is None:
             return []
-        faces = [face_of_mesh(mesh.points, found.score, mesh.blendshapes) for found, mesh in self.landmarker(image)]
+        found = self.landmarker(image) if self.min_confidence is None else self.landmarker(image, self.min_confidence)
+        faces = [face_of_mesh(mesh.points, face.score, mesh.blendshapes) for face, mesh in found]
         return sorted(faces, key=lambda face: -face.area)
 
     def _with_meshes(self, image: Tensor, faces: Sequence[FaceDetection]) -> list[FaceDetection]:
