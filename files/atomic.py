@@ -1,7 +1,7 @@
 """Atomic writing of files: each is either complete or absent, even if writing is interrupted.
 
-A file is written under a temporary name in the same folder, flushed to the disk, and then given its name. Temporary names are made
-for one file each (O_EXCL), so that they are never those of a user's file.
+A file is written under a temporary name in the same folder, flushed to the disk, and then given its name. Temporary names are
+made for one file each (O_EXCL), so that they are never those of a user's file.
 """
 
 import errno

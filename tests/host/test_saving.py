@@ -56,13 +56,13 @@ def save(in_host):
 def test_a_full_disk_is_named_and_leaves_nothing(in_host, save, tiny_disk, monkeypatch, capface_folder):
     monkeypatch.setattr(in_host.folder_paths, "output_directory", str(tiny_disk))
     for write in (lambda: save.head("a/h", 200), lambda: save.identity("a/i")):
-        with pytest.raises(CannotWrite, match="the disk of .* is full"):
+        with pytest.raises(CannotWrite, match=r"the disk of .* is full"):
             write()
     assert not [path for path in tiny_disk.rglob("*") if path.is_file()]
     assert save.head("a/h").endswith("h_00001_.json")
     in_host.folder_paths.add_model_folder_path("capface", str(tiny_disk), is_default=True)
     try:
-        with pytest.raises(CannotWrite, match="the disk of .* is full"):
+        with pytest.raises(CannotWrite, match=r"the disk of .* is full"):
             save.capface("full")
     finally:
         in_host.folder_paths.folder_names_and_paths["capface"][0].remove(str(tiny_disk))
