@@ -302,6 +302,10 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.sub_idxs = None
         self._clear()
 
+    def release(self) -> None:
+        """Drop the tensors of a run, after one that failed."""
+        self._clear()
+
     def _clear(self) -> None:
         self.factors = None
         self.latent = None

@@ -126,7 +126,12 @@ def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args,
             f"{detailer} samples a crop of the picture without its position, so the head is rendered as in the whole picture. "
             "Put Crop Head before Render Head, with the same region. If it is there already, ignore this warning."
         )
-    return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    try:
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    except BaseException:  # ComfyUI does not clean up after a run that ran out of memory, failed or was interrupted
+        for control in controls:
+            control.release()
+        raise
 
 
 def _wrap_evaluation(executor, model, conds, x_in, timestep, model_options):
