@@ -2,9 +2,9 @@
 
     python tasks.py bench [--rounds 5] [--sizes 256] [--gigabytes 2]
 
-Each row is compared with a reference in the same group. The measurements of a group alternate, so that other work on the machine
-affects all of them: the ratios hold on other machines, the seconds do not. Sampling steps, the start and loading come from
-`step_cost`, `startup` and `loading`, which `python tasks.py bench NAME` runs alone and in more detail.
+Each row is compared with a reference in the same group. The measurements of a group alternate, so that other work on the
+machine affects all of them: the ratios hold on other machines, the seconds do not. Sampling steps, the start and loading come
+from `step_cost`, `startup` and `loading`, which `python tasks.py bench NAME` runs alone and in more detail.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,10 +74,8 @@ def compared(group: str, works: dict[str, Work], rounds: int) -> None:
 def maps(rounds: int) -> None:
     """Measure rendering in time and memory."""
     model = builtin_head()
-    works = {
-        f"{side} px, {heads} head{'s' if heads > 1 else ''}": lambda side=side, heads=heads: render_head(
-            model, HeadParams.neutral(heads), side, side
-        )
+    works: dict[str, Work] = {
+        f"{side} px, {heads} head{'s' if heads > 1 else ''}": partial(render_head, model, HeadParams.neutral(heads), side, side)
         for side, heads in RENDERED
     }
     compared("maps", works, rounds)
@@ -144,7 +143,8 @@ def main(arguments: list[str]) -> int:
         row("start", "the pack in ComfyUI", "skipped, because there is no ComfyUI")
     if platform.system() == "Linux":
         for line in lines_of("loading", "--gigabytes", str(options.gigabytes)):
-            row("loading", *line.split(": ", 1))
+            name, _, found = line.partition(": ")
+            row("loading", name, found)
     return 0
 
 
