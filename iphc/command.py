@@ -1,0 +1,106 @@
+"""`python tasks.py iphc check | plan | run | score | report | verify`: the command line of the benchmark."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import CapFaceError
+from ..tools.comfy import ComfyError
+from .comfy_host import HostSettings, RunStopped
+from .manifest import Manifest, find_manifest, read_manifest
+from .plan import measured, plan_text
+from .run import Outcome, Run, RunOptions, failure_table, run_here
+from .units import units_of
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="tasks.py iphc", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    manifest = argparse.ArgumentParser(add_help=False)
+    manifest.add_argument("manifest", help="a manifest's file, or quick, paper or paper_expression_light")
+    host = argparse.ArgumentParser(add_help=False)
+    host.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI to use")
+    host.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
+    host.add_argument("--cpu", action="store_true", help="run ComfyUI on the CPU")
+    host.add_argument("--device", default="", metavar="N", help="number of the GPU")
+    host.add_argument("--start-seconds", type=float, default=600, metavar="S", help="how long ComfyUI may take to start")
+    host.add_argument("--silence", type=float, default=600, metavar="S", help="seconds without news after which ComfyUI hangs")
+
+    commands.add_parser("check", parents=[manifest], help="report all mistakes of a manifest")
+    p = commands.add_parser("plan", parents=[manifest], help="print images, storage, GPU hours and cost")
+    p.add_argument("--like", type=Path, metavar="OUT", help="folder of a run whose seconds and sizes to take")
+    p.add_argument("--seconds", type=float, metavar="S", help="seconds for each image instead")
+    p.add_argument("--price", type=float, metavar="P", help="price of one GPU for one hour")
+    p = commands.add_parser("run", parents=[manifest, host], help="make the images; the same command resumes")
+    p.add_argument("out", type=Path, help="folder of the run")
+    p.add_argument("--only", action="append", default=[], metavar="METHOD", help="run this method; can be repeated")
+    p.add_argument("--keep", choices=("png", "none"), default="png", help="whether to keep the images, or only their hashes")
+    p.add_argument("--retry", action="store_true", help="make units with failures again")
+    p.add_argument("--remake", action="store_true", help="replace units that were made from another manifest")
+    p.add_argument("--mixed", action="store_true", help="add to images of other software or another device")
+    return parser.parse_args(arguments)
+
+
+def host_settings(options: argparse.Namespace, manifest: Manifest) -> HostSettings | None:
+    """Return how to start ComfyUI, or None if no method needs one or none was named."""
+    if not options.comfyui or all(method.workflow is None for method in manifest.methods):
+        return None
+    packs = tuple(dict.fromkeys(pack for method in manifest.methods for pack in method.packs))
+    models = tuple(str(Path(folder).expanduser().resolve()) for folder in options.models)
+    return HostSettings(
+        str(Path(options.comfyui).expanduser().resolve()), models, packs, options.cpu, options.device, options.start_seconds,
+        options.silence,
+    )  # fmt: skip
+
+
+def check(options: argparse.Namespace, manifest: Manifest) -> int:
+    """Say what a manifest without mistakes asks for."""
+    uncontrolled = [method.name for method in manifest.methods if not method.controls_head]
+    print(f"{manifest.file}: no mistakes. {manifest.name}, version {manifest.version}")
+    print(
+        f"{len(manifest.people)} people x {len(manifest.prompts)} prompts x {len(manifest.heads)} heads x {manifest.images} "
+        f"= {manifest.images_of_a_method} images of each of {len(manifest.methods)} methods, in {len(list(units_of(manifest)))} units"
+    )
+    if uncontrolled:
+        print(f"without head control (no node has the mark @head): {', '.join(uncontrolled)}")
+    return 0
+
+
+def plan(options: argparse.Namespace, manifest: Manifest) -> int:
+    """Print what a run takes."""
+    print(plan_text(manifest, measured(options.like, options.seconds), options.price))
+    return 0
+
+
+def run(options: argparse.Namespace, manifest: Manifest) -> int:
+    """Make the images."""
+    settings = RunOptions(tuple(options.only), options.keep == "png", options.retry, options.remake, options.mixed)
+    started = Run(manifest, options.out, settings)
+    print(f"{len(started.whole)} of {len(started.units)} units are whole; {len(started.todo)} to make", flush=True)
+    return say(run_here(started, host_settings(options, manifest)), options.out)
+
+
+def say(outcome: Outcome, out: Path) -> int:
+    """Print what a run has done, and return its exit status."""
+    print(f"{outcome.made} images made, {outcome.failed} failed")
+    if outcome.failures:
+        print(f"{failure_table(outcome.failures)}\nAll are in {out / 'failures.jsonl'}. --retry makes their units again.")
+    if outcome.stopped:
+        print(f"stopped: {outcome.stopped}", file=sys.stderr)
+    return outcome.status
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and return the exit status: 0, 1 (stopped), 2 (mistakes) or 3 (some images failed)."""
+    options = parse(arguments)
+    try:
+        manifest = read_manifest(find_manifest(options.manifest))
+        return {"check": check, "plan": plan, "run": run}[options.command](options, manifest)
+    except (CapFaceError, ComfyError, RunStopped) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
