@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | soak | train | iphc | ...`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | soak | iphc | ...`.
 
 Needs only Python 3.10 or newer.
 

@@ -140,7 +140,8 @@ class ComfyHost:
         """
         start = time.monotonic()
         try:
-            run = self._ask(lambda: self.client.run(workflow, timeout=None, silence=self.settings.silence))
+            number = self._ask(lambda: self.client.queue(workflow, partly=False))
+            run = self._ask(lambda: self.client.wait(number, timeout=None, silence=self.settings.silence))
         except PromptRejected as error:
             raise ImageFailed(f"ComfyUI refused the prompt: {error}") from None
         except HostLost:

@@ -58,9 +58,10 @@ def check(options: argparse.Namespace, manifest: Manifest) -> int:
     """Say what a manifest without mistakes asks for."""
     uncontrolled = [method.name for method in manifest.methods if not method.controls_head]
     print(f"{manifest.file}: no mistakes. {manifest.name}, version {manifest.version}")
+    units = len(list(units_of(manifest)))
     print(
         f"{len(manifest.people)} people x {len(manifest.prompts)} prompts x {len(manifest.heads)} heads x {manifest.images} "
-        f"= {manifest.images_of_a_method} images of each of {len(manifest.methods)} methods, in {len(list(units_of(manifest)))} units"
+        f"= {manifest.images_of_a_method} images of each of {len(manifest.methods)} methods, in {units} units"
     )
     if uncontrolled:
         print(f"without head control (no node has the mark @head): {', '.join(uncontrolled)}")

@@ -1,4 +1,4 @@
-"""What is done: one Parquet file for each unit, written whole or not at all. The files alone decide what a run still has to do."""
+"""What is done: one Parquet file for each unit, written whole or not at all. They alone decide what a run still has to do."""
 
 import hashlib
 import io
@@ -61,7 +61,9 @@ def parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise MissingPackage("The benchmark stores its results with pyarrow. Run: pip install -r iphc/requirements.txt") from None
+        raise MissingPackage(
+            "The benchmark stores its results with pyarrow. Run: pip install -r iphc/requirements.txt"
+        ) from None
     return pyarrow.parquet
 
 
@@ -113,7 +115,9 @@ class Ledger:
         path = self.path_of(unit)
         path.parent.mkdir(parents=True, exist_ok=True)
         # images are compressed already
-        write_atomically(path, lambda part: pq.write_table(table, part, compression={n: "zstd" for n in schema.names if n != "file"}))
+        write_atomically(
+            path, lambda part: pq.write_table(table, part, compression={n: "zstd" for n in schema.names if n != "file"})
+        )
         return path
 
     def state(self, unit: Unit, mark: str) -> str:
@@ -150,7 +154,9 @@ class Ledger:
             with parquet().ParquetFile(self.path_of(unit)) as file:
                 return [Row(**row) for row in file.read(columns=columns).to_pylist()]
         except (OSError, ValueError, TypeError) as error:
-            raise BadFile(f"{self.path_of(unit)} cannot be read ({error}). Run the same command again to make it anew.") from None
+            raise BadFile(
+                f"{self.path_of(unit)} cannot be read ({error}). Run the same command again to make it anew."
+            ) from None
 
     def sweep(self) -> None:
         """Remove the unfinished files of killed processes."""

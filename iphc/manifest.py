@@ -189,7 +189,9 @@ class _Reader:
         asked = self._get("people", dict)
         if asked is None:
             return ()
-        found = people_of(asked, lambda name: self._beside("people", name), lambda path, text: self.bad(("people", *path), text))
+        found = people_of(
+            asked, lambda name: self._beside("people", name), lambda path, text: self.bad(("people", *path), text)
+        )
         names = [slug(person.name) for person in found]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self.bad(("people",), f"two people would have the folder '{name}': rename a photo")
@@ -218,7 +220,9 @@ class _Reader:
             elif prompt in value[:i]:
                 self.problems.add(file, places, (*at, i), f"the same prompt as number {value.index(prompt) + 1}")
             elif unknown := set(re.findall(r"\{(.*?)\}", prompt)) - {"subject"}:
-                self.problems.add(file, places, (*at, i), f"unknown field {{{sorted(unknown)[0]}}}: only {{subject}} is replaced")
+                self.problems.add(
+                    file, places, (*at, i), f"unknown field {{{sorted(unknown)[0]}}}: only {{subject}} is replaced"
+                )
         return tuple(map(str, value))
 
     def _heads(self) -> dict[str, dict[str, Any]]:

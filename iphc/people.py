@@ -61,7 +61,9 @@ def people_of(asked: dict[str, Any], beside: Callable[[str], Path], bad: Bad) ->
     value = asked[kind[0]]
     if kind[0] == "synthetic":
         if type(value) is not int or value < HELD_OUT:
-            bad(("synthetic",), f"expected a person's number of {HELD_OUT} or more, whom the miniature never saw; got {value!r}")
+            bad(
+                ("synthetic",), f"expected a person's number of {HELD_OUT} or more, whom the miniature never saw; got {value!r}"
+            )
             return []
         return [Person(f"synthetic-{value + i}", synthetic=value + i) for i in range(count or 1)]
     if not isinstance(value, str):

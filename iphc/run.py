@@ -134,7 +134,9 @@ class Run:
         lines = []
         for row in self.failures:
             about = asdict(row)
-            lines.append(json.dumps({k: about[k] for k in ("unit", "person", "prompt", "head", "image", "seed", "tries", "reason")}))
+            lines.append(
+                json.dumps({k: about[k] for k in ("unit", "person", "prompt", "head", "image", "seed", "tries", "reason")})
+            )
         try:
             write_atomically(
                 self.out / FAILURES, lambda part: part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -166,9 +168,7 @@ def run_here(run: Run, settings: HostSettings | None, **more: Any) -> Outcome:
         counted.append(row)
         progress.image(row.status == FAILED, row.unit)
 
-    worker = Worker(
-        run.manifest, settings, keep=run.options.keep, expected=run.expected_environment(), on_image=count, **more
-    )
+    worker = Worker(run.manifest, settings, keep=run.options.keep, expected=run.expected_environment(), on_image=count, **more)
     queue, unit = WorkQueue(run.todo), None
     try:
         run.begin()

@@ -88,7 +88,9 @@ class Worker:
         poisoned = 0
         for job in unit.jobs:
             if poisoned >= POISONED:
-                row = self._row(unit, job, FAILED, f"not tried: ComfyUI was lost {TRIES} times in each of {POISONED} images before")
+                row = self._row(
+                    unit, job, FAILED, f"not tried: ComfyUI was lost {TRIES} times in each of {POISONED} images before"
+                )
             elif unit.method.workflow is None:
                 row = self._read(unit, job)
             else:
@@ -124,9 +126,7 @@ class Worker:
 
     def _read(self, unit: Unit, job: Job) -> Row:
         """Take an image from a method's folder."""
-        path = Path(
-            unit.method.images.format(person=unit.person.name, prompt=job.prompt, head=job.head, image=job.image)
-        )
+        path = Path(unit.method.images.format(person=unit.person.name, prompt=job.prompt, head=job.head, image=job.image))
         start = time.monotonic()
         try:
             return self._made(unit, job, Made(path.read_bytes(), time.monotonic() - start), 1)

@@ -1,4 +1,4 @@
-"""Workflows in ComfyUI's API format, whose nodes say by their titles what the benchmark sets: `@photo`, `@prompt`, `@seed` ..."""
+"""Workflows in ComfyUI's API format. Their nodes' titles say what the benchmark sets: `@photo`, `@prompt`, `@seed` ..."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -114,7 +114,7 @@ def head_inputs(condition: Mapping[str, Any]) -> dict[str, Any]:
 def head_mistakes(condition: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield what is wrong with a head condition: paths in it and texts."""
     if not isinstance(condition, dict):
-        yield (), "expected an object of Edit Head's inputs, such as {\"yaw\": 30}"
+        yield (), 'expected an object of Edit Head\'s inputs, such as {"yaw": 30}'
         return
     for name, value in condition.items():
         if name not in HEAD_INPUTS:

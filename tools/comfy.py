@@ -20,7 +20,7 @@ import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PACK = Path(__file__).resolve().parent.parent
 FOLDER = "my capface-1.0 (copy)"
@@ -50,7 +50,7 @@ class PromptRejected(ComfyError):
     def __init__(self, answer):
         self.answer = answer
         self.error, self.node_errors = answer.get("error", {}), answer.get("node_errors", {})
-        lines = [self.error.get("message", "prompt refused") if isinstance(self.error, dict) else str(self.error)]
+        lines = [self.error.get("message", "some outputs are invalid") if isinstance(self.error, dict) else str(self.error)]
         for node, found in self.node_errors.items():
             for e in found["errors"]:
                 lines.append(f"  node {node} ({found['class_type']}): {e['message']}: {e['details']}")
@@ -208,7 +208,7 @@ class ComfyProcess:
 
     def __init__(
         self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER, frontend=None, others=(),
-        arguments=(), start_seconds=START_SECONDS, place=None, tethered=False,
+        arguments=(), start_seconds: float = START_SECONDS, place=None, tethered=False,
     ):  # fmt: skip
         self.frontend, self.others = find_frontend(frontend), [Path(other) for other in others]
         self.comfyui, self.pack, self.folder = Path(comfyui), Path(pack), folder
@@ -217,9 +217,7 @@ class ComfyProcess:
         self.tethered = tethered and sys.platform == "linux"
 
     def __enter__(self):
-        self._temp = tempfile.TemporaryDirectory(
-            prefix="capface-host-", dir=self.place, ignore_cleanup_errors=True
-        )
+        self._temp = tempfile.TemporaryDirectory(prefix="capface-host-", dir=self.place, ignore_cleanup_errors=True)
         try:
             self._start(Path(self._temp.name).resolve())
         except BaseException:
@@ -297,7 +295,7 @@ class ComfyProcess:
         if code is not None:
             raise HostLost(f"ComfyUI ended by itself with status {code}. Its log ends with:\n{self.log_tail()}")
 
-    def await_death(self):
+    def await_death(self) -> NoReturn:
         """Raise HostLost, once the process has ended or some seconds have passed; for use after a lost connection."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DEATH_SECONDS)
@@ -396,14 +394,21 @@ class ComfyClient:
         kind = f"multipart/form-data; boundary={edge}"
         return json.loads(request(f"{self.process.url}/upload/image", b"".join(parts), content_type=kind))["name"]
 
-    def queue(self, prompt):
+    def queue(self, prompt, *, partly=True):
         """Queue a prompt in API format, and return its id.
+
+        Args:
+            prompt: The prompt.
+            partly: Whether it is enough that the host takes some of its outputs. It runs those in any case.
 
         Raises:
             PromptRejected: The host found the prompt invalid.
         """
         try:
-            return self._call("prompt", {"prompt": prompt, "client_id": self.id})["prompt_id"]
+            answer = self._call("prompt", {"prompt": prompt, "client_id": self.id})
+            if answer.get("node_errors") and not partly:
+                raise PromptRejected(answer)
+            return answer["prompt_id"]
         except urllib.error.HTTPError as e:
             with e:
                 answer = e.read().decode(errors="replace")
@@ -442,6 +447,7 @@ class ComfyClient:
                 continue
             except (websocket.WebSocketException, OSError):
                 self.process.await_death()
+                raise
             if not isinstance(message, str):  # preview images
                 continue
             message = json.loads(message)

@@ -40,7 +40,8 @@ class Bench:
             Image.fromarray(np.full((8, 8, 3), 60 * i, np.uint8)).save(folder / "photos" / f"{name}.png")
         self.write("workflow.json", workflow())
         self.content = {
-            "name": "test", "seed": 5, "people": {"photos": "photos"}, "prompts": ["a {subject} at sea", "a {subject} in a hat"],
+            "name": "test", "seed": 5, "people": {"photos": "photos"}, "prompts": ["a {subject} at sea",
+            "a {subject} in a hat"],
             "heads": {"left": {"yaw": -20}, "right": {"yaw": 20}}, "images": 2, "unit_images": 4, "size": [64, 64],
             "sampling": {"steps": 3}, "metrics": [], "methods": {"one": {"workflow": "workflow.json"}},
         }  # fmt: skip

@@ -44,10 +44,13 @@ def test_all_mistakes_are_reported_at_once_with_their_places(bench):
     }.items():
         assert re.search(rf"(?m)^{re.escape(place)}:\d+: {re.escape(what)}", text)
     for what in (
-        "seed: expected a whole number", "images: expected 1 or more", "people.photos: there is no folder", "unknown field {person}",
-        "[3]: expected a text", "left.tilt: Edit Head has no such input", "a b: expected a name of letters", "lit.light: expected one of",
+        "seed: expected a whole number", "images: expected 1 or more", "people.photos: there is no folder",
+        "unknown field {person}",
+        "[3]: expected a text", "left.tilt: Edit Head has no such input", "a b: expected a name of letters",
+        "lit.light: expected one of",
         "metrics[0]: unknown metric 'taste'", "missing.json:1: cannot be read", "methods.three.images: unknown field {who}",
-        "methods.four: expected either a workflow or images", "methods.five.subject: expected a text", "methods.a b: another method",
+        "methods.four: expected either a workflow or images", "methods.five.subject: expected a text",
+        "methods.a b: another method",
         "@seed belongs to a node of class KSampler",
     ):  # fmt: skip
         assert what in text
@@ -99,7 +102,7 @@ def test_a_manifest_may_extend_one_other(bench):
 
 def test_sampling_without_a_node_for_it_is_a_mistake(bench):
     bench.write("workflow.json", workflow(n4="@seed"))
-    with pytest.raises(BadInput, match="the manifest sets sampling, but no node of workflow.json has the mark @sampling"):
+    with pytest.raises(BadInput, match=r"the manifest sets sampling, but no node of workflow\.json has the mark @sampling"):
         bench.manifest()
 
 
@@ -130,7 +133,10 @@ def test_the_shipped_manifests_have_no_mistakes(tmp_path, monkeypatch):
 
 
 def test_the_shipped_heads_vary_what_their_names_say():
-    for name, groups in {"heads_position_pose": {"pose", "position"}, "heads_expression_light": {"expression", "light"}}.items():
+    for name, groups in {
+        "heads_position_pose": {"pose", "position"},
+        "heads_expression_light": {"expression", "light"},
+    }.items():
         heads = json.loads((SETS / f"{name}.json").read_text(encoding="utf-8"))
         modes = [head_inputs(condition) for condition in heads.values()]
         assert len(heads) == len({json.dumps(head) for head in heads.values()}) == 10
@@ -142,7 +148,7 @@ def test_the_shipped_heads_vary_what_their_names_say():
 
 def test_the_paper_without_celeba_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.delenv("CELEBA", raising=False)
-    with pytest.raises(BadInput, match="the environment variable in \\$CELEBA is not set"):
+    with pytest.raises(BadInput, match=r"the environment variable in \$CELEBA is not set"):
         read_manifest(find_manifest("paper"))
     monkeypatch.setenv("CELEBA", str(tmp_path))
     with pytest.raises(BadInput) as caught:
@@ -198,7 +204,8 @@ def test_the_miniatures_workflow_is_the_shipped_one(bench):
         if value != shipped[key]["inputs"][name]
     }
     assert different == {
-        ("CapFaceEditHead", "yaw"), ("CapFaceEditHead", "pitch"), ("CapFaceEditHead", "smile_left"), ("CapFaceEditHead", "smile_right"),
+        ("CapFaceEditHead", "yaw"), ("CapFaceEditHead", "pitch"), ("CapFaceEditHead", "smile_left"), ("CapFaceEditHead",
+        "smile_right"),
         ("CapFaceApply", "alpha"), ("SaveImage", "filename_prefix"),
     }  # fmt: skip
     assert marked(ours, "@head") == ["4"]

@@ -1,9 +1,9 @@
 """A process that speaks ComfyUI's HTTP and websocket like the real one, makes images in milliseconds, and fails on demand.
 
-Words in a prompt's text order a failure: `[die]` ends the process, `[hang]` never answers, `[refuse]` answers 400, `[raise]` lets
-a node fail, `[full]` fails as on a full disk, `[slow]` takes half a second. `[die once]` and `[hang once]` happen a single time in
-the folder FAKE_COMFY, where `log.txt` also gets a line for each start, upload and image. `FAKE_COMFY/no-start` keeps it from
-starting.
+Words in a prompt's text order a failure: `[die]` ends the process, `[hang]` never answers, `[refuse]` answers 400, `[part]`
+takes the prompt without its output, `[raise]` lets a node fail, `[full]` fails as on a full disk, `[slow]` takes half a second.
+`[die once]` and `[hang once]` happen a single time in the folder FAKE_COMFY, where `log.txt` gets a line for each start, upload
+and image. `FAKE_COMFY/no-start` keeps it from starting.
 """
 
 import argparse
@@ -73,6 +73,9 @@ async def queue(request):
     if "[refuse]" in text:
         return web.json_response({"error": {"message": "refused on demand"}, "node_errors": {}}, status=400)
     number = uuid.uuid4().hex
+    if "[part]" in text:
+        errors = [{"message": "invalid on demand", "details": "yaw"}]
+        return web.json_response({"prompt_id": number, "node_errors": {"3": {"class_type": "EditHead", "errors": errors}}})
     asyncio.get_running_loop().create_task(work(body["prompt"], text, number, sockets[body["client_id"]]))
     return web.json_response({"prompt_id": number})
 
@@ -94,7 +97,8 @@ async def work(prompt, text, number, socket):
         await tell("executing", node=key)
     if "[raise]" in text or "[full]" in text:
         message = "raised on demand" if "[raise]" in text else "[Errno 28] No space left on device"
-        return await tell("execution_error", node_type="KSampler", exception_message=message)
+        await tell("execution_error", node_type="KSampler", exception_message=message)
+        return
     seed = find(prompt, "KSampler")["inputs"]["seed"]
     content = hashlib.sha256(json.dumps(prompt, sort_keys=True).encode()).digest() * 6
     key = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
