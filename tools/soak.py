@@ -230,6 +230,8 @@ class Prompts:
             start_percent=start,
             end_percent=r.choice((0.6, 1.0, 1.0)),
             mask_edge=r.choice(("hard", "soft")),
+            likeness=r.choice((1.0, 1.0, 1.5)),
+            evaluate_every=r.choice((1, 1, 2, 3)),
         )
 
 
