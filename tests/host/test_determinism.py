@@ -44,13 +44,8 @@ def prompt(seed=5, people=PEOPLE, **settings):
         images = [f"batch {number}", 0]
     made[drawn]["inputs"].update(image=images, combine="each")
     edit = id_of(made, "CapFaceEditHead")
-    heads = {
-        "head": [edit, 0],
-        "head_model": made[edit]["inputs"]["head_model"],
-        "frames": people,
-        "yaw_from": -20.0,
-        "yaw_to": 20.0,
-    }
+    heads = {"head": [edit, 0], "head_model": made[edit]["inputs"]["head_model"], "frames": people, "loop": False}
+    heads |= {"motion": "turntable", "easing": "linear", "yaw_from": -20.0, "yaw_to": 20.0, "relative": True}
     made["heads"] = {"class_type": "CapFaceAnimateHead", "inputs": heads}
     inputs_of(made, "CapFaceRenderHead")["head"] = ["heads", 0]
     return made
@@ -91,7 +86,7 @@ def test_the_same_prompt_gives_the_same_image_again_in_another_process_and_in_pa
 
 def test_a_short_soak_leaves_nothing_behind(comfyui):
     lines = []
-    result = soak(comfyui, 6, 4, lines.append, every=1)
+    result = soak(comfyui, 6, 5, lines.append, every=1)
     assert not [problem for problem in result.problems() if "grew" not in problem], "\n".join(lines)
     assert len(result.probes) == 6 and sum(result.outcomes.values()) == 6
     assert result.same_image and not result.queued and result.probes[-1][1]["patches"] == 0
