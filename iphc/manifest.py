@@ -85,7 +85,7 @@ class Manifest:
 
 def slug(name: str) -> str:
     """Return a name as a part of a path that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name.replace("π⋆", "star")).strip("-.") or "-"
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name.replace("\u03c0\u22c6", "pi-star")).strip("-.") or "-"
 
 
 def find_manifest(name: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from capface.iphc.comfy_host import HostSettings
+from capface.iphc.comfy_host import ComfyHost, HostSettings
 from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.manifest import SETS
 from capface.iphc.run import Run, RunOptions, run_here
@@ -20,6 +20,12 @@ WORKFLOW = SETS.parent / "workflows" / "miniature.json"
 @pytest.fixture(scope="module")
 def settings(comfyui):
     return HostSettings(str(comfyui), cpu=True)
+
+
+def host_of(worker):
+    """A worker's running ComfyUI."""
+    assert isinstance(worker.host, ComfyHost)
+    return worker.host
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def test_images_survive_a_killed_comfyui_and_are_the_same_in_another_order(bench
 
     def kill(row):
         if not killed:
-            os.kill(second.host.process.pid, signal.SIGKILL)
+            os.kill(host_of(second).process.pid, signal.SIGKILL)
             killed.append(row)
 
     second = Worker(manifest, settings, name="1", on_image=kill)
@@ -93,11 +99,11 @@ def test_a_stopped_comfyui_counts_as_hanging(bench, small, settings):
 
     def stop(row):
         if worker.starts == 1:
-            client, queue = worker.host.client, worker.host.client.queue
+            client, queue = host_of(worker).client, host_of(worker).client.queue
 
             def queue_and_stop(prompt, **options):
                 number = queue(prompt, **options)
-                os.kill(worker.host.process.pid, signal.SIGSTOP)
+                os.kill(host_of(worker).process.pid, signal.SIGSTOP)
                 return number
 
             client.queue = queue_and_stop
