@@ -2,15 +2,19 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import CapFaceError
+from ..errors import BadInput, CapFaceError
 from ..tools.comfy import ComfyError
 from .comfy_host import HostSettings, RunStopped
 from .manifest import Manifest, find_manifest, read_manifest
 from .plan import measured, plan_text
-from .run import Outcome, Run, RunOptions, failure_table, run_here
+from .report import collect, write_report
+from .run import Outcome, Run, RunOptions, alone, environments, failure_table, run_here
+from .score import score_drawn, score_run
 from .units import units_of
+from .verify import inspect, remake
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -39,6 +43,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     p.add_argument("--retry", action="store_true", help="make units with failures again")
     p.add_argument("--remake", action="store_true", help="replace units that were made from another manifest")
     p.add_argument("--mixed", action="store_true", help="add to images of other software or another device")
+    p = commands.add_parser("score", parents=[manifest], help="measure the images")
+    p.add_argument("out", type=Path, help="folder of the run")
+    p = commands.add_parser("report", parents=[manifest], help="write table.md, table.csv and page.html")
+    p.add_argument("out", type=Path, help="folder of the run")
+    p.add_argument("--against", default="", metavar="METHOD", help="method to compare the others with; default: the last")
+    p.add_argument("--person", action="append", default=[], metavar="NAME", help="show this person's images; can be repeated")
+    p = commands.add_parser("verify", parents=[manifest, host], help="look at all files, and make a sample of images again")
+    p.add_argument("out", type=Path, help="folder of the run")
+    p.add_argument("--sample", type=int, default=8, metavar="N", help="how many images to make again; 0 for none")
+    p.add_argument("--seed", type=int, default=0, help="of the sample")
+    p.add_argument("--mixed", action="store_true", help="even with other software or another device")
     return parser.parse_args(arguments)
 
 
@@ -77,9 +92,10 @@ def plan(options: argparse.Namespace, manifest: Manifest) -> int:
 def run(options: argparse.Namespace, manifest: Manifest) -> int:
     """Make the images."""
     settings = RunOptions(tuple(options.only), options.keep == "png", options.retry, options.remake, options.mixed)
-    started = Run(manifest, options.out, settings)
-    print(f"{len(started.whole)} of {len(started.units)} units are whole; {len(started.todo)} to make", flush=True)
-    return say(run_here(started, host_settings(options, manifest)), options.out)
+    with alone(options.out):
+        started = Run(manifest, options.out, settings)
+        print(f"{len(started.whole)} of {len(started.units)} units are whole; {len(started.todo)} to make", flush=True)
+        return say(run_here(started, host_settings(options, manifest)), options.out)
 
 
 def say(outcome: Outcome, out: Path) -> int:
@@ -92,12 +108,49 @@ def say(outcome: Outcome, out: Path) -> int:
     return outcome.status
 
 
+def score(options: argparse.Namespace, manifest: Manifest) -> int:
+    """Measure the images."""
+    scores = score_run(manifest, options.out, lambda text: print(text, flush=True))
+    print(f"{len(scores)} images are measured")
+    return 0
+
+
+def report(options: argparse.Namespace, manifest: Manifest) -> int:
+    """Measure what is not measured yet, and write the report."""
+    names = {"method": [m.name for m in manifest.methods], "person": [p.name for p in manifest.people]}
+    for kind, asked in (("method", [options.against] if options.against else []), ("person", options.person)):
+        for name in asked:
+            if name not in names[kind]:
+                raise BadInput(f"The manifest has no {kind} '{name}'. There are: {', '.join(names[kind])}.")
+    scores = score_run(manifest, options.out)
+    results = collect(manifest, options.out, scores, options.against, score_drawn(manifest, options.out))
+    files = write_report(results, options.out, options.person)
+    print(files[0].read_text(encoding="utf-8"))
+    print("\n".join(map(str, files)))
+    return 0
+
+
+def verify(options: argparse.Namespace, manifest: Manifest) -> int:
+    """Look at the files, and make a sample again."""
+    verdict, made = inspect(manifest, options.out)
+    settings = host_settings(options, manifest)
+    if options.sample and made:
+        expected = None if options.mixed else next(iter(environments(options.out).values()), None)
+        problems = remake(manifest, made, options.sample, options.seed, settings, expected)
+        verdict = replace(verdict, problems=verdict.problems + problems, remade=min(options.sample, len(made)))
+    print(verdict.text)
+    return bool(verdict.problems)
+
+
+COMMANDS = {"check": check, "plan": plan, "run": run, "score": score, "report": report, "verify": verify}
+
+
 def main(arguments: list[str]) -> int:
     """Run a command and return the exit status: 0, 1 (stopped), 2 (mistakes) or 3 (some images failed)."""
     options = parse(arguments)
     try:
         manifest = read_manifest(find_manifest(options.manifest))
-        return {"check": check, "plan": plan, "run": run}[options.command](options, manifest)
+        return COMMANDS[options.command](options, manifest)
     except (CapFaceError, ComfyError, RunStopped) as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput
+from .miniature_metrics import mistakes as unmeasurable
 from .people import Person, people_of
 from .places import Path_, Problems, read_json
 from .workflow import SAMPLING, Workflow, bound, find_input, head_mistakes, marked, mistakes
@@ -85,7 +86,7 @@ class Manifest:
 
 def slug(name: str) -> str:
     """Return a name as a part of a path that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name.replace("\u03c0\u22c6", "pi-star")).strip("-.") or "-"
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "-", name).strip("-.") or "-"
 
 
 def find_manifest(name: str) -> Path:
@@ -155,10 +156,14 @@ class _Reader:
         if self.problems:
             return None
         v = self.value
-        return Manifest(
+        manifest = Manifest(
             self.file, v["name"], v["version"], v["seed"], people, prompts, heads, v["images"], v["unit_images"], metrics,
             methods, v,
         )  # fmt: skip
+        if "miniature" in metrics:
+            for path, text in unmeasurable(manifest):
+                self.bad(path, text)
+        return manifest
 
     def _extended(self, own: dict[str, Any], base: Any) -> dict[str, Any]:
         """Return the manifest with the keys of the one that it extends."""

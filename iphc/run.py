@@ -1,8 +1,10 @@
 """`iphc run`: makes what is missing in a run's folder. The same command again resumes."""
 
+import contextlib
 import json
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from .worker import Worker, environment_id
 
 ENVIRONMENT = "environment.json"
 FAILURES = "failures.jsonl"
+LOCK = "run.lock"
 PROGRESS = "progress.json"
 
 
@@ -64,7 +67,6 @@ class Run:
 
         Raises:
             BadInput: A method does not exist, or the folder holds units of another manifest.
-            CannotWrite: The folder cannot be written to.
         """
         self.manifest, self.out, self.options, self.ledger = manifest, out, options, Ledger(out)
         names = [method.name for method in manifest.methods]
@@ -74,10 +76,6 @@ class Run:
         units = [unit for unit in units_of(manifest) if not options.only or unit.method.name in options.only]
         self.marks = {unit.name: fingerprint(manifest, unit) for unit in units}
         self.units = units
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CannotWrite(f"{out} cannot be made: {error.strerror or error}. Use another folder.") from None
         self.ledger.sweep()
         states = {unit.name: self.ledger.state(unit, self.marks[unit.name]) for unit in units}
         others = [name for name, state in states.items() if state == "other"]
@@ -106,18 +104,14 @@ class Run:
 
     def expected_environment(self) -> dict[str, Any] | None:
         """Return the environment of the images in the folder, if others are not to be added."""
-        file = self.out / ENVIRONMENT
-        if self.options.mixed or not file.is_file():
-            return None
-        return next(iter(json.loads(file.read_text(encoding="utf-8")).values()), None)
+        return None if self.options.mixed else next(iter(environments(self.out).values()), None)
 
     def note_environment(self, environment: dict[str, Any]) -> None:
         """Add an environment to those of the folder."""
-        file = self.out / ENVIRONMENT
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = environments(self.out)
         if environment_id(environment) not in known:
             known[environment_id(environment)] = environment
-            write_json(file, known)
+            write_json(self.out / ENVIRONMENT, known)
 
     def progress(self) -> Progress:
         """Return the counter, with what is whole already."""
@@ -126,6 +120,7 @@ class Run:
 
     def begin(self) -> None:
         """Write the resolved manifest beside the units."""
+        self.out.mkdir(parents=True, exist_ok=True)
         write_json(self.out / "manifest.json", self.manifest.resolved)
 
     def finish(self, progress: Progress, stopped: str) -> Outcome:
@@ -150,6 +145,39 @@ class Run:
         """Count a unit that was written."""
         self.whole.append(unit)
         self.failures += [row for row in rows if row.status == FAILED]
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs from writing to a folder. The system ends this also when the process is killed.
+
+    Raises:
+        BadInput: Another run writes to it.
+        CannotWrite: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{folder} cannot be made: {error.strerror or error}. Use another folder.") from None
+    with (folder / LOCK).open("ab") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"Another run writes to {folder}. Wait for it, or use another folder.") from None
+        yield
+
+
+def environments(out: Path) -> dict[str, dict[str, Any]]:
+    """Return the environments of a run's images, by the names that rows have; the first one first."""
+    file = out / ENVIRONMENT
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def run_here(run: Run, settings: HostSettings | None, **more: Any) -> Outcome:

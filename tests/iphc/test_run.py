@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from capface.errors import BadInput
+from capface.iphc.command import main
 from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.progress import Progress, duration
-from capface.iphc.run import Run, RunOptions, run_here
+from capface.iphc.run import Run, RunOptions, alone, run_here
 from capface.iphc.units import units_of
 
 QUIET = RunOptions(show=False)
@@ -235,6 +236,18 @@ def test_a_killed_driver_takes_comfyui_along_and_the_same_command_resumes(bench,
     rows = rows_of(manifest, bench.out)
     assert len(rows) == len({(row.person, row.prompt, row.head, row.image) for row in rows}) == 24
     assert all(row.status == MADE for row in rows)
+
+
+def test_two_runs_do_not_write_to_one_folder(bench, capsys):
+    bench.manifest(methods={"theirs": {"images": "photos/{person}.png"}})
+    with alone(bench.out):
+        other = subprocess.run(
+            [sys.executable, "-m", "capface.iphc.command", "run", str(bench.file), str(bench.out)],
+            capture_output=True, text=True, env=dict(os.environ, PYTHONSAFEPATH="1"),
+        )  # fmt: skip
+        assert (other.returncode, "Another run writes to" in other.stderr) == (2, True)
+    assert main(["run", str(bench.file), str(bench.out)]) == 0
+    assert "16 images made, 0 failed" in capsys.readouterr().out
 
 
 def test_progress_tells_the_rate_and_the_time_left(tmp_path, capsys):
