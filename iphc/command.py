@@ -38,6 +38,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     p.add_argument("--price", type=float, metavar="P", help="price of one GPU for one hour")
     p = commands.add_parser("run", parents=[manifest, host], help="make the images; the same command resumes")
     p.add_argument("out", type=Path, help="folder of the run")
+    p.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of workers, each with a ComfyUI; more than 1 need Ray"
+    )
+    p.add_argument("--address", default="", metavar="HOST:PORT", help="a running Ray cluster to use")
+    p.add_argument("--devices", default="", metavar="0,1", help="numbers of the GPUs that the workers take in turn")
     p.add_argument("--only", action="append", default=[], metavar="METHOD", help="run this method; can be repeated")
     p.add_argument("--keep", choices=("png", "none"), default="png", help="whether to keep the images, or only their hashes")
     p.add_argument("--retry", action="store_true", help="make units with failures again")
@@ -95,7 +100,14 @@ def run(options: argparse.Namespace, manifest: Manifest) -> int:
     with alone(options.out):
         started = Run(manifest, options.out, settings)
         print(f"{len(started.whole)} of {len(started.units)} units are whole; {len(started.todo)} to make", flush=True)
-        return say(run_here(started, host_settings(options, manifest)), options.out)
+        host = host_settings(options, manifest)
+        if options.workers == 1 and not options.address:
+            return say(run_here(started, host), options.out)
+        from .engine import Engine, run_on_ray
+
+        devices = options.devices.split(",") if options.devices else []
+        with Engine(options.workers, options.address, devices, options.cpu) as engine:
+            return say(run_on_ray(started, host, engine), options.out)
 
 
 def say(outcome: Outcome, out: Path) -> int:

@@ -92,7 +92,7 @@ def shown(name: str, found: Estimate | None, signed: bool = False) -> str:
 
 def table(results: Results) -> list[list[str]]:
     """Return the table of means: a heading, and a row for each method."""
-    heading = ["method", *(COLUMNS[name].title + {1: " ↑", -1: " ↓"}[COLUMNS[name].better] for name in results.columns)]
+    heading = ["method", *(COLUMNS[name].title + {1: "", -1: " (less)"}[COLUMNS[name].better] for name in results.columns)]
     return [heading] + [
         [method, *(shown(name, estimate(by_person(scores, name))) for name in results.columns)]
         for method, scores in {**results.scores, **({DRAWN: results.drawn} if results.drawn else {})}.items()
@@ -119,7 +119,8 @@ def state(results: Results) -> list[str]:
         f"{manifest.images} of each; seed {manifest.seed}, version {manifest.version}.",
         f"{len(rows) - failed} images made, {failed} failed, in {len(results.whole)} of {results.units} units."
         + ("" if len(results.whole) == results.units else " **The run is not complete.**"),
-        f"Means over people, with {LEVEL:.0%} intervals of {DRAWS:,} bootstrap draws of people. – is not measured.",
+        f"Means over people, with {LEVEL:.0%} intervals of {DRAWS:,} bootstrap draws of people. More is better, "
+        "except where a heading says (less). – is not measured.",
     ]
     if results.drawn:
         lines.append(f"'{DRAWN}' is what the measure finds in pictures that show exactly what was asked for.")

@@ -200,10 +200,10 @@ def test_the_report_has_every_method_and_column(drawn):
     rows = table(results)
     assert results.drawn == []
     assert [row[0] for row in rows] == ["method", "perfect", "another person", "turned", "shuffled", "half"]
-    for title in ("ID ↑", "CLIP ↑", "acc. % ↑", "Shape ↓", "Pose ↓", "Exp ↓", "Light ↓"):
+    for title in ("ID", "CLIP", "acc. %", "Shape (less)", "Pose (less)", "Exp (less)", "Light (less)"):
         assert title in rows[0]
-    assert rows[1][rows[0].index("Shape ↓")] == "–", "not measured, and not left out"
-    assert re.fullmatch(r"100\.0 \[100\.0, 100\.0\]", rows[1][rows[0].index("acc. % ↑")])
+    assert rows[1][rows[0].index("Shape (less)")] == "–", "not measured, and not left out"
+    assert re.fullmatch(r"100\.0 \[100\.0, 100\.0\]", rows[1][rows[0].index("acc. %")])
     text = markdown(results)
     assert "may not be set beside the paper's" in text and "4 failed" in text
     assert "Paired differences to *perfect*" in text and text.count("1 × half:") == 4

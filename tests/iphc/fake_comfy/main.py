@@ -2,7 +2,8 @@
 
 Words in a prompt's text order a failure: `[die]` ends the process, `[hang]` never answers, `[refuse]` answers 400, `[part]`
 takes the prompt without its output, `[raise]` lets a node fail, `[full]` fails as on a full disk, `[slow]` takes half a second.
-`[die once]` and `[hang once]` happen a single time in the folder FAKE_COMFY, where `log.txt` gets a line for each start, upload
+`[orphan]` kills the process that started this one. `[die once]`, `[hang once]` and `[orphan once]` happen a single time in the
+folder FAKE_COMFY, where `log.txt` gets a line for each start, upload
 and image. `FAKE_COMFY/no-start` keeps it from starting.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -87,6 +89,10 @@ async def work(prompt, text, number, socket):
     if "[die]" in text or ("[die once]" in text and once("[die once]")):
         log("die")
         os._exit(9)
+    if "[orphan]" in text or ("[orphan once]" in text and once("[orphan once]")):
+        log(f"orphan {os.getppid()}")
+        os.kill(os.getppid(), signal.SIGKILL)
+        return
     if "[hang]" in text or ("[hang once]" in text and once("[hang once]")):
         log("hang")
         return
