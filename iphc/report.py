@@ -13,8 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 from ..files.atomic import write_atomically
+from ..miniature.networks import PICTURE_SIDE
+from ..miniature.people import Person as SyntheticPerson
+from ..miniature.people import draw_people
 from .ledger import FAILED, MADE, Ledger, Row
 from .manifest import Manifest
+from .miniature_metrics import REFERENCE
+from .people import Person
 from .run import environments
 from .score import COLUMNS, DRAWN, Score
 from .stats import DRAWS, LEVEL, Estimate, by_person, difference, estimate
@@ -315,11 +320,7 @@ class _Pictures:
     def grid(self, person: str) -> str:
         """Return a table of a person's images: a row for each method, a column for each of some prompts and heads."""
         manifest, e = self.results.manifest, html.escape
-        heads = list(manifest.heads)
-        pairs = [(prompt, head) for prompt in range(len(manifest.prompts)) for head in heads]
-        step = max(1, len(pairs) // SHOWN_IMAGES)
-        # every prompt and every head appears before one repeats
-        pairs = [pairs[(i * step + i * step // len(pairs)) % len(pairs)] for i in range(min(SHOWN_IMAGES, len(pairs)))]
+        pairs = some_pairs(len(manifest.prompts), list(manifest.heads), SHOWN_IMAGES)
         heading = "".join(
             f"<th>{e(manifest.prompts[prompt].replace('{subject}', '…'))}<br>{e(head)}</th>" for prompt, head in pairs
         )
@@ -329,7 +330,27 @@ class _Pictures:
             + "</tr>"
             for method in self.results.scores
         )
-        return f"<table class=images><tr><th></th>{heading}</tr>{rows}</table>"
+        who = next(one for one in manifest.people if one.name == person)
+        photo = f'<figure><img src="{_thumbnail(reference(who))}" alt="reference"><figcaption>reference</figcaption></figure>'
+        return f"<table class=images><tr><th>{photo}</th>{heading}</tr>{rows}</table>"
+
+
+def some_pairs(prompts: int, heads: Sequence[str], most: int) -> list[tuple[int, str]]:
+    """Choose pairs of a prompt and a head, such that every prompt and every head appears before one repeats."""
+    diagonals = ((i % prompts, heads[(i + i // prompts) % len(heads)]) for i in range(prompts * len(heads)))
+    return list(dict.fromkeys(diagonals))[:most]
+
+
+def reference(person: Person) -> bytes:
+    """Return the file of a person's reference picture."""
+    if person.photo is not None:
+        return person.photo.read_bytes()
+    assert person.synthetic is not None
+    who = SyntheticPerson.sample(person.synthetic)
+    drawn = draw_people([who], who.head(), [REFERENCE], PICTURE_SIDE)[0].permute(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray((drawn * 255).round().byte().numpy()).save(file, "PNG")
+    return file.getvalue()
 
 
 def _thumbnail(file: bytes) -> str:

@@ -17,7 +17,7 @@ from capface.iphc.command import main
 from capface.iphc.ledger import Ledger
 from capface.iphc.manifest import read_manifest
 from capface.iphc.miniature_metrics import setting_of
-from capface.iphc.report import collect, comma_separated, curves, markdown, page, table, write_report
+from capface.iphc.report import collect, comma_separated, curves, markdown, page, some_pairs, table, write_report
 from capface.iphc.run import Run, RunOptions, run_here
 from capface.iphc.score import Score, score_drawn, score_run
 from capface.iphc.stats import by_person, difference, estimate
@@ -222,12 +222,21 @@ def test_the_page_needs_no_other_file_and_shows_the_worst_first(drawn):
     found = Page(text)
     assert all(address.startswith("data:image/jpeg;base64,") for address in found.addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
-    assert found.tags["img"] >= 2 * 5 * 4 - 4 and found.tags["figure"] - found.tags["img"] == 4, (
+    assert found.tags["img"] >= 2 * 5 * 4 - 4 + 2 and found.tags["figure"] - found.tags["img"] == 4, (
         "the missing ones are shown as such"
     )
     worst = text[text.index("Worst by turn") :]
     first = float(re.findall(r"<figcaption>([\d.]+)  ", worst)[0])
     assert first == pytest.approx(max(score.values.get("turn", 0) for score in scores), abs=0.1)
+
+
+@pytest.mark.parametrize(("prompts", "heads"), [(6, 4), (35, 10), (2, 2), (1, 5), (5, 1), (12, 12)])
+def test_the_grid_shows_every_prompt_and_head_before_one_repeats(prompts, heads):
+    names = [f"h{i}" for i in range(heads)]
+    pairs = some_pairs(prompts, names, 12)
+    assert len(pairs) == len(set(pairs)) == min(12, prompts * heads)
+    assert len({prompt for prompt, _ in pairs}) == min(prompts, 12)
+    assert len({head for _, head in pairs[: max(prompts, heads)]}) == min(heads, 12)
 
 
 def test_names_in_the_page_are_text(bench):
