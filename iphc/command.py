@@ -13,6 +13,7 @@ from .plan import measured, plan_text
 from .report import collect, write_report
 from .run import Outcome, Run, RunOptions, alone, environments, failure_table, run_here
 from .score import score_drawn, score_run
+from .trial import try_methods
 from .units import units_of
 from .verify import inspect, remake
 
@@ -22,7 +23,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tasks.py iphc", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     manifest = argparse.ArgumentParser(add_help=False)
-    manifest.add_argument("manifest", help="a manifest's file, or quick, paper or paper_expression_light")
+    manifest.add_argument("manifest", help="a manifest's file, or the name of one in iphc/sets, such as quick")
     host = argparse.ArgumentParser(add_help=False)
     host.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI to use")
     host.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
@@ -31,7 +32,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     host.add_argument("--start-seconds", type=float, default=600, metavar="S", help="how long ComfyUI may take to start")
     host.add_argument("--silence", type=float, default=600, metavar="S", help="seconds without news after which ComfyUI hangs")
 
-    commands.add_parser("check", parents=[manifest], help="report all mistakes of a manifest")
+    p = commands.add_parser("check", parents=[manifest, host], help="report all mistakes of a manifest")
+    p.add_argument(
+        "--try", action="store_true", dest="trial", help="start ComfyUI and make one image of each method in one step"
+    )
     p = commands.add_parser("plan", parents=[manifest], help="print images, storage, GPU hours and cost")
     p.add_argument("--like", type=Path, metavar="OUT", help="folder of a run whose seconds and sizes to take")
     p.add_argument("--seconds", type=float, metavar="S", help="seconds for each image instead")
@@ -85,7 +89,14 @@ def check(options: argparse.Namespace, manifest: Manifest) -> int:
     )
     if uncontrolled:
         print(f"without head control (no node has the mark @head): {', '.join(uncontrolled)}")
-    return 0
+    if not options.trial:
+        return 0
+    settings = host_settings(options, manifest)
+    if settings is None:
+        raise BadInput("Nothing can be tried: name a ComfyUI with --comfyui PATH, and a method with a workflow.")
+    problems = try_methods(manifest, settings)
+    print("\n".join(problems) or "every method made an image")
+    return 2 if problems else 0
 
 
 def plan(options: argparse.Namespace, manifest: Manifest) -> int:

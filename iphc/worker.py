@@ -111,7 +111,7 @@ class Worker:
         reason = ""
         for attempt in range(1, TRIES + 1):
             try:
-                host = self._ready()
+                host = self.start()
                 person = unit.person
                 photo = person.synthetic if person.photo is None else host.photo(person.photo, person.content)
                 assert photo is not None
@@ -150,8 +150,12 @@ class Worker:
             worker=self.name, environment=identity, **more,
         )  # fmt: skip
 
-    def _ready(self) -> Host:
-        """Return the running host, or start one."""
+    def start(self) -> Host:
+        """Return the running host, or start one.
+
+        Raises:
+            RunStopped: It does not start, or it is another one than expected.
+        """
         for failed in range(1, STARTS + 1):
             if self.host is not None:
                 break

@@ -1,5 +1,6 @@
 """The benchmark with a real ComfyUI and the miniature: kept work, the same images again, a killed process, a refused prompt."""
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -10,6 +11,7 @@ from capface.iphc.comfy_host import ComfyHost, HostSettings
 from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.manifest import SETS
 from capface.iphc.run import Run, RunOptions, run_here
+from capface.iphc.trial import try_methods
 from capface.iphc.units import units_of
 from capface.iphc.worker import Worker
 from capface.tests.iphc.conftest import Bench
@@ -115,3 +117,19 @@ def test_a_stopped_comfyui_counts_as_hanging(bench, small, settings):
         worker.close()
     assert [(row.status, row.tries) for row in rows] == [(MADE, 1), (MADE, 2)]
     assert worker.starts == 2
+
+
+def test_a_trial_names_what_only_comfyui_knows(bench, small, settings):
+    small["methods"] = {
+        "CapFace": {"workflow": str(WORKFLOW)},
+        "bad": {"workflow": str(WORKFLOW), "set": {"KSampler.sampler_name": "dreams"}},
+        "foreign": {"workflow": "foreign.json"},
+    }
+    bench.write(
+        "foreign.json", json.loads(WORKFLOW.read_text().replace("CapFaceRenderHead", "RenderSomething").replace("@size R", "R"))
+    )
+    manifest = bench.manifest(**small | {"heads": {"left": {"yaw": -20}, "far": {"yaw": 200}}})
+    problems = try_methods(manifest, settings)
+    assert problems[0] == "heads.far.yaw: expected -90 to 90, got 200"
+    assert problems[1].startswith("methods.bad: ComfyUI refused the prompt") and "dreams" in problems[1]
+    assert problems[2:] == ["methods.foreign.workflow: ComfyUI has no node RenderSomething. Name its pack in 'packs'"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from capface.errors import BadInput
 from capface.iphc.manifest import SETS, find_manifest, read_manifest
 from capface.iphc.people import chosen
 from capface.iphc.places import Problems, read_json
+from capface.iphc.trial import head_problems, missing_nodes
 from capface.iphc.units import units_of
 from capface.iphc.workflow import HEAD_INPUTS, bound, head_inputs, marked
 from capface.tests.iphc.conftest import workflow
@@ -128,6 +130,8 @@ def test_the_shipped_manifests_have_no_mistakes(tmp_path, monkeypatch):
             manifest = read_manifest(file)
             shapes[file.stem] = (len(manifest.people), len(manifest.prompts), len(manifest.heads), manifest.images)
     assert shapes.pop("quick") == (4, 6, 4, 1)
+    assert shapes.pop("quick_tau") == (4, 6, 4, 1)
+    assert shapes.pop("paper_table5") == shapes.pop("paper_figure8") == (10, 35, 10, 3), "the paper's ablations have ten people"
     assert shapes == {"paper": (100, 35, 10, 3), "paper_expression_light": (100, 35, 10, 3)}
     assert read_manifest(find_manifest("paper")).images_of_a_method == 105_000
 
@@ -144,6 +148,21 @@ def test_the_shipped_heads_vary_what_their_names_say():
             assert any(mode[f"{group}_mode"] == "absolute" for mode in modes) == (group in groups)
         assert any("light" in mode for mode in modes) == ("light" in groups)
     assert {"yaw", "smile_left", "light"} <= set(HEAD_INPUTS)
+
+
+def test_the_ablations_vary_one_setting(tmp_path, monkeypatch):
+    celeba(tmp_path, people=120, photos=3)
+    monkeypatch.setenv("CELEBA", str(tmp_path))
+    for name, setting in {"paper_table5": "tau", "paper_figure8": "alpha", "quick_tau": "tau"}.items():
+        methods = read_manifest(find_manifest(name)).methods
+        values = []
+        for method in methods:
+            assert method.workflow is not None and method.curve is not None
+            (node,) = (node for node in method.workflow.values() if node["class_type"] == "CapFaceApply")
+            assert method.curve == (setting, node["inputs"].pop(setting))
+            values.append(method.curve[1])
+        assert values == sorted(set(values)) and len(values) >= 5
+        assert all(method.workflow == methods[0].workflow for method in methods), "they differ in nothing else"
 
 
 def test_the_paper_without_celeba_says_what_is_missing(monkeypatch, tmp_path):
@@ -214,3 +233,20 @@ def test_the_miniatures_workflow_is_the_shipped_one(bench):
 def test_units_hold_whole_prompts(bench):
     for most, sizes in {1: [4] * 4, 4: [4] * 4, 7: [4] * 4, 8: [8] * 2, 99: [8] * 2}.items():
         assert [len(unit.jobs) for unit in units_of(bench.manifest(unit_images=most))] == sizes
+
+
+INFO = {"input": {"required": {"yaw": ["FLOAT", {"min": -90, "max": 90}], "light": ["COMBO", {}], "head": ["HEAD"]}}}
+
+
+def test_what_edit_head_does_not_take_is_named(bench):
+    manifest = bench.manifest(heads={"left": {"yaw": -20}, "too-far": {"yaw": 95, "light": "neutral"}})
+    assert head_problems(manifest, INFO) == ["heads.too-far.yaw: expected -90 to 90, got 95"]
+    assert head_problems(manifest, {}) == []
+    bench.write("workflow.json", workflow(n3=None))
+    assert head_problems(bench.manifest(), INFO) == [], "no method takes the heads"
+
+
+def test_nodes_that_comfyui_does_not_have_are_named(bench):
+    (method,) = bench.manifest().methods
+    known: dict[str, Any] = dict.fromkeys(("LoadImage", "CLIPTextEncode", "KSampler", "SaveImage", "CapFaceApply"))
+    assert missing_nodes(method, known) == ["ComfyUI has no node CapFaceEditHead. Name its pack in 'packs'"]
