@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import BadFile, BadInput, MissingPackage, how_to_install
+from ...errors import BadFile, BadInput, MissingPackage, how_to_install, quote
+from ...files.boundary import reading, reads
+from ...files.budgets import LARGEST_JSON, LONGEST_CONTEXT, MOST_LAYERS, at_most
 from ...files.catalogue import OPEN_CLIP
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from ...shapes import Float
@@ -86,6 +88,7 @@ class OpenClip(torch.nn.Module):
         return self.network.encode_text(tokens, normalize=True)
 
 
+@reads("CLIP", f"Expected {EXPECTED}.")
 def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto", *, device: Device = None) -> OpenClip:
     """Read a CLIP model that open_clip supports.
 
@@ -108,7 +111,8 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
         raise BadInput(f"The activation is one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
     path = Path(path)
     refuse_onnx(path, kind="CLIP", source=EXPECTED)
-    state = {k: v for k, v in read_state_dict(path).items() if k not in NO_WEIGHTS}
+    everything = unwrap(read_state_dict(path), "visual.conv1.")
+    state = {k: v for k, v in everything.items() if k not in NO_WEIGHTS}
     if "visual.conv1.weight" not in state or "token_embedding.weight" not in state:
         raise BadFile(f"{path.name} is {describe(state)}, not a CLIP of images and texts by open_clip. Expected {EXPECTED}.")
     try:
@@ -116,6 +120,10 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
     except ImportError as error:
         raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
     vision, text, embedding = _configuration(state, path.name)
+    for encoder in (vision, text):
+        at_most(encoder["layers"], MOST_LAYERS, "layers", path.name)
+    at_most(text["context_length"], LONGEST_CONTEXT, "positions", path.name)
+    at_most(len(state["visual.positional_embedding"]), LONGEST_CONTEXT, "positions", path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
     encoders: Any = {"vision_cfg": vision, "text_cfg": text}
@@ -149,9 +157,9 @@ def _configuration(state: Mapping[str, Tensor], file: str) -> tuple[dict[str, An
             "layers": _layers(state, "transformer.resblocks."),
         }
         return vision, text, state["text_projection"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
+    except Exception:  # a tensor is missing or has other axes
         raise BadFile(
-            f"{file} is an incomplete CLIP, or one without a plain vision transformer ({error!r}). Expected {EXPECTED}."
+            f"{quote(file)} is an incomplete CLIP, or one without a plain vision transformer. Expected {EXPECTED}."
         ) from None
 
 
@@ -179,9 +187,8 @@ def _architecture(open_clip: Any, vision: dict[str, Any], text: dict[str, Any], 
 def _trained_with_quick_gelu(path: Path) -> bool:
     config = path.with_name("open_clip_config.json")
     if config.is_file():
-        try:
+        with reading(config, "an open_clip configuration", "Download it again, or remove it."):
+            at_most(config.stat().st_size, LARGEST_JSON, "bytes", config.name)
             return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadFile(f"{config} is not an open_clip configuration ({error!r}). Download it again, or remove it.") from None
     names = f"{path.parent.name}/{path.name}".lower()
     return any(name in names for name in QUICK_NAMES)
