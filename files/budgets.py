@@ -13,7 +13,7 @@ from ..errors import BadFile
 
 MOST_STEPS = 1_000_000
 """Instructions of a pickle, each of which makes at most one object. caphuman.ckpt has about 60,000."""
-LARGEST_PICKLE = 1 << 27
+LARGEST_PICKLE = 1 << 26
 """Bytes of the pickle inside a checkpoint, which has names and shapes but no weights."""
 LARGEST_INTEGER = 1 << 10
 """Bytes of an integer in a pickle."""
@@ -33,10 +33,8 @@ LONGEST_NAME = 1_000
 """Characters of one name."""
 MOST_AXES = 16
 """Axes of a tensor or array."""
-MOST_REUSE = 4
-"""How often the bytes of a checkpoint may be part of a tensor. Tied weights share them, an expanded tensor repeats them."""
-SPARE_BYTES = 1 << 20
-"""Bytes that the tensors of a checkpoint may have beyond that."""
+MOST_REPEATED = 1 << 20
+"""Bytes by which the tensors of a network may exceed what the file holds of them: an expanded tensor repeats numbers."""
 
 # Safetensors
 
@@ -125,6 +123,6 @@ def check_view(size: Sequence[int], stride: Sequence[int], offset: int, length: 
     for length_of_axis in size:
         count *= length_of_axis
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if count and last >= length:
+    if count >= 1 << 40 or (count and last >= length):
         raise BadFile(f"a tensor of shape {list(size)} that does not lie in its {length:,} numbers")
     return count

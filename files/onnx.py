@@ -46,16 +46,13 @@ def check_onnx(path: Path) -> None:
     """
     if not path.stat().st_size:
         raise BadFile(f"{quote(path.name)} is empty. Download it again.")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        message = memoryview(data)
-        try:
-            graphs = [content for number, content in _fields(message, path.name) if number == MODEL_GRAPH]
-            if not graphs:
-                raise BadFile(f"{quote(path.name)} cannot be read as an ONNX network: it has no graph. Download it again.")
-            for graph in graphs:
-                _Graph(path.name, 0).check(graph)
-        finally:
-            message.release()
+    with path.open("rb") as file:
+        message = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    graphs = [content for number, content in _fields(message, path.name) if number == MODEL_GRAPH]
+    if not graphs:
+        raise BadFile(f"{quote(path.name)} cannot be read as an ONNX network: it has no graph. Download it again.")
+    for graph in graphs:
+        _Graph(path.name, 0).check(graph)
 
 
 def _fields(message: Message, name: str) -> Iterator[tuple[int, Message]]:

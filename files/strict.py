@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import BadFile, quote
 from .boundary import reading
+from .budgets import MOST_REPEATED
 from .header import LENGTH_BYTES, ONNX_BEGIN, begins_as_safetensors
+from .torch_files import repeated_bytes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -58,6 +60,7 @@ def load_strictly(
     ]
     if problems:
         raise BadFile(f"{quote(file)} does not fit {kind}: {_some(problems)}. Expected {source}.")
+    refuse_repeats({key: state[key] for key in expected}, file=file, source=source)
     with reading(file, kind):
         placed = {key: state[key].to(device=device or "cpu", dtype=tensor.dtype) for key, tensor in expected.items()}
         odd = [key for key, tensor in placed.items() if not _finite(state[key] if tensor.is_cuda else tensor)]
@@ -68,6 +71,25 @@ def load_strictly(
             )
         network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def refuse_repeats(state: Mapping[str, Tensor], *, file: str, source: str) -> None:
+    """Refuse tensors that would need much more memory than the file holds, before they are copied.
+
+    Args:
+        state: Tensors by key.
+        file: The file's name, for messages.
+        source: The right file and its source.
+
+    Raises:
+        BadFile: Together they repeat too many bytes.
+    """
+    repeated = repeated_bytes(state.values())
+    if repeated > MOST_REPEATED:
+        raise BadFile(
+            f"{quote(file)} is a stub: its tensors repeat a few numbers, to {repeated:,} bytes more than it has. "
+            f"Expected {source}."
+        )
 
 
 def _some(problems: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ Source: torch/serialization.py and torch/_utils.py, which write these files.
 import mmap
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadFile, quote
-from .budgets import LARGEST_PICKLE, MOST_MEMBERS, MOST_REUSE, SPARE_BYTES, check_view
+from .budgets import LARGEST_PICKLE, MOST_INFLATION, MOST_MEMBERS, check_view
 from .pickles import Data, Kept, Name, read_pickle
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -229,27 +229,22 @@ def legacy_contents(data: Data, size: int) -> TorchFile:
 
 
 def make_tensors(file: TorchFile, views: dict[str, View]) -> dict[str, Tensor]:
-    """Make tensors of a file.
+    """Make tensors of a file, without a copy of their numbers.
 
     Args:
         file: The file.
         views: The tensors by name.
 
     Returns:
-        Tensors by the same names, which share their storages as in the file.
+        Tensors by the same names, which share their storages as in the file. Their numbers may repeat (`repeated_bytes`).
 
     Raises:
-        BadFile: A tensor does not lie in its storage, or together they repeat the file's bytes too often. The message is a
-            clause without the file's name.
+        BadFile: A tensor does not lie in its storage. The message is a clause without the file's name.
     """
-    left = MOST_REUSE * file.size + SPARE_BYTES
     for view in views.values():
         if not isinstance(view.size, tuple | list) or not isinstance(view.stride, tuple | list):
             raise BadFile("a tensor whose shape is malformed")
-        width = view.dtype.itemsize
-        left -= check_view(view.size, view.stride, view.offset, view.storage.length // width) * width
-        if left < 0:
-            raise BadFile("its tensors together are larger than the file")
+        check_view(view.size, view.stride, view.offset, view.storage.length // view.dtype.itemsize)
     opened: dict[str, torch.UntypedStorage] = {}
     tensors: dict[str, Tensor] = {}
     for name, view in views.items():
@@ -265,12 +260,19 @@ def make_tensors(file: TorchFile, views: dict[str, View]) -> dict[str, Tensor]:
     return tensors
 
 
+def repeated_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return how many bytes more than their storages tensors would have if they were copied: expanded ones repeat numbers."""
+    return sum(max(t.numel() * t.element_size() - t.untyped_storage().nbytes(), 0) for t in tensors if not t.is_meta)
+
+
 def _aligned(storage: torch.UntypedStorage) -> torch.UntypedStorage:
     return storage if storage.data_ptr() % _ALIGNED == 0 else storage.clone()
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
-    """Unpack a member that may not be larger than stated and allowed."""
+    """Unpack a member that may not be larger than allowed, nor much larger than what it is packed into."""
+    if member.file_size > MOST_INFLATION * max(member.compress_size, 1):
+        raise BadFile("its list of tensors states more bytes than it can have")
     with archive.open(member) as stream:
         data = stream.read(most + 1)
     if len(data) > most:

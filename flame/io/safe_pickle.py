@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadFile, quote
-from ...files.budgets import MOST_AXES, MOST_LISTED, MOST_NESTING, MOST_SPARSE
+from ...files.budgets import MOST_AXES, MOST_LISTED, MOST_NESTING, MOST_REPEATED, MOST_SPARSE
 from ...files.pickles import Kept, read_pickle
-from ...files.torch_files import Storage, View, legacy_contents, make_tensors
+from ...files.torch_files import Storage, View, legacy_contents, make_tensors, repeated_bytes
 
 _NUMPY = r"numpy\.(_?core\.)?"
 _CHUMPY = r"chumpy\."
@@ -191,4 +191,7 @@ def _tensor(storage: Kept, offset: Any, size: Any, stride: Any) -> np.ndarray:
     file = legacy_contents(raw, len(raw))
     if not isinstance(file.content, Storage):
         raise BadFile("a tensor without numbers")
-    return make_tensors(file, {"": View(file.content, file.content.dtype, offset, size, stride)})[""].numpy().copy()
+    tensor = make_tensors(file, {"": View(file.content, file.content.dtype, offset, size, stride)})[""]
+    if repeated_bytes([tensor]) > MOST_REPEATED:
+        raise BadFile("a tensor that repeats a few numbers")
+    return tensor.numpy().copy()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from ...errors import BadFile, BadInput, quote
@@ -83,7 +84,9 @@ def load_identity(path: Path) -> Identity:
     try:
         identity = Identity(tensors["global"], tensors["local"], strength, references, features)
     except BadInput as error:
-        raise BadFile(f"{name} was changed after saving: {error} {_AGAIN}") from None
+        raise BadFile(
+            f"{name} was changed after saving; it should have vectors of length 1 and finite tokens. {error} {_AGAIN}"
+        ) from None
     lengths = identity.global_[identity.present].norm(dim=1)
     if ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
         raise BadFile(

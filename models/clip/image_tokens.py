@@ -23,7 +23,7 @@ from ...files.budgets import LONGEST_CONTEXT, MOST_LAYERS, at_most
 from ...files.catalogue import CLIP_VISION, OPEN_CLIP
 from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
-from ...files.strict import load_strictly, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx, refuse_repeats
 from ...shapes import Float
 from ..build import Device
 from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
@@ -127,6 +127,7 @@ def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> 
     path = Path(path)
     refuse_onnx(path, kind="CLIP", source=EXPECTED)
     everything = unwrap(unwrap(read_state_dict(path), f"{OPEN_CLIP_PREFIX}conv1."), f"{TRANSFORMERS_PREFIX}embeddings.")
+    refuse_repeats(everything, file=path.name, source=EXPECTED)
     state = {k.removeprefix(OPEN_CLIP_PREFIX): v for k, v in everything.items() if k.startswith(OPEN_CLIP_PREFIX)}
     state = state or _renamed(
         {k.removeprefix(TRANSFORMERS_PREFIX): v for k, v in everything.items() if k.startswith(TRANSFORMERS_PREFIX)}

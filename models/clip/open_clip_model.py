@@ -139,28 +139,30 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
 
 def _configuration(state: Mapping[str, Tensor], file: str) -> tuple[dict[str, Any], dict[str, Any], int]:
     """Return the sizes of the image and the text encoder under open_clip's names, and the width of the embedding."""
-    try:
-        width, _, patch, _ = state["visual.conv1.weight"].shape
-        vision = {
-            "image_size": patch * round((len(state["visual.positional_embedding"]) - 1) ** 0.5),
-            "layers": _layers(state, "visual.transformer.resblocks."),
-            "width": width,
-            "head_width": HEAD_WIDTH,
-            "patch_size": patch,
-        }
-        vocabulary, width = state["token_embedding.weight"].shape
-        text = {
-            "context_length": len(state["positional_embedding"]),
-            "vocab_size": vocabulary,
-            "width": width,
-            "heads": max(width // HEAD_WIDTH, 1),
-            "layers": _layers(state, "transformer.resblocks."),
-        }
-        return vision, text, state["text_projection"].shape[1]
-    except Exception:  # a tensor is missing or has other axes
+    axes = {"visual.conv1.weight": 4, "visual.positional_embedding": 2, "token_embedding.weight": 2}
+    axes |= {"positional_embedding": 2, "text_projection": 2}
+    odd = [key for key, count in axes.items() if key not in state or state[key].ndim != count or not state[key].numel()]
+    if odd:
         raise BadFile(
-            f"{quote(file)} is an incomplete CLIP, or one without a plain vision transformer. Expected {EXPECTED}."
-        ) from None
+            f"{quote(file)} is an incomplete CLIP, or one without a plain vision transformer ({odd[0]}). Expected {EXPECTED}."
+        )
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    vision = {
+        "image_size": patch * round((len(state["visual.positional_embedding"]) - 1) ** 0.5),
+        "layers": _layers(state, "visual.transformer.resblocks."),
+        "width": width,
+        "head_width": HEAD_WIDTH,
+        "patch_size": patch,
+    }
+    vocabulary, width = state["token_embedding.weight"].shape
+    text = {
+        "context_length": len(state["positional_embedding"]),
+        "vocab_size": vocabulary,
+        "width": width,
+        "heads": max(width // HEAD_WIDTH, 1),
+        "layers": _layers(state, "transformer.resblocks."),
+    }
+    return vision, text, state["text_projection"].shape[1]
 
 
 def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -187,8 +189,12 @@ def _architecture(open_clip: Any, vision: dict[str, Any], text: dict[str, Any], 
 def _trained_with_quick_gelu(path: Path) -> bool:
     config = path.with_name("open_clip_config.json")
     if config.is_file():
-        with reading(config, "an open_clip configuration", "Download it again, or remove it."):
-            at_most(config.stat().st_size, LARGEST_JSON, "bytes", config.name)
-            return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
+        try:
+            with reading(config, "an open_clip configuration"):
+                at_most(config.stat().st_size, LARGEST_JSON, "bytes", config.name)
+                return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
+        except BadFile:
+            shown = quote(str(config), 200)
+            raise BadFile(f"{shown} is not an open_clip configuration. Download it again, or remove it.") from None
     names = f"{path.parent.name}/{path.name}".lower()
     return any(name in names for name in QUICK_NAMES)
