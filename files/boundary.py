@@ -96,7 +96,7 @@ def passes(error: BaseException) -> bool:
 def _translated(error: Exception, path: str | os.PathLike[str], expected: str, remedy: str) -> CapFaceError:
     name = quote(PurePath(path).name or str(path))
     if isinstance(error, OSError) and error.errno in _MISSING:
-        return MissingFile(f"There is no file {quote(os.fspath(path), 200)}. Expected {expected}.")
+        return MissingFile(f"There is no file {quote(os.fspath(path), 200)}. Expected {expected}. {remedy}")
     if isinstance(error, OSError) and error.errno in _REASONS:
         return BadFile(f"{name} cannot be read: {_REASONS[error.errno]}.")
     if isinstance(error, MemoryError) or any(words in str(error)[:1000] for words in _ALLOCATION):

@@ -25,6 +25,8 @@ MOST_MEMBERS = 200_000
 """Members of a checkpoint's zip archive, one for each tensor and a few more."""
 MOST_TENSORS = 100_000
 """Tensors of a checkpoint; also the entries of all its dictionaries that are looked at."""
+MOST_ENTRIES = 1_000_000
+"""Entries of all containers in the state of a training run."""
 MOST_NESTING = 32
 """Depth of dictionaries in a checkpoint, and of lists in an array."""
 NAME_CHARACTERS = 1 << 24
@@ -47,6 +49,9 @@ MOST_LAYERS = 64
 """Layers or blocks of one kind that a checkpoint's names may ask for. CLIP ViT-bigG has 48."""
 LONGEST_CONTEXT = 1 << 12
 """Positions of a text encoder, and patches of an image encoder. CLIP has 77 and 257."""
+
+MOST_VOCABULARY = 1 << 17
+"""Words or tokens of a text encoder. CLIP has 49,408."""
 
 # FLAME
 
@@ -75,6 +80,8 @@ BRACKETS_PER_HEAD = 40
 """Lists and objects in each head of a file."""
 LARGEST_JSON = 1 << 26
 """Bytes of another JSON file, such as the index of a training set."""
+MOST_JSON_PARTS = 1_000_000
+"""Lists and objects in such a file."""
 
 # ONNX
 

@@ -6,7 +6,8 @@ their code does not run.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from ..errors import BadFile, quote
 from .boundary import passes, reading
-from .budgets import LARGEST_HEADER, LONGEST_NAME, MOST_NESTING, MOST_TENSORS, NAME_CHARACTERS
+from .budgets import LARGEST_HEADER, LONGEST_NAME, MOST_ENTRIES, MOST_NESTING, MOST_REPEATED, MOST_TENSORS, NAME_CHARACTERS
 from .header import LENGTH_BYTES, PICKLE_BEGIN, ZIP_BEGIN, begins_as_safetensors, is_safetensors, read_begin
 from .pickles import Kept
-from .torch_files import TorchFile, View, make_tensors, read_legacy, read_zip
+from .torch_files import TorchFile, View, make_tensors, read_legacy, read_zip, repeated_bytes
 
 log = logging.getLogger("capface")
 
@@ -116,14 +117,52 @@ def unwrap(state: Mapping[str, Tensor], sign: str) -> dict[str, Tensor]:
     return {key[len(best) :]: tensor for key, tensor in state.items() if key.startswith(best)}
 
 
-def _tensors(path: Path, read: Any) -> dict[str, Tensor]:
-    """Read a file of torch, and name it in errors."""
+def read_tree(path: Path) -> Any:
+    """Read a file of torch as nested dictionaries, lists and tuples of tensors, numbers and texts.
+
+    Args:
+        path: A torch pickle (zip, or the format before torch 1.6).
+
+    Returns:
+        The contents, with copies of the tensors. Foreign objects are None.
+
+    Raises:
+        MissingFile: The file does not exist.
+        BadFile: The file is broken, holds code, or is beyond a budget.
+    """
+    with reading(path, "a file of torch"), _named(path):
+        return _Tree(read_zip(path) if read_begin(path).startswith(ZIP_BEGIN) else read_legacy(path)).copy(None, 0)
+
+
+class _Tree:
+    """Copies the contents of a file."""
+
+    def __init__(self, file: TorchFile):
+        self.file, self.looked, self.repeated = file, 0, 0
+
+    def copy(self, value: Any, depth: int) -> Any:
+        value = self.file.content if depth == 0 else value
+        self.looked += 1
+        if self.looked > MOST_ENTRIES or depth > MOST_NESTING:
+            raise BadFile("its contents are nested too deeply, or too many")
+        if isinstance(value, View):
+            tensor = make_tensors(self.file, {"": value})[""]
+            self.repeated += repeated_bytes([tensor])
+            if self.repeated > MOST_REPEATED:
+                raise BadFile("its tensors together are larger than the file")
+            return tensor.clone()
+        if isinstance(value, dict):
+            return {key: self.copy(one, depth + 1) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.copy(one, depth + 1) for one in value)
+        return value if isinstance(value, str | int | float | bytes) else None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Complete the clauses of `pickles` and `torch_files` with the file's name and what to do."""
     try:
-        file: TorchFile = read(path)
-        tree = file.content
-        inner = _entries(tree).get("state_dict")
-        views, foreign = _flatten(inner if _is_tree(inner) or isinstance(inner, View) else tree)
-        tensors = make_tensors(file, views)
+        yield
     except BadFile as error:
         if quote(path.name) in str(error):
             raise
@@ -132,6 +171,15 @@ def _tensors(path: Path, read: Any) -> dict[str, Tensor]:
             "Expected only tensors: get the file from its source, as safetensors if available" if code else "Download it again"
         )
         raise BadFile(f"{quote(path.name)} cannot be read as a checkpoint: {error}. {remedy}.") from None
+
+
+def _tensors(path: Path, read: Callable[[Path], TorchFile]) -> dict[str, Tensor]:
+    with _named(path):
+        file = read(path)
+        tree = file.content
+        inner = _entries(tree).get("state_dict")
+        views, foreign = _flatten(inner if _is_tree(inner) or isinstance(inner, View) else tree)
+        tensors = make_tensors(file, views)
     if foreign:
         log.info("%s also holds objects of %s; they are left out.", path.name, ", ".join(map(quote, foreign[:LISTED])))
     return tensors

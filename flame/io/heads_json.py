@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -101,6 +102,24 @@ def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
     with reading(source, "heads", "Correct it, or save the head again."):
         values = {name: np.array([row[name] for row in rows], np.float64).astype(np.float32) for name in SIZES}
         return StoredHeads(HeadParams(**{name: torch.from_numpy(value) for name, value in values.items()}), kind)
+
+
+def read_heads(path: Path, name: str | None = None) -> StoredHeads:
+    """Read heads from a file.
+
+    Args:
+        path: The file.
+        name: Its name in messages; by default that of the path.
+
+    Raises:
+        MissingFile: The file does not exist.
+        BadFile: As `heads_from_json`.
+    """
+    name = path.name if name is None else name
+    with reading(path, "heads", "Choose a file made by Save Head."):
+        at_most(path.stat().st_size, LARGEST_HEADS, "bytes", quote(name))
+        data = path.read_bytes()
+    return heads_from_json(data, name)
 
 
 def _parse(text: str | bytes, source: str) -> Any:

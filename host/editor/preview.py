@@ -22,7 +22,7 @@ from ...errors import CapFaceError
 from ...flame.builtin import builtin_head
 from ...flame.editing import FROM_PHOTO, KEEP, edit_head, place_head
 from ...flame.fitting import light_from_photo, reduce_photo
-from ...flame.io import heads_from_json
+from ...flame.io import read_heads
 from ...flame.model import HeadModel, HeadParams
 from ...flame.render import overlay, render_head
 from .. import head_models, user_files
@@ -158,7 +158,7 @@ def _load_model(name: str, _fingerprint: str) -> HeadModel:
 
 @lru_cache(maxsize=4)
 def _load_heads(model: HeadModel, name: str, _fingerprint: str) -> tuple[EditorInputs, ...]:
-    return EditorInputs.split(model, heads_from_json(user_files.find_user_file(name, ".json").read_bytes(), name).params)
+    return EditorInputs.split(model, read_heads(user_files.find_user_file(name, ".json"), name).params)
 
 
 @lru_cache(maxsize=1)
