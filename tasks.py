@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | prepare | train | ...`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | soak | train | ...`.
 
 Needs only Python 3.10 or newer.
 
@@ -460,22 +460,25 @@ def types(options, rest):
 
 
 def bench(options, rest):
-    """Run the scripts in benchmarks/."""
+    """Print the table of benchmarks/overview.py, or run the named script of benchmarks/."""
     host = known_host(options)
     say_host(host, "benchmarks that need one are skipped")
     if host:
         os.environ["COMFYUI_PATH"] = str(host)
     python = environment([host], options.venv)
-    scripts = sorted((ROOT / "benchmarks").glob("[!_]*.py"))
-    if rest:
-        scripts = [s for s in scripts if s.stem == rest[0]]
-        if not scripts:
-            raise TaskError(f"There is no benchmarks/{rest[0]}.py.")
-    worst = 0
-    for script in scripts:
-        say(f"benchmarks/{script.name}")
-        worst = max(worst, start(python, f"capface.benchmarks.{script.stem}", rest[1:]))
-    return worst
+    name, *arguments = rest if rest and not rest[0].startswith("-") else ["overview", *rest]
+    scripts = sorted(script.stem for script in (ROOT / "benchmarks").glob("[!_]*.py"))
+    if name not in scripts:
+        raise TaskError(f"There is no benchmarks/{name}.py. There are: {', '.join(scripts)}.")
+    return start(python, f"capface.benchmarks.{name}", arguments)
+
+
+def soak(options, rest):
+    """Run many different prompts in one ComfyUI, and show what remains."""
+    host = known_host(options)
+    if host is None:
+        raise TaskError("The prompts need a ComfyUI: name one with --comfyui PATH.")
+    return start(environment([host], options.venv), "capface.tools.soak", ["--comfyui", str(host), *rest])
 
 
 def prepare(options, rest):
@@ -572,9 +575,11 @@ def parse(arguments):
     p.set_defaults(task=generate)
     p = add("surface", parents=[one, common], help="write the list of node ids, inputs and outputs")
     p.set_defaults(task=generate)
-    p = add("bench", parents=[one, common], help="run all benchmarks, or the named one")
+    p = add("bench", parents=[one, common], help="print the table of costs, or run the named benchmark")
     p.set_defaults(task=bench)
     # the started modules parse their own arguments, including --help
+    p = add("soak", parents=[one, common], add_help=False, help="run 200 prompts in one ComfyUI, and show what remains")
+    p.set_defaults(task=soak)
     p = add("weights", parents=[one], add_help=False, help="show the model files, or fetch them: weights get portrait")
     p.set_defaults(task=weights)
     p = add("prepare", parents=[one, common], add_help=False, help="make a training set from a folder of photos")

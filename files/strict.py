@@ -12,6 +12,7 @@ from ..errors import BadFile, quote
 from .boundary import reading
 from .budgets import MOST_REPEATED
 from .header import LENGTH_BYTES, ONNX_BEGIN, begins_as_safetensors
+from .mapped import OwnCopies
 from .torch_files import repeated_bytes
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -31,7 +32,7 @@ def load_strictly(
 
     Args:
         network: The module. It keeps its own types: a file in half precision is converted for a float32 network.
-        state: Tensors by key. They stay mapped to their file if neither type nor device changes.
+        state: Tensors by key. They are copied, so that the network does not depend on the file that they may be mapped to.
         file: The file's name, for messages.
         kind: The expected kind of network, such as "FaceNet".
         source: The right file and its source, for messages.
@@ -43,7 +44,8 @@ def load_strictly(
         The network, in evaluation mode and without gradients.
 
     Raises:
-        BadFile: A key is missing, unknown, of another shape or of another kind of numbers, or a weight is not a finite number.
+        BadFile: A key is missing, unknown, of another shape or of another kind of numbers, a weight is not a finite number, or
+            the file is being truncated.
     """
     expected: dict[str, Tensor] = (like or network).state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
@@ -62,7 +64,8 @@ def load_strictly(
         raise BadFile(f"{quote(file)} does not fit {kind}: {_some(problems)}. Expected {source}.")
     refuse_repeats({key: state[key] for key in expected}, file=file, source=source)
     with reading(file, kind):
-        placed = {key: state[key].to(device=device or "cpu", dtype=tensor.dtype) for key, tensor in expected.items()}
+        copies = OwnCopies()
+        placed = {key: copies.copy(state[key], device=device, dtype=tensor.dtype) for key, tensor in expected.items()}
         odd = [key for key, tensor in placed.items() if not _finite(state[key] if tensor.is_cuda else tensor)]
         if odd:
             raise BadFile(

@@ -3,9 +3,8 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
-from ..photos.encoding import EncodedPhotos, EncodeOptions, Features, IdentityEncoder
+from ..photos.encoding import EncodedPhotos, EncodeOptions, Features, IdentityEncoder, Photos
 from .clip_vision import ClipVision
 from .identity import Identity, combine
 
@@ -25,7 +24,7 @@ class EncoderProvider(Protocol):
 
 def encode_identity(
     reader: EncoderProvider,
-    images: Tensor,
+    images: Photos,
     clip_vision: ClipVision | None = None,
     options: EncodeOptions | None = None,
     how: str = "each",
@@ -34,7 +33,7 @@ def encode_identity(
 
     Args:
         reader: The value of the CAPFACE_READER socket.
-        images: RGB `[B, 3, H, W]` in 0..1.
+        images: B photos.
         clip_vision: ComfyUI's CLIP_VISION with CLIP ViT-L/14, or None.
         options: How the photos are encoded; the default options if None.
         how: How several photos are combined; one of `host.identity.COMBINE`.

@@ -55,6 +55,8 @@ class FolderNetworks:
     """A file in models/face_parsing."""
     open_clip_file: str | None = None
     """A file in models/open_clip, or None."""
+    min_confidence: float | None = None
+    """The lowest score of a face, in 0..1; None for the detector's own."""
 
     @cached_property
     def detector(self) -> InsightFaceDetector | MtcnnDetector | None:
@@ -62,7 +64,7 @@ class FolderNetworks:
         folder = model_folders.folder(catalogue.INSIGHTFACE)
         if self.detector_name == "auto" and self.landmarker is not None and all(detector_problems(folder).values()):
             return None
-        return open_detector(self.detector_name, folder)
+        return open_detector(self.detector_name, folder, self.min_confidence)
 
     @cached_property
     def landmarker(self) -> "ManagedLandmarker | None":
@@ -114,7 +116,7 @@ class FolderNetworks:
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an RGB image `[3, H, W]` in 0..1 on the CPU."""
-        return UprightDetector(self.detector, self.landmarker).detect(image)
+        return UprightDetector(self.detector, self.landmarker, self.min_confidence).detect(image)
 
     def faces_in(self, image: Tensor, boxes: Tensor) -> list[FaceDetection]:
         """Read the faces in boxes `[N, 4]` of an RGB image `[3, H, W]` in 0..1 on the CPU, without a detector."""
@@ -205,6 +207,7 @@ def open_face_analyzer(
     deca: str = catalogue.DECA.file,
     parser: str = catalogue.PARSER.file,
     open_clip: str | None = None,
+    min_confidence: float | None = None,
 ) -> HostFaceAnalyzer:
     """Make a face analyzer of files in the model folders; nothing is loaded yet.
 
@@ -214,5 +217,6 @@ def open_face_analyzer(
         deca: A file in models/deca.
         parser: A file in models/face_parsing.
         open_clip: A file in models/open_clip, or None.
+        min_confidence: The lowest score of a face, in 0..1; None for the detector's own.
     """
-    return HostFaceAnalyzer(FolderNetworks(detector, facenet, deca, parser, open_clip))
+    return HostFaceAnalyzer(FolderNetworks(detector, facenet, deca, parser, open_clip, min_confidence))

@@ -45,6 +45,44 @@ def read_given_faces(face_landmarks: Any, bboxes: Any, images: Tensor) -> GivenF
     return None
 
 
+def read_given_lists(face_landmarks: Sequence[Any], bboxes: Sequence[Any], batches: Sequence[Tensor]) -> GivenFaces | None:
+    """Read the faces that are connected to a node that takes lists of images.
+
+    Args:
+        face_landmarks: The values of a FACE_LANDMARKS socket: none, one for all batches, or one for each.
+        bboxes: The same of a BOUNDING_BOX socket.
+        batches: Batches of images, RGB `[B, 3, H, W]` each.
+
+    Returns:
+        The faces of all images, or None if nothing is connected.
+
+    Raises:
+        BadInput: A value has another form or size, or there are as many neither as one nor as batches.
+    """
+    frames: list[Any] = []
+    source = LANDMARKS
+    for i, images in enumerate(batches):
+        found = read_given_faces(
+            _of_batch(face_landmarks, i, len(batches), LANDMARKS), _of_batch(bboxes, i, len(batches), BOXES), images
+        )
+        if found is None:
+            return None
+        source = found.source
+        frames += [*found.frames] * (len(images) // len(found.frames))
+    return GivenFaces(frames, source)
+
+
+def _of_batch(values: Sequence[Any], index: int, count: int, name: str) -> Any:
+    if not values:
+        return None
+    if len(values) not in (1, count):
+        raise BadInput(
+            f"{name}: expected one value for all images in the list, or {count}, one for each; got {len(values)}. Connect the "
+            "same list of images to both nodes."
+        )
+    return values[index if len(values) > 1 else 0]
+
+
 def _landmark_frames(value: Any, images: Tensor) -> list[list[FaceDetection]]:
     frames: Any = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not _is_list(frames):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import BadInput, NoFaceFound
 from ..miniature.networks import Miniature
 from ..miniature.recognizer import Recognizer
-from ..photos.encoding import PANEL, EncodedPhotos, EncodeOptions, side_by_side
+from ..photos.encoding import PANEL, EncodedPhotos, EncodeOptions, Photos, side_by_side
 from .capface_model import CapFaceModel, wrap_networks
 from .clip_vision import ClipVision
 from .identity import MINIATURE
@@ -131,17 +131,17 @@ class MiniatureEncoder:
             )
         return self
 
-    def encode(self, images: Tensor, options: EncodeOptions) -> EncodedPhotos:
+    def encode(self, images: Photos, options: EncodeOptions) -> EncodedPhotos:
         """Encode pictures of synthetic people.
 
         Args:
-            images: RGB `[B, 3, H, W]` in 0..1.
+            images: B pictures, all of one size.
             options: `face_index` must be 0, unless pictures without a face pass through; `parse` must not be "on", and `given`
                 must be None. The order of faces, alignment and painting have no effect.
 
         Raises:
             NoFaceFound: Another face than the first one is asked for.
-            BadInput: `options.parse` is "on", or faces are given.
+            BadInput: `options.parse` is "on", faces are given, or the pictures have different sizes.
         """
         if options.given is not None:
             raise BadInput(
@@ -156,8 +156,10 @@ class MiniatureEncoder:
                 "The miniature's reader treats the whole picture as a portrait of one face, so there is no face number "
                 f"{options.face_index}. Set face_index to 0."
             )
+        if len({image.shape for image in images}) > 1:
+            raise BadInput("The miniature's reader encodes pictures of one size only. Scale them to one size.")
+        images = torch.stack([image.cpu() for image in images])
         batch, _, height, width = images.shape
-        images = images.cpu()
         if found:
             global_, local = self._recognize(images * 2 - 1)
             preview = torch.stack([side_by_side(image, image, image) for image in images])

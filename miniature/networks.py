@@ -19,6 +19,7 @@ from ..files.atomic import write_atomically
 from ..files.boundary import reads
 from ..files.budgets import LARGEST_JSON, MOST_VOCABULARY, at_most
 from ..files.checkpoint import read_safetensors
+from ..files.mapped import own_copies
 from ..files.strict import load_strictly
 from ..models.diffusion import CapFace, Denoiser, DenoiserConfig, IdentityTokens, load_capface
 from .autoencoder import Autoencoder, AutoencoderConfig
@@ -93,7 +94,7 @@ def load_miniature(path: Path = MINIATURE_FILE) -> Miniature:
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
     name = quote(Path(path).name)
     tensors, about = read_safetensors(Path(path))
-    for key, tensor in tensors.items():
+    for key, tensor in own_copies(tensors).items():
         part, _, rest = key.partition(".")
         if part in parts:
             if not tensor.numel():

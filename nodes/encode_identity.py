@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..host.clip_vision import ClipVision
 from ..host.encode import EncoderProvider, encode_identity
-from ..host.given_faces import read_given_faces
+from ..host.given_faces import read_given_lists
 from ..host.identity import COMBINE
 from ..host.images import from_image, to_image
 from ..photos.encoding import ON_NO_FACE, PARSE, EncodeOptions
-from .sockets import IDENTITY, READER, given_faces, schema, which_face
+from .sockets import IDENTITY, READER, as_list, given_faces, only, schema, which_face
 
 
 class EncodeIdentity(io.ComfyNode):
@@ -27,7 +27,11 @@ class EncodeIdentity(io.ComfyNode):
             "with everything except the face painted white. The preview shows the portrait, CLIP's input and FaceNet's input.",
             search_aliases=["face", "reference", "id"],
             inputs=[
-                io.Image.Input("image", tooltip="A photo of the person, several photos, or the frames of a video."),
+                io.Image.Input(
+                    "image",
+                    tooltip="A photo of the person, several photos, or the frames of a video. A "
+                    "list of photos, which may have different sizes, is encoded as one batch.",
+                ),
                 READER.Input("reader"),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -80,30 +84,37 @@ class EncodeIdentity(io.ComfyNode):
             ],
             outputs=[IDENTITY.Output(display_name="identity"), io.Image.Output(display_name="preview")],
             is_output_node=True,
+            is_input_list=True,
         )
 
     @classmethod
     def execute(
         cls,
-        image: Tensor,
-        reader: EncoderProvider,
-        face: str,
-        face_index: int,
-        align: bool,
-        clip_vision: ClipVision | None = None,
-        on_no_face: str = "error",
-        combine: str = "each",
-        parse: str = "auto",
-        keep_hair: bool = False,
-        keep_ears: bool = False,
+        image: list[Tensor] | Tensor,
+        reader: list[EncoderProvider] | EncoderProvider,
+        face: list[str] | str,
+        face_index: list[int] | int,
+        align: list[bool] | bool,
+        clip_vision: list[ClipVision] | ClipVision | None = None,
+        on_no_face: list[str] | str = "error",
+        combine: list[str] | str = "each",
+        parse: list[str] | str = "auto",
+        keep_hair: list[bool] | bool = False,
+        keep_ears: list[bool] | bool = False,
         face_landmarks: Any = None,
         bboxes: Any = None,
     ) -> io.NodeOutput:
-        """Encode the photos."""
-        images = from_image(image)
-        given = read_given_faces(face_landmarks, bboxes, images)
-        options = EncodeOptions(face, face_index, on_no_face, align, parse, keep_hair, keep_ears, given)
-        identity, encoded = encode_identity(reader, images, clip_vision, options, combine)
+        """Encode the photos. ComfyUI passes each input as a list, a script may pass single values."""
+        listed = isinstance(image, list)
+        batches = [from_image(batch) for batch in (image if isinstance(image, list) else [image])]
+        given = read_given_lists(as_list(face_landmarks, listed), as_list(bboxes, listed), batches)
+        settings = {"face": face, "face_index": face_index, "on_no_face": on_no_face, "align": align, "parse": parse,
+                    "hair": keep_hair, "ears": keep_ears}  # fmt: skip
+        options = EncodeOptions(**{name: only(name, value, listed) for name, value in settings.items()}, given=given)
+        photos = batches[0] if len(batches) == 1 else [photo for batch in batches for photo in batch]
+        clip = only("clip_vision", clip_vision, listed)
+        provider, how = only("reader", reader, listed), only("combine", combine, listed)
+        identity, encoded = encode_identity(provider, photos, clip, options, how)
         preview = to_image(encoded.preview)
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), **ui.PreviewText("\n".join(encoded.notes)).as_dict()}
         return io.NodeOutput(identity, preview, ui=shown)

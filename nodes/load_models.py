@@ -94,7 +94,7 @@ class ConvertCapFace(io.ComfyNode):
         """Write the file."""
         path = model_folders.path_of(catalogue.CAPHUMAN, checkpoint)
         target = capface_model.convert_checkpoint(
-            path, model_folders.new_file(catalogue.CAPHUMAN, filename, overwrite), DTYPES.get(dtype)
+            path, model_folders.new_file(catalogue.CAPHUMAN, filename, overwrite), DTYPES.get(dtype), replace=overwrite
         )
         return io.NodeOutput(str(target))
 
@@ -148,6 +148,16 @@ class LoadFaceAnalyzer(io.ComfyNode):
                     tooltip="CLIP ViT-L/14 by OpenAI in open_clip's layout, in models/open_clip: replaces CLIP_VISION if "
                     "none is connected, with the same tokens.",
                 ),
+                io.Float.Input(
+                    "min_confidence",
+                    default=0.0,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    optional=True,
+                    tooltip="The lowest score of a face. 0 keeps the detector's own threshold. Lower it for drawings and faces "
+                    "that are not found, raise it if other things are taken for faces.",
+                ),
             ],
             outputs=[READER.Output(display_name="reader")],
             hidden=[io.Hidden.unique_id],
@@ -165,7 +175,13 @@ class LoadFaceAnalyzer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, detector: str, facenet: str, deca: str = AUTO, parser: str = AUTO, open_clip: str = NONE
+        cls,
+        detector: str,
+        facenet: str,
+        deca: str = AUTO,
+        parser: str = AUTO,
+        open_clip: str = NONE,
+        min_confidence: float = 0.0,
     ) -> Any:
         """Return a value that changes when a file is replaced."""
         files = {
@@ -176,14 +192,22 @@ class LoadFaceAnalyzer(io.ComfyNode):
         }
         fingerprints = [model_folders.fingerprint(asset, _file(asset, name)) for asset, name in files.items()]
         meshes = [model_folders.fingerprint(asset) for asset in (catalogue.FACE_LANDMARKER, catalogue.COMFYUI_FACE_LANDMARKER)]
-        return detector, *fingerprints, *meshes
+        return detector, *fingerprints, *meshes, min_confidence
 
     @classmethod
-    def execute(cls, detector: str, facenet: str, deca: str = AUTO, parser: str = AUTO, open_clip: str = NONE) -> io.NodeOutput:
+    def execute(
+        cls,
+        detector: str,
+        facenet: str,
+        deca: str = AUTO,
+        parser: str = AUTO,
+        open_clip: str = NONE,
+        min_confidence: float = 0.0,
+    ) -> io.NodeOutput:
         """Make the face analyzer; networks are loaded when they are first needed."""
         deca, parser = _file(catalogue.DECA, deca), _file(catalogue.PARSER, parser)
         clip = None if open_clip == NONE else open_clip
-        return io.NodeOutput(face_analyzer.open_face_analyzer(detector, facenet, deca, parser, clip))
+        return io.NodeOutput(face_analyzer.open_face_analyzer(detector, facenet, deca, parser, clip, min_confidence or None))
 
 
 def _file(asset: catalogue.Asset, name: str) -> str:

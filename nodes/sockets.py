@@ -5,6 +5,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..errors import BadInput
+
 CAPFACE = io.Custom("CAPFACE")
 """host.capface_model.CapFaceModel"""
 IDENTITY = io.Custom("CAPFACE_IDENTITY")
@@ -79,6 +81,29 @@ def given_faces() -> list[io.Input]:
             "each image. face and face_index choose among them. Not used if face_landmarks is connected.",
         ),
     ]
+
+
+def as_list(value: Any, listed: bool) -> list[Any]:
+    """Return the values of an optional input of a node that takes lists.
+
+    Args:
+        value: The input's value: a list of values as ComfyUI passes it, or a single value; None if nothing is connected.
+        listed: Whether it is a list of values. A single value may be a list itself.
+    """
+    values = value if listed and isinstance(value, list) else [value]
+    return [one for one in values if one is not None]
+
+
+def only(name: str, value: Any, listed: bool) -> Any:
+    """Return the single value of an input of a node that takes lists, or None if nothing is connected.
+
+    Raises:
+        BadInput: There are several.
+    """
+    values = as_list(value, listed)
+    if any(one is not values[0] and one != values[0] for one in values[1:]):
+        raise BadInput(f"{name}: expected one value for all images, got a list of {len(values)}. Connect a single value.")
+    return values[0] if values else None
 
 
 def own_type(name: str) -> str:

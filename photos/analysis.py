@@ -124,12 +124,12 @@ class FaceAnalyzer:
     """Called before each image and before each batch; it may raise to interrupt the work."""
 
     def find_faces(
-        self, images: Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None
+        self, images: Sequence[Tensor] | Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None
     ) -> list[FaceDetection]:
         """Find one face in each image.
 
         Args:
-            images: RGB `[B, 3, H, W]` in 0..1.
+            images: B of RGB `[3, H, W]` in 0..1.
             which: The order in which faces are counted, as for `choose_face`.
             index: Which face in that order; 0 is the first.
             given: The faces among which one is chosen, if they are known; no detector runs then.
@@ -149,7 +149,7 @@ class FaceAnalyzer:
         return found
 
     def find_faces_or_none(
-        self, images: Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None
+        self, images: Sequence[Tensor] | Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None
     ) -> list[FaceDetection | None]:
         """Find one face in each image, as `find_faces` does, with None for images that do not show it.
 

@@ -22,6 +22,8 @@ from .analysis import FaceAnalyzer
 from .given import GivenFaces
 from .portrait import align
 
+Photos = Sequence[Tensor] | Tensor
+"""B photos, RGB `[3, H, W]` in 0..1: a batch, or a list of photos of different sizes."""
 ON_NO_FACE = ("error", "skip", "passthrough")
 PARSE = ("auto", "on", "off")
 SMALL_FACE = 64
@@ -122,8 +124,8 @@ class IdentityEncoder(Protocol):
         """The encoders and their sizes."""
         ...
 
-    def encode(self, images: Tensor, options: EncodeOptions) -> EncodedPhotos:
-        """Encode RGB photos `[B, 3, H, W]` in 0..1.
+    def encode(self, images: Photos, options: EncodeOptions) -> EncodedPhotos:
+        """Encode B photos.
 
         Raises:
             NoFaceFound: A face is missing, as `options.on_no_face` says.
@@ -159,11 +161,11 @@ class PhotoEncoder:
 
     analyzer: FaceAnalyzer
     tokens: Callable[[list[Tensor]], Tensor]
-    """Encodes RGB portraits `[3, H, W]` in 0..1, all of one size, by CLIP: float `[N, 257, 1024]`."""
+    """Encodes N RGB portraits `[3, H, W]` in 0..1, all of one size, by CLIP: float `[N, 257, 1024]`."""
     features: Features = RELEASED
 
-    def encode(self, images: Tensor, options: EncodeOptions) -> EncodedPhotos:
-        """Encode RGB photos `[B, 3, H, W]` in 0..1.
+    def encode(self, images: Photos, options: EncodeOptions) -> EncodedPhotos:
+        """Encode B photos.
 
         Raises:
             NoFaceFound: For "error", a photo does not show the face; for "skip", no photo does.
@@ -171,11 +173,11 @@ class PhotoEncoder:
         """
         return self.encode_faces(*find_person(self.analyzer, images, options), options)
 
-    def encode_faces(self, images: Tensor, faces: Sequence[FaceDetection | None], options: EncodeOptions) -> EncodedPhotos:
+    def encode_faces(self, images: Photos, faces: Sequence[FaceDetection | None], options: EncodeOptions) -> EncodedPhotos:
         """Encode photos in which the faces are known.
 
         Args:
-            images: RGB `[B, 3, H, W]` in 0..1.
+            images: B photos.
             faces: The face in each image; None gives a null identity.
             options: How they are encoded. Faces are not searched for.
         """
@@ -225,7 +227,7 @@ class PhotoEncoder:
         """Encode portraits that were parsed already.
 
         Args:
-            portraits: N of RGB `[3, H, W]` in 0..1, all of one size.
+            portraits: N of RGB `[3, H, W]` in 0..1.
             faces: The face in each portrait.
             labels: The parser's labels `[H, W]` of each portrait; None leaves it unpainted.
             hair: Whether the hair stays unpainted.
@@ -240,18 +242,19 @@ class PhotoEncoder:
                 portrait if found is None else keep_face(portrait[None], found[None], hair=hair, ears=ears)[0]
                 for portrait, found in zip(portraits, labels, strict=True)
             ]
-            local = self.tokens(painted)
+            one_size = len({portrait.shape for portrait in painted}) == 1
+            local = self.tokens(painted) if one_size else torch.cat([self.tokens([portrait]) for portrait in painted])
         return EncodedPortraits(global_, local, crops, painted)
 
 
 def find_person(
-    analyzer: FaceAnalyzer, images: Tensor, options: EncodeOptions
-) -> tuple[Tensor, Sequence[FaceDetection | None]]:
+    analyzer: FaceAnalyzer, images: Photos, options: EncodeOptions
+) -> tuple[Photos, Sequence[FaceDetection | None]]:
     """Find the person in each photo.
 
     Args:
         analyzer: The face analyzer.
-        images: RGB `[B, 3, H, W]` in 0..1.
+        images: B photos.
         options: Which face, and what happens to photos without it.
 
     Returns:
@@ -271,7 +274,7 @@ def find_person(
     if options.on_no_face == "passthrough":
         return images, faces
     kept = [i for i, face in enumerate(faces) if face is not None]
-    return images[kept], [faces[i] for i in kept]
+    return [images[i] for i in kept], [faces[i] for i in kept]
 
 
 def side_by_side(*pictures: Tensor, height: int = PANEL) -> Tensor:

@@ -65,6 +65,8 @@ class UprightDetector:
 
     detector: Detector | None
     landmarker: Landmarker | None = None
+    min_confidence: float | None = None
+    """The lowest score in 0..1 of a face that the landmarker finds by itself; None for its own. The detector has its own."""
 
     def detect(self, image: Tensor) -> list[FaceDetection]:
         """Find all faces in an image, at any angle.
@@ -106,7 +108,8 @@ class UprightDetector:
     def _by_landmarker(self, image: Tensor) -> list[FaceDetection]:
         if self.landmarker is None:
             return []
-        faces = [face_of_mesh(mesh.points, found.score, mesh.blendshapes) for found, mesh in self.landmarker(image)]
+        found = self.landmarker(image) if self.min_confidence is None else self.landmarker(image, self.min_confidence)
+        faces = [face_of_mesh(mesh.points, face.score, mesh.blendshapes) for face, mesh in found]
         return sorted(faces, key=lambda face: -face.area)
 
     def _with_meshes(self, image: Tensor, faces: Sequence[FaceDetection]) -> list[FaceDetection]:
@@ -136,15 +139,22 @@ class UprightDetector:
         """Look for faces in the picture turned by quarters, too.
 
         The orientation with the most sure faces counts, and the picture as it is if no other shows more. Within it, a doubtful
-        face is replaced by the same face in another orientation, if that one is surer.
+        face is replaced by the same face in another orientation, if that one is surer. Faces that it misses are added from the
+        others, if there is no doubt about them.
         """
-        assert self.detector is not None
-        turned = [faces]
-        for quarters in QUARTERS:
-            back = turned_back(quarters, *image.shape[-2:])
-            found = self.detector.detect(torch.rot90(image, quarters, (1, 2)))
-            turned.append([replace(face.moved(back), mesh=None, blendshapes=None) for face in found])
-        looks = [[self._look(image, face) for face in found] for found in turned]
+        # the mesh confirms these, so that looking at them again can be saved
+        certain = [face for face in faces if self.landmarker is not None and self._surely_upright(face)]
+        tilts = sorted(abs(face.tilt) for face in certain)
+        around = None
+        if tilts and tilts[len(tilts) // 2] <= TILTED:  # the photo is upright: only its doubtful faces are looked at
+            around = [face for face in faces if not any(face is one for one in certain)]
+        turned = [faces, *(self._turned(image, quarters, around) for quarters in QUARTERS)]
+
+        def look_at(face: FaceDetection) -> FaceDetection | None:
+            known = next((one for one in certain if _same(face, one)), None)
+            return self._look(image, face) if known is None else face if face is known else None
+
+        looks = [[look_at(face) for face in found] for found in turned]
         sure = [[look for look in found if look is not None and self._is_sure(look)] for found in looks]
         upright = any(self._surely_upright(face) for face in faces)
         best = max(range(4), key=lambda i: len(sure[i]))  # the picture as it is, if others show no more
@@ -161,7 +171,34 @@ class UprightDetector:
                 kept.append(face)
             else:
                 kept.append(surest)
+        missed = [face for found in sure for face in found if self._is_certain(image, face)]
+        for face in sorted(missed, key=lambda face: -face.score):
+            if not any(_same(face, other) for other in kept):
+                kept.append(face)
         return sorted(kept, key=lambda face: -face.area)
+
+    def _turned(self, image: Tensor, quarters: int, around: Sequence[FaceDetection] | None) -> list[FaceDetection]:
+        """Find the faces of a picture turned by quarters: all of them, or those at the places of some."""
+        assert self.detector is not None
+        if around is None:
+            back = turned_back(quarters, *image.shape[-2:])
+            found = [face.moved(back) for face in self.detector.detect(torch.rot90(image, quarters, (1, 2)))]
+        else:
+            found = []
+            for face in around:
+                transform = level_square(face.box, 90.0 * quarters, LOOK_MARGIN, LOOK_SIDE)
+                inside = self.detector.detect(warp(image, transform, LOOK_SIDE, LOOK_SIDE))
+                found += [one.moved(torch.linalg.inv(transform)) for one in inside]
+        return [replace(face, mesh=None, blendshapes=None) for face in found]
+
+    def _is_certain(self, image: Tensor, face: FaceDetection) -> bool:
+        """Return whether there is no doubt about a face turned level: by its score, and by its mesh if it can be read."""
+        if face.score < getattr(self.detector, "SURELY_UPRIGHT", 0.0):
+            return False
+        if self.landmarker is None:
+            return True
+        mesh = self._with_meshes(image, [face])[0].mesh
+        return mesh is not None and _difference(face.tilt, _tilt(five_points(mesh))) <= DISAGREEMENT
 
     def _is_sure(self, face: FaceDetection) -> bool:
         return face.score >= min(SURELY_FOUND, getattr(self.detector, "SURELY_UPRIGHT", 0.0))

@@ -14,9 +14,9 @@ from capface.errors import CapFaceError
 from capface.flame.builtin import builtin_head
 from capface.flame.model import half_side
 from capface.miniature.networks import load_miniature
-from capface.models.faces import MtcnnDetector, choose_face, load_face_landmarker
+from capface.models.faces import MtcnnDetector, load_face_landmarker
+from capface.photos.analysis import FaceAnalyzer, PlainNetworks
 from capface.photos.landmarks import landmarks_of
-from capface.photos.upright import UprightDetector
 from capface.tools import weights
 from capface.tools.comfy import PACK, ComfyClient, ComfyError, ComfyProcess
 from capface.tools.face_landmarker_file import find
@@ -43,7 +43,7 @@ def make_sheet(photo: Tensor, path: Path, mesh_file: Path | None) -> None:
     height, width = photo.shape[1:]
     say(f"looking for the face in the photo ({width} × {height})")
     landmarker = None if mesh_file is None else load_face_landmarker(mesh_file)
-    face = choose_face(UprightDetector(MtcnnDetector(), landmarker).detect(photo))
+    (face,) = FaceAnalyzer(PlainNetworks(MtcnnDetector(), landmarker=landmarker)).find_faces(photo[None])
     left, top, right, bottom = (round(v) for v in face.box.tolist())
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
     model = builtin_head()

@@ -38,7 +38,7 @@ from ..photos.analysis import FaceAnalyzer, PlainNetworks
 from ..photos.encoding import PhotoEncoder
 from ..photos.heads import deca_refusal, heads_from_codes
 from ..photos.landmarks import landmarks_of
-from ..photos.pictures import read_picture
+from ..photos.pictures import blankness, read_picture
 from ..photos.portrait import align
 from .photo_files import Photo, caption_of
 from .rules import Rejected, Rules
@@ -199,7 +199,10 @@ class SampleMaker:
         with batch.timed("decode"):
             image = load_photo(path)
         with batch.timed("detect"):
-            face = self.rules.choose(self.analyzer.detect(image))
+            faces = self.analyzer.detect(image)
+            if not faces and (color := blankness(image)):
+                raise Rejected("no face", f"the picture is almost entirely {color}")
+            face = self.rules.choose(faces)
         with batch.timed("align"):
             portrait, moved, transform = align(image, face)
             outside = self.rules.check_frame(transform, *image.shape[-2:])

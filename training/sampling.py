@@ -4,7 +4,7 @@ A control function maps `(z_t [B, C, h, w], t [B])` to the residuals that it add
 inactive. The residuals of several control functions are summed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ def capface_control(
     *,
     strength: float = 1.0,
     tau: float = 1000.0,
+    likeness: float = 1.0,
     active: tuple[float, float] = (0, TIMESTEPS),
 ) -> ControlFunction:
     """Return the control function of a person and a head: F† * M of equations 6 and 8.
@@ -38,6 +39,7 @@ def capface_control(
         identity: Identity tokens `[B or 1, N, W]`, or None for the head alone.
         strength: Factor of the residuals.
         tau: The identity is used at t <= tau; 0 never uses it.
+        likeness: Factor gamma of the identity's effect: F_null + gamma · (F_id - F_null). 1 is the paper's.
         active: Lowest and highest timestep at which the control is active.
     """
     guided, mask = capface.encode_hint(hint)
@@ -46,8 +48,11 @@ def capface_control(
         if not active[0] <= t[0] <= active[1]:
             return None
         kept = identity if tau > 0 and t[0] <= tau else None
-        residuals = CapFace.mask_residuals(capface(x, t, guided, kept), mask)
-        return [strength * residual for residual in residuals]
+        residuals = capface(x, t, guided, kept)
+        if kept is not None and likeness != 1:
+            without = capface(x, t, guided, None)
+            residuals = [torch.lerp(b, a, likeness) for a, b in zip(residuals, without, strict=True)]
+        return [strength * residual for residual in CapFace.mask_residuals(residuals, mask)]
 
     return control
 
@@ -71,6 +76,29 @@ def head_control(
         return [alpha * residual for residual in star(x, t, guided, None)]
 
     return control
+
+
+def evaluated_at(
+    control: ControlFunction, steps: Collection[int], timesteps: Sequence[int], tau: float = TIMESTEPS
+) -> ControlFunction:
+    """Return a control function that is evaluated at some steps, and keeps its residuals for the steps after them.
+
+    Args:
+        control: The control function.
+        steps: Indices of the steps. The first one is always evaluated, and so is the first one at which the identity acts.
+        timesteps: The sampler's timesteps, highest first.
+        tau: ID dropout tau of the control function.
+    """
+    kept: dict[bool, list[Tensor] | None] = {}
+
+    def partly(x: Tensor, t: Tensor) -> list[Tensor] | None:
+        timestep = int(t[0])
+        with_identity = timestep <= tau
+        if with_identity not in kept or timesteps.index(timestep) in steps:
+            kept[with_identity] = control(x, t)
+        return kept[with_identity]
+
+    return partly
 
 
 def noise_prediction(

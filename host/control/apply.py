@@ -48,6 +48,8 @@ def apply_capface(
     edge: str = "hard",
     overlap: str = "add",
     head_control: HeadControl | None = None,
+    likeness: float = 1.0,
+    every: int = 1,
 ) -> list[Conditioning]:
     """Add a person to conditionings. Existing controls are kept and come before it.
 
@@ -64,6 +66,8 @@ def apply_capface(
         overlap: Where heads of several people overlap, "add" sums their residuals as the paper does, and "nearest" keeps those
             of the nearest head. In weak perspective the larger head is nearer; of two equal heads, the one applied later.
         head_control: Post-hoc head control pi* (equation 9).
+        likeness: Factor gamma of the identity's effect: F_null + gamma · (F_id - F_null). 1 is the paper's.
+        every: Number of steps for which the residuals of an evaluation are kept. With 1, every step is evaluated.
 
     Returns:
         The new conditionings, one for each given.
@@ -76,11 +80,11 @@ def apply_capface(
         _check_features(model, identity)
     controls = []
     if head_control is not None and head_control.alpha != 0:
-        settings = {"strength": head_control.alpha, "timestep_percent_range": (0.0, head_control.until), "region": None}
-        controls.append(CapFaceControl(head_control.model, condition, None, **settings))
+        settings = {"strength": head_control.alpha, "timestep_percent_range": (0.0, head_control.until)}
+        controls.append(CapFaceControl(head_control.model, condition, None, region=None, every=every, **settings))
     if strength != 0:
         settings = {"strength": strength, "timestep_percent_range": window, "region": Region(edge, mask)}
-        controls.append(CapFaceControl(model, condition, identity, tau=tau, **settings))
+        controls.append(CapFaceControl(model, condition, identity, tau=tau, likeness=likeness, every=every, **settings))
     if not controls:
         return list(conditionings)
     chains = {}  # by the control before them: positive and negative prompt share a chain if they share that control

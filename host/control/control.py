@@ -8,9 +8,10 @@ A request covers a part of the frame and some frames of a sequence. `sampling_co
 them, and `coordinates.py` recovers them from control images that other packs have cropped.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.controlnet
 import comfy.model_management as mm
@@ -24,23 +25,37 @@ from ...flame.render import HeadCondition
 from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, read_coordinates
-from .evaluation import PIXELS_PER_LATENT, Evaluation, Row
+from .evaluation import MAX_CACHED_VIEWS, PIXELS_PER_LATENT, Evaluation, Request, Row, encoder_memory, evaluate
 from .region import Region
-from .sampling_context import KEY, SamplingContext, canvas_size_of_caller, sampling_hooks
+from .reuse import MOST_KEPT
+from .sampling_context import KEY, ModelSampling, SamplingContext, canvas_size_of_caller, noise_levels, sampling_hooks
 
 _NOTHING = torch.empty(0)
 
 
-class ModelSampling(Protocol):
-    """The part of ComfyUI's `model_sampling` that a control uses."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One chunk of a request."""
 
-    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
-        """Scale noisy latents for the denoiser."""
-        ...
+    request: Request
+    """The latents at which the person acts."""
+    acting: list[int]
+    """Their indices in the chunk."""
+    count: int
+    """Number of the chunk's latents."""
+    factors: dict[torch.Size, Tensor] | None
+    """The region's factors `[n or 1, 1, h, w]` for them, by size. None: the person acts everywhere."""
 
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Return the timesteps of sigmas."""
-        ...
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A request of the sampler to one control."""
+
+    latents: Tensor
+    """The sampler's own tensor."""
+    parts: list[_Part]
+    order: list[int] | None
+    """The order in which the parts hold the latents, if it is not the sampler's."""
 
 
 class CapFaceControl(comfy.controlnet.ControlNet):
@@ -71,6 +86,8 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         strength: float = 1.0,
         timestep_percent_range: tuple[float, float] = (0.0, 1.0),
         region: Region | None = Region(),  # noqa: B008  frozen
+        likeness: float = 1.0,
+        every: int = 1,
     ):
         """Make a control.
 
@@ -82,6 +99,8 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             strength: Scale of the residuals.
             timestep_percent_range: (start, end) in 0..1.
             region: Where it acts: by default in the head's own mask. None means everywhere.
+            likeness: Factor gamma of the identity's effect.
+            every: Number of steps for which residuals are kept.
         """
         self._replaced: Tensor | None = None  # an image that another pack has set
         super().__init__(manual_cast_dtype=torch.float32)
@@ -89,11 +108,12 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.control_model = SimpleNamespace(dtype=torch.float32)
         self.extra_hooks = sampling_hooks()
         self.sub_idxs = None
-        self.evaluation = Evaluation(model, condition, identity, tau)
+        self.evaluation = Evaluation(model, condition, identity, tau, likeness, every)
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
         self.region = region
-        self.factors: tuple[tuple, dict[torch.Size, Tensor]] | None = None  # ((size, rows), the region's factors for them)
+        self.factors: dict[tuple, tuple[dict[torch.Size, Tensor], list[int]]] = {}  # by size and rows; see _factors
+        self.asked: _Asked | None = None  # the current request, if the control after this one has already prepared it
         self.model_sampling: ModelSampling | None = None
         self.evaluated = False  # whether this run has asked for residuals
         self.latent: tuple[int, int] | None = None
@@ -137,40 +157,94 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             transformer_options: ComfyUI's options, with the `SamplingContext` of this request.
         """
         self.evaluated = True
+        arguments = (x_noisy, t, batched_number, transformer_options)
+        asked, self.asked = self.asked, None
+        if asked is None or asked.latents is not x_noisy:
+            asked = self._ask(*arguments)
+            self._evaluate_together(asked, arguments)
         previous = None
         if self.previous_controlnet is not None:
             previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
-        if self.strength == 0 or not self._acts_at(t[0]):
+        if asked is None:
             return previous
+        chunks = [self._masked(part) for part in asked.parts]
+        # ComfyUI scales residuals in place, and the denoiser empties their lists. The cached tensors must not be returned.
+        merged = [torch.cat(parts) for parts in zip(*_with_zeros(chunks, asked.parts), strict=True)]
+        if asked.order is not None:
+            back = torch.tensor(asked.order).argsort().tolist()
+            merged = [r[back] for r in merged]
+        return self.control_merge({"output": merged[:-1], "middle": merged[-1:]}, previous, None)
+
+    def _ask(self, x_noisy: Tensor, t: Tensor, batched_number: int, transformer_options: dict[str, Any]) -> _Asked | None:
+        """Prepare a request of the sampler. None if the person does not act at this noise level."""
+        sampling = transformer_options.get(KEY) or SamplingContext()
+        if self.strength == 0:
+            return None
         assert self.model_sampling is not None, "ComfyUI calls pre_run before it samples"
-        x = self.model_sampling.calculate_input(t, x_noisy).float()
-        timesteps = self.model_sampling.timestep(t).float()
-        rows = self._rows(x, batched_number, transformer_options)
+        level = sampling.level
+        levels = noise_levels(t, self.model_sampling, sampling.schedule) if level is None else [level] * len(t)
+        if not self._acts_at(levels[0].sigma):
+            return None
+        rows, certain = self._rows(x_noisy, batched_number, transformer_options)
         if getattr(self, "get_control_orig", self.get_control) != self.get_control:
             # Tiled Diffusion has wrapped this method. If it finds an image here, it reuses the tiles that it cut in an earlier
             # run, possibly for another control.
             self.cond_hint = None
+        x = self.model_sampling.calculate_input(t, x_noisy).float()
+        timesteps = self.model_sampling.timestep(t).float()
         order = _by_chunk(rows, batched_number)
         if order is not None:
-            x, timesteps, rows = x[order], timesteps[order], [rows[i] for i in order]
+            x, timesteps, rows, levels = x[order], timesteps[order], [rows[i] for i in order], [levels[i] for i in order]
         n = len(x) // batched_number
-        chunks = []
+        parts = []
         for start in range(0, len(x), n):
-            part = slice(start, start + n)
-            residuals = self.evaluation.residuals(x[part], timesteps[part], rows[part])
-            if self.region is not None:
-                factors = self._factors(self.region, x[part], rows[part], residuals)
-                residuals = [r * factors[r.shape[-2:]].to(r.dtype) for r in residuals]
-            chunks.append(residuals)
-        # ComfyUI scales residuals in place, and the denoiser empties their lists. The cached tensors must not be returned.
-        merged = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
-        if order is not None:
-            back = torch.tensor(order).argsort().tolist()
-            merged = [r[back] for r in merged]
-        return self.control_merge({"output": merged[:-1], "middle": merged[-1:]}, previous, None)
+            p = slice(start, start + n)
+            call = sampling.call if certain else None
+            request = Request(x[p], timesteps[p], rows[p], levels[p], sampling.run, call)
+            factors, acting = (None, list(range(n))) if self.region is None else self._factors(self.region, x[p], rows[p])
+            if acting:
+                request = request.subset(acting)
+            parts.append(_Part(request, acting, n, factors))
+        return _Asked(x_noisy, parts, order)
 
-    def _rows(self, x: Tensor, batched_number: int, transformer_options: dict[str, Any]) -> list[Row]:
-        """Return the view and the frame number of each latent."""
+    def _evaluate_together(self, asked: _Asked | None, arguments: tuple) -> None:
+        """Evaluate this person and those before it in one batch, if they have the same network."""
+        people = [] if asked is None else [(self, asked)]
+        link = self.previous_controlnet
+        while link is not None:
+            if isinstance(link, CapFaceControl):
+                if "get_control" in vars(link) or "get_control" in vars(self):
+                    return  # another pack has wrapped it, and sets its image only when it is called
+                made = link._ask(*arguments)
+                if made is not None:
+                    link.asked = made
+                    people.insert(0, (link, made))
+            link = link.previous_controlnet
+        if len(people) > 1:
+            for i in range(len(people[0][1].parts)):
+                evaluate([(c.evaluation, a.parts[i].request) for c, a in people if a.parts[i].acting])
+
+    def _masked(self, part: _Part) -> list[Tensor] | None:
+        """Return a chunk's residuals within the region. None if the person does not act on any of its latents."""
+        if not part.acting:
+            return None
+        (residuals,) = evaluate([(self.evaluation, part.request)])
+        factors = part.factors
+        if factors is None:
+            return residuals
+        masked = []
+        for r in residuals:
+            factor = factors[r.shape[-2:]].to(r.dtype)
+            if len(part.acting) == part.count:
+                masked.append(r * factor)
+            else:
+                whole = r.new_zeros(part.count, *r.shape[1:])
+                whole[part.acting] = r * (factor if len(factor) == 1 else factor[part.acting])
+                masked.append(whole)
+        return masked
+
+    def _rows(self, x: Tensor, batched_number: int, transformer_options: dict[str, Any]) -> tuple[list[Row], bool]:
+        """Return the view and the frame number of each latent, and whether equal ones mean equal latents in this evaluation."""
         sampling = transformer_options.get(KEY) or SamplingContext()
         n, size = len(x) // batched_number, (x.shape[-2], x.shape[-1])
         window = sampling.window_frames(transformer_options, n)
@@ -181,6 +255,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         areas = [sampling.area(uuid) for uuid in uuids] if len(uuids) == batched_number else [None] * batched_number
 
         whole = sampling.latent or size
+        certain = True
         canvas: list[tuple[View, int | None]] = [(WHOLE, None)]
         if self._replaced is not None:
             canvas = self._read(self._replaced, whole, sampling)
@@ -195,10 +270,12 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             area = areas[chunk]
             if area is not None:
                 view = _in_area(view if parts is not None else WHOLE, base, area, whole, size)
+                certain &= parts is not None or sampling.areas[uuids[chunk]][:2] == size
             elif parts is None and sampling.latent not in (None, size):
                 self._warn_unknown_part(sampling, size)
+            certain &= view != WHOLE or size == whole
             rows.append((view, numbers[image] if number is None or window is not None else number))
-        return rows
+        return rows, certain and (window is not None or parts is not None or n == sampling.count)
 
     def _read(self, image: Tensor, size: tuple[int, int], sampling: SamplingContext) -> list[tuple[View, int | None]]:
         """Recover the views from an image that a pack has set, for latents of a size."""
@@ -227,14 +304,24 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             "such as Tiled Diffusion or Ultimate SD Upscale, or use Crop Head with a region for each tile."
         )
 
-    def _factors(self, region: Region, x: Tensor, rows: list[Row], residuals: list[Tensor]) -> dict[torch.Size, Tensor]:
-        """Return the region's factors. They are computed again only when the size or the rows have changed."""
-        key = (x.shape[-2:], rows)
-        if self.factors is None or self.factors[0] != key:
-            self.factors = (key, region.factors(self.evaluation, x, rows, [r.shape[-2:] for r in residuals]))
-        return self.factors[1]
+    def _factors(self, region: Region, x: Tensor, rows: list[Row]) -> tuple[dict[torch.Size, Tensor], list[int]]:
+        """Return the region's factors, and the indices of the latents for which they are not all 0.
 
-    def _acts_at(self, sigma: Tensor) -> bool:
+        They are computed again only for other sizes and rows.
+        """
+        key = (x.shape[-2:], tuple(rows))
+        known = self.factors.get(key)
+        if known is None:
+            sizes = [torch.Size(size) for size in self.evaluation.model.network.sizes(*x.shape[-2:])]
+            factors = region.factors(self.evaluation, x, rows, sizes)
+            acting = torch.stack([f.flatten(1).amax(1).expand(len(rows)) > 0 for f in factors.values()]).any(0).tolist()
+            if len(self.factors) >= MAX_CACHED_VIEWS:
+                del self.factors[next(iter(self.factors))]
+            on_device = {size: factor.to(x.device) for size, factor in factors.items()}
+            known = self.factors[key] = (on_device, [i for i, acts in enumerate(acting) if acts])
+        return known
+
+    def _acts_at(self, sigma: float) -> bool:
         return self.timestep_range is None or self.timestep_range[1] <= sigma <= self.timestep_range[0]
 
     def copy(self) -> "CapFaceControl":
@@ -243,7 +330,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def _copy_with(self, evaluation: Evaluation, region: Region | None) -> "CapFaceControl":
         e = evaluation
-        c = CapFaceControl(e.model, e.condition, e.identity, tau=e.tau, region=region)
+        c = CapFaceControl(e.model, e.condition, e.identity, tau=e.tau, region=region, likeness=e.likeness, every=e.kept.steps)
         c.evaluation = e
         self.copy_to(c)
         return c
@@ -290,7 +377,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         _check_base(model, self.evaluation.model)
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling = model.model_sampling
-        self._clear()  # an interrupted run was not cleaned up
+        self.release()  # an interrupted run was not cleaned up
 
     def cleanup(self):
         """Drop everything that belongs to one run."""
@@ -300,24 +387,35 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.cond_hint, self.evaluated = waiting, False
         self.model_sampling = None
         self.sub_idxs = None
-        self._clear()
+        self.release()
 
-    def _clear(self) -> None:
-        self.factors = None
+    def release(self) -> None:
+        """Drop the tensors of a run, also of one that failed."""
+        self.factors = {}
+        self.asked = None
         self.latent = None
         self.evaluation.clear()
 
     def inference_memory_requirements(self, dtype):
-        """Estimate the memory of an evaluation in bytes, for frames of 768 × 768. ComfyUI asks before it gives a size.
-
-        The factor for the encoder is ComfyUI's own factor for a denoiser of this kind.
-        """
-        frames = max(self.evaluation.condition.batch, 1)
+        """Estimate the memory of an evaluation in bytes, for frames of 768 × 768. ComfyUI asks before it gives a size."""
+        e = self.evaluation
+        frames = max(e.condition.batch, 1)
         pixels = frames * 768 * 768
-        size = mm.dtype_size(self.evaluation.model.compute_dtype)
-        encoder = pixels // PIXELS_PER_LATENT**2 * size * 0.01 * 1024**2
+        size = mm.dtype_size(e.model.compute_dtype)
+        evaluations = 2 if e.likeness != 1 and e.has_identity else 1
+        encoder = evaluations * encoder_memory(pixels // PIXELS_PER_LATENT**2, size)
         hint_encoder = pixels * size * (9 + 3 * 16)
-        return max(encoder, hint_encoder) + super().inference_memory_requirements(dtype)
+        kept = min(frames * e.model.network.residual_elements(96, 96) * size, MOST_KEPT) if e.kept.steps > 1 else 0
+        return max(encoder, hint_encoder) + kept + super().inference_memory_requirements(dtype)
+
+
+def _with_zeros(chunks: list[list[Tensor] | None], parts: list[_Part]) -> list[list[Tensor]]:
+    """Put zeros in the place of chunks on which the person does not act. If there are no others, residuals are left out."""
+    like = next((chunk for chunk in chunks if chunk is not None), [])
+    return [
+        [r.new_zeros(part.count, *r.shape[1:]) for r in like] if chunk is None else chunk
+        for chunk, part in zip(chunks, parts, strict=True)
+    ]
 
 
 def _row_of(read: list[tuple[View, int | None]], i: int, number: int, n: int, total: int) -> tuple[View, int | None]:

@@ -1,13 +1,20 @@
 """Evaluating CapFace during sampling, with caches for each step and for each run."""
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
 import comfy.model_management as mm
 import torch
 from torch import Tensor
 
 from ...flame.render import HeadCondition
+from ...models.diffusion import Projected
 from ..capface_model import CapFaceModel
 from ..identity import Identity
+from ..memory import require_memory
 from .coordinates import View, coordinate_image, render_view
+from .reuse import Kept, KeptResiduals, NoiseLevel
 
 PIXELS_PER_LATENT = 8
 """Pixels of the hint per latent pixel, along each side."""
@@ -21,8 +28,63 @@ MAX_CACHED_VIEWS = 64
 MAX_CACHED_RESULTS = 6
 """Number of cached results of a step. Positive and negative prompt may request several areas in turn."""
 
+MAX_PROJECTED = 8
+"""Number of identities in a sequence up to which the keys and values of their tokens are kept over the run."""
+
 Row = tuple[View, int]
 """The view of the frame that a latent shows, and the index of its frame in the sequence."""
+
+Found = tuple[list[Tensor], int]
+"""Known residuals of a latent: tensors, and its row in them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Latents of one conditioning for which residuals are wanted."""
+
+    x: Tensor
+    """float32 `[n, 4, h, w]`, scaled for the denoiser."""
+    timesteps: Tensor
+    """float32 `[n]`."""
+    rows: list[Row]
+    """View and frame of each of the n latents."""
+    levels: list[NoiseLevel]
+    """Noise level of each of the n latents."""
+    run: object | None = None
+    """Identifies the run."""
+    call: object | None = None
+    """Identifies the denoiser's call. In one call, equal rows mean equal latents. None if that is not certain."""
+
+    def keys(self) -> list[tuple]:
+        """Return what identifies each latent within a run."""
+        size, seen = self.x.shape[-2:], Counter()
+        keys = []
+        for row in self.rows:
+            keys.append((*size, *row, seen[row]))
+            seen[row] += 1
+        return keys
+
+    def subset(self, indices: list[int]) -> "Request":
+        """Return the request for some of its latents."""
+        if len(indices) == len(self.rows):
+            return self
+        rows, levels = ([values[i] for i in indices] for values in (self.rows, self.levels))
+        return replace(self, x=self.x[indices], timesteps=self.timesteps[indices], rows=rows, levels=levels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """An evaluated request."""
+
+    request: Request
+    residuals: list[Tensor]
+
+    def answers(self, other: Request) -> bool:
+        """Tell whether another request of the same step is for the same latents. They are compared if that is not certain."""
+        mine, its = self.request.x, other.x
+        if self.request.rows != other.rows or mine.shape != its.shape:
+            return False
+        return (other.call is not None and self.request.call is other.call) or torch.equal(mine, its)
 
 
 class Evaluation:
@@ -31,11 +93,32 @@ class Evaluation:
     Copies of a control share it. Thus the positive and the negative prompt share it even if other controls come before them.
     """
 
-    def __init__(self, model: CapFaceModel, condition: HeadCondition, identity: Identity | None, tau: float):
+    def __init__(
+        self,
+        model: CapFaceModel,
+        condition: HeadCondition,
+        identity: Identity | None,
+        tau: float,
+        likeness: float = 1.0,
+        steps: int = 1,
+    ):
+        """Make an evaluation.
+
+        Args:
+            model: The checkpoint.
+            condition: The head.
+            identity: The person. With None, only the head is controlled.
+            tau: ID dropout tau in 0..1000 (equation 8).
+            likeness: Factor gamma of the identity's effect: F_null + gamma · (F_id - F_null). 1 is the paper's.
+            steps: Number of steps for which residuals are kept. With 1, every step is evaluated.
+        """
         self.model = model
         self.condition = condition
         self.identity = identity
         self.tau = tau
+        self.likeness = likeness
+        self.has_identity = identity is not None and bool(identity.present.any())
+        self.kept = KeptResiduals(steps)
         self._on_devices: dict[torch.device, Evaluation] = {}
         self.clear()
 
@@ -48,8 +131,11 @@ class Evaluation:
         """Drop all cached tensors."""
         self.hints = {}  # (h, w, view): (guided, mask), the latest last
         self.context = None
-        self.step = None  # (timesteps, frames) of the results in `done`
-        self.done = []  # [(x, rows, residuals)]
+        self.projected = None  # (the weights' version, keys and values of the context)
+        self.step = None  # (sigmas, frames) of the results in `done`
+        self.done = []  # results of the current step
+        self.run = None  # the run to which `kept` belongs
+        self.kept.clear()
         self.images = {}  # size of the frame: coordinate image
         self.read = {}  # (image's id, height, width): (image, its views), the latest last
 
@@ -68,57 +154,72 @@ class Evaluation:
     def on(self, device: torch.device) -> "Evaluation":
         """Return the same evaluation with its own network on another device, for ComfyUI's multi-GPU sampling."""
         if device not in self._on_devices:
-            self._on_devices[device] = Evaluation(self.model.on(device), self.condition, self.identity, self.tau)
+            settings = (self.tau, self.likeness, self.kept.steps)
+            self._on_devices[device] = Evaluation(self.model.on(device), self.condition, self.identity, *settings)
         return self._on_devices[device]
 
+    def keeps_identity(self, level: NoiseLevel) -> bool:
+        """Tell whether the identity acts at a noise level.
+
+        eq. 8: F†_t = F_t for t <= tau, else pi(z_t, t, H, none). The released code also keeps the identity at t = tau.
+        """
+        return self.has_identity and self.likeness != 0 and self.tau > 0 and level.timestep <= self.tau
+
     def residuals(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
-        """Return the residuals of one chunk of latents, unmasked and unscaled. Equal latents are computed once per step.
+        """Return the residuals of one chunk of latents outside a run of the sampler, unmasked and unscaled.
 
         Args:
             x: Latents, float32 `[n, 4, h, w]`, scaled for the denoiser.
             timesteps: float32 `[n]`.
             rows: View and frame of each of the n latents.
         """
-        frames = [frame for _, frame in rows]
-        if self.step is None or self.step[1] != frames or not torch.equal(self.step[0], timesteps):
-            self.step, self.done = (timesteps.clone(), frames), []
-        for known, shown, residuals in self.done:
-            if shown == rows and known.shape == x.shape and torch.equal(known, x):
-                return residuals
-        residuals = self._evaluate(x, timesteps, rows)
-        self.done = [*self.done[1 - MAX_CACHED_RESULTS :], (x.clone(), rows, residuals)]
-        return residuals
+        levels = [NoiseLevel(t, t) for t in timesteps.tolist()]
+        return evaluate([(self, Request(x, timesteps, rows, levels))])[0]
 
-    def _evaluate(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
-        mm.throw_exception_if_processing_interrupted()
-        dtype = self.model.compute_dtype
-        guided = self._encode_hint(x, rows)[0]
-        context = self._encode_identity(x.device)
-        frames = [frame for _, frame in rows]
-        # eq. 8: F†_t = F_t for t <= tau, else pi(z_t, t, H, none). The released code also keeps the identity at t = tau.
-        keep = (timesteps <= self.tau) & (self.tau > 0 and context is not None)
-        if context is None or keep.all() or not keep.any():
-            context = select_frames(context, frames) if context is not None and keep.any() else None
-            return self.model.network(x.to(dtype), timesteps, guided, context)
-        return self._evaluate_mixed(x.to(dtype), timesteps, guided, select_frames(context, frames), keep)
+    def find(self, request: Request) -> "list[Found | None]":
+        """Return the known residuals of each latent."""
+        if request.run is not self.run:
+            self.kept.clear()
+            self.run = request.run
+        found: list[Found | None] = [None] * len(request.rows)
+        positions = self._positions(request)
+        if positions is not None:
+            for i, (key, position) in enumerate(zip(request.keys(), positions, strict=True)):
+                kept = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
+                found[i] = kept and (kept.residuals, kept.row)
+            if any(found):
+                return found
+        step = ([level.sigma for level in request.levels], [frame for _, frame in request.rows])
+        if self.step != step:
+            self.step, self.done = step, []
+        for result in self.done:
+            if result.answers(request):
+                return [(result.residuals, i) for i in range(len(request.rows))]
+        return found
 
-    def _evaluate_mixed(self, x: Tensor, timesteps: Tensor, guided: Tensor, context: Tensor, keep: Tensor) -> list[Tensor]:
-        """Evaluate separately the rows that keep the identity and those that drop it."""
-        guided, context = guided.expand(len(x), -1, -1, -1), context.expand(len(x), -1, -1)
-        with_identity = self.model.network(x[keep], timesteps[keep], guided[keep], context[keep])
-        without = self.model.network(x[~keep], timesteps[~keep], guided[~keep], None)
-        merged = []
-        for a, b in zip(with_identity, without, strict=True):
-            both = a.new_empty(len(x), *a.shape[1:])
-            both[keep], both[~keep] = a, b
-            merged.append(both)
-        return merged
+    def add(self, request: Request, residuals: list[Tensor]) -> None:
+        """Cache a request's residuals: for the next steps, or else for the current one."""
+        positions = self._positions(request)
+        if positions is not None:
+            identity = [self.keeps_identity(level) for level in request.levels]
+            rows = enumerate(zip(request.keys(), positions, identity, strict=True))
+            if self.kept.keep({key: Kept(position, kept, residuals, i) for i, (key, position, kept) in rows}):
+                return
+        request = replace(request, x=request.x.clone())
+        self.done = [*self.done[1 - MAX_CACHED_RESULTS :], _Result(request, residuals)]
+
+    def _positions(self, request: Request) -> list[float] | None:
+        """Return the positions in the schedule by which residuals are kept, or None if they are kept only for this step."""
+        if self.kept.steps == 1 or request.call is None:
+            return None
+        positions = [level.position for level in request.levels if level.position is not None]
+        return positions if len(positions) == len(request.levels) else None
 
     def mask(self, x: Tensor, rows: list[Row]) -> Tensor:
         """Return the predicted mask M for latents: float32 `[n or 1, 1, h, w]` in 0..1 on the CPU."""
-        return self._encode_hint(x, rows)[1]
+        return self.encode_hint(x, rows)[1]
 
-    def _encode_hint(self, x: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
+    def encode_hint(self, x: Tensor, rows: list[Row]) -> tuple[Tensor, Tensor]:
         """Encode the head for latents: guided features `[n or 1, C, h, w]` and the mask `[n or 1, 1, h, w]`."""
         encoded = {view: self._encode_part(x, view) for view in dict.fromkeys(view for view, _ in rows)}
         if len(encoded) == 1:
@@ -134,6 +235,7 @@ class Evaluation:
         key = (height, width, view)
         known = self.hints.pop(key, None)
         if known is None:
+            require_memory(self.condition.batch, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
             hint = render_view(self.condition, view, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
             parts = [
                 self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))
@@ -146,14 +248,186 @@ class Evaluation:
         self.hints[key] = known
         return known
 
-    def _encode_identity(self, device: torch.device) -> Tensor | None:
-        if self.context is None and self.identity is not None and self.identity.present.any():
+    @property
+    def context_kind(self) -> tuple[int, bool]:
+        """The number of the identity's tokens, and whether their keys and values are kept. Contexts of a kind can be joined."""
+        assert self.identity is not None
+        return self.identity.local.shape[1], len(self.identity.global_) <= MAX_PROJECTED
+
+    def encode_identity(self, device: torch.device, frames: list[int]) -> Tensor | Projected:
+        """Return the identity's tokens for frames, `[n or 1, N, C]`, or their keys and values, computed once per run."""
+        assert self.identity is not None
+        if self.context is None:
             to = {"device": device, "dtype": self.model.compute_dtype}
             tokens = self.model.tokens(self.identity.local.to(**to), self.identity.global_[:, None].to(**to))
             self.context = tokens * self.identity.token_strengths().to(**to)
-        return self.context
+        if not self.context_kind[1]:
+            return select_frames(self.context, frames)
+        version = getattr(self.model.patcher, "patches_uuid", None)
+        if self.projected is None or self.projected[0] != version:
+            self.projected = (version, self.model.network.project_identity(self.context))
+        return self.projected[1].map(lambda tensor: select_frames(tensor, frames))
 
 
 def select_frames(tensor: Tensor, frames: list[int]) -> Tensor:
     """Select a tensor's rows for frames. A single row serves all frames; fewer rows than frames repeat."""
-    return tensor if tensor.shape[0] == 1 else tensor[[f % tensor.shape[0] for f in frames]]
+    if len(tensor) == 1 or frames == list(range(len(tensor))):
+        return tensor
+    return tensor[[f % len(tensor) for f in frames]]
+
+
+@dataclass(eq=False)
+class _Job:
+    """Rows of a request that the network computes with an identity, or without one."""
+
+    evaluation: Evaluation
+    request: Request
+    with_identity: bool
+    context: tuple[int, bool] | None
+    """The kind of context that the batch has. Rows without identity that gamma needs beside others get zeros for theirs."""
+    results: list[Tensor] = field(default_factory=list)
+
+    @property
+    def model(self) -> CapFaceModel:
+        return self.evaluation.model
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor | Projected | None]:
+        """Return the network's arguments: latents, timesteps, guided features and context."""
+        r = self.request
+        context = self.evaluation.encode_identity(r.x.device, [f for _, f in r.rows]) if self.with_identity else None
+        return r.x.to(self.model.compute_dtype), r.timesteps, self.evaluation.encode_hint(r.x, r.rows)[0], context
+
+
+def evaluate(asked: Sequence[tuple[Evaluation, Request]]) -> list[list[Tensor]]:
+    """Return the residuals of requests, unmasked and unscaled. Known ones are not computed again, and others together.
+
+    Args:
+        asked: Requests, each with the person's evaluation. Those of one network are computed in one batch if memory allows.
+
+    Returns:
+        The residuals of each request, tensors `[n, C, h, w]`. Callers must not write to them.
+    """
+    found = [evaluation.find(request) for evaluation, request in asked]
+    plans = []
+    for (evaluation, request), known in zip(asked, found, strict=True):
+        missing = [i for i, rows in enumerate(known) if rows is None]
+        plans.append((missing, _jobs(evaluation, request, missing)))
+    _compute([job for _, jobs in plans for job, _ in jobs])
+    answers = []
+    for (evaluation, request), known, (missing, jobs) in zip(asked, found, plans, strict=True):
+        if missing:
+            residuals = _combine(jobs, missing, evaluation.likeness)
+            evaluation.add(request.subset(missing), residuals)
+            for row, i in enumerate(missing):
+                known[i] = (residuals, row)
+        answers.append(_assemble([rows for rows in known if rows is not None]))
+    return answers
+
+
+def _jobs(evaluation: Evaluation, request: Request, missing: list[int]) -> list[tuple[_Job, list[int]]]:
+    """Return the evaluations that the missing rows of a request need, each with the indices of its rows."""
+    acting = [i for i in missing if evaluation.keeps_identity(request.levels[i])]
+    both = evaluation.likeness != 1 and bool(acting)
+    without = missing if both else [i for i in missing if i not in acting]
+    kind = evaluation.context_kind if acting else None
+    jobs = []
+    if acting:
+        jobs.append((_Job(evaluation, request.subset(acting), True, kind), acting))
+    if without:
+        jobs.append((_Job(evaluation, request.subset(without), False, kind if both else None), without))
+    return jobs
+
+
+def _combine(jobs: list[tuple[_Job, list[int]]], missing: list[int], likeness: float) -> list[Tensor]:
+    """Return the residuals of the missing rows: F, or F_null + gamma · (F_id - F_null) where the identity acts."""
+    if len(jobs) == 1:
+        return jobs[0][0].results
+    (first, acting), (second, without) = jobs
+    if acting == without:
+        return [torch.lerp(b, a, likeness) for a, b in zip(first.results, second.results, strict=True)]
+    at = {i: row for row, i in enumerate(missing)}
+    rows, others = [at[i] for i in acting], [at[i] for i in without]
+    merged = []
+    for a, b in zip(first.results, second.results, strict=True):
+        out = a.new_empty(len(missing), *a.shape[1:])
+        out[others] = b
+        out[rows] = a if likeness == 1 else torch.lerp(out[rows], a, likeness)
+        merged.append(out)
+    return merged
+
+
+def _assemble(rows: list[tuple[list[Tensor], int]]) -> list[Tensor]:
+    """Join rows of residuals. If they are all rows of the same tensors, in order, these are returned."""
+    first = rows[0][0]
+    if [row for _, row in rows] == list(range(len(first[0]))) and all(residuals is first for residuals, _ in rows):
+        return first
+    return [torch.cat([residuals[level][row : row + 1] for residuals, row in rows]) for level in range(len(first))]
+
+
+def _compute(jobs: list[_Job]) -> None:
+    """Fill in the results of jobs. Equal jobs are computed once, and those of one network in one batch if memory allows."""
+    unique: dict[tuple, _Job] = {}
+    same = {}
+    for job in jobs:
+        r = job.request
+        person = job.evaluation if job.with_identity else job.evaluation.condition
+        key = (id(job.model), id(person), job.with_identity, id(r.call or r.x), r.x.shape, tuple(r.rows))
+        known = same[job] = unique.setdefault(key, job)
+        known.context = known.context or job.context
+    groups: dict[tuple, list[_Job]] = {}
+    for job in unique.values():
+        groups.setdefault((id(job.model), job.request.x.shape[1:], job.context), []).append(job)
+    for group in groups.values():
+        for batch in [group] if _fits(group) else [[job] for job in group]:
+            mm.throw_exception_if_processing_interrupted()
+            _compute_batch(batch)
+    for job, known in same.items():
+        job.results = known.results
+
+
+def _fits(group: list[_Job]) -> bool:
+    """Tell whether the device has memory for a group in one batch. A single job is computed in any case."""
+    if len(group) == 1:
+        return True
+    x = group[0].request.x
+    rows = sum(len(job.request.rows) for job in group)
+    needed = encoder_memory(rows * x.shape[-2] * x.shape[-1], mm.dtype_size(group[0].model.compute_dtype))
+    return needed < mm.get_free_memory(x.device)
+
+
+def encoder_memory(latent_pixels: int, size: int) -> float:
+    """Estimate the memory of the encoder's activations in bytes, with ComfyUI's own factor for a denoiser of this kind."""
+    return latent_pixels * size * 0.01 * 1024**2
+
+
+def _compute_batch(batch: list[_Job]) -> None:
+    network = batch[0].model.network
+    inputs = [job.inputs() for job in batch]
+    if len(batch) == 1:
+        batch[0].results = network(*inputs[0])
+        return
+    counts = [len(x) for x, *_ in inputs]
+    guided = [g.expand(n, -1, -1, -1) for (_, _, g, _), n in zip(inputs, counts, strict=True)]
+    context = _join_contexts([context for *_, context in inputs], counts)
+    results = network(*(torch.cat(parts) for parts in ([x for x, *_ in inputs], [t for _, t, *_ in inputs], guided)), context)
+    split = [level.split(counts) for level in results]
+    for i, job in enumerate(batch):
+        job.results = [parts[i] for parts in split]
+
+
+def _join_contexts(contexts: Sequence[Tensor | Projected | None], counts: list[int]) -> Tensor | Projected | None:
+    """Join the contexts of a batch's jobs. Where there is none, zeros take its place: the dropped identity."""
+    given = [context for context in contexts if context is not None]
+    if not given:
+        return None
+    zeros = _map(given[0], torch.zeros_like)
+    filled = [
+        _map(zeros if context is None else context, lambda t, n=n: t[:1].expand(n, -1, -1) if len(t) != n else t)
+        for context, n in zip(contexts, counts, strict=True)
+    ]
+    projected = [context for context in filled if isinstance(context, Projected)]
+    return Projected.cat(projected) if projected else torch.cat([c for c in filled if isinstance(c, Tensor)])
+
+
+def _map(context: Tensor | Projected, change: Callable[[Tensor], Tensor]) -> Tensor | Projected:
+    return context.map(change) if isinstance(context, Projected) else change(context)

@@ -44,12 +44,12 @@ class Region:
 
         Args:
             evaluation: The person's evaluation.
-            x: Latents `[n, 4, h, w]`. Only their size and device are used.
+            x: Latents `[n, 4, h, w]`. Only their size, and the device for encoding, are used.
             rows: View and frame of each of the n latents.
             sizes: Sizes (h, w) of the residuals.
 
         Returns:
-            Factors `[n or 1, 1, h, w]` in 0..1 on the latents' device, by size.
+            Factors `[n or 1, 1, h, w]` in 0..1 on the CPU, by size.
         """
         own = evaluation.mask(x, rows)
         others = [other.mask(x, rows) for other in self.nearer]
@@ -63,7 +63,7 @@ class Region:
                 factor = factor * (CapFace.resize_mask(other, size) <= 0.5)
             if extra is not None:
                 factor = factor * CapFace.resize_mask(extra, size)
-            factors[size] = factor.to(x.device)
+            factors[size] = factor
         return factors
 
 

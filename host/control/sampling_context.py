@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.hooks
 import torch
@@ -19,12 +19,25 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...flame.model import Window
+from .reuse import NoiseLevel, descending, position_in
 
 KEY = "capface"
 _OWN = Path(__file__).resolve().parent.parent
 _HOST = Path(comfy.hooks.__file__).resolve().parent.parent
 
 log = logging.getLogger("capface")
+
+
+class ModelSampling(Protocol):
+    """The part of ComfyUI's `model_sampling` that a control uses."""
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Scale noisy latents for the denoiser."""
+        ...
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Return the timesteps of sigmas."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +54,16 @@ class SamplingContext:
     """Frames that are part of every sliding window."""
     evaluator: str | None = None
     """Name of the pack whose wrapper calls the model, if any."""
+    run: object = field(default_factory=object)
+    """Identifies the run."""
+    schedule: tuple[float, ...] = ()
+    """The run's different sigmas above 0, highest first."""
+    call: object | None = None
+    """Identifies this evaluation: one call of the denoiser for all conditionings, or for a sliding window of them."""
+    count: int | None = None
+    """Number of this evaluation's latents."""
+    level: NoiseLevel | None = None
+    """Noise level of this evaluation's latents. None if they differ in it."""
     warned: set[str] = field(default_factory=set)
     """Warnings that were logged in this run."""
 
@@ -119,14 +142,21 @@ def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args,
     options = extra_args["model_options"].setdefault("transformer_options", {})
     controls = list(_controls(guider.conds.values()))
     heads = max((control.frames for control in controls), default=1)
-    options[KEY] = sampling = SamplingContext(frames=frames_of_noise(noise, extra_args.get("seed"), heads))
+    options[KEY] = sampling = SamplingContext(
+        frames=frames_of_noise(noise, extra_args.get("seed"), heads), schedule=descending(sigmas.tolist())
+    )
     detailer = _calling_detailer()
     if controls and detailer:
         sampling.warn(
             f"{detailer} samples a crop of the picture without its position, so the head is rendered as in the whole picture. "
             "Put Crop Head before Render Head, with the same region. If it is there already, ignore this warning."
         )
-    return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    try:
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+    except BaseException:  # ComfyUI does not clean up after a run that ran out of memory, failed or was interrupted
+        for control in controls:
+            control.release()
+        raise
 
 
 def _wrap_evaluation(executor, model, conds, x_in, timestep, model_options):
@@ -139,11 +169,31 @@ def _wrap_evaluation(executor, model, conds, x_in, timestep, model_options):
         areas=areas,
         retained=tuple(getattr(model_options.get("context_handler"), "latent_retain_index_list", ())),
         evaluator=_pack_of(model_options.get("model_function_wrapper")),
+        call=object(),
+        count=len(x_in),
     )
+    sampling = replace(sampling, level=common_level(noise_levels(timestep, model.model_sampling, sampling.schedule)))
     for control in _controls(conds):
         control.latent = size
     model_options = {**model_options, "transformer_options": {**options, KEY: sampling}}
     return executor(model, conds, x_in, timestep, model_options)
+
+
+def noise_levels(sigmas: Tensor, sampling: ModelSampling, schedule: Sequence[float]) -> list[NoiseLevel]:
+    """Return the noise levels of latents. This reads a tensor from the GPU, once.
+
+    Args:
+        sigmas: Sigmas `[n]`.
+        sampling: The base model's sampling.
+        schedule: The run's sigmas above 0, highest first, or empty.
+    """
+    both = torch.stack([sigmas.float(), sampling.timestep(sigmas).float()]).tolist()
+    return [NoiseLevel(sigma, timestep, position_in(schedule, sigma)) for sigma, timestep in zip(*both, strict=True)]
+
+
+def common_level(levels: list[NoiseLevel]) -> NoiseLevel | None:
+    """Return the level of all latents, or None if they differ."""
+    return levels[0] if levels and all(level == levels[0] for level in levels) else None
 
 
 def _clip(area: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -11,6 +11,7 @@ from ...files.boundary import reads
 from ...files.checkpoint import read_safetensors, read_state_dict
 from ...files.header import is_safetensors
 from ...files.identify import describe
+from ...files.mapped import own_copies
 from .identity import MINIATURE, RELEASED, Identity
 
 ENDING = ".identity.safetensors"
@@ -34,13 +35,21 @@ def save_identity(path: Path, identity: Identity) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        CannotWrite: The folder or the disk cannot be written to.
     """
+    write_atomically(path, lambda partial: write_identity(partial, identity))
+    return path
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """Write an identity to a path that another function makes atomic."""
     tensors = {"global": identity.global_, "local": identity.local, "strength": identity.strength}
     metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace"}
     metadata |= {part: getattr(identity.features, part) for part in ("global_encoder", "local_encoder")}
     tensors = {k: t.float().cpu().contiguous() for k, t in tensors.items()}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
-    return path
+    save_file(tensors, path, metadata=metadata)
 
 
 @reads("an identity", _AGAIN)
@@ -79,7 +88,8 @@ def load_identity(path: Path) -> Identity:
     references = int(counted) if counted.isdecimal() and len(counted) <= len(str(MOST_REFERENCES)) else MOST_REFERENCES + 1
     if references > MOST_REFERENCES:
         raise BadFile(f"{name} was changed after saving: it states {quote(counted)} photos. {_AGAIN}")
-    tensors = {part: state[part].float().clone() for part in ("global", "local", "strength") if part in state}
+    known = {part: state[part] for part in ("global", "local", "strength") if part in state}
+    tensors = {part: tensor.float() for part, tensor in own_copies(known).items()}
     strength = tensors.get("strength", torch.ones(*tensors["global"].shape[:1], 2))
     try:
         identity = Identity(tensors["global"], tensors["local"], strength, references, features)

@@ -3,7 +3,7 @@
 from .capface import HINT_WIDTHS, CapFace, CapFaceConfig, IdentityTokens, token_factors
 from .capface_checkpoint import NETWORK, capface_tensors, load_capface
 from .denoiser import Denoiser, DenoiserConfig
-from .layers import Block
+from .layers import Block, Projected
 
 __all__ = [
     "HINT_WIDTHS",
@@ -14,6 +14,7 @@ __all__ = [
     "Denoiser",
     "DenoiserConfig",
     "IdentityTokens",
+    "Projected",
     "capface_tensors",
     "load_capface",
     "token_factors",

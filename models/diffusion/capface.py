@@ -157,12 +157,24 @@ class CapFace(Encoder):
         guided = self.input_hint_block(hint)
         return guided, torch.sigmoid(self.mask_predict(guided))
 
+    def project_identity(self, context: Float[Tensor, "B N W"]) -> layers.Projected:
+        """Compute the keys and values of identity tokens, which do not change over the steps.
+
+        Args:
+            context: Identity tokens `[B, N, context_width]`.
+
+        Returns:
+            An argument of `forward`.
+        """
+        blocks = (module for module in self.modules() if isinstance(module, layers.TransformerBlock))
+        return layers.Projected({block.attn2: block.attn2.project(context) for block in blocks})
+
     def forward(
         self,
         x: Float[Tensor, "B C h w"],
         timesteps: Num[Tensor, " B"],
         guided: Float[Tensor, "#B D h w"],
-        context: Float[Tensor, "#B N W"] | None,
+        context: Float[Tensor, "#B N W"] | layers.Projected | None,
     ) -> list[Tensor]:
         """Compute the residuals F_t = pi(z_t, t, H, f_id) of equation 6, neither masked nor scaled.
 
@@ -170,15 +182,18 @@ class CapFace(Encoder):
             x: Noisy latents z_t `[B, in_channels, h, w]`, scaled as the denoiser's own input.
             timesteps: `[B]`, 0..999, fractions allowed.
             guided: `[B or 1, C, h, w]` from `encode_hint`.
-            context: Identity tokens `[B or 1, N, context_width]`, or None for the dropped identity (equal to all-zero tokens,
-                but its cross-attention is not computed).
+            context: Identity tokens `[B or 1, N, context_width]`, or their keys and values from `project_identity`, or None for
+                the dropped identity (equal to all-zero tokens, but its cross-attention is not computed).
 
         Returns:
             The residuals in the encoder's order, followed by the middle block's.
         """
         embedding = self.embed_timesteps(timesteps, x.dtype)
-        if context is not None and context.shape[0] != x.shape[0]:
-            context = context.expand(x.shape[0], -1, -1)
+        rows = x.shape[0]
+        if isinstance(context, layers.Projected):
+            context = context.map(lambda t: t if t.shape[0] == rows else t.expand(rows, -1, -1))
+        elif context is not None and context.shape[0] != rows:
+            context = context.expand(rows, -1, -1)
         residuals: list[Tensor] = []
         h = x
         for i, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs, strict=True)):

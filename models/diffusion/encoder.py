@@ -141,6 +141,20 @@ class Encoder(nn.Module):
             layers.ResBlock(channels, channels, embedding, **kw),
         )
 
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return the sizes (h, w) of the input blocks' outputs and of the middle block's, for latents of a size."""
+        sizes: list[tuple[int, int]] = []
+        for block in self.input_blocks:
+            if any(isinstance(layer, layers.Downsample) for layer in block.children()):
+                height, width = (height + 1) // 2, (width + 1) // 2
+            sizes.append((height, width))
+        return [*sizes, sizes[-1]]
+
+    def residual_elements(self, height: int, width: int) -> int:
+        """Return the number of values in the residuals of one latent of a size."""
+        widths = [*self.widths, self.widths[-1]]
+        return sum(c * h * w for c, (h, w) in zip(widths, self.sizes(height, width), strict=True))
+
     def embed_timesteps(self, timesteps: Num[Tensor, " B"], dtype: torch.dtype) -> Float[Tensor, "B E"]:
         """Map timesteps `[B]`, 0..999, fractions allowed, to `[B, 4 · model_channels]`."""
         return self.time_embed(layers.timestep_embedding(timesteps, self.config.model_channels).to(dtype))

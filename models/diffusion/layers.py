@@ -7,7 +7,8 @@ Tensors are `[B, C, H, W]` (feature maps) or `[B, N, C]` (tokens). B batch, C ch
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +93,24 @@ class ResBlock(nn.Module):
         return self.skip_connection(x) + self.out_layers(h)
 
 
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """The keys and values of a context in every cross-attention of a network, for a context that many calls share."""
+
+    of: Mapping[nn.Module, tuple[Tensor, Tensor]]
+    """Keys and values, each `[B, M, C]`, by their `CrossAttention`."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Projected":
+        """Apply a function to all keys and values."""
+        return Projected({layer: (change(keys), change(values)) for layer, (keys, values) in self.of.items()})
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Projected]") -> "Projected":
+        """Concatenate the batches of contexts of the same network."""
+        pairs = {layer: zip(*(part.of[layer] for part in parts), strict=True) for layer in parts[0].of}
+        return cls({layer: (torch.cat(keys), torch.cat(values)) for layer, (keys, values) in pairs.items()})
+
+
 class CrossAttention(nn.Module):
     """Attention of tokens to themselves or to a context."""
 
@@ -115,9 +134,14 @@ class CrossAttention(nn.Module):
         self.to_v = operations.Linear(context_width, width, bias=False, **kw)
         self.to_out = nn.Sequential(operations.Linear(width, width, **kw))
 
-    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"]) -> Float[Tensor, "B N C"]:
-        """Map `x` `[B, N, C]` and `context` `[B, M, D]` to `[B, N, C]`."""
-        return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
+    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"] | Projected) -> Float[Tensor, "B N C"]:
+        """Map `x` `[B, N, C]` and `context`, tokens `[B, M, D]` or their keys and values, to `[B, N, C]`."""
+        keys, values = context.of[self] if isinstance(context, Projected) else self.project(context)
+        return self.to_out(self.attention(self.to_q(x), keys, values, self.heads))
+
+    def project(self, context: Float[Tensor, "B M D"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """Return the keys and the values of a context, each `[B, M, C]`."""
+        return self.to_k(context), self.to_v(context)
 
     def without_context(self, x: Float[Tensor, "B N C"]) -> Float[Tensor, "1 1 C"]:
         """Return the result of `forward` for an all-zero context without computing it: the output bias, `[1, 1, C]`.
@@ -179,8 +203,8 @@ class TransformerBlock(nn.Module):
         self.norm2 = operations.LayerNorm(width, **kw)
         self.norm3 = operations.LayerNorm(width, **kw)
 
-    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"] | None) -> Float[Tensor, "B N C"]:
-        """Map `x` `[B, N, C]` and `context` `[B, M, D]`, or None for an all-zero context, to `[B, N, C]`."""
+    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"] | Projected | None) -> Float[Tensor, "B N C"]:
+        """Map `x` `[B, N, C]` and `context`, `[B, M, D]`, keys and values, or None for an all-zero context, to `[B, N, C]`."""
         normed = self.norm1(x)
         x = x + self.attn1(normed, normed)
         x = x + (self.attn2.without_context(x) if context is None else self.attn2(self.norm2(x), context))
@@ -210,8 +234,10 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = operations.Conv2d(channels, channels, 1, **kw)
 
-    def forward(self, x: Float[Tensor, "B C H W"], context: Float[Tensor, "B M D"] | None) -> Float[Tensor, "B C H W"]:
-        """Map `x` `[B, C, H, W]` and `context` `[B, M, D]`, or None for an all-zero context, to `[B, C, H, W]`."""
+    def forward(
+        self, x: Float[Tensor, "B C H W"], context: Float[Tensor, "B M D"] | Projected | None
+    ) -> Float[Tensor, "B C H W"]:
+        """Map `x` `[B, C, H, W]` and `context`, as in `TransformerBlock.forward`, to `[B, C, H, W]`."""
         height, width = x.shape[-2:]
         tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
@@ -250,7 +276,7 @@ class Block(nn.Sequential):
         self,
         x: Float[Tensor, "B C H W"],
         embedding: Float[Tensor, "#B E"],
-        context: Float[Tensor, "B M D"] | None,
+        context: Float[Tensor, "B M D"] | Projected | None,
         size: Sequence[int] | None = None,
     ) -> Float[Tensor, "B K h w"]:
         """Run the layers.
@@ -258,7 +284,7 @@ class Block(nn.Sequential):
         Args:
             x: `[B, C, H, W]`.
             embedding: Of the timestep, `[B, E]`.
-            context: `[B, M, D]`, or None for an all-zero context.
+            context: `[B, M, D]`, its keys and values, or None for an all-zero context.
             size: Height and width that an `Upsample` enlarges to.
         """
         for layer in self:

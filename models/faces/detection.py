@@ -27,6 +27,7 @@ from ...shapes import Float
 from .crops import move_box, transform_points
 
 SMALLEST_FACE = 20  # pixels; a smaller face shows too little of an identity
+MTCNN_THRESHOLDS = 0.6, 0.7, 0.7  # of its three stages, as facenet-pytorch sets them
 MTCNN_SURE = 0.9  # detections below this score are more often a hand or a pattern than a face
 MESH_EYES = (33, 133), (263, 362)  # the corners of the image's left and right eye
 MESH_NOSE_AND_MOUTH = (1, 61, 291)
@@ -170,6 +171,9 @@ class MtcnnDetector:
 
     It runs on the CPU. Doubtful faces (score below 0.9) are returned only if no face is certain.
 
+    Args:
+        min_confidence: The lowest score of a face, in 0..1; None keeps MTCNN's own thresholds.
+
     Raises:
         MissingPackage: facenet-pytorch is not installed.
     """
@@ -179,12 +183,17 @@ class MtcnnDetector:
     LONGEST_SIDE = 1600
     """Larger images are scaled down to this side, in pixels, before detection, which bounds time and memory."""
 
-    def __init__(self):
+    def __init__(self, min_confidence: float | None = None):
         try:
             from facenet_pytorch import MTCNN
         except ImportError as error:
             raise MissingPackage(how_to_install("facenet-pytorch", "--no-deps ") + f" ({error})") from None
-        self.network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device=torch.device("cpu")).eval()
+        self.min_confidence = min_confidence
+        # each stage lets through what a lower last threshold may accept
+        thresholds = [least if min_confidence is None else min(least, min_confidence) for least in MTCNN_THRESHOLDS]
+        self.network = MTCNN(
+            keep_all=True, min_face_size=SMALLEST_FACE, thresholds=thresholds, device=torch.device("cpu")
+        ).eval()
 
     def detect(self, image: Float[Tensor, "3 H W"]) -> list[FaceDetection]:
         """Find the faces of one image.
@@ -217,6 +226,8 @@ class MtcnnDetector:
             FaceDetection(_tensor(box) * ratio.repeat(2), float(score), _tensor(five) * ratio)
             for box, score, five in zip(boxes, scores, points, strict=True)
         ]
+        if self.min_confidence is not None:
+            return _largest_first([face for face in faces if face.score >= self.min_confidence])
         return _largest_first([face for face in faces if face.score >= MTCNN_SURE] or faces)
 
 
@@ -229,6 +240,7 @@ class InsightFaceDetector:
     Args:
         root: The folder that contains `models/<name>/*.onnx` (ComfyUI's `models/insightface`).
         name: The pack, such as "buffalo_l" or "antelopev2".
+        min_confidence: The lowest score of a face, in 0..1; None keeps insightface's threshold, 0.5.
 
     Raises:
         MissingPackage: insightface or its onnxruntime is not installed.
@@ -241,7 +253,7 @@ class InsightFaceDetector:
     GRIDS = (640, 320, 192)
     LARGE_GRID = 1280
 
-    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l"):
+    def __init__(self, root: str | os.PathLike[str], name: str = "buffalo_l", min_confidence: float | None = None):
         folder = find_pack(root, name)
         try:
             from insightface.model_zoo import get_model
@@ -253,6 +265,8 @@ class InsightFaceDetector:
         self.detector = open_network(get_model, detector, "detection")
         if not self.detector.use_kps:
             raise BadFile(f"{detector} finds boxes without the five points. Take det_10g.onnx from {INSIGHTFACE.provenance}.")
+        if min_confidence is not None:
+            self.detector.det_thresh = min_confidence
         self.landmarks = None
         if landmarks is None:
             log.warning("%s has no %s: faces have no 68 landmarks.", folder, LANDMARK_FILE)
@@ -325,12 +339,15 @@ def detector_problems(root: str | os.PathLike[str], name: str = "buffalo_l") -> 
     return problems
 
 
-def open_detector(name: str, root: str | os.PathLike[str]) -> InsightFaceDetector | MtcnnDetector:
+def open_detector(
+    name: str, root: str | os.PathLike[str], min_confidence: float | None = None
+) -> InsightFaceDetector | MtcnnDetector:
     """Open a detector by its name.
 
     Args:
         name: "insightface" (its pack buffalo_l, else antelopev2), "mtcnn", or "auto", the first of them that can be used.
         root: As for `InsightFaceDetector`.
+        min_confidence: The lowest score of a face, in 0..1; None keeps the detector's own.
 
     Raises:
         MissingPackage: The package is not installed; or, for "auto", no detector can be used: the message states what each
@@ -346,10 +363,10 @@ def open_detector(name: str, root: str | os.PathLike[str]) -> InsightFaceDetecto
             raise MissingPackage("No face detector is available. " + " Or: ".join(lacking))
     if name == "insightface":
         try:
-            return InsightFaceDetector(root)
+            return InsightFaceDetector(root, min_confidence=min_confidence)
         except MissingFile:
-            return InsightFaceDetector(root, "antelopev2")
-    return MtcnnDetector()
+            return InsightFaceDetector(root, "antelopev2", min_confidence)
+    return MtcnnDetector(min_confidence)
 
 
 def open_network(get_model: Callable[..., Any], path: Path, task: str) -> Any:

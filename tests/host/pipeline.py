@@ -57,8 +57,10 @@ def apply(text, capface, condition, identity, *, previous=None, **settings) -> t
     return ApplyCapFace.execute(positive, negative, capface, condition, identity=identity, **widgets).result
 
 
-def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
+def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0, schedule=(1.0, 0.0)):
     """Run `steps(denoise)` inside the host's own sampling: `denoise(x, sigmas)` is the guided model.
+
+    `schedule` holds the sigmas that the host believes the sampler to take.
 
     Returns what `steps` returned.
     """
@@ -72,7 +74,7 @@ def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0):
         return x
 
     zeros = torch.zeros(shape)
-    sigmas = torch.tensor([1.0, 0.0])
+    sigmas = torch.tensor(schedule)
     sampler = comfy.samplers.KSAMPLER(sampler)
     comfy.sample.sample_custom(model, zeros, cfg, sampler, sigmas, positive, negative, zeros, disable_pbar=True)
     return returned[0]

@@ -117,14 +117,19 @@ def test_head_control_first_and_identity_then_is_two_nodes(denoiser, capface, so
     assert torch.equal(out[2], full[2])
 
 
-def test_three_people_cost_three_evaluations(denoiser, capface, someone):
+def test_three_people_are_evaluated_in_one_batch(denoiser, capface, someone, monkeypatch):
     identity, text = someone
     conds = ([[text, {}]], [[text, {}]])
     for x in (-0.5, 0.0, 0.5):
         conds = pipeline.apply(text, capface, head(3.0, x), identity, previous=conds)
     with Calls(capface.network) as calls:
-        pipeline.sample(denoiser, *conds, walk(), cfg=3.0)
-    assert calls.rows == [1] * 9
+        together = pipeline.sample(denoiser, *conds, walk(), cfg=3.0)
+        assert calls.rows == [3] * 3
+        calls.rows.clear()
+        monkeypatch.setattr("capface.host.control.evaluation.encoder_memory", lambda *_: float("inf"))
+        apart = pipeline.sample(denoiser, *conds, walk(), cfg=3.0)
+        assert calls.rows == [1] * 9  # one by one if memory is short
+    assert relative_error(together, apart) < 1e-5
 
 
 @pytest.mark.parametrize("nearer_first", [True, False])
@@ -144,6 +149,7 @@ def test_with_overlap_nearest_only_the_nearer_head_acts(capface, someone, nearer
         overlapping += (in_front & inside(far, capface, r.shape[-2:])).sum().item()
     assert overlapping > 10
     assert relative_error(sorted_[0], added[0]) > 1e-2
+    first[0][0][1]["control"].evaluation.clear()
     again = residuals(first[0])  # later nodes do not change the first node's output
     assert all(torch.equal(a, b) for a, b in zip(again, alone[order[0]], strict=True))
 

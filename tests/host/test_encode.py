@@ -508,3 +508,47 @@ def test_files_in_other_layouts_are_refused(in_host, tmp_path):
         load_open_clip(tmp_path / "ViT-L-14.pt")
     with pytest.raises(BadFile, match=r"a FaceNet checkpoint.*not CLIP in open_clip's layout"):
         load_open_clip(Path(in_host.folder_paths.get_full_path("facenet", FACENET)))
+
+
+# Lists of photos
+
+
+def test_a_list_of_photos_of_different_sizes_makes_one_identity(photo, reader):
+    photos = [photo.movedim(0, -1)[None], photo[:, :480, :400].movedim(0, -1)[None]]
+    alone = [encode_given(reader, one)[0] for one in photos]
+    each, preview = encode_given([reader], photos, **{"face_index": [0], "combine": ["each"], "parse": ["off"]})
+    assert torch.equal(each.local, torch.cat([one.local for one in alone]))
+    assert len(preview) == 2
+    assert len(encode_given(reader, photos, combine="mean")[0].local) == 1
+    unaligned, _ = encode_given(reader, photos, align=False)
+    assert torch.equal(unaligned.local[1:], encode_given(reader, photos[1], align=False)[0].local)
+
+
+def test_lists_of_other_inputs_are_refused(photo, reader):
+    photos = [photo.movedim(0, -1)[None]] * 2
+    with pytest.raises(BadInput, match="face_index: expected one value for all images, got a list of 2"):
+        encode_given(reader, photos, face_index=[0, 1])
+    box = {"x": 180, "y": 50, "width": 90, "height": 120}
+    with pytest.raises(BadInput, match="bboxes: expected one value for all images in the list, or 2, one for each; got 3"):
+        encode_given(reader, photos, bboxes=[[box]] * 3)
+
+
+def test_each_photo_of_a_list_has_its_own_box(photo, reader):
+    small = F.interpolate(photo[None], (256, 256), mode="bilinear", antialias=True)
+    photos = [photo[None].movedim(1, -1), small.movedim(1, -1)]
+    boxes = [[{"x": 180 / n, "y": 50 / n, "width": 90 / n, "height": 120 / n}] for n in (1, 2)]
+    listed, _ = encode_given(reader, photos, bboxes=boxes)
+    second, _ = encode_given(reader, photos[1], bboxes=boxes[1])
+    assert torch.equal(listed.local[1:], second.local)
+
+
+def test_a_lower_confidence_finds_more_faces(photo):
+    from capface.nodes.load_models import LoadFaceAnalyzer
+
+    def scores(least):
+        found = LoadFaceAnalyzer.execute("mtcnn", FACENET, min_confidence=least).result[0].networks.detector.detect(photo)
+        return [face.score for face in found]
+
+    usual, most, surest = scores(0.0), scores(0.3), scores(0.9999)
+    assert len(most) > len(usual) >= len(surest)
+    assert all(score >= 0.3 for score in most)

@@ -102,6 +102,17 @@ def test_the_pack_loads_from_an_oddly_named_folder(client):
     assert {name for name, node in nodes.items() if node["python_module"] == f"custom_nodes.{FOLDER}"} >= CHAIN
 
 
+def test_a_list_of_photos_makes_one_portrait(client, portrait):
+    """The photos come as a list of images, as nodes that read a folder give them."""
+    photo = inputs(portrait, "CapFaceEncodeIdentity")["image"]
+    portrait["twice"] = {"class_type": "RepeatImageBatch", "inputs": {"image": photo, "amount": 2}}
+    portrait["list"] = {"class_type": "RebatchImages", "inputs": {"images": ["twice", 0], "batch_size": 1}}
+    inputs(portrait, "CapFaceEncodeIdentity").update(image=["list", 0], combine="mean")
+    run, image = render(client, portrait)
+    assert len(run.outputs[find(portrait, "CapFaceEncodeIdentity")]["images"]) == 2
+    assert image.shape == (HEIGHT, WIDTH, 3)
+
+
 def test_the_workflow_uses_the_whole_chain(portrait):
     assert {node["class_type"] for node in portrait.values()} >= CHAIN
 

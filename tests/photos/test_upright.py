@@ -1,9 +1,11 @@
 """Faces at any angle, found by MTCNN in a real photo."""
 
+import math
+
 import pytest
 import torch
 
-from capface.models.faces import FaceDetection, MeshFace, MtcnnDetector, five_points, transform_points
+from capface.models.faces import FaceDetection, MeshFace, MtcnnDetector, five_points, transform_points, warp
 from capface.photos.upright import UprightDetector, turned_back
 
 
@@ -19,6 +21,27 @@ def test_a_face_is_found_upright_in_a_turned_photo(quarters):
     (turned,) = detector.detect(torch.rot90(photo, quarters, (1, 2)))
     back = turned_back(quarters, *photo.shape[-2:])
     assert (transform_points(back, turned.points5) - known.points5).norm(dim=1).max() < 2.5
+
+
+def test_no_face_of_a_tilted_group_is_missed():
+    """At this angle one orientation shows five of the six people, and another one the sixth."""
+    pytest.importorskip("facenet_pytorch", reason="facenet-pytorch is not installed")
+    group = pytest.importorskip("insightface.data", reason="insightface is not installed").get_image("t1")
+    photo = torch.from_numpy(group[..., ::-1].copy()).movedim(-1, 0).float() / 255
+    height, width = photo.shape[1:]
+    angle = math.radians(-35)
+    c, s = math.cos(angle), math.sin(angle)
+    side = math.hypot(height, width)
+    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
+    turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    turn[:2, 2] = side / 2 - turn[:2, :2] @ middle
+    known = transform_points(turn, torch.stack([face.points5.mean(0) for face in MtcnnDetector().detect(photo)]))
+    found = torch.stack([
+        face.points5.mean(0)
+        for face in UprightDetector(MtcnnDetector()).detect(warp(photo, turn, math.ceil(side), math.ceil(side)))
+    ])  # fmt: skip
+    assert len(known) == len(found) == 6
+    assert torch.cdist(known, found).amin(1).max() < 15
 
 
 def test_a_face_moves_with_all_its_points():

@@ -14,7 +14,7 @@ from ...flame.render import landmark_pixels, render_head
 from ...miniature.networks import PICTURE_SIDE, Miniature
 from ...models.diffusion import CapFace, token_factors
 from ...shapes import Float
-from ..sampling import capface_control, ddim, head_control, noise_prediction
+from ..sampling import capface_control, ddim, ddim_timesteps, evaluated_at, head_control, noise_prediction
 from ..schedule import TIMESTEPS
 
 STEPS, GUIDANCE = 25, 2.0
@@ -41,6 +41,10 @@ class Recipe:
     """Number of local tokens: 16 for the 4 × 4 grid, 4 for its means over 2 × 2 (table 3)."""
     landmarks: bool = False
     """Whether the hint shows the 68 landmarks as dots instead of the three maps (table 4)."""
+    likeness: float = 1.0
+    """Factor gamma of the identity's effect."""
+    evaluated: tuple[int, ...] | None = None
+    """Indices of the steps at which CapFace and pi* are evaluated. Their residuals are kept for the others. None means all."""
     eta: float = ETA
     steps: int = STEPS
     guidance: float = GUIDANCE
@@ -140,12 +144,15 @@ def make_portraits(
     controls, border = [], TIMESTEPS * (1 - recipe.head_until)
     star = recipe.star or m.capface
     if recipe.strength:
-        settings = {"strength": recipe.strength, "tau": recipe.tau, "active": (0, border)}
+        settings = {"strength": recipe.strength, "tau": recipe.tau, "likeness": recipe.likeness, "active": (0, border)}
         controls.append(capface_control(m.capface, hint, identity, **settings))
     if recipe.head_until:
         controls.append(head_control(star, hint, active=(border + 0.5, TIMESTEPS)))
     if recipe.alpha:
         controls.append(head_control(star, hint, alpha=recipe.alpha))
+    if recipe.evaluated is not None:
+        timesteps = ddim_timesteps(recipe.steps)
+        controls = [evaluated_at(control, recipe.evaluated, timesteps, recipe.tau) for control in controls]
     text, null = m.text_encoder(m.text_encoder.tokenize(prompts)), m.text_encoder(m.text_encoder.tokenize([""]))
     predict = noise_prediction(m.denoiser, text, null, controls, guidance=recipe.guidance)
     noise = torch.randn(len(prompts), m.denoiser.config.in_channels, side, side, generator=generator)
