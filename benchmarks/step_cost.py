@@ -1,17 +1,21 @@
-"""Compare the cost of a sampling step with CapFace, with a stock ControlNet, and with neither, inside the host.
+"""Compare what CapFace and a stock ControlNet add to a sampling step, inside the host.
 
-    python tasks.py bench step_cost [--size 256] [--rounds 5]
+    python tasks.py bench step_cost [--size 256] [--rounds 5] [--json FILE]
 
-The three networks have SD1.5's full size and random weights, float32 on the CPU; both guidance halves are evaluated (cfg 7).
-The variants alternate, so that changes in the machine's load affect all of them. Medians are printed.
+The networks have SD1.5's full size and random weights, float32 on the CPU; both guidance halves are evaluated (cfg 7). A step
+without control is measured as a whole. For the other rows the denoiser is left out, so the time is that of the control alone.
+The variants alternate, so that changes in the machine's load affect all of them. Steps that keep residuals are counted with
+the step that evaluates them. Medians over the rounds are printed.
 """
 
 import argparse
+import json
 import os
 import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import torch
 
@@ -20,6 +24,7 @@ from capface.tools.comfy import import_host
 parser = argparse.ArgumentParser()
 parser.add_argument("--size", type=int, default=256, help="side of the image in pixels")
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows for `overview`")
 options = parser.parse_args()
 if not os.environ.get("COMFYUI_PATH"):
     sys.exit("no ComfyUI: set COMFYUI_PATH, or put one into ~/comfy/ComfyUI")
@@ -78,41 +83,84 @@ model = base_model()
 text = torch.randn(1, 77, 768)
 plain = ([[text, {}]], [[text.flip(1), {}]])
 person = Identity(torch.randn(1, 512), torch.randn(1, 257, 1024))
-head = HeadCondition(builtin_head(), HeadParams.neutral(1))
+shape = (1, 4, options.size // 8, options.size // 8)
 hint = torch.rand(1, 3, options.size, options.size)
 control = stock.copy().set_cond_hint(hint, 1.0, (0.0, 1.0))
-with_stock = [[[c[0][0], {"control": control, "control_apply_to_uncond": False}]] for c in plain]
+with_stock = tuple([[c[0][0], {"control": control, "control_apply_to_uncond": False}]] for c in plain)
+SIGMAS = tuple(10.0 - i for i in range(7))
+PERIOD = 5
+"""Number of timed steps, after a first one that also encodes the hint. With `evaluate_every` at 5, one of them is evaluated."""
+
+
+def head(scale=5.0, x=0.0):
+    """Return a condition with the built-in head."""
+    return HeadCondition(builtin_head(), HeadParams.neutral(1).replace(camera=torch.tensor([[scale, x, 0.0]])))
+
+
+def apply(previous=plain, condition=None, **settings):
+    """Apply CapFace."""
+    return pipeline.apply(text, capface, condition or head(), person, previous=previous, **settings)
+
+
+nothing = torch.zeros(1, 8, 8)
 variants = {
-    "neither": plain,
-    "CapFace": pipeline.apply(text, capface, head, person, previous=plain),
-    "ControlNet": with_stock,
+    "a ControlNet": with_stock,
+    "CapFace": apply(),
+    "identity dropped": apply(tau=0.0),
+    f"evaluated at every {PERIOD}th step": apply(evaluate_every=PERIOD),
+    "likeness 2": apply(likeness=2.0),
+    f"likeness 2, at every {PERIOD}th step": apply(likeness=2.0, evaluate_every=PERIOD),
+    "with π⋆": apply(head_control=capface),
+    "two people": apply(apply(condition=head(3.0, -0.5)), head(3.0, 0.5)),
+    f"two people, at every {PERIOD}th step": apply(
+        apply(condition=head(3.0, -0.5), evaluate_every=PERIOD), head(3.0, 0.5), evaluate_every=PERIOD
+    ),
+    "no head in the frame": apply(mask=nothing),
 }
 
 
-def steps(denoise):
-    """Time each step except the first, which also encodes the hint."""
-    seconds = []
-    for i in range(3):
-        x, sigma = torch.randn(shape), torch.tensor([5.0 - i])
-        start = time.perf_counter()
-        denoise(x, sigma)
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+def steps(count):
+    """Return sampler steps that return the mean time of `count` steps, after one that does not count."""
+
+    def run(denoise):
+        seconds = []
+        for sigma in SIGMAS[: 1 + count]:
+            x = torch.randn(shape)
+            start = time.perf_counter()
+            denoise(x, torch.tensor([sigma]))
+            seconds.append(time.perf_counter() - start)
+        return statistics.mean(seconds[1:])
+
+    return run
 
 
-shape = (1, 4, options.size // 8, options.size // 8)
-seconds = {name: [] for name in variants}
+only_controls = model.clone()
+only_controls.set_model_unet_function_wrapper(lambda apply_model, arguments: torch.zeros_like(arguments["input"]))
+load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+print(f"load average before {load}, {torch.get_num_threads()} threads", flush=True)
+whole, seconds = [], {name: [] for name in variants}
 for round_ in range(options.rounds + 1):
+    timings = {"": pipeline.sample(model, *plain, steps(2), shape=shape, cfg=7.0)}
     for name, (positive, negative) in variants.items():
-        times = pipeline.sample(model, positive, negative, steps, shape=shape, cfg=7.0)
-        if round_:  # the first round warms up
-            seconds[name] += times
+        arguments = {"shape": shape, "cfg": 7.0, "schedule": (*SIGMAS, 0.0)}
+        timings[name] = pipeline.sample(only_controls, positive, negative, steps(PERIOD), **arguments)
+    if round_:  # the first round warms up
+        whole.append(timings.pop(""))
+        for name, time_ in timings.items():
+            seconds[name].append(time_)
     print(f"round {round_} of {options.rounds}", flush=True)
 
-median = {name: statistics.median(times) for name, times in seconds.items()}
-print(f"\none step at {options.size} × {options.size}, seconds (median of {len(seconds['neither'])}; least, most)")
-for name, times in seconds.items():
-    print(f"  {name:<11} {median[name]:6.2f}   ({min(times):.2f}, {max(times):.2f})")
-added = {name: median[name] - median["neither"] for name in ("CapFace", "ControlNet")}
-print(f"CapFace adds {added['CapFace']:.2f} s, the ControlNet {added['ControlNet']:.2f} s", end=": ")
-print(f"{added['CapFace'] / added['ControlNet']:.2f} times as much")
+step, median = statistics.median(whole), {name: statistics.median(times) for name, times in seconds.items()}
+reference = next(iter(variants))
+rows = [{"name": "without control", "amount": f"{step:.2f} s", "ratio": None, "of": ""}]
+for name, value in median.items():
+    rows.append(
+        {"name": name, "amount": f"+ {value:.3f} s", "seconds": value, "ratio": value / median[reference], "of": reference}
+    )
+print(f"\n{options.size} × {options.size}, medians of {options.rounds} rounds\n")
+print("| a step | seconds | compared |\n| --- | --- | --- |")
+for row in rows:
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} × {row['of']}"
+    print(f"| {row['name']} | {row['amount']} | {ratio} |")
+if options.json:
+    options.json.write_text(json.dumps(rows), encoding="utf-8")

@@ -209,6 +209,7 @@ def test_frames_keep_theirs_in_moving_windows(denoiser, capface, someone, calls)
         context_length=4, context_overlap=2, closed_loop=True, dim=0,
     )  # fmt: skip
     assert evaluations(calls, model, made, shape=(6, 4, 8, 8)) == [6, 0, 6, 0, 6]
+    assert calls.hints == [(6, 9, 64, 64)]  # each frame's hint is rendered and encoded once
 
 
 def test_an_interrupt_frees_what_was_kept(denoiser, conds, in_host):
@@ -233,6 +234,32 @@ def test_without_memory_every_step_is_evaluated(denoiser, conds, calls, monkeypa
     made = conds(2)
     made[1][0] = [noise(5, [1, 462, 768]), made[0][0][1]]  # halves that the host evaluates apart
     assert evaluations(calls, denoiser, made, cfg=3.0) == [1] * 5
+
+
+# What does not change over the steps
+
+
+def test_keys_and_values_of_the_identity_are_computed_once_a_run(denoiser, capface, conds):
+    layers = [m for name, m in capface.network.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    computed = []
+    handles = [layer.register_forward_hook(lambda *_: computed.append(1)) for layer in layers]
+    made = conds(1)
+
+    def steps(denoise):
+        for i, sigma in enumerate((5.0, 2.0, 1.0)):
+            if i == 2:  # another pack patches the weights, as a LoRA does
+                capface.patcher.patches_uuid = object()
+            denoise(x_at(torch.tensor(sigma)), torch.tensor([sigma]))
+
+    before = capface.patcher.patches_uuid
+    try:
+        pipeline.sample(denoiser, *made, steps=steps, cfg=3.0)
+        assert len(computed) == 2 * len(layers) > 0
+    finally:
+        capface.patcher.patches_uuid = before
+        for handle in handles:
+            handle.remove()
+    assert made[0][0][1]["control"].evaluation.projected is None
 
 
 # Several people, pi*, and no head

@@ -6,6 +6,7 @@ from safetensors import safe_open
 
 from capface.errors import BadFile, BadInput
 from capface.models.diffusion.capface import CapFace, CapFaceConfig, IdentityTokens
+from capface.models.diffusion.layers import Projected
 from capface.tests.synthetic import FOLDER, fill, noise, relative_error, state_dict
 
 SMALL = CapFaceConfig(channel_mult=(1, 2), num_res_blocks=1, attention_downsamplings=(1, 2))
@@ -105,6 +106,26 @@ def test_dropped_identity_equals_zero_tokens_without_cross_attention(small):
         handle.remove()
     for a, b in zip(dropped, zero, strict=True):
         assert relative_error(a, b) < 1e-6
+
+
+def test_keys_and_values_computed_once_give_the_same(small):
+    x, t = noise(1, [2, 4, 12, 8]), torch.tensor([10.0, 700.0])
+    guided, _ = small.encode_hint(noise(2, [1, 9, 96, 64]))
+    tokens = noise(3, [2, 5, 768])
+    for context in (tokens, tokens[:1]):
+        projected = small.project_identity(context)
+        assert all(torch.equal(a, b) for a, b in zip(small(x, t, guided, context), small(x, t, guided, projected), strict=True))
+    joined = Projected.cat([small.project_identity(tokens[:1]), small.project_identity(tokens[1:])])
+    for a, b in zip(small(x, t, guided, joined), small(x, t, guided, tokens), strict=True):
+        assert relative_error(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 13)])
+def test_sizes_of_the_residuals(small, size):
+    guided, _ = small.encode_hint(torch.zeros(1, 9, 8 * size[0], 8 * size[1]))
+    residuals = small(torch.zeros(1, 4, *size), torch.tensor([1.0]), guided, None)
+    assert small.sizes(*size) == [tuple(r.shape[-2:]) for r in residuals]
+    assert small.residual_elements(*size) == sum(r.numel() for r in residuals)
 
 
 def test_batch_equals_its_rows(small):

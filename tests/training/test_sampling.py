@@ -3,7 +3,14 @@ import torch
 
 from capface.models.diffusion.capface import CapFace
 from capface.tests.training.small_training import Samples, objective
-from capface.training.sampling import capface_control, ddim, ddim_timesteps, head_control, noise_prediction
+from capface.training.sampling import (
+    capface_control,
+    ddim,
+    ddim_timesteps,
+    evaluated_at,
+    head_control,
+    noise_prediction,
+)
 from capface.training.schedule import NoiseSchedule
 
 
@@ -67,6 +74,34 @@ def test_control_functions_are_equations_6_8_and_9(trained):
         assert acting is not None
         for a, b in zip(acting, trained.capface(x, t, guided, None), strict=True):
             assert torch.allclose(a, 0.3 * b)
+
+
+def test_likeness_extends_the_line_from_no_identity_to_identity(trained):
+    batch, x = Samples().all, torch.randn(4, 4, 8, 8)
+    tokens = trained.tokens(batch.local, batch.global_)
+    three, one, none = (
+        capface_control(trained.capface, batch.hint, identity, tau=500, likeness=likeness)
+        for identity, likeness in ((tokens, 3.0), (tokens, 1.0), (None, 1.0))
+    )
+    for timestep in (500, 501):
+        t = torch.full((4,), timestep)
+        found = [control(x, t) for control in (three, one, none)]
+        for f, f_id, f_null in zip(*(residuals or [] for residuals in found), strict=True):
+            assert torch.allclose(f, f_null + 3 * (f_id - f_null), atol=1e-5)
+
+
+def test_residuals_are_kept_between_the_steps_that_are_evaluated():
+    timesteps = [900, 700, 500, 300, 100]
+    seen = []
+
+    def control(x, t):
+        seen.append(int(t[0]))
+        return [x]
+
+    kept = evaluated_at(control, {0, 3}, timesteps, tau=600)
+    found = [kept(torch.tensor(float(i)), torch.tensor([t])) for i, t in enumerate(timesteps)]
+    assert seen == [900, 500, 300]  # the identity starts to act at 500
+    assert [int(residuals[0]) for residuals in found if residuals] == [0, 0, 2, 3, 3]
 
 
 def test_both_halves_of_guidance_are_controlled_alike(trained):
