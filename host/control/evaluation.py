@@ -1,7 +1,7 @@
 """Evaluating CapFace during sampling, with caches for each step and for each run."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import comfy.model_management as mm
@@ -53,6 +53,8 @@ class Request:
     """View and frame of each of the n latents."""
     levels: list[NoiseLevel]
     """Noise level of each of the n latents."""
+    step: Hashable = None
+    """Identifies the step, and the frames of the conditioning's latents. Exact results are kept while it stays the same."""
     run: object | None = None
     """Identifies the run."""
     call: object | None = None
@@ -135,7 +137,7 @@ class Evaluation:
         self.hints = {}  # (h, w, view): (guided, mask), the latest last
         self.context = None
         self.projected = None  # (the weights' version, keys and values of the context)
-        self.step = None  # (sigmas, frames) of the results in `done`
+        self.step = None  # of the results in `done`
         self.done = []  # results of the current step
         self.run = None  # the run to which `kept` belongs
         self.kept.clear()
@@ -177,7 +179,8 @@ class Evaluation:
             rows: View and frame of each of the n latents.
         """
         levels = [NoiseLevel(t, t) for t in timesteps.tolist()]
-        return evaluate([(self, Request(x, timesteps, rows, levels))])[0]
+        step = (tuple(levels), tuple(frame for _, frame in rows))
+        return evaluate([(self, Request(x, timesteps, rows, levels, step))])[0]
 
     def find(self, request: Request) -> "list[Found | None]":
         """Return the known residuals of each latent."""
@@ -192,9 +195,8 @@ class Evaluation:
                 found[i] = kept and (kept.residuals, kept.row)
             if any(found):
                 return found
-        step = ([level.sigma for level in request.levels], [frame for _, frame in request.rows])
-        if self.step != step:
-            self.step, self.done = step, []
+        if self.step != request.step:
+            self.step, self.done = request.step, []
         for result in self.done:
             if result.answers(request):
                 return [(result.residuals, i) for i in range(len(request.rows))]
@@ -206,6 +208,7 @@ class Evaluation:
         if positions is not None:
             identity = [self.keeps_identity(level) for level in request.levels]
             rows = enumerate(zip(request.keys(), positions, identity, strict=True))
+            residuals = [_own(r) for r in residuals]
             if self.kept.keep({key: Kept(position, kept, residuals, i) for i, (key, position, kept) in rows}):
                 return
         request = replace(request, x=request.x.clone())
@@ -281,6 +284,11 @@ def select_frames(tensor: Tensor, frames: list[int]) -> Tensor:
     if len(tensor) == 1 or frames == list(range(len(tensor))):
         return tensor
     return tensor[[f % len(tensor) for f in frames]]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return the tensor, or a copy if it is a part of a larger one, which it would keep in memory."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() else tensor.clone()
 
 
 @dataclass(eq=False)

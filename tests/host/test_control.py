@@ -355,6 +355,17 @@ def test_half_precision_weights_stay_close(denoiser, capface, someone, dtype, bo
     assert 0 < error < bound
 
 
+def test_channels_last_weights_give_the_same(denoiser, capface, someone, monkeypatch):
+    """ComfyUI's --force-channels-last."""
+    condition, identity, text = someone
+    monkeypatch.setattr("comfy.model_management.force_channels_last", lambda: True)
+    last = pipeline.small_capface()
+    weight = last.network.input_blocks[1][0].in_layers[2].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    out = pipeline.sample(denoiser, *pipeline.apply(text, last, condition, identity), walk())
+    assert relative_error(out, pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())) < 1e-5
+
+
 def test_a_partly_loaded_network_gives_the_same(denoiser, capface, someone):
     condition, identity, text = someone
     whole = pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())
