@@ -119,7 +119,7 @@ class Evaluation:
         self.tau = tau
         self.likeness = likeness
         self.has_identity = identity is not None and bool(identity.present.any())
-        self.kept = KeptResiduals(steps)
+        self.kept: KeptResiduals[Found] = KeptResiduals(steps)
         self._on_devices: dict[torch.device, Evaluation] = {}
         self.clear()
 
@@ -135,7 +135,6 @@ class Evaluation:
         self.projected = None  # (the weights' version, keys and values of the context)
         self.step = None  # of the results in `done`
         self.done = []  # results of the current step
-        self.run = None  # the run to which `kept` belongs
         self.kept.clear()
         self.images = {}  # size of the frame: coordinate image
         self.read = {}  # (image's id, height, width): (image, its views), the latest last
@@ -180,15 +179,12 @@ class Evaluation:
 
     def find(self, request: Request) -> "list[Found | None]":
         """Return the known residuals of each latent."""
-        if request.run is not self.run:
-            self.kept.clear()
-            self.run = request.run
+        self.kept.begin(request.run)
         found: list[Found | None] = [None] * len(request.rows)
         positions = self._positions(request)
         if positions is not None:
             for i, (key, position) in enumerate(zip(request.keys(), positions, strict=True)):
-                kept = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
-                found[i] = kept and (kept.residuals, kept.row)
+                found[i] = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
             if any(found):
                 return found
         if self.step != request.step:
@@ -204,8 +200,9 @@ class Evaluation:
         if positions is not None:
             identity = [self.keeps_identity(level) for level in request.levels]
             rows = enumerate(zip(request.keys(), positions, identity, strict=True))
-            residuals = [_own(r) for r in residuals]
-            if self.kept.keep({key: Kept(position, kept, residuals, i) for i, (key, position, kept) in rows}):
+            own = [_own(r) for r in residuals]
+            size = sum(r[0].numel() * r.element_size() for r in own)
+            if self.kept.keep({key: Kept(position, state, (own, i), size) for i, (key, position, state) in rows}):
                 return
         request = replace(request, x=request.x.clone())
         self.done = [*self.done[1 - MAX_CACHED_RESULTS :], _Result(request, residuals)]
