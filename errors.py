@@ -17,6 +17,10 @@ class MissingFile(CapFaceError):
     """A file that the user must provide first."""
 
 
+class CannotWrite(CapFaceError):
+    """A file that could not be written: a full disk, a closed folder, a name that the disk does not take."""
+
+
 class DownloadFailed(CapFaceError):
     """A file that could not be fetched; what was good of it is kept, and the next run continues there."""
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | prepare | train | ...`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | soak | train | ...`.
 
 Needs only Python 3.10 or newer.
 
@@ -473,6 +473,14 @@ def bench(options, rest):
     return start(python, f"capface.benchmarks.{name}", arguments)
 
 
+def soak(options, rest):
+    """Run many different prompts in one ComfyUI, and show what remains."""
+    host = known_host(options)
+    if host is None:
+        raise TaskError("The prompts need a ComfyUI: name one with --comfyui PATH.")
+    return start(environment([host], options.venv), "capface.tools.soak", ["--comfyui", str(host), *rest])
+
+
 def prepare(options, rest):
     """Make a training set from photos."""
     return start(environment([known_host(options)], options.venv), "capface.training.prepare", rest)
@@ -570,6 +578,8 @@ def parse(arguments):
     p = add("bench", parents=[one, common], help="print the table of costs, or run the named benchmark")
     p.set_defaults(task=bench)
     # the started modules parse their own arguments, including --help
+    p = add("soak", parents=[one, common], add_help=False, help="run 200 prompts in one ComfyUI, and show what remains")
+    p.set_defaults(task=soak)
     p = add("weights", parents=[one], add_help=False, help="show the model files, or fetch them: weights get portrait")
     p.set_defaults(task=weights)
     p = add("prepare", parents=[one, common], add_help=False, help="make a training set from a folder of photos")

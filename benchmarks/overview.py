@@ -16,15 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from capface.flame import HeadParams, fit_landmarks, render_head
 from capface.flame.builtin import builtin_head
 from capface.flame.model import five_point_weights, project
+from capface.models.diffusion.capface import CapFace, CapFaceConfig
 from capface.tools.face_landmarker_file import find
 
 RENDERED = (256, 1), (512, 1), (1024, 1), (256, 8), (256, 64)
@@ -111,6 +114,33 @@ def fit(rounds: int) -> None:
     compared("fit", works, rounds)
 
 
+def floor(size: int) -> float:
+    """Print the least seconds of an evaluation of CapFace on this machine, and return them.
+
+    The operations are counted, and so are the bytes of weights and residuals, each moved once. A matrix product and a copy give
+    the machine's rates.
+    """
+    network = CapFace(CapFaceConfig(), device="meta").requires_grad_(False)
+    side = size // 8
+    guided = torch.empty(1, network.config.model_channels, side, side, device="meta")
+    tokens = torch.empty(1, 258, network.config.context_width, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        keys_and_values = network.project_identity(tokens)
+        once = counter.get_total_flops()
+        latents = torch.empty(1, 4, side, side, device="meta")
+        residuals = network(latents, torch.empty(1, device="meta"), guided, keys_and_values)
+        operations = counter.get_total_flops() - once
+    moved = sum(t.numel() * t.element_size() for t in (*network.parameters(), *residuals))
+    matrix, block = torch.rand(1024, 1024), torch.rand(2**26)
+    product, copy = (min(timeit.repeat(work, number=1, repeat=10)) for work in (lambda: matrix @ matrix, block.clone))
+    by_operations = operations / (2 * 1024**3 / product)
+    by_bytes = moved / (2 * block.numel() * block.element_size() / copy)
+    least = max(by_operations, by_bytes)
+    amount = f"{operations / 1e9:.0f} GFLOP: {by_operations:.3f} s; {moved / 1e9:.2f} GB: {by_bytes:.3f} s"
+    row(f"step, {size} px", "CapFace's floor, float32", amount)
+    return least
+
+
 def lines_of(module: str, *arguments: str) -> list[str]:
     """Run another benchmark, and return what it printed."""
     command = [sys.executable, "-m", f"capface.benchmarks.{module}", *arguments]
@@ -139,6 +169,9 @@ def main(arguments: list[str]) -> int:
                 lines_of("step_cost", "--size", str(size), "--rounds", str(options.rounds), "--json", str(report))
                 for found in json.loads(report.read_text()) if report.is_file() else []:
                     row(f"step, {size} px", found["name"], found["amount"], found["ratio"], found["of"])
+                    if found["name"] == "CapFace":
+                        least = floor(size)
+                        row(f"step, {size} px", "CapFace", found["amount"], found["seconds"] / least, "its floor")
     else:
         row("start", "the pack in ComfyUI", "skipped, because there is no ComfyUI")
     if platform.system() == "Linux":

@@ -155,7 +155,9 @@ step, median = statistics.median(whole), {name: statistics.median(times) for nam
 reference = next(iter(variants))
 rows = [{"name": "without control", "amount": f"{step:.2f} s", "ratio": None, "of": ""}]
 for name, value in median.items():
-    rows.append({"name": name, "amount": f"+ {value:.3f} s", "ratio": value / median[reference], "of": reference})
+    rows.append(
+        {"name": name, "amount": f"+ {value:.3f} s", "seconds": value, "ratio": value / median[reference], "of": reference}
+    )
 print(f"\n{options.size} × {options.size}, medians of {options.rounds} rounds\n")
 print("| a step | seconds | compared |\n| --- | --- | --- |")
 for row in rows:

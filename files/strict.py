@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import BadFile
 from .header import ONNX_BEGIN
+from .mapped import OwnCopies
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -27,7 +28,7 @@ def load_strictly(
 
     Args:
         network: The module. It keeps its own types: a file in half precision is converted for a float32 network.
-        state: Tensors by key. They stay mapped to their file if neither type nor device changes.
+        state: Tensors by key. They are copied, so that the network does not depend on the file that they may be mapped to.
         file: The file's name, for messages.
         kind: The expected kind of network, such as "FaceNet".
         source: The right file and its source, for messages.
@@ -39,7 +40,7 @@ def load_strictly(
         The network, in evaluation mode and without gradients.
 
     Raises:
-        BadFile: A key is missing, unknown or of another shape.
+        BadFile: A key is missing, unknown or of another shape, or the file is being truncated.
     """
     expected: dict[str, Tensor] = (like or network).state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
@@ -52,7 +53,8 @@ def load_strictly(
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise BadFile(f"{file} does not fit {kind}: {'; '.join(problems[:3])}{more}. Expected {source}.")
-    placed = {key: state[key].to(device=device or "cpu", dtype=tensor.dtype) for key, tensor in expected.items()}
+    copies = OwnCopies()
+    placed = {key: copies.copy(state[key], device=device, dtype=tensor.dtype) for key, tensor in expected.items()}
     network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -97,21 +97,23 @@ def wrap_networks(network: CapFace, tokens: IdentityTokens, name: str, compute_d
     return CapFaceModel(patcher, compute_dtype, name)
 
 
-def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None) -> Path:
+def convert_checkpoint(source: Path, target: Path, dtype: torch.dtype | None = None, *, replace: bool = True) -> Path:
     """Write CapFace's tensors of a checkpoint to a safetensors file, atomically.
 
     Args:
         source: Path of a checkpoint that `load_capface` can load.
-        target: Path of the new file. An existing file is replaced.
+        target: Path of the new file.
         dtype: Type to store. By default, the tensors keep their types.
+        replace: Whether an existing file is replaced.
 
     Returns:
         The target.
 
     Raises:
         MissingFile, BadFile: As `load_capface`.
+        CannotWrite: As `write_atomically`.
     """
     tensors = {k: v.to(dtype or v.dtype).contiguous() for k, v in capface_tensors(source).items()}
     metadata = {"format": "pt", "model": "capface", "source": source.name}
-    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata))
+    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata), replace=replace)
     return target

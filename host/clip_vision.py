@@ -12,6 +12,7 @@ from ..errors import BadFile, BadInput
 from ..files.catalogue import OPEN_CLIP
 from ..files.checkpoint import read_state_dict
 from ..files.identify import describe
+from ..files.mapped import own_copies
 from ..photos.encoding import RELEASED
 
 BATCH = 16
@@ -81,7 +82,7 @@ def load_open_clip(path: Path) -> comfy.clip_vision.ClipVisionModel:
             f"of {patches.shape[-1]} pixels; CapFace needs {RELEASED.local_tokens} of {RELEASED.local_width}, from 14. "
             f"Expected {EXPECTED}."
         )
-    state = comfy.clip_vision.convert_to_transformers(state, IMAGE_TOWER)
+    state = comfy.clip_vision.convert_to_transformers(own_copies(state), IMAGE_TOWER)
     unused = dict(state)
     clip = comfy.clip_vision.load_clipvision_from_sd(unused)  # removes the tensors that it uses
     wrong = set(unused) if clip is None else set(unused) | (set(clip.get_sd()) - set(state))

@@ -60,9 +60,11 @@ def convert_head_model(name: str, filename: str, overwrite: bool) -> Path:
     Raises:
         MissingFile, BadFile: As `load_head_model`.
         BadInput: The file name is invalid, or the file exists.
+        CannotWrite: The folder or the disk cannot be written to.
     """
     path = model_folders.path_of(catalogue.FLAME, name)
-    return convert_flame(path, model_folders.new_file(catalogue.FLAME, filename, overwrite), **_companion_files(path))
+    target = model_folders.new_file(catalogue.FLAME, filename, overwrite)
+    return convert_flame(path, target, replace=overwrite, **_companion_files(path))
 
 
 def head_model_fingerprint(name: str) -> str:

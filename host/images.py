@@ -13,10 +13,12 @@ def from_image(image: Tensor) -> Tensor:
     """Convert an IMAGE `[B, H, W, 1 to 4]` to RGB `[B, 3, H, W]`. Alpha is laid on white, and grey is repeated.
 
     Raises:
-        BadInput: The shape is not that of an IMAGE.
+        BadInput: The shape is not that of an IMAGE, or the IMAGE is empty.
     """
     if image.ndim != 4 or not 1 <= image.shape[-1] <= 4:
         raise BadInput(f"Expected an IMAGE of shape [B, H, W, 3], got {list(image.shape)}.")
+    if image.numel() == 0:
+        raise BadInput(f"Expected an IMAGE with at least one pixel, got an empty one of shape {list(image.shape)}.")
     return rgb_of(image.movedim(-1, 1).float())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import folder_paths
 
 from ..errors import BadInput, MissingFile
+from ..files.atomic import cannot_write, check_name
 from ..files.catalogue import ASSETS, Asset
 
 HOST_FOLDERS = ("detection",)
@@ -88,13 +89,18 @@ def new_file(asset: Asset, name: str, overwrite: bool) -> Path:
         overwrite: Whether an existing file of that name is replaced.
 
     Raises:
-        BadInput: The name is empty or contains folders, or the file exists.
+        BadInput: The name is empty, too long or contains folders, or the file exists.
+        CannotWrite: The folder does not exist and cannot be made.
     """
     name = name.strip()
+    check_name(f"{name}.safetensors")
     if not name or Path(name).name != name or name.startswith("."):
-        raise BadInput(f"Expected a plain file name such as capface.safetensors, got {name!r}.")
+        raise BadInput(f"Expected a plain file name such as capface.safetensors, got {name[:80]!r}.")
     target = folder(asset) / (name if name.endswith(".safetensors") else f"{name}.safetensors")
     if target.exists() and not overwrite:
         raise BadInput(f"{target} exists already. Choose another name, or turn on overwrite.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(target, error) from error
     return target

@@ -5,30 +5,41 @@ by ` [output]`.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
 
 from ..errors import BadInput, MissingFile
+from ..files.atomic import LONGEST_NAME, cannot_write, check_name, write_numbered
 
 OUTPUT = " [output]"
 
 
-def numbered_file(prefix: str, ending: str) -> Path:
-    """Return the path for the next file of a series, numbered as ComfyUI numbers images.
+def save_numbered(prefix: str, ending: str, write: Callable[[Path], object]) -> Path:
+    """Write the next file of a series, numbered as ComfyUI numbers images. Several ComfyUIs may share the output folder.
 
     Args:
         prefix: Path within the output folder, without number and ending. Variables such as `%year%` work as in Save Image.
         ending: Ending of the file name, such as ".json".
+        write: Writes the file to the given path.
+
+    Returns:
+        The new file.
 
     Raises:
-        BadInput: The prefix is empty or leads out of the output folder.
+        BadInput: The prefix is empty, leads out of the output folder, or makes a name that is too long.
+        CannotWrite: The output folder or the disk cannot be written to.
     """
     root = folder_paths.get_output_directory()
+    check_name(f"{prefix}_00001_{ending}")
     if not prefix.strip() or prefix.endswith(("/", "\\")) or not _inside(root, prefix):
-        raise BadInput(f"Expected a file name within the output folder, such as capface/head, got {prefix!r}.")
-    folder, name, number, *_ = folder_paths.get_save_image_path(prefix, root)
-    return Path(folder) / f"{name}_{number:05}_{ending}"
+        raise BadInput(f"Expected a file name within the output folder, such as capface/head, got {prefix[:80]!r}.")
+    try:
+        folder, name, number, *_ = folder_paths.get_save_image_path(prefix, root)
+    except OSError as error:
+        raise cannot_write(Path(root) / prefix, error) from error
+    return write_numbered(lambda number: Path(folder) / f"{name}_{number:05}_{ending}", number, write)
 
 
 def list_user_files(ending: str) -> list[str]:
@@ -48,7 +59,7 @@ def find_user_file(name: str, ending: str) -> Path:
         ending: Required ending of the name.
 
     Raises:
-        BadInput: The name leads out of the folder, or has another ending.
+        BadInput: The name leads out of the folder, has another ending, or is none that a file can have.
         MissingFile: The file does not exist.
     """
     if name.endswith(OUTPUT):
@@ -56,10 +67,12 @@ def find_user_file(name: str, ending: str) -> Path:
     else:
         inner, root = name, folder_paths.get_input_directory()
     if not inner.endswith(ending) or not _inside(root, inner):
-        raise BadInput(f"Expected the name of a {ending} file within the input or output folder, got {name!r}.")
+        raise BadInput(f"Expected the name of a {ending} file within the input or output folder, got {name[:80]!r}.")
+    check_name(inner)
     path = Path(root) / inner
-    if not path.is_file():
-        raise MissingFile(f"{inner} is not in {root}. Put it there, or choose another file and press R to refresh the list.")
+    if not os.path.isfile(path):  # noqa: PTH113  False, not an error, for a path that is too long
+        shown = inner if len(inner) <= LONGEST_NAME else f"{inner[:80]}…"
+        raise MissingFile(f"{shown} is not in {root}. Put it there, or choose another file and press R to refresh the list.")
     return path
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import BadFile
 from ..files.atomic import write_atomically
+from ..files.mapped import own_copies
 from ..models.diffusion import CapFace, Denoiser, DenoiserConfig, IdentityTokens, load_capface
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .evaluator import Evaluator
@@ -87,10 +88,11 @@ def load_miniature(path: Path = MINIATURE_FILE) -> Miniature:
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
-        for key in file.keys():  # noqa: SIM118  the file is not a mapping
-            name, _, rest = key.partition(".")
-            if name in parts:
-                parts[name][rest] = file.get_tensor(key).float()
+        state = own_copies({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  the file is not a mapping
+    for key, tensor in state.items():
+        name, _, rest = key.partition(".")
+        if name in parts:
+            parts[name][rest] = tensor.float()
     if "vocabulary" not in about or not all(parts.values()):
         raise BadFile(f"{path} is not a miniature: expected the networks {', '.join(_PARTS)} and a vocabulary.")
     shapes = {name: {k: tuple(v.shape) for k, v in state.items()} for name, state in parts.items()}

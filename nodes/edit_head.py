@@ -6,9 +6,12 @@ from ..flame.editing import KEEP, LIGHTS, MODES, SLIDERS, edit_head
 from ..flame.render import portraits
 from ..host.editor import EditorInputs, current_client_id, preview_cache
 from ..host.images import from_image, to_image
+from ..host.memory import require_memory
 from .sockets import HEAD, HEAD_MODEL, schema
 
 PREVIEW_SIZE = 384
+PREVIEW_BYTES_PER_PIXEL = 36
+"""Memory of the preview for each pixel of each head: a single picture, which is joined with the others and converted."""
 
 
 class EditHead(io.ComfyNode):
@@ -100,6 +103,7 @@ class EditHead(io.ComfyNode):
     @classmethod
     def execute(cls, head, head_model, photo=None, **values):
         """Edit the heads, and cache the inputs for the picture in the node."""
+        require_memory(head.batch, PREVIEW_SIZE, PREVIEW_SIZE, PREVIEW_BYTES_PER_PIXEL)
         photo = None if photo is None else from_image(photo)
         edited = edit_head(head_model, head, photo, **values)
         preview = to_image(portraits(head_model, edited, PREVIEW_SIZE))

@@ -5,7 +5,6 @@ import logging
 from comfy_api.latest import io, ui
 
 from ..errors import CapFaceError
-from ..files.atomic import write_atomically
 from ..flame.io import heads_from_json, heads_to_json
 from ..host import user_files
 from .sockets import HEAD, HEAD_MODEL, schema
@@ -45,9 +44,8 @@ class SaveHead(io.ComfyNode):
     def execute(cls, head, filename_prefix, head_model=None):
         """Write the file."""
         kind = None if head_model is None else head_model.kind
-        path = user_files.numbered_file(filename_prefix, ENDING)
         text = heads_to_json(head, kind)
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        path = user_files.save_numbered(filename_prefix, ENDING, lambda part: part.write_text(text, encoding="utf-8"))
         return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
 
 

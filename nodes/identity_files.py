@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..errors import CapFaceError
 from ..host import user_files
-from ..host.identity import ENDING, load_identity, save_identity
+from ..host.identity import ENDING, load_identity, write_identity
 from .sockets import IDENTITY, schema
 
 
@@ -35,7 +35,7 @@ class SaveIdentity(io.ComfyNode):
     @classmethod
     def execute(cls, identity, filename_prefix):
         """Write the file."""
-        path = save_identity(user_files.numbered_file(filename_prefix, ENDING), identity)
+        path = user_files.save_numbered(filename_prefix, ENDING, lambda part: write_identity(part, identity))
         return io.NodeOutput(str(path), ui=ui.PreviewText(str(path)))
 
 

@@ -94,7 +94,7 @@ class ConvertCapFace(io.ComfyNode):
         """Write the file."""
         path = model_folders.path_of(catalogue.CAPHUMAN, checkpoint)
         target = capface_model.convert_checkpoint(
-            path, model_folders.new_file(catalogue.CAPHUMAN, filename, overwrite), DTYPES.get(dtype)
+            path, model_folders.new_file(catalogue.CAPHUMAN, filename, overwrite), DTYPES.get(dtype), replace=overwrite
         )
         return io.NodeOutput(str(target))
 

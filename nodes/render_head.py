@@ -15,6 +15,7 @@ from ..flame.render import (
     render_head,
 )
 from ..host.images import to_image, to_mask
+from ..host.memory import require_memory
 from .sockets import HEAD, HEAD_CONDITION, HEAD_MODEL, schema
 
 
@@ -57,6 +58,7 @@ class RenderHead(io.ComfyNode):
     @classmethod
     def execute(cls, head, head_model, width, height, backend=BUILT_IN_BACKEND):
         """Render the maps."""
+        require_memory(head.batch, height, width)
         maps = render_head(head_model, head, height, width, backend)
         _warn_about_empty_frames(maps.alpha)
         landmarks = landmark_picture(landmark_pixels(head_model, head, height, width), height, width)

@@ -1,5 +1,7 @@
 """Fixtures for all tests. They import the pack as `capface`, which `pip install -e .` provides."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,15 @@ def without_type_checks():
 def golden():
     """The folder of golden numbers (see its README)."""
     return GOLDEN
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 64 kB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

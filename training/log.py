@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..files.atomic import write_atomically
 from .progress import Progress
 from .schedule import TIMESTEPS
 
@@ -125,7 +126,8 @@ class Log:
         self.writer.add_image("samples", picture, step)
         path = self.folder / "samples" / f"{step:08d}.png"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+        image = Image.fromarray((picture.permute(1, 2, 0) * 255).round().byte().numpy())
+        write_atomically(path, lambda part: image.save(part, "PNG"))
 
 
 def sum_over_processes(value: Tensor, accelerator: "Accelerator") -> Tensor:

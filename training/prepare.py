@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CapFaceError, MissingFile
-from ..files.atomic import remove_partial_files
+from ..files.atomic import remove_partial_files, write_atomically
 from .photo_files import BY_FOLDER, IDENTITIES, Photo
 from .plan import Settings, describe_settings, make_plan
 from .progress import Progress
@@ -91,7 +91,7 @@ def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, de
     counts = {key: report[key] for key in ("photos", "accepted", "identities")}
     write_json(out / DATASET, about | counts | {"shards": _shard_list(indices)})
     write_json(out / REPORT, report)
-    (out / TABLE).write_text(as_table(report), encoding="utf-8")
+    write_atomically(out / TABLE, lambda partial: partial.write_text(as_table(report), encoding="utf-8"))
     return report
 
 

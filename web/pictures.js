@@ -9,11 +9,14 @@ const AT_REST = 512;
 const MOST_UNDER_WAY = 2;
 const REST_MS = 180;
 const RETRY_MS = 1000;
+const randomId = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+// This tab. The server takes the tabs in turn.
+const CLIENT = randomId();
 
 export class Pictures {
   #ask;
   #show;
-  #view = Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+  #view = randomId();
   #wanted = false;
   #underWay = 0;
   #asked = 0;
@@ -64,7 +67,7 @@ export class Pictures {
       const response = await api.fetchApi(PATH, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ view: this.#view, side, raw: true, ...fields }),
+        body: JSON.stringify({ view: this.#view, client: CLIENT, side, raw: true, ...fields }),
         signal,
       });
       if (response.status === 200) {

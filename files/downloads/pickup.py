@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import DownloadFailed
-from ..atomic import PARTIAL, publish
+from ..atomic import write_atomically
 from ..catalogue import Asset
 from ..header import PICKLE_BEGIN, ZIP_BEGIN
 from ..sizes import size_text
@@ -92,20 +92,19 @@ def copy(download: Download, asset: Asset, target: Path) -> None:
 
     Raises:
         DownloadFailed: A file is in its place, or the copy differs.
-        OSError: The disk cannot be written to.
+        CannotWrite: The disk cannot be written to.
     """
     if target.exists():
         raise DownloadFailed(f"{target} exists and is kept.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + PARTIAL)
-    try:
+
+    def write(partial: Path) -> None:
         with download.open() as source, partial.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 22)
         if problem := mismatch(partial, asset.sha256, asset.md5):
             raise DownloadFailed(f"{download} has changed while it was copied ({problem}). Run the same command again.")
-        publish(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    write_atomically(target, write, replace=False)
 
 
 def _note(found: dict[Asset, Download], wanted: dict[str, Asset], got: dict[str, str], download: Download) -> None:

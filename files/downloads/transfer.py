@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...errors import DownloadFailed
-from ..atomic import PARTIAL, publish
+from ..atomic import PARTIAL, publish, write_atomically
 from ..header import tensor_shapes
 from ..sizes import size_text
 from .progress import Progress, duration_text
@@ -103,13 +103,9 @@ class _Part:
 
     def save(self) -> None:
         """Note how far each piece is; the bytes themselves are written before."""
-        if self.size is None:
-            return
         pieces = [(piece.start, piece.stop, piece.done) for piece in self.pieces]
         note = {"address": self.address, "size": self.size, "tag": self.tag, "sha256": self.sha256, "pieces": pieces}
-        fresh = self.record.with_name(f"{self.record.name}.new")
-        fresh.write_text(json.dumps(note), encoding="utf-8")
-        fresh.replace(self.record)
+        write_atomically(self.record, lambda partial: partial.write_text(json.dumps(note), encoding="utf-8"))
 
     def begin(self, piece: int) -> None:
         """Start with an empty file, divided into pieces."""
@@ -118,9 +114,9 @@ class _Part:
         else:
             starts = range(0, self.size, piece)
             self.pieces = [_Piece(start, min(start + piece, self.size)) for start in starts]
+        self.save()  # marks the file as this command's before it exists
         with self.path.open("wb") as file:
             file.truncate(self.size or 0)
-        self.save()
 
     def remove(self) -> None:
         """Remove the file and its record."""
@@ -161,14 +157,19 @@ def fetch(
     request.target.parent.mkdir(parents=True, exist_ok=True)
     path = request.target.with_name(request.target.name + PARTIAL)
     with _locked(path):
+        if path.exists() and not _Part(path, "").record.exists():
+            raise DownloadFailed(
+                f"{path} exists, but this command has not begun it: it may be another program's download. Rename or remove it, "
+                "then run the same command again."
+            )
         run = _Run(request, web, path, connections, piece, pause, say, progress)
         run.transfer()
         run.check()
-        run.part.record.unlink(missing_ok=True)
         try:
             publish(path, request.target)
         except FileExistsError as error:
             raise DownloadFailed(f"{request.target} appeared meanwhile and is kept; what was fetched is {path}.") from error
+        run.part.record.unlink(missing_ok=True)
     return request.target
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from ...errors import BadFile, BadInput, MissingFile
 from ...files.atomic import write_atomically
 from ...files.header import is_safetensors
+from ...files.mapped import own_copies
 from ..model import SIZES, HeadModel
 from .flame_files import (
     FLAME_2020_MD5,
@@ -88,6 +89,7 @@ def convert_flame(
     path: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
+    replace: bool = True,
     landmarks: str | os.PathLike[str] | None = None,
     template: str | os.PathLike[str] | None = None,
     texture: str | os.PathLike[str] | None = None,
@@ -96,7 +98,8 @@ def convert_flame(
 
     Args:
         path: As for `load_flame`.
-        target: The new file; an existing one is replaced.
+        target: The new file.
+        replace: Whether an existing file is replaced.
         landmarks: As for `load_flame`.
         template: As for `load_flame`.
         texture: As for `load_flame`.
@@ -107,13 +110,14 @@ def convert_flame(
     Raises:
         MissingFile: As for `load_flame`.
         BadFile: As for `load_flame`.
+        CannotWrite: As for `write_atomically`.
     """
     path, target = Path(path), Path(target)
     arrays, kind = _read(path, landmarks, template, texture)
     _build(path.name, arrays, kind)  # rejects a file that could not be loaded again
     tensors = {name: torch.as_tensor(value).contiguous() for name, value in arrays.items()}
     metadata = {"format": _FORMAT, "kind": kind, "source": path.name}
-    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata))
+    write_atomically(target, lambda partial: save_file(tensors, partial, metadata=metadata), replace=replace)
     return target
 
 
@@ -161,7 +165,7 @@ def _from_safetensors(path: Path) -> tuple[Arrays, str]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  safe_open is not a dict
+            arrays = own_copies({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  safe_open is not a dict
     except SafetensorError as error:
         raise BadFile(f"{path.name} is a broken safetensors file ({error}). Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:

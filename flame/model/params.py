@@ -71,6 +71,8 @@ class HeadParams:
                 raise BadInput(f"HeadParams.{name}: expected {wanted}, got {type(value).__name__}.")
             if value.dtype != torch.float32 or value.dim() != 1 + len(size) or tuple(value.shape[1:]) != size:
                 raise BadInput(f"HeadParams.{name}: expected {wanted}, got {value.dtype} {list(value.shape)}.")
+            if value.layout != torch.strided or value.is_meta:
+                raise BadInput(f"HeadParams.{name}: expected {wanted} with its numbers in memory, got a sparse or meta tensor.")
             batch = value.shape[0] if batch is None else batch
             if value.shape[0] != batch:
                 raise BadInput(
@@ -91,6 +93,8 @@ class HeadParams:
     @classmethod
     def neutral(cls, batch: int = 1, device: torch.device | str | None = None) -> "HeadParams":
         """Return the average head, facing the viewer at the frame's centre under the default light."""
+        if batch < 1:
+            raise BadInput(f"HeadParams: expected at least one head, got a batch of {batch}.")
         values = {name: torch.zeros(batch, *size, device=device) for name, size in SIZES.items()}
         values["camera"][:, 0] = NEUTRAL_SCALE
         values["light"] += frontal_light().to(values["light"])

@@ -1,13 +1,23 @@
 """Heads as images: normals, albedo, shading, mask and landmarks, and the condition made of them."""
 
 from .condition import HeadCondition, crop_to_window, sample
-from .maps import BACKENDS, BUILT_IN_BACKEND, HeadMaps, landmark_pixels, render_head, sample_texture, vertex_normals
+from .maps import (
+    BACKENDS,
+    BUILT_IN_BACKEND,
+    BYTES_PER_PIXEL,
+    HeadMaps,
+    landmark_pixels,
+    render_head,
+    sample_texture,
+    vertex_normals,
+)
 from .pictures import landmark_picture, normal_colors, overlay, portraits
 from .rasterizer import Fragments, rasterize
 
 __all__ = [
     "BACKENDS",
     "BUILT_IN_BACKEND",
+    "BYTES_PER_PIXEL",
     "Fragments",
     "HeadCondition",
     "HeadMaps",

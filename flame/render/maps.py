@@ -13,13 +13,20 @@ from torch import Tensor
 
 from ...errors import BadInput
 from ...shapes import Float, Int
-from ..model import WHOLE, HeadModel, HeadParams, Window, frame_to_ndc, frame_to_pixels, ndc_in_window, project, shade
+from ..model import SIZES, WHOLE, HeadModel, HeadParams, Window, frame_to_ndc, frame_to_pixels, ndc_in_window, project, shade
 from .pytorch3d_backend import rasterize_pytorch3d
 from .rasterizer import rasterize
 
 BUILT_IN_BACKEND = "built-in"
 BACKENDS = {BUILT_IN_BACKEND: rasterize, "pytorch3d": rasterize_pytorch3d}
 """Functions that find the nearest face at each pixel."""
+MAX_PIXELS = 1 << 28
+"""Pixels of a frame: 16384 × 16384."""
+BYTES_PER_PIXEL = 140
+"""Memory that rendering takes for each pixel of each head, with the pictures that Render Head makes of the maps."""
+LARGEST_COORDINATE = 1e30
+UNUSUAL = 100.0
+"""Parameters beyond this are named if a head is too large to render. No usual head comes near it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +83,8 @@ def render_head(
         frame empty.
 
     Raises:
-        BadInput: The model has no UVs or texture, model and heads are on different devices, the frame has no pixels, or the
-            values of a head are so large that its vertices are not finite.
+        BadInput: The model has no UVs or texture, model and heads are on different devices, the frame has no pixels or more
+            than `MAX_PIXELS`, or the values of a head are so large that it cannot be placed in the frame.
         MissingPackage: The backend is not installed.
     """
     if model.uv is None:
@@ -86,16 +93,19 @@ def render_head(
         raise BadInput(f"The head model is on {model.device}, but the heads are on {params.device}; move either with to().")
     if height < 1 or width < 1:
         raise BadInput(f"Expected a frame of at least 1 × 1 pixels, got {height} × {width}.")
+    if height * width > MAX_PIXELS:
+        raise BadInput(f"Expected a frame of at most {MAX_PIXELS:,} pixels, got {height} × {width}.")
     albedo_uv = model.albedo(params)
     vertices = model.vertices(params)
     projected = ndc_in_window(frame_to_ndc(project(vertices, params.camera), *window.frame_size(height, width)), window)
     normals = vertex_normals(vertices, model.faces)
-    if not (torch.isfinite(projected).all() and torch.isfinite(normals).all()):
-        largest = ", ".join(
-            f"{name} {getattr(params, name).abs().max().item():.3g}" for name in ("shape", "expression", "camera")
-        )
+    # beyond this, pixel coordinates overflow
+    if not (projected.abs().amax() < LARGEST_COORDINATE and torch.isfinite(normals).all()):
+        largest = {name: getattr(params, name).abs().max().item() for name in SIZES if name != "light"}
+        unusual = [name for name in largest if largest[name] > UNUSUAL] or list(largest)
         raise BadInput(
-            f"A head is too large to render; coefficients normally lie within about ±5. Its largest values: {largest}."
+            "A head is too large to render: coefficients normally lie within about ±5, angles within ±3.2 radians. Its largest "
+            f"values: {', '.join(f'{name} {largest[name]:.3g}' for name in unusual)}."
         )
     face, barycentric = BACKENDS[backend](projected, model.faces, height, width)
     uv_corners = model.uv[model.uv_faces].permute(1, 2, 0)

@@ -391,7 +391,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.release()
 
     def release(self) -> None:
-        """Drop the tensors of a run."""
+        """Drop the tensors of a run, also of one that failed."""
         self.factors = {}
         self.asked = None
         self.latent = None

@@ -12,6 +12,7 @@ from ...flame.render import HeadCondition
 from ...models.diffusion import Projected
 from ..capface_model import CapFaceModel
 from ..identity import Identity
+from ..memory import require_memory
 from .coordinates import View, coordinate_image, render_view
 from .reuse import Kept, KeptResiduals, NoiseLevel
 
@@ -234,6 +235,7 @@ class Evaluation:
         key = (height, width, view)
         known = self.hints.pop(key, None)
         if known is None:
+            require_memory(self.condition.batch, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
             hint = render_view(self.condition, view, height * PIXELS_PER_LATENT, width * PIXELS_PER_LATENT)
             parts = [
                 self.model.network.encode_hint(frames.to(x.device, self.model.compute_dtype))

@@ -153,7 +153,7 @@ def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args,
         )
     try:
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
-    except BaseException:  # an interrupt, too: ComfyUI does not clean up after it
+    except BaseException:  # ComfyUI does not clean up after a run that ran out of memory, failed or was interrupted
         for control in controls:
             control.release()
         raise

@@ -4,21 +4,21 @@ Conventions: A picture shows the whole photo that the head was fitted to, or els
 """
 
 import io
+import logging
 import secrets
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...errors import CapFaceError
 from ...flame.builtin import builtin_head
 from ...flame.editing import FROM_PHOTO, KEEP, edit_head, place_head
 from ...flame.fitting import light_from_photo, reduce_photo
@@ -35,11 +35,19 @@ MAX_HEADS = 256
 """Number of heads of a batch that can be shown."""
 MAX_PHOTOS = 16
 """Number of photos of a batch that are cached, about 1.5 MB each. Heads beyond them are shown without a photo."""
+MAX_BYTES = 512_000_000
+"""Memory of the cached inputs, with the head models that they keep alive. The last inputs are kept whatever their size."""
+MAX_FILE_BYTES = 8_000_000
+"""Size of a file of heads that is read before the node has run. A hundred heads have about half a megabyte."""
 MIN_SIDE = 16
 """Least height and width of a picture, in pixels."""
 OPACITY = 0.8
 """Opacity of a head over its photo."""
 JPEG_QUALITY = 88
+
+log = logging.getLogger("capface")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +106,15 @@ class PreviewCache:
     """The inputs of the nodes that ran last, each under an unguessable token.
 
     A slot identifies a node of a workflow in a browser. Each slot has one entry; the least recently used entries are dropped.
+
+    Args:
+        size: Most entries.
+        memory: Most bytes. Tensors that several entries share are counted once.
     """
 
-    def __init__(self, size: int = MAX_NODES):
-        self._size = size
+    def __init__(self, size: int = MAX_NODES, memory: int = MAX_BYTES):
+        self._size, self._memory = size, memory
+        self._bytes: dict[Hashable, dict[int, int]] = {}  # slot: {address of a storage: its bytes}
         self._entries: OrderedDict[Hashable, tuple[str, tuple[EditorInputs, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -111,8 +124,9 @@ class PreviewCache:
         with self._lock:
             self._entries[slot] = (token, inputs)
             self._entries.move_to_end(slot)
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+            self._bytes[slot] = dict(_storages(inputs))
+            while len(self._entries) > self._size or (len(self._entries) > 1 and self.memory > self._memory):
+                del self._bytes[self._entries.popitem(last=False)[0]]
         return token
 
     def get(self, token: str) -> tuple[EditorInputs, ...] | None:
@@ -124,8 +138,28 @@ class PreviewCache:
                     return inputs
         return None
 
+    @property
+    def memory(self) -> int:
+        """Bytes of all entries."""
+        together: dict[int, int] = {}
+        for storages in self._bytes.values():
+            together |= storages
+        return sum(together.values())
+
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _storages(inputs: tuple[EditorInputs, ...]) -> Iterator[tuple[int, int]]:
+    """Yield address and bytes of the memory behind each tensor; a photo's smaller picture, which is made later, is included."""
+    models = {id(given.model): given.model for given in inputs}.values()
+    for part in (*models, *(given.head for given in inputs), *inputs):
+        for value in vars(part).values():
+            if isinstance(value, Tensor):
+                storage = value.untyped_storage()
+                yield storage.data_ptr(), storage.nbytes()
+    for given in {id(given.backdrop): given for given in inputs if given.backdrop is not None}.values():
+        yield -id(given.backdrop), 12 * SIDES[0] ** 2
 
 
 preview_cache = PreviewCache()
@@ -136,29 +170,50 @@ def inputs_before_run(model_name: str, head_file: str | None) -> tuple[EditorInp
     """Return the inputs that a node is expected to get in its first run.
 
     Args:
-        model_name: A choice of Load Head Model. If it cannot be loaded, the built-in head is used.
-        head_file: A choice of Load Head, or None. If it cannot be read, the neutral head is used.
+        model_name: A choice of Load Head Model. If it cannot be loaded, for whatever reason, the built-in head is used.
+        head_file: A choice of Load Head, or None. If it cannot be read, for whatever reason, the neutral head is used.
     """
-    try:
-        model = _load_model(model_name, head_models.head_model_fingerprint(model_name))
-    except CapFaceError:
-        model = builtin_head()
+    model = _try(lambda: _load_model(model_name, head_models.head_model_fingerprint(model_name))) or builtin_head()
     if head_file is None:
         return _neutral(model)
+    heads = _try(lambda: _load_heads(model, head_file, user_files.user_file_fingerprint(head_file, ".json")))
+    return heads or _neutral(model)
+
+
+def _try(load: Callable[[], T]) -> T | None:
+    """Load something, or return None: the run of the node, not its preview, says what is wrong with a file."""
     try:
-        return _load_heads(model, head_file, user_files.user_file_fingerprint(head_file, ".json"))
-    except CapFaceError:
-        return _neutral(model)
+        return load()
+    except Exception as error:
+        log.debug("Edit Head's preview does without a file: %s: %s", type(error).__name__, str(error)[:300])
+        return None
+
+
+def _try_content(load: Callable[[], T]) -> T | None:
+    """As `_try`, but let pass what may go well the next time."""
+    try:
+        return load()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        log.debug("Edit Head's preview does without a broken file: %s: %s", type(error).__name__, str(error)[:300])
+        return None
+
+
+# Both remember that a file is broken. It is read again only when it has changed.
 
 
 @lru_cache(maxsize=1)
-def _load_model(name: str, _fingerprint: str) -> HeadModel:
-    return head_models.load_head_model(name)
+def _load_model(name: str, _fingerprint: str) -> HeadModel | None:
+    return _try_content(lambda: head_models.load_head_model(name))
 
 
 @lru_cache(maxsize=4)
-def _load_heads(model: HeadModel, name: str, _fingerprint: str) -> tuple[EditorInputs, ...]:
-    return EditorInputs.split(model, heads_from_json(user_files.find_user_file(name, ".json").read_bytes(), name).params)
+def _load_heads(model: HeadModel, name: str, _fingerprint: str) -> tuple[EditorInputs, ...] | None:
+    path = user_files.find_user_file(name, ".json")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        return None
+    return _try_content(lambda: EditorInputs.split(model, heads_from_json(path.read_bytes(), name).params))
 
 
 @lru_cache(maxsize=1)

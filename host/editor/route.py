@@ -1,17 +1,18 @@
 """The HTTP route behind Edit Head's preview. It takes widget values and returns a picture of a head.
 
-    POST /capface/edit   {"view": id, "values": {widget: value}, "side": 256, "over": false, "close": false, "raw": false,
-                          "head": 0, "given": token, "model": name, "file": name}
+    POST /capface/edit   {"view": id, "client": id, "values": {widget: value}, "side": 256, "over": false, "close": false,
+                          "raw": false, "head": 0, "given": token, "model": name, "file": name}
 
 Responses:
 
 - 200: a picture, as a file or as raw RGBA with its width and height in a header
-- 204: a newer request of the same view has replaced this one
-- 400, 413: the request is malformed or too long
+- 204: a newer request of the same view has replaced this one, or it made room for another client
+- 400, 413, 415: the request is malformed, too long or compressed
 - 422: the values do not describe a head
 - 429: too many requests at once
 
 Pictures are rendered one at a time, in a separate thread and on one core. This leaves the event loop and the other cores free.
+The clients (browser tabs) take turns, and each has a rate of its own, so that none keeps the others waiting.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import re
 import sys
 import threading
 import time
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from comfy_api.latest import io
 
 from ...errors import CapFaceError
@@ -39,10 +42,16 @@ MAX_BODY_BYTES = 8192
 """Longest body of a request. A request with all fields needs a quarter of that."""
 BODY_SECONDS = 5.0
 """Time that a client has to send the body."""
-MAX_WAITING = 16
-"""Number of pictures that may wait to be rendered."""
+MAX_WAITING, MAX_OF_ONE_CLIENT = 16, 4
+"""Number of pictures that may wait to be rendered, in all and of one client."""
+MAX_READING = 64
+"""Number of requests whose bodies are read at once."""
 RATE, BURST = 60.0, 120.0
-"""Requests per second on average, and requests at once."""
+"""Requests per second on average, and requests at once, of one client."""
+MAX_CLIENTS = 64
+"""Number of clients whose rates are remembered."""
+ALL_CLIENTS = 4
+"""Clients that may use their whole rate at the same time."""
 MAX_TEXT = 16
 """Longest value of a text widget, in characters. The only text widget is a colour."""
 MAX_NAME = 200
@@ -54,8 +63,10 @@ log = logging.getLogger("capface")
 
 T = TypeVar("T")
 
+FOREIGN = "/foreign"
+"""All pages of other sites together, as a client; no client can have this name."""
 _VIEW = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FIELDS = {"view", "values", "side", "over", "close", "raw", "head", "given", "model", "file"}
+_FIELDS = {"view", "client", "values", "side", "over", "close", "raw", "head", "given", "model", "file"}
 
 
 class BadRequest(Exception):
@@ -67,6 +78,8 @@ class Request:
     """A request with validated fields."""
 
     view: str
+    client: str | None
+    """The browser tab or program that asks."""
     values: dict[str, Any]
     side: int
     over: bool
@@ -110,15 +123,17 @@ def parse_request(body: bytes, widgets: Sequence[io.Input]) -> Request:
     for name, value in values.items():
         if name not in known or not _fits(known[name], value):
             raise BadRequest(f"values: {name[:MAX_TEXT]!r} is not a widget of Edit Head, or its value is invalid.")
-    view, token, model, file = (fields.get(name) for name in ("view", "given", "model", "file"))
+    view, client, token, model, file = (fields.get(name) for name in ("view", "client", "given", "model", "file"))
     if not isinstance(view, str) or not _VIEW.fullmatch(view):
         raise BadRequest("view: expected up to 64 letters and digits.")
+    if client is not None and not (isinstance(client, str) and _VIEW.fullmatch(client)):
+        raise BadRequest("client: expected up to 64 letters and digits.")
     if token is not None and not (isinstance(token, str) and _VIEW.fullmatch(token)):
         raise BadRequest("given: expected a token.")
     for name in (model, file):
         if name is not None and not (isinstance(name, str) and len(name) <= MAX_NAME):
             raise BadRequest(f"model, file: expected names of up to {MAX_NAME} characters.")
-    return Request(view, values, side, over, close, raw, head, token, model or head_models.BUILT_IN_HEAD, file)
+    return Request(view, client, values, side, over, close, raw, head, token, model or head_models.BUILT_IN_HEAD, file)
 
 
 def _fits(widget: io.Input, value: object) -> bool:
@@ -153,41 +168,150 @@ class RateLimit:
         return True
 
 
-class PreviewWorker:
-    """Renders one picture at a time, and for each view only the latest that was requested."""
+class ClientLimits:
+    """A rate for each client, one for all that give no name, and a larger one for all named clients together."""
 
-    def __init__(self, max_waiting: int = MAX_WAITING):
-        self._max_waiting = max_waiting
+    def __init__(self, unnamed: RateLimit, clock: Callable[[], float] = time.monotonic):
+        self._unnamed, self._clock = unnamed, clock
+        self._all = RateLimit(ALL_CLIENTS * RATE, ALL_CLIENTS * BURST, clock)
+        self._named: OrderedDict[str, RateLimit] = OrderedDict()
+
+    def take(self, client: str | None) -> bool:
+        """Take a token of a client, and return whether there was one."""
+        if client is None:
+            return self._unnamed.take()
+        own = self._named.pop(client, None) or RateLimit(clock=self._clock)
+        self._named[client] = own
+        while len(self._named) > MAX_CLIENTS:
+            self._named.popitem(last=False)
+        return own.take() and self._all.take()
+
+
+class TooManyPictures(Exception):
+    """As many pictures wait as may wait."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A picture that waits to be rendered."""
+
+    view: str
+    client: str
+    job: Callable[[], Any]
+    wanted: Callable[[], bool]
+    result: "asyncio.Future[Any]"
+    counted: bool = True
+
+
+class PreviewWorker:
+    """Renders one picture at a time: of each view the latest, and in turn for the clients.
+
+    All methods are called in the event loop's thread. A picture is counted before anything is awaited, so the limit holds
+    whenever requests arrive.
+    """
+
+    def __init__(self, max_waiting: int = MAX_WAITING, max_of_one_client: int = MAX_OF_ONE_CLIENT):
+        self._max_waiting, self._max_of_one_client = max_waiting, max_of_one_client
         self._waiting = 0
-        self._newest: dict[str, object] = {}
+        self._newest: dict[str, _Waiting] = {}
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # by client, the next in turn first
+        self._rendering = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="capface-preview", initializer=use_one_core)
 
     @property
     def busy(self) -> bool:
-        """Whether the maximum number of pictures is waiting."""
+        """Whether the maximum number of pictures is waiting, with the one that is rendered."""
         return self._waiting >= self._max_waiting
 
-    async def run(self, view: str, job: Callable[[], T]) -> T | None:
+    async def run(
+        self, view: str, job: Callable[[], T], client: str | None = None, wanted: Callable[[], bool] = lambda: True
+    ) -> T | None:
         """Run a job in the worker's thread.
 
+        Args:
+            view: The view that shows the picture.
+            job: Renders it.
+            client: The browser tab or program that asks; by default, each view is a client of its own.
+            wanted: Whether anybody still waits for the picture. It is asked when the job would start.
+
         Returns:
-            The job's result, or None if the same view requested another picture before the job started.
+            The job's result. None if, before the job started, the same view requested another picture, nobody waited any
+            more, or its client had to make room.
+
+        Raises:
+            TooManyPictures: The maximum number of pictures is waiting, and this client is not the one with the fewest.
         """
-        ticket = self._newest[view] = object()
-
-        def work() -> T | None:
-            if self._newest.get(view) is not ticket:
-                return None
-            with torch.no_grad():
-                return job()
-
+        client = client or view
+        self._make_room(client)
+        waiting = _Waiting(view, client, job, wanted, asyncio.get_running_loop().create_future())
         self._waiting += 1
+        self._newest[view] = waiting
+        self._queues.setdefault(client, deque()).append(waiting)
+        self._start()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await waiting.result
         finally:
-            self._waiting -= 1
-            if self._newest.get(view) is ticket:
-                del self._newest[view]
+            self._leave(waiting)  # also if the request was cancelled
+
+    def _make_room(self, client: str) -> None:
+        """Drop a picture of this client if it has many waiting, or else, if all places are taken, of the one with the most."""
+        own = self._queues.get(client, deque())
+        if len(own) >= self._max_of_one_client:
+            self._drop(own[0])
+        elif self.busy:
+            most = max(self._queues.values(), key=len, default=own)
+            if len(most) <= len(own) + 1:
+                raise TooManyPictures
+            self._drop(most[0])
+
+    def _start(self) -> None:
+        """Render the next picture, unless one is being rendered. Pictures that nobody wants are dropped."""
+        while not self._rendering and self._queues:
+            client, queue = self._queues.popitem(last=False)
+            waiting = queue.popleft()
+            if queue:
+                self._queues[client] = queue  # at the end: the other clients come first
+            if self._newest.get(waiting.view) is not waiting or not waiting.wanted():
+                self._drop(waiting)
+                continue
+            self._rendering = True
+            work = asyncio.get_running_loop().run_in_executor(self._thread, _without_gradients, waiting.job)
+            work.add_done_callback(lambda work, waiting=waiting: self._finish(waiting, work))
+
+    def _finish(self, waiting: _Waiting, work: "asyncio.Future[Any]") -> None:
+        self._rendering = False
+        error = None if work.cancelled() else work.exception()
+        self._leave(waiting)
+        if not waiting.result.done():
+            if error is not None:
+                waiting.result.set_exception(error)
+            else:
+                waiting.result.set_result(None if work.cancelled() else work.result())
+        self._start()
+
+    def _drop(self, waiting: _Waiting) -> None:
+        self._leave(waiting)
+        if not waiting.result.done():
+            waiting.result.set_result(None)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """Stop counting a picture, and forget it."""
+        if not waiting.counted:
+            return
+        waiting.counted = False
+        self._waiting -= 1
+        if self._newest.get(waiting.view) is waiting:
+            del self._newest[waiting.view]
+        queue = self._queues.get(waiting.client)
+        if queue is not None and waiting in queue:
+            queue.remove(waiting)
+            if not queue:
+                del self._queues[waiting.client]
+
+
+def _without_gradients(job: Callable[[], T]) -> T:
+    with torch.no_grad():
+        return job()
 
 
 def use_one_core() -> None:
@@ -210,24 +334,44 @@ def make_handler(
     Args:
         widgets: Edit Head's inputs.
         worker: Renders the pictures.
-        limit: Limits the requests.
+        limit: Limits the requests of clients that give no name.
     """
+    clients = ClientLimits(limit)
+    reading = 0
 
     async def answer(request: web.Request) -> web.Response:
-        if not limit.take() or worker.busy:
-            return web.json_response({"error": "Too many pictures at once."}, status=429, headers={"Retry-After": "1"})
+        nonlocal reading
+        # A page of another site can send no JSON without ComfyUI's permission; what it can send takes nothing from the rate.
         if request.content_type != "application/json":
-            return web.json_response({"error": "Expected application/json."}, status=400)
-        body = await _read(request)
+            return _refusal(400, "Expected application/json.")
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            return await _refuse_unread(request, _refusal(415, "Expected a body that is not compressed."))
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            return _refusal(413, f"Expected at most {MAX_BODY_BYTES} bytes.")
+        if reading >= MAX_READING:
+            return _too_many()
+        reading += 1
+        try:
+            body = await _read(request)
+        finally:
+            reading -= 1
         if body is None:
-            return web.json_response({"error": f"Expected at most {MAX_BODY_BYTES} bytes."}, status=413)
+            return _refusal(413, f"Expected at most {MAX_BODY_BYTES} bytes within {BODY_SECONDS:.0f} seconds.")
         try:
             parsed = parse_request(body, widgets)
-            rendered = await worker.run(parsed.view, lambda: _render(parsed))
+            client = FOREIGN if _is_foreign(request) else parsed.client
+            if not clients.take(client):
+                return _too_many()
+            rendered = await worker.run(parsed.view, lambda: _render(parsed), client, lambda: _is_connected(request))
+        except TooManyPictures:
+            return _too_many()
         except BadRequest as error:
             return web.json_response({"error": str(error)}, status=400)
         except CapFaceError as error:
             return web.json_response({"error": str(error)}, status=422)
+        except Exception:
+            log.exception("Edit Head's preview")
+            return web.json_response({"error": "The head cannot be drawn: ComfyUI's log has the reason."}, status=422)
         if rendered is None:
             return web.Response(status=204)
         return web.Response(body=rendered.body, headers={**HEADERS, **rendered.headers})
@@ -235,14 +379,45 @@ def make_handler(
     return answer
 
 
+def _too_many() -> web.Response:
+    return web.json_response({"error": "Too many pictures at once."}, status=429, headers={"Retry-After": "1"})
+
+
+def _refusal(status: int, error: str) -> web.Response:
+    """Refuse a request whose body is not read, and close the connection after it."""
+    response = web.json_response({"error": error}, status=status)
+    response.force_close()
+    return response
+
+
+async def _refuse_unread(request: web.Request, response: web.Response) -> web.Response:
+    """Send a response and close the connection at once. Otherwise aiohttp would unpack the body to get rid of it."""
+    await response.prepare(request)
+    await response.write_eof()
+    request.protocol.force_close()
+    return response
+
+
+def _is_connected(request: web.Request) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
+
+
+def _is_foreign(request: web.Request) -> bool:
+    """Return whether a page of another site sent the request."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("cross-site", "same-site")
+    origin = request.headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != request.headers.get("Host")
+
+
 async def _read(request: web.Request) -> bytes | None:
     """Read the body.
 
     Returns:
-        The body. None if it is too long or arrives too slowly. Empty if the client has disconnected, which then gets no answer.
+        The body. None if it is too long or arrives too slowly. Empty if it is malformed, or if the client has disconnected,
+        which then gets no answer.
     """
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        return None
 
     async def read() -> bytes | None:
         body = bytearray()
@@ -256,7 +431,7 @@ async def _read(request: web.Request) -> bytes | None:
         return await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:  # not the built-in TimeoutError before Python 3.11
         return None
-    except ConnectionError:
+    except (ConnectionError, web.RequestPayloadError, HttpProcessingError):
         return b""
 
 

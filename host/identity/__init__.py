@@ -1,7 +1,7 @@
 """The CAPFACE_IDENTITY socket: its type, its arithmetic, its file."""
 
 from .identity import COMBINE, MINIATURE, RELEASED, Features, Identity, blend, combine, null_identity, take_parts
-from .identity_file import ENDING, load_identity, save_identity
+from .identity_file import ENDING, load_identity, save_identity, write_identity
 
 __all__ = [
     "COMBINE",
@@ -16,4 +16,5 @@ __all__ = [
     "null_identity",
     "save_identity",
     "take_parts",
+    "write_identity",
 ]

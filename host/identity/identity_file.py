@@ -10,6 +10,7 @@ from ...errors import BadFile
 from ...files.atomic import write_atomically
 from ...files.checkpoint import read_state_dict
 from ...files.identify import describe
+from ...files.mapped import own_copies
 from .identity import MINIATURE, RELEASED, Identity
 
 ENDING = ".identity.safetensors"
@@ -30,13 +31,21 @@ def save_identity(path: Path, identity: Identity) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        CannotWrite: The folder or the disk cannot be written to.
     """
+    write_atomically(path, lambda partial: write_identity(partial, identity))
+    return path
+
+
+def write_identity(path: Path, identity: Identity) -> None:
+    """Write an identity to a path that another function makes atomic."""
     tensors = {"global": identity.global_, "local": identity.local, "strength": identity.strength}
     metadata = {"kind": KIND, "version": str(VERSION), "references": str(identity.references), "made_by": "CapFace"}
     metadata |= {part: getattr(identity.features, part) for part in ("global_encoder", "local_encoder")}
     tensors = {k: t.float().cpu().contiguous() for k, t in tensors.items()}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
-    return path
+    save_file(tensors, path, metadata=metadata)
 
 
 def load_identity(path: Path) -> Identity:
@@ -67,7 +76,7 @@ def load_identity(path: Path) -> Identity:
         )
     if not {"global", "local"} <= set(state):
         raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
-    tensors = {k: t.float().clone() for k, t in state.items()}
+    tensors = {k: t.float() for k, t in own_copies(state).items()}
     references = int(metadata.get("references", 1))
     strength = tensors.get("strength", torch.ones(len(tensors["global"]), 2))
     identity = Identity(tensors["global"], tensors["local"], strength, references, features)

@@ -11,6 +11,7 @@ from ...errors import BadFile
 from ...files.catalogue import CAPHUMAN
 from ...files.checkpoint import read_state_dict
 from ...files.identify import describe
+from ...files.mapped import own_copies
 from ...files.strict import load_strictly
 from ..build import Device, Dtype, Operations
 from . import layers
@@ -31,8 +32,8 @@ def load_capface(
 ) -> tuple[CapFace, IdentityTokens]:
     """Load CapFace and its two projections from a checkpoint.
 
-    Only CapFace's tensors are read; a base model, VAE or text encoder beside them costs nothing. The parameters stay mapped to
-    the file unless their type or device changes.
+    Only CapFace's tensors are read; a base model, VAE or text encoder beside them costs nothing. The parameters do not stay
+    mapped to the file, which may be replaced or removed afterwards.
 
     Args:
         path_or_state_dict: A file (torch pickle, bare or under `state_dict`, or safetensors), or its tensors by key.
@@ -77,11 +78,11 @@ def load_capface(
 
 
 def capface_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint that CapFace uses, by their full keys, mapped to the file.
+    """Return copies of the tensors of a checkpoint that CapFace uses, by their full keys.
 
     Raises:
         MissingFile: As for `load_capface`.
         BadFile: As for `load_capface`.
     """
-    load_capface(path)  # rejects other networks by name
-    return {k: v for k, v in read_state_dict(path).items() if k.startswith((NETWORK, *TOKENS))}
+    load_capface(path, device="meta")  # rejects other networks by name, and reads no tensor
+    return own_copies({k: v for k, v in read_state_dict(path).items() if k.startswith((NETWORK, *TOKENS))})

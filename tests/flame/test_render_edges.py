@@ -72,7 +72,15 @@ def test_extreme_coefficients_give_numbers(model):
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("shape", 1e30, r"too large.*shape 1e\+30"), ("expression", 1e32, r"too large.*expression 1e\+32")],
+    [
+        ("shape", 1e30, r"too large.*values: shape 1e\+30\."),
+        ("expression", 1e32, r"too large.*values: expression 1e\+32\."),
+        ("rotation", 1e20, r"too large.*angles.*values: rotation 1e\+20\."),
+        ("neck", 1e20, r"too large.*values: neck 1e\+20\."),
+        ("jaw", 1e20, r"too large.*values: jaw 1e\+20\."),
+        ("eyes", 1e20, r"too large.*values: eyes 1e\+20\."),
+        ("camera", 3e38, r"too large.*values: camera 3e\+38\."),
+    ],
 )
 def test_numbers_beyond_all_bounds_are_refused(model, field, value, words):
     head = HeadParams.neutral()
@@ -94,3 +102,31 @@ def test_every_rotation_of_a_head_is_visible(model):
 def test_a_frame_without_a_pixel_is_refused():
     with pytest.raises(BadInput, match="at least 1"):
         render_head(golden_model(), random_heads(1), 0, 64)
+
+
+@pytest.mark.parametrize("field", ["rotation", "neck", "jaw", "eyes", "camera"])
+@pytest.mark.parametrize("value", [1e3, 1e6, 1e10, 1e20, 3e38])
+def test_huge_numbers_are_drawn_or_refused(model, field, value):
+    head = HeadParams.neutral()
+    try:
+        maps = render_head(model, head.replace(**{field: torch.full_like(getattr(head, field), value)}), 16, 16)
+    except BadInput as error:
+        assert f"{field} {value:.3g}" in str(error)
+    else:
+        assert torch.isfinite(maps.hint()).all()
+
+
+def test_a_frame_beyond_all_memory_is_refused_at_once(model):
+    for height, width in ((1 << 20, 1 << 20), (1 << 40, 1)):
+        with pytest.raises(BadInput, match="at most 268,435,456 pixels"):
+            render_head(model, HeadParams.neutral(), height, width)
+
+
+def test_heads_without_numbers_are_refused():
+    head = HeadParams.neutral()
+    for shape in (head.shape.to_sparse(), head.shape.to("meta")):
+        with pytest.raises(BadInput, match="sparse or meta"):
+            head.replace(shape=shape)
+    for batch in (0, -1):
+        with pytest.raises(BadInput, match="at least one head"):
+            HeadParams.neutral(batch)

@@ -274,6 +274,39 @@ def test_a_run_after_an_interrupt_is_clean(denoiser, capface, someone, in_host):
     assert torch.equal(pipeline.sample(denoiser, *conds, walk()), before)
 
 
+@pytest.mark.parametrize("where", ["network", "encode_hint", "base model"])
+@pytest.mark.parametrize("kind", ["out of memory", "MemoryError", "RuntimeError", "interrupt"])
+def test_a_run_that_fails_frees_what_it_held(denoiser, capface, someone, monkeypatch, where, kind):
+    import comfy.model_management as mm
+
+    kinds = {"out of memory": mm.OOM_EXCEPTION, "interrupt": mm.InterruptProcessingException}
+    kinds |= {"MemoryError": MemoryError, "RuntimeError": RuntimeError}
+    condition, identity, text = someone
+    positive, negative = pipeline.apply(text, capface, condition, identity)
+    before = pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0)
+
+    def fail(*_, **__):
+        raise kinds[kind]("failed on purpose") if kind != "interrupt" else kinds[kind]()
+
+    def steps(denoise):
+        denoise(x_at(SIGMAS[0]), SIGMAS[:1])
+        evaluation = positive[0][1]["control"].evaluation
+        assert evaluation.hints and evaluation.context is not None
+        with monkeypatch.context() as patch:
+            if where == "base model":
+                fail()
+            evaluation.hints.clear()
+            patch.setattr(capface.network, "forward" if where == "network" else "encode_hint", fail)
+            denoise(x_at(SIGMAS[1]), SIGMAS[1:2])
+
+    with pytest.raises(kinds[kind]):
+        pipeline.sample(denoiser, positive, negative, steps, cfg=3.0)
+    evaluation = positive[0][1]["control"].evaluation
+    assert (evaluation.hints, evaluation.done, evaluation.context, evaluation.step) == ({}, [], None, None)
+    assert torch.equal(pipeline.sample(denoiser, positive, negative, walk(), cfg=3.0), before)
+    assert not denoiser.patches
+
+
 def test_the_memory_estimate_includes_frames_and_earlier_controls(capface, someone):
     from capface.host.control.control import CapFaceControl
 

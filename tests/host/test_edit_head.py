@@ -111,3 +111,30 @@ def test_light_comes_from_the_photo_of_the_head_before_it_was_turned(node):
     assert (edited.light[0] - truth).norm() / truth.norm() < 0.15
     with pytest.raises(BadInput, match="photo"):
         edit(node, fitted, light="from photo")
+
+
+def test_an_empty_photo_is_refused(node):
+    for shape in ((0, 64, 64, 3), (1, 0, 64, 3), (1, 64, 0, 3)):
+        with pytest.raises(BadInput, match="at least one pixel, got an empty one"):
+            edit(node, HeadParams.neutral(), photo=torch.zeros(shape), light="from photo")
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused_before_anything_is_drawn(node, monkeypatch):
+    import comfy.model_management as mm
+
+    from capface.nodes.render_head import RenderHead
+
+    def allocate(*_, **__):
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr(mm, "get_free_memory", lambda *_, **__: 9e9)
+    monkeypatch.setattr("capface.nodes.render_head.render_head", allocate)
+    monkeypatch.setattr("capface.nodes.edit_head.edit_head", allocate)
+    with pytest.raises(BadInput, match=r"1 heads of 8192 × 8192 pixels need about 9\.4 GB of memory, but 9\.0 GB are free"):
+        RenderHead.execute(HeadParams.neutral(), builtin_head(), 8192, 8192)
+    with pytest.raises(BadInput, match=r"300 heads of 512 × 512 pixels need about"):
+        RenderHead.execute(HeadParams.neutral(300), builtin_head(), 512, 512)
+    with pytest.raises(BadInput, match=r"2000 heads of 384 × 384 pixels"):
+        edit(node, HeadParams.neutral(2000))
+    with pytest.raises(AssertionError, match="allocated"):
+        RenderHead.execute(HeadParams.neutral(), builtin_head(), 4096, 4096)

@@ -1,6 +1,8 @@
 """Edit Head's live preview over HTTP: pictures for valid requests, error messages for all others."""
 
 import asyncio
+import contextlib
+import gzip
 import io
 import json
 import socket
@@ -38,10 +40,10 @@ def ask(process):
     """Post a body (JSON or bytes) and return status, headers and body. A pause before it keeps within the rate limit."""
     time.sleep(0.1)
 
-    def post(body=None, *, content_type="application/json", **fields):
+    def post(body=None, *, content_type="application/json", headers=None, **fields):
         if body is None:
             body = json.dumps({"view": "test", **fields}).encode()
-        headers = {"Content-Type": content_type}
+        headers = {"Content-Type": content_type, **(headers or {})}
         request = urllib.request.Request(f"{process.url}/{PATH}", body, headers)
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
@@ -125,6 +127,9 @@ def test_every_widget_may_be_sent(ask):
         {"view": "a" * 65},
         {"view": "../.."},
         {"view": None},
+        {"client": ""},
+        {"client": "/foreign"},
+        {"client": 1},
         {"given": "a b"},
         {"given": 7},
         {"model": "../../etc/passwd"},
@@ -163,6 +168,37 @@ def test_malformed_bodies_are_refused(ask, body):
 
 def test_other_content_types_are_refused(ask):
     assert ask(b'{"view": "test"}', content_type="text/plain")[0] == 400
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "nonsense"])
+def test_compressed_bodies_are_refused_unread(process, ask, coding):
+    before = len(process.log_text())
+    for body in (json.dumps({"view": "test"}).encode(), gzip.compress(json.dumps({"view": "test"}).encode()), b"\0" * 8000):
+        with contextlib.suppress(ConnectionError, urllib.error.URLError):  # closed before the whole body was sent
+            assert ask(body, headers={"Content-Encoding": coding})[0] == 415
+    assert ask()[0] == 200 and "Traceback" not in process.log_text()[before:]
+
+
+def test_names_that_no_file_can_have_give_the_neutral_head(ask):
+    plain = ask()[2]
+    for name in ("\U0001f44d" * 200, "n" * 200, "\ud800" * 100, "\0"):
+        status, _, body = ask(file=f"{name[:195]}.json")
+        assert (status, body) == (200, plain)
+        assert ask(model=name)[0] == 400
+
+
+def test_pages_of_other_sites_do_not_use_up_the_rate(ask):
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        for content_type in ("text/plain", "application/json"):
+            answers = []
+            for _ in range(150):
+                try:
+                    body = b"x" if content_type == "text/plain" else None
+                    answers.append(ask(body, content_type=content_type, headers=headers, side=256)[0])
+                except (ConnectionError, urllib.error.URLError):
+                    answers.append(0)
+            assert set(answers) <= {0, 200, 400, 403, 429}
+            assert ask(client="tab")[0] == 200
 
 
 def test_an_oversized_body_is_refused(ask):
@@ -368,3 +404,217 @@ def test_each_head_of_a_file_can_be_shown(process, ask):
         assert np.abs(pixels(answers[i])[..., 3] - expected).mean() < 0.1
     # An index beyond the last head shows the last one.
     assert answers[3][2] == answers[2][2]
+
+
+# The worker and the handler in this process
+
+
+class Server:
+    """The pack's handler in an aiohttp server of its own, whose pictures take a given time; counts those that are drawn."""
+
+    def __init__(self, monkeypatch, seconds=0.05):
+        from capface.host.editor import route
+        from capface.nodes.edit_head import EditHead
+
+        self.route, self.drawn, self.waiting, self.port = route, [], 0, 0
+        self.worker, self.limit = route.PreviewWorker(), route.RateLimit(1e6, 1e6)
+        self.widgets = EditHead.define_schema().inputs
+
+        def render(request):
+            self.drawn.append((request.client, request.view))
+            time.sleep(seconds)
+            return route._Rendered(b"picture", {"Content-Type": "image/png"})
+
+        monkeypatch.setattr(route, "_render", render)
+
+    def run(self, work):
+        from aiohttp import web
+
+        async def main():
+            app = web.Application()
+            app.router.add_post(self.route.PATH, self.route.make_handler(self.widgets, self.worker, self.limit))
+            runner = web.AppRunner(app)
+            await runner.setup()
+            with socket.socket() as listening:
+                listening.bind(("127.0.0.1", 0))
+                self.port = listening.getsockname()[1]
+                await web.SockSite(runner, listening).start()
+                watch = asyncio.create_task(self.watch())
+                try:
+                    return await work()
+                finally:
+                    watch.cancel()
+                    await runner.cleanup()
+
+        return asyncio.run(main())
+
+    async def watch(self):
+        while True:
+            self.waiting = max(self.waiting, self.worker._waiting)
+            await asyncio.sleep(0.001)
+
+    async def open(self, held=0, **fields):
+        """Send a request without its last `held` bytes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        body = json.dumps(fields).encode()
+        head = f"POST {self.route.PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) - held])
+        await writer.drain()
+        return reader, writer, body[len(body) - held :]
+
+    async def answer(self, reader, writer, rest=b""):
+        """Send the rest, and return the status."""
+        writer.write(rest)
+        await writer.drain()
+        line = (await asyncio.wait_for(reader.readline(), 60)).decode()
+        writer.close()
+        return int(line.split()[1])
+
+    async def ask(self, **fields):
+        return await self.answer(*await self.open(**fields))
+
+
+def test_the_limit_on_waiting_holds_for_bodies_that_end_together(in_host, monkeypatch):
+    server = Server(monkeypatch)
+
+    async def work():
+        slow = [await server.open(held=1, view=f"v{i}") for i in range(40)]
+        return await asyncio.gather(*(server.answer(*one) for one in slow))
+
+    statuses = server.run(work)
+    assert server.waiting <= server.route.MAX_WAITING
+    assert set(statuses) == {200, 429} and statuses.count(200) == len(server.drawn) <= server.route.MAX_WAITING + 2
+
+
+def test_slow_bodies_do_not_keep_others_waiting(in_host, monkeypatch):
+    server = Server(monkeypatch)
+    monkeypatch.setattr(server.route, "BODY_SECONDS", 1.0)
+
+    async def work():
+        slow = [await server.open(held=1, view=f"v{i}") for i in range(server.route.MAX_WAITING + 4)]
+        own = await server.ask(view="mine")
+        return own, await asyncio.gather(*(server.answer(reader, writer) for reader, writer, _ in slow))
+
+    own, statuses = server.run(work)
+    assert own == 200 and set(statuses) == {413} and server.waiting <= 1
+
+
+def test_pictures_of_clients_that_are_gone_are_not_drawn(in_host, monkeypatch):
+    server = Server(monkeypatch, seconds=0.3)
+
+    async def work():
+        first = asyncio.create_task(server.ask(view="first"))
+        await asyncio.sleep(0.1)
+        gone = [await server.open(view=f"gone{i}") for i in range(8)]
+        await asyncio.sleep(0.05)
+        for _, writer, _ in gone:
+            writer.transport.abort()
+        last = await server.ask(view="last")
+        return await first, last
+
+    assert server.run(work) == (200, 200)
+    assert [view for _, view in server.drawn] == ["first", "last"]
+    assert server.worker._waiting == 0 and not server.worker._newest and not server.worker._queues
+
+
+def test_clients_take_turns_and_none_takes_all_places(in_host, monkeypatch):
+    server = Server(monkeypatch)
+
+    async def work():
+        greedy = [asyncio.create_task(server.ask(client="greedy", view=f"g{i}")) for i in range(60)]
+        await asyncio.sleep(0.1)
+        modest = [asyncio.create_task(server.ask(client=f"tab{i}", view=f"t{i}")) for i in range(12)]
+        statuses = await asyncio.gather(*modest)
+        return statuses, await asyncio.gather(*greedy)
+
+    modest, greedy = server.run(work)
+    assert set(modest) == {200} and server.waiting <= server.route.MAX_WAITING
+    assert set(greedy) <= {200, 204, 429} and greedy[-1] == 200
+    order = [client for client, _ in server.drawn]
+    assert order[: order.index("tab11")].count("greedy") <= 3 + server.route.MAX_OF_ONE_CLIENT
+
+
+def test_a_full_waiting_room_makes_room_for_a_new_client(in_host, monkeypatch):
+    server = Server(monkeypatch, seconds=0.2)
+
+    async def work():
+        tasks = [asyncio.create_task(server.ask(client=f"c{i % 4}", view=f"v{i}")) for i in range(server.route.MAX_WAITING)]
+        await asyncio.sleep(0.1)
+        assert server.worker.busy
+        new = await server.ask(client="new", view="new")
+        statuses = await asyncio.gather(*tasks)
+        return new, statuses
+
+    new, statuses = server.run(work)
+    assert new == 200 and statuses.count(204) == 1 and set(statuses) == {200, 204}
+
+
+def test_each_client_has_a_rate_of_its_own(in_host):
+    from capface.host.editor import route
+
+    limits = route.ClientLimits(route.RateLimit(10, 5, lambda: 0.0), lambda: 0.0)
+    assert [limits.take(None) for _ in range(6)] == [True] * 5 + [False]
+    assert sum(limits.take("a") for _ in range(500)) == route.BURST
+    assert limits.take("b") and not limits.take(None)
+    for i in range(1000):
+        limits.take(f"c{i}")
+    assert len(limits._named) == route.MAX_CLIENTS
+    assert sum(limits.take(f"d{i}") for i in range(1000)) < route.ALL_CLIENTS * route.BURST
+
+
+def test_an_unexpected_error_is_no_status_500(in_host, monkeypatch, caplog):
+    server = Server(monkeypatch)
+
+    def fail(request):
+        raise RecursionError("deep")
+
+    monkeypatch.setattr(server.route, "_render", fail)
+    assert server.run(lambda: server.ask(view="x")) == 422
+    assert "RecursionError: deep" in caplog.text and server.worker._waiting == 0
+
+
+def test_a_broken_file_does_not_fail_the_preview_and_is_read_once(in_host, monkeypatch, tmp_path):
+    from capface.host.editor import preview
+
+    reads = []
+
+    def broken(*_):
+        reads.append(1)
+        raise RecursionError
+
+    (tmp_path / "broken.json").write_text("{}")
+    monkeypatch.setattr(in_host.folder_paths, "input_directory", str(tmp_path))
+    preview._load_model.cache_clear()
+    monkeypatch.setattr(preview.head_models, "head_model_fingerprint", lambda name: name)
+    monkeypatch.setattr(preview.head_models, "load_head_model", broken)
+    monkeypatch.setattr(preview, "heads_from_json", broken)
+    for _ in range(3):
+        (given,) = preview.inputs_before_run("generic_model.pkl", "broken.json")
+        assert given.model is builtin_head() and given.head.batch == 1
+    assert len(reads) == 2  # the model and the head
+    (tmp_path / "large.json").write_bytes(b" " * (preview.MAX_FILE_BYTES + 1))
+    preview.inputs_before_run("generic_model.pkl", "large.json")
+    assert len(reads) == 2
+    monkeypatch.setattr(preview.user_files, "user_file_fingerprint", lambda *_: 1 / 0)
+    assert len(preview.inputs_before_run("generic_model.pkl", "broken.json")) == 1
+    preview._load_model.cache_clear()
+
+
+def test_the_cache_is_bounded_in_bytes(in_host):
+    from capface.host.editor.preview import EditorInputs, PreviewCache
+
+    def inputs():
+        return EditorInputs.split(builtin_head(), HeadParams.neutral(2), torch.rand(2, 3, 600, 600))
+
+    cache = PreviewCache(memory=2**62)
+    cache.put(1, inputs())
+    one = cache.memory
+    cache.put(2, inputs())
+    each = cache.memory - one  # the head model is counted once
+    assert 2 * 1_500_000 < each < 8_000_000 < one
+    cache = PreviewCache(memory=one + 3 * each)
+    tokens = [cache.put(i, inputs()) for i in range(8)]
+    assert [cache.get(token) is not None for token in tokens] == [False] * 4 + [True] * 4
+    assert cache.memory <= one + 3 * each
+    tiny = PreviewCache(memory=1)
+    assert tiny.get(tiny.put(1, inputs())) is not None

@@ -58,7 +58,7 @@ class Clock:
 
     def write(self) -> None:
         """Write the minutes to the file."""
-        self._file.write_text(f"{self.minutes():.2f}")
+        write_atomically(self._file, lambda part: part.write_text(f"{self.minutes():.2f}"))
 
 
 class Trained(NamedTuple):

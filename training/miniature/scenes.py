@@ -161,10 +161,12 @@ class SceneSet:
         found = _read_note(note)
         if found != about:
             self._empty(found is not None, {note.name, "drawn.txt", *(f"{name}.npy" for name in shapes)})
-            note.write_text(json.dumps({"unfinished": True}))  # marks the folder as a set before it holds anything else
+            write_atomically(
+                note, lambda part: part.write_text('{"unfinished": true}')
+            )  # marks the folder as a set before it holds anything else
             for name, (kind, shape) in shapes.items():
                 np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", kind, (count, *shape))
-            note.write_text(json.dumps(about))
+            write_atomically(note, lambda part: part.write_text(json.dumps(about)))
         self._arrays = [np.lib.format.open_memmap(self.folder / f"{name}.npy", "r+") for name in shapes]
         self.picture, self.normal, self.albedo, self.light, self.paint, self.facing = self._arrays
         done = self.folder / "drawn.txt"
