@@ -25,6 +25,9 @@ FRAMES_AT_ONCE = 8
 MAX_CACHED_VIEWS = 64
 """Number of views whose encoded hints are cached. A picture of 4096 pixels has fewer tiles."""
 
+MAX_HINT_BYTES = 2**30
+"""Maximum size of the cached hints. The latest one is kept whatever its size."""
+
 MAX_CACHED_RESULTS = 6
 """Number of cached results of a step. Positive and negative prompt may request several areas in turn."""
 
@@ -243,10 +246,14 @@ class Evaluation:
             ]
             guided, mask = (torch.cat(part) for part in zip(*parts, strict=True))
             known = (guided, mask.float().cpu())
-            if len(self.hints) >= MAX_CACHED_VIEWS:
+            while self.hints and (len(self.hints) >= MAX_CACHED_VIEWS or self._hint_bytes(known) > MAX_HINT_BYTES):
                 del self.hints[next(iter(self.hints))]
         self.hints[key] = known
         return known
+
+    def _hint_bytes(self, new: tuple[Tensor, Tensor]) -> int:
+        """Return the size of the cached hints and a new one, in bytes."""
+        return sum(part.numel() * part.element_size() for parts in (new, *self.hints.values()) for part in parts)
 
     @property
     def context_kind(self) -> tuple[int, bool]:
