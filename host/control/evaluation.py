@@ -391,8 +391,16 @@ def _compute(jobs: list[_Job]) -> None:
         groups.setdefault((id(job.model), job.request.x.shape[1:], job.context), []).append(job)
     for group in groups.values():
         for batch in [group] if _fits(group) else [[job] for job in group]:
-            mm.throw_exception_if_processing_interrupted()
-            _compute_batch(batch)
+            try:
+                _compute_batch(batch)
+            except mm.InterruptProcessingException:  # an OOM_EXCEPTION in the host's own fallback for an old torch
+                raise
+            except mm.OOM_EXCEPTION:  # other programs use the device, too
+                if len(batch) == 1:
+                    raise
+                mm.soft_empty_cache()
+                for job in batch:
+                    _compute_batch([job])
     for job, known in same.items():
         job.results = known.results
 
@@ -413,6 +421,7 @@ def encoder_memory(latent_pixels: int, size: int) -> float:
 
 
 def _compute_batch(batch: list[_Job]) -> None:
+    mm.throw_exception_if_processing_interrupted()
     network = batch[0].model.network
     inputs = [job.inputs() for job in batch]
     if len(batch) == 1:
