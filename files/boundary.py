@@ -23,6 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 INTERRUPTS = ("InterruptProcessingException",)
 """Names of errors by which a host stops a run. In older hosts they are derived from `Exception`."""
+PANIC = "PanicException"
+"""Name of the error of a library in Rust, such as safetensors, that met what it did not expect. It is not an `Exception`."""
 OUT_OF_MEMORY = "OutOfMemoryError"
 """Name of torch's error of a full GPU, which passes too: hosts free memory and try again."""
 _ALLOCATION = ("not enough memory", "can't allocate memory", "bad allocation")
@@ -55,7 +57,7 @@ def reading(path: str | os.PathLike[str], expected: str, remedy: str = "Download
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         if passes(error):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -88,12 +90,12 @@ def passes(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     return (
         isinstance(error, CapFaceError)
-        or not isinstance(error, Exception)
+        or not (isinstance(error, Exception) or PANIC in names)
         or not names.isdisjoint((*INTERRUPTS, OUT_OF_MEMORY))
     )
 
 
-def _translated(error: Exception, path: str | os.PathLike[str], expected: str, remedy: str) -> CapFaceError:
+def _translated(error: BaseException, path: str | os.PathLike[str], expected: str, remedy: str) -> CapFaceError:
     name = quote(PurePath(path).name or str(path))
     if isinstance(error, OSError) and error.errno in _MISSING:
         return MissingFile(f"There is no file {quote(os.fspath(path), 200)}. Expected {expected}. {remedy}")

@@ -171,6 +171,7 @@ def _companion(path: Path, given: Given, usual: str) -> Path | None:
 def _from_safetensors(path: Path) -> tuple[Arrays, str]:
     try:
         arrays, metadata = read_safetensors(path)
+        arrays = own_copies(arrays)
     except BadFile:
         raise BadFile(f"{quote(path.name)} is a broken safetensors file. Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:
