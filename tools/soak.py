@@ -124,7 +124,7 @@ class Prompts:
         kinds = {
             self._one_person: ("one person", 50),
             self._two_people: ("two people", 15),
-            self._stand_in: ("stand-in", 15),
+            self._stand_in: ("stand-in", 10),
             self._interrupted: ("interrupt", 8),
             self._failing: ("failing", 7),
             self._refused: ("refused", 3),
@@ -137,7 +137,7 @@ class Prompts:
         prompt, r = copy.deepcopy(self._miniature), self._random
         self._change_person(inputs_of(prompt, "CapFaceSyntheticPerson"))
         self._change_head(inputs_of(prompt, "CapFaceEditHead"))
-        self._change_run(prompt, (48, 64, 96, 128, 160), (1, 1, 2, 3, 4))
+        self._change_run(prompt, (48, 64, 64, 96, 128), (1, 1, 2, 3))
         words = r.choice(("red", "green", "blue")), r.choice(("beach", "forest"))
         inputs_of(prompt, "CLIPTextEncode")["text"] = "{} shirt, {}".format(*words)
         return prompt
@@ -214,7 +214,7 @@ class Prompts:
 
     def _change_run(self, prompt: Prompt, sides: tuple[int, ...], steps: tuple[int, ...]) -> None:
         r = self._random
-        batch = r.choice((1, 1, 1, 2, 3, 4))
+        batch = r.choice((1, 1, 1, 1, 2, 4))
         inputs_of(prompt, "EmptyLatentImage").update(width=r.choice(sides), height=r.choice(sides), batch_size=batch)
         inputs_of(prompt, "KSampler").update(
             seed=r.randrange(2**31),
