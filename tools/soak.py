@@ -324,8 +324,13 @@ def _run(client: ComfyClient, kind: str, prompt: Prompt, result: Soak) -> None:
         request(f"{client.process.url}/capface/edit", json.dumps(pictures).encode())
     sampler = id_of(prompt, "KSampler")
 
+    stopped = False
+
     def stop(event: str, data: dict[str, Any]) -> None:
-        if kind == "interrupt" and event == "progress" and data["node"] == sampler and data["value"] == 2:
+        nonlocal stopped
+        # ComfyUI does not report every step
+        if kind == "interrupt" and event == "progress" and data["node"] == sampler and data["value"] >= 2 and not stopped:
+            stopped = True
             client.interrupt()
 
     try:
