@@ -74,6 +74,7 @@ def base_model():
 
 torch.manual_seed(0)
 capface_state = random_state(CapFace(CapFaceConfig(), device="meta"), "control_model.")
+capface_state["control_model.mask_predict.0.bias"] += 100  # the mask is 1 everywhere
 stock_state = {k: v for k, v in capface_state.items() if "mask_predict" not in k}
 stock_state["control_model.input_hint_block.0.weight"] = torch.randn(16, 3, 3, 3)
 capface = load_model(capface_state | random_state(IdentityTokens(device="meta"), ""), "random", torch.float32)
@@ -110,7 +111,7 @@ variants = {
     f"evaluated at every {PERIOD}th step": apply(evaluate_every=PERIOD),
     "likeness 2": apply(likeness=2.0),
     f"likeness 2, at every {PERIOD}th step": apply(likeness=2.0, evaluate_every=PERIOD),
-    "with π⋆": apply(head_control=capface),
+    "with pi*": apply(head_control=capface),
     "two people": apply(apply(condition=head(3.0, -0.5)), head(3.0, 0.5)),
     f"two people, at every {PERIOD}th step": apply(
         apply(condition=head(3.0, -0.5), evaluate_every=PERIOD), head(3.0, 0.5), evaluate_every=PERIOD
@@ -134,16 +135,16 @@ def steps(count):
     return run
 
 
-only_controls = model.clone()
-only_controls.set_model_unet_function_wrapper(lambda apply_model, arguments: torch.zeros_like(arguments["input"]))
 load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 print(f"load average before {load}, {torch.get_num_threads()} threads", flush=True)
 whole, seconds = [], {name: [] for name in variants}
 for round_ in range(options.rounds + 1):
     timings = {"": pipeline.sample(model, *plain, steps(2), shape=shape, cfg=7.0)}
+    model.set_model_unet_function_wrapper(lambda _, arguments: torch.zeros_like(arguments["input"]))  # only the controls
     for name, (positive, negative) in variants.items():
         arguments = {"shape": shape, "cfg": 7.0, "schedule": (*SIGMAS, 0.0)}
-        timings[name] = pipeline.sample(only_controls, positive, negative, steps(PERIOD), **arguments)
+        timings[name] = pipeline.sample(model, positive, negative, steps(PERIOD), **arguments)
+    del model.model_options["model_function_wrapper"]
     if round_:  # the first round warms up
         whole.append(timings.pop(""))
         for name, time_ in timings.items():

@@ -63,16 +63,12 @@ def load_strictly(
     if problems:
         raise BadFile(f"{quote(file)} does not fit {kind}: {_some(problems)}. Expected {source}.")
     refuse_repeats({key: state[key] for key in expected}, file=file, source=source)
+    target = torch.device(device or "cpu")
     with reading(file, kind):
-        copies = OwnCopies()
-        placed = {key: copies.copy(state[key], device=device, dtype=tensor.dtype) for key, tensor in expected.items()}
-        odd = [key for key, tensor in placed.items() if not _finite(state[key] if tensor.is_cuda else tensor)]
-        if odd:
-            raise BadFile(
-                f"{quote(file)} holds weights that are NaN or infinite: {_some(odd)}. Either it is broken, or its numbers "
-                f"exceed the chosen type: then load it in float32. Expected {source}."
-            )
-        network.load_state_dict(placed, assign=True)
+        copies, first = OwnCopies(), target if target.type == "meta" else None
+        placed = {key: copies.copy(state[key], device=first, dtype=tensor.dtype) for key, tensor in expected.items()}
+        refuse_odd_numbers(placed, file=file, source=source)
+        network.load_state_dict({key: tensor.to(target) for key, tensor in placed.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
 
@@ -92,6 +88,24 @@ def refuse_repeats(state: Mapping[str, Tensor], *, file: str, source: str) -> No
         raise BadFile(
             f"{quote(file)} is a stub: its tensors repeat a few numbers, to {repeated:,} bytes more than it has. "
             f"Expected {source}."
+        )
+
+
+def refuse_odd_numbers(state: Mapping[str, Tensor], *, file: str, source: str) -> None:
+    """Refuse tensors with NaN or infinite numbers.
+
+    Args:
+        state: Tensors by key, on the CPU. Those on the meta device are not checked.
+        file: The file's name, for messages.
+        source: The right file and its source.
+
+    Raises:
+        BadFile: A number is not finite.
+    """
+    if odd := [key for key, tensor in state.items() if not _finite(tensor)]:
+        raise BadFile(
+            f"{quote(file)} holds weights that are NaN or infinite: {_some(odd)}. Either it is broken, or its numbers "
+            f"exceed the chosen type: then load it in float32. Expected {source}."
         )
 
 

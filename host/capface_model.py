@@ -79,6 +79,8 @@ def load_model(path_or_state_dict: Path | Mapping[str, Tensor], name: str, dtype
         operations=comfy.ops.pick_operations(stored, manual_cast_dtype),
         attention=comfy.ldm.modules.attention.optimized_attention,
     )
+    if mm.force_channels_last():
+        network.to(memory_format=torch.channels_last)  # as ComfyUI does with its denoisers
     return wrap_networks(network, tokens, name, manual_cast_dtype or stored)
 
 

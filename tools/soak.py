@@ -1,4 +1,4 @@
-"""Run many different prompts in one ComfyUI, and show what remains: memory, patches, caches, and whether pictures still are the same.
+"""Run many different prompts in one ComfyUI, and show what remains: memory, patches, and whether pictures still are the same.
 
     python tasks.py soak [--prompts 200] [--seed 0]
 
@@ -124,10 +124,11 @@ class Prompts:
         kinds = {
             self._one_person: ("one person", 50),
             self._two_people: ("two people", 15),
-            self._stand_in: ("stand-in", 15),
+            self._stand_in: ("stand-in", 10),
             self._interrupted: ("interrupt", 8),
             self._failing: ("failing", 7),
-            self._refused: ("refused", 5),
+            self._refused: ("refused", 3),
+            self._partly_refused: ("partly refused", 2),
         }
         make = r.choices(list(kinds), [weight for _, weight in kinds.values()])[0]
         return kinds[make][0], make()
@@ -136,10 +137,9 @@ class Prompts:
         prompt, r = copy.deepcopy(self._miniature), self._random
         self._change_person(inputs_of(prompt, "CapFaceSyntheticPerson"))
         self._change_head(inputs_of(prompt, "CapFaceEditHead"))
-        self._change_run(prompt, (48, 64, 96, 128, 160), (1, 1, 2, 3, 4))
-        inputs_of(prompt, "CLIPTextEncode")["text"] = (
-            f"{r.choice(('red', 'green', 'blue'))} shirt, {r.choice(('beach', 'forest'))}"
-        )
+        self._change_run(prompt, (48, 64, 64, 96, 128), (1, 1, 2, 3))
+        words = r.choice(("red", "green", "blue")), r.choice(("beach", "forest"))
+        inputs_of(prompt, "CLIPTextEncode")["text"] = "{} shirt, {}".format(*words)
         return prompt
 
     def _two_people(self) -> Prompt:
@@ -194,6 +194,12 @@ class Prompts:
 
     def _refused(self) -> Prompt:
         prompt = self._one_person()
+        inputs_of(prompt, "CapFaceSyntheticPerson")["light"] = "nobody's"
+        return prompt
+
+    def _partly_refused(self) -> Prompt:
+        """Return a prompt of which ComfyUI runs the nodes that show the head, but not the sampler."""
+        prompt = self._one_person()
         inputs_of(prompt, "KSampler")["sampler_name"] = "nobody's"
         return prompt
 
@@ -208,7 +214,7 @@ class Prompts:
 
     def _change_run(self, prompt: Prompt, sides: tuple[int, ...], steps: tuple[int, ...]) -> None:
         r = self._random
-        batch = r.choice((1, 1, 1, 2, 3, 4))
+        batch = r.choice((1, 1, 1, 1, 2, 4))
         inputs_of(prompt, "EmptyLatentImage").update(width=r.choice(sides), height=r.choice(sides), batch_size=batch)
         inputs_of(prompt, "KSampler").update(
             seed=r.randrange(2**31),
@@ -224,6 +230,8 @@ class Prompts:
             start_percent=start,
             end_percent=r.choice((0.6, 1.0, 1.0)),
             mask_edge=r.choice(("hard", "soft")),
+            likeness=r.choice((1.0, 1.0, 1.5)),
+            evaluate_every=r.choice((1, 1, 2, 3)),
         )
 
 

@@ -179,4 +179,4 @@ def _from_safetensors(path: Path) -> tuple[Arrays, str]:
             f"{quote(path.name)} is not a head model: it holds {', '.join(map(quote, sorted(arrays)[:4])) or 'nothing'}. "
             f"Expected {MODEL_FILE} of FLAME, or the safetensors file that Convert Head Model to safetensors makes from it."
         )
-    return dict(arrays), metadata["kind"]
+    return dict(own_copies(arrays)), metadata["kind"]

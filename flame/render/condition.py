@@ -14,6 +14,9 @@ from ...shapes import Float
 from ..model import HeadModel, HeadParams, Window
 from .maps import BUILT_IN_BACKEND, render_head
 
+MAX_HINT_BYTES = 2**28
+"""Size of a hint that a condition keeps: 28 frames of 512 × 512 pixels. ComfyUI keeps the condition between prompts."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeadCondition:
@@ -38,14 +41,16 @@ class HeadCondition:
             width: Width in pixels.
 
         Returns:
-            The hint on the parameters' device. It is cached until another size is requested: do not write to it.
+            The hint on the parameters' device. It is cached until another size is requested, unless it has more than
+            `MAX_HINT_BYTES`: do not write to it.
         """
         size = (height, width)
         last = self._last.get(size)
         if last is None:
-            last = render_head(self.model, self.params, height, width, self.backend).hint()
             self._last.clear()
-            self._last[size] = last
+            last = render_head(self.model, self.params, height, width, self.backend).hint()
+            if last.numel() * last.element_size() <= MAX_HINT_BYTES:
+                self._last[size] = last
         return last
 
     def hint_in(self, window: Window, height: int, width: int) -> Float[Tensor, "B 9 H W"]:

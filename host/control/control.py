@@ -197,10 +197,11 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             x, timesteps, rows, levels = x[order], timesteps[order], [rows[i] for i in order], [levels[i] for i in order]
         n = len(x) // batched_number
         parts = []
+        call = sampling.call if certain else None
         for start in range(0, len(x), n):
             p = slice(start, start + n)
-            call = sampling.call if certain else None
-            request = Request(x[p], timesteps[p], rows[p], levels[p], sampling.run, call)
+            step = (tuple(level.sigma for level in levels[p]), tuple(frame for _, frame in rows[p]))
+            request = Request(x[p], timesteps[p], rows[p], levels[p], step, sampling.run, call)
             factors, acting = (None, list(range(n))) if self.region is None else self._factors(self.region, x[p], rows[p])
             if acting:
                 request = request.subset(acting)

@@ -1,7 +1,7 @@
 """Evaluating CapFace during sampling, with caches for each step and for each run."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import comfy.model_management as mm
@@ -24,6 +24,9 @@ FRAMES_AT_ONCE = 8
 
 MAX_CACHED_VIEWS = 64
 """Number of views whose encoded hints are cached. A picture of 4096 pixels has fewer tiles."""
+
+MAX_HINT_BYTES = 2**30
+"""Maximum size of the cached hints. The latest one is kept whatever its size."""
 
 MAX_CACHED_RESULTS = 6
 """Number of cached results of a step. Positive and negative prompt may request several areas in turn."""
@@ -50,6 +53,8 @@ class Request:
     """View and frame of each of the n latents."""
     levels: list[NoiseLevel]
     """Noise level of each of the n latents."""
+    step: Hashable = None
+    """Identifies the step, and the frames of the conditioning's latents. Exact results are kept while it stays the same."""
     run: object | None = None
     """Identifies the run."""
     call: object | None = None
@@ -118,7 +123,7 @@ class Evaluation:
         self.tau = tau
         self.likeness = likeness
         self.has_identity = identity is not None and bool(identity.present.any())
-        self.kept = KeptResiduals(steps)
+        self.kept: KeptResiduals[Found] = KeptResiduals(steps)
         self._on_devices: dict[torch.device, Evaluation] = {}
         self.clear()
 
@@ -132,9 +137,8 @@ class Evaluation:
         self.hints = {}  # (h, w, view): (guided, mask), the latest last
         self.context = None
         self.projected = None  # (the weights' version, keys and values of the context)
-        self.step = None  # (sigmas, frames) of the results in `done`
+        self.step = None  # of the results in `done`
         self.done = []  # results of the current step
-        self.run = None  # the run to which `kept` belongs
         self.kept.clear()
         self.images = {}  # size of the frame: coordinate image
         self.read = {}  # (image's id, height, width): (image, its views), the latest last
@@ -174,24 +178,21 @@ class Evaluation:
             rows: View and frame of each of the n latents.
         """
         levels = [NoiseLevel(t, t) for t in timesteps.tolist()]
-        return evaluate([(self, Request(x, timesteps, rows, levels))])[0]
+        step = (tuple(levels), tuple(frame for _, frame in rows))
+        return evaluate([(self, Request(x, timesteps, rows, levels, step))])[0]
 
     def find(self, request: Request) -> "list[Found | None]":
         """Return the known residuals of each latent."""
-        if request.run is not self.run:
-            self.kept.clear()
-            self.run = request.run
+        self.kept.begin(request.run)
         found: list[Found | None] = [None] * len(request.rows)
         positions = self._positions(request)
         if positions is not None:
             for i, (key, position) in enumerate(zip(request.keys(), positions, strict=True)):
-                kept = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
-                found[i] = kept and (kept.residuals, kept.row)
+                found[i] = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
             if any(found):
                 return found
-        step = ([level.sigma for level in request.levels], [frame for _, frame in request.rows])
-        if self.step != step:
-            self.step, self.done = step, []
+        if self.step != request.step:
+            self.step, self.done = request.step, []
         for result in self.done:
             if result.answers(request):
                 return [(result.residuals, i) for i in range(len(request.rows))]
@@ -203,7 +204,9 @@ class Evaluation:
         if positions is not None:
             identity = [self.keeps_identity(level) for level in request.levels]
             rows = enumerate(zip(request.keys(), positions, identity, strict=True))
-            if self.kept.keep({key: Kept(position, kept, residuals, i) for i, (key, position, kept) in rows}):
+            own = [_own(r) for r in residuals]
+            size = sum(r[0].numel() * r.element_size() for r in own)
+            if self.kept.keep({key: Kept(position, state, (own, i), size) for i, (key, position, state) in rows}):
                 return
         request = replace(request, x=request.x.clone())
         self.done = [*self.done[1 - MAX_CACHED_RESULTS :], _Result(request, residuals)]
@@ -243,10 +246,14 @@ class Evaluation:
             ]
             guided, mask = (torch.cat(part) for part in zip(*parts, strict=True))
             known = (guided, mask.float().cpu())
-            if len(self.hints) >= MAX_CACHED_VIEWS:
+            while self.hints and (len(self.hints) >= MAX_CACHED_VIEWS or self._hint_bytes(known) > MAX_HINT_BYTES):
                 del self.hints[next(iter(self.hints))]
         self.hints[key] = known
         return known
+
+    def _hint_bytes(self, new: tuple[Tensor, Tensor]) -> int:
+        """Return the size of the cached hints and a new one, in bytes."""
+        return sum(part.numel() * part.element_size() for parts in (new, *self.hints.values()) for part in parts)
 
     @property
     def context_kind(self) -> tuple[int, bool]:
@@ -274,6 +281,11 @@ def select_frames(tensor: Tensor, frames: list[int]) -> Tensor:
     if len(tensor) == 1 or frames == list(range(len(tensor))):
         return tensor
     return tensor[[f % len(tensor) for f in frames]]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return the tensor, or a copy if it is a part of a larger one, which it would keep in memory."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() else tensor.clone()
 
 
 @dataclass(eq=False)
@@ -379,8 +391,16 @@ def _compute(jobs: list[_Job]) -> None:
         groups.setdefault((id(job.model), job.request.x.shape[1:], job.context), []).append(job)
     for group in groups.values():
         for batch in [group] if _fits(group) else [[job] for job in group]:
-            mm.throw_exception_if_processing_interrupted()
-            _compute_batch(batch)
+            try:
+                _compute_batch(batch)
+            except mm.InterruptProcessingException:  # an OOM_EXCEPTION in the host's own fallback for an old torch
+                raise
+            except mm.OOM_EXCEPTION:  # other programs use the device, too
+                if len(batch) == 1:
+                    raise
+                mm.soft_empty_cache()
+                for job in batch:
+                    _compute_batch([job])
     for job, known in same.items():
         job.results = known.results
 
@@ -401,6 +421,7 @@ def encoder_memory(latent_pixels: int, size: int) -> float:
 
 
 def _compute_batch(batch: list[_Job]) -> None:
+    mm.throw_exception_if_processing_interrupted()
     network = batch[0].model.network
     inputs = [job.inputs() for job in batch]
     if len(batch) == 1:

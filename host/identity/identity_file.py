@@ -88,8 +88,8 @@ def load_identity(path: Path) -> Identity:
     references = int(counted) if counted.isdecimal() and len(counted) <= len(str(MOST_REFERENCES)) else MOST_REFERENCES + 1
     if references > MOST_REFERENCES:
         raise BadFile(f"{name} was changed after saving: it states {quote(counted)} photos. {_AGAIN}")
-    known = {part: state[part] for part in ("global", "local", "strength") if part in state}
-    tensors = {part: tensor.float() for part, tensor in own_copies(known).items()}
+    held = {part: state[part] for part in ("global", "local", "strength") if part in state}
+    tensors = {part: tensor.float() for part, tensor in own_copies(held).items()}
     strength = tensors.get("strength", torch.ones(*tensors["global"].shape[:1], 2))
     try:
         identity = Identity(tensors["global"], tensors["local"], strength, references, features)

@@ -151,7 +151,7 @@ def shoulders(neck: np.ndarray) -> Part:
     return Part((place + neck).reshape(-1, 3), _grid(*place.shape[:2]), colours.reshape(-1, 3), sheet=True, turns=False)
 
 
-@lru_cache
+@lru_cache(maxsize=32)
 def _grid(rows: int, cols: int) -> np.ndarray:
     """Triangulate a grid of points, rows downwards."""
     i = np.arange(rows * cols).reshape(rows, cols)

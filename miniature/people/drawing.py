@@ -22,7 +22,7 @@ from . import accessories
 from .backdrops import backdrop
 from .g_buffers import Surfaces
 from .person import GLASSES, HAIR_COLOURS, SHIRTS, Person, Setting
-from .skin import skin_texture
+from .skin import KEPT_PEOPLE, skin_texture
 
 SUPERSAMPLING = 2
 """Samples per pixel along each side."""
@@ -177,7 +177,7 @@ def _faces_viewer(vertices: Tensor, faces: Tensor) -> Tensor:
     return ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0] > 0
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=KEPT_PEOPLE)
 def _worn(person: Person) -> tuple[accessories.Part, ...]:
     """Build hair and glasses on the person's head at rest."""
     model = builtin_head()

@@ -15,12 +15,15 @@ from ...flame.model import HeadParams
 from ...shapes import Float
 from .person import EYE_COLOURS, HAIR_COLOURS, LIP_COLOURS, Person
 
+KEPT_PEOPLE = 16
+"""Number of people whose skin (1.7 MB each), hair and glasses are kept for further pictures."""
+
 _COVER = {"stubble": 0.45, "moustache": 0.95, "goatee": 0.95, "full": 0.92}
 _COMPONENTS = {"brows": "brow_dark", "lips": "lip_red", "scalp": "hair_dark", "iris": "iris_blue", "full": "stubble"}
 """Components of the built-in texture that mark the regions to paint."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=KEPT_PEOPLE)
 def skin_texture(person: Person) -> Float[Tensor, "3 S S"]:
     """Paint the person's texture, RGB `[3, S, S]` in 0..1."""
     model, regions = builtin_head(), _regions()

@@ -13,7 +13,7 @@ from ...files.catalogue import CAPHUMAN
 from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.mapped import own_copies
-from ...files.strict import load_strictly
+from ...files.strict import load_strictly, refuse_odd_numbers
 from ..build import Device, Dtype, Operations
 from . import layers
 from .capface import CapFace, CapFaceConfig, IdentityTokens
@@ -94,4 +94,6 @@ def capface_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         BadFile: As for `load_capface`.
     """
     load_capface(path, device="meta")  # rejects other networks by name, and reads no tensor
-    return own_copies({k: v for k, v in _read(path).items() if k.startswith((NETWORK, *TOKENS))})
+    tensors = own_copies({k: v for k, v in _read(path).items() if k.startswith((NETWORK, *TOKENS))})
+    refuse_odd_numbers(tensors, file=Path(path).name, source=EXPECTED)
+    return tensors

@@ -32,3 +32,14 @@ def test_twice_the_size_is_a_sharper_picture_of_the_same_head(condition):
     assert (small - shrunk).abs().mean() < 0.02
     enlarged = torch.nn.functional.interpolate(small, size=(128, 128), mode="bilinear")
     assert (large - enlarged).abs().max() > 0.2
+
+
+def test_a_large_hint_is_not_kept(monkeypatch):
+    from capface.flame.render import condition as module
+
+    condition = HeadCondition(builtin_head(), HeadParams.neutral())
+    first = condition.hint(32, 32)
+    assert condition.hint(32, 32) is first
+    monkeypatch.setattr(module, "MAX_HINT_BYTES", first.numel() * 4 - 1)
+    condition.hint(16, 16)
+    assert torch.equal(condition.hint(32, 32), first) and not condition._last

@@ -307,6 +307,26 @@ def test_a_run_that_fails_frees_what_it_held(denoiser, capface, someone, monkeyp
     assert not denoiser.patches
 
 
+def test_cached_hints_are_limited_in_bytes(capface, someone, monkeypatch):
+    from capface.flame.model.camera import Window
+    from capface.host.control import evaluation
+
+    condition, identity, _ = someone
+    evaluated = evaluation.Evaluation(capface, condition, identity, 1000.0)
+    views = [Window(0.0, 0.0, 1.0, 0.5 + i / 100) for i in range(8)]
+    monkeypatch.setattr(evaluation, "render_view", lambda condition, view, height, width: condition.hint(height, width))
+    x = torch.zeros(1, 4, 8, 8)
+    evaluated.mask(x, [(views[0], 0)])
+    one = sum(part.numel() * part.element_size() for part in next(iter(evaluated.hints.values())))
+    monkeypatch.setattr(evaluation, "MAX_HINT_BYTES", 3 * one)
+    for view in views:
+        evaluated.mask(x, [(view, 0)])
+    assert [key[2] for key in evaluated.hints] == views[-3:]
+    monkeypatch.setattr(evaluation, "MAX_HINT_BYTES", 1)
+    evaluated.mask(x, [(views[0], 0)])
+    assert [key[2] for key in evaluated.hints] == views[:1]
+
+
 def test_the_memory_estimate_includes_frames_and_earlier_controls(capface, someone):
     from capface.host.control.control import CapFaceControl
 
@@ -333,6 +353,17 @@ def test_half_precision_weights_stay_close(denoiser, capface, someone, dtype, bo
     error = relative_error(out, full)
     print(f"{dtype}: relative error {error:.1e}")
     assert 0 < error < bound
+
+
+def test_channels_last_weights_give_the_same(denoiser, capface, someone, monkeypatch):
+    """ComfyUI's --force-channels-last."""
+    condition, identity, text = someone
+    monkeypatch.setattr("comfy.model_management.force_channels_last", lambda: True)
+    last = pipeline.small_capface()
+    weight = last.network.get_parameter("input_blocks.1.0.in_layers.2.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    out = pipeline.sample(denoiser, *pipeline.apply(text, last, condition, identity), walk())
+    assert relative_error(out, pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())) < 1e-5
 
 
 def test_a_partly_loaded_network_gives_the_same(denoiser, capface, someone):

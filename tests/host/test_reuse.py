@@ -152,7 +152,7 @@ def test_a_run_inside_a_prepared_run_never_takes_residuals(capface, someone, cal
     x, t = noise(3, [1, 4, 8, 8]), torch.tensor([500.0])
     runs = object(), object()
     for run, position in ((runs[0], 0.0), (runs[0], 2.0), (runs[1], 2.0), (runs[1], 3.0)):
-        evaluate([(e, Request(x, t, [(WHOLE, 0)], [NoiseLevel(2.0, 500.0, position)], run, object()))])
+        evaluate([(e, Request(x, t, [(WHOLE, 0)], [NoiseLevel(2.0, 500.0, position)], position, run, object()))])
     assert calls.rows == [1, 1]
 
 

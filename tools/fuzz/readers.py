@@ -77,9 +77,9 @@ def _read_state(path: Path) -> object:
     from ...files.header import tensor_names, tensor_shapes
     from ...files.identify import describe
 
-    tensor_names(path), tensor_shapes(path)
+    stated = tensor_names(path), tensor_shapes(path)
     state = read_state_dict(path)
-    return describe(state), [tensor.sum() for tensor in state.values() if tensor.numel() < 1000]
+    return stated, describe(state), [tensor.sum() for tensor in state.values() if tensor.numel() < 1000]
 
 
 def _capface_seeds() -> list[Seed]:
