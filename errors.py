@@ -1,8 +1,35 @@
 """The pack's errors. Every message states the expected value, the actual one, and a remedy."""
 
+LONGEST_QUOTE = 60
+"""Characters of a text from a file, or of a name, in a message."""
+LONGEST_MESSAGE = 600
+"""Characters of a message. A longer one loses its middle."""
+
+
+def quote(text: object, most: int = LONGEST_QUOTE) -> str:
+    """Shorten a text from a file or a user for a message, and make it printable in one line.
+
+    Args:
+        text: A text; of anything else only the type is shown, because writing it out may take forever.
+        most: The most characters that are kept.
+    """
+    if not isinstance(text, str | int | float | bool | None):
+        return f"a {type(text).__name__}"
+    if isinstance(text, int) and text.bit_length() > 4 * most:  # a long integer takes long to write out
+        return "a very long number"
+    words = text if isinstance(text, str) else str(text)
+    shown = words if len(words) <= most else f"{words[:most]}\N{HORIZONTAL ELLIPSIS}"
+    return "".join(character if character.isprintable() else "?" for character in shown)
+
 
 class CapFaceError(Exception):
     """Base of every error that the pack raises on purpose."""
+
+    def __init__(self, message: str = ""):
+        if len(message) > LONGEST_MESSAGE:
+            kept = (LONGEST_MESSAGE - 5) // 3
+            message = f"{message[: 2 * kept]} \N{HORIZONTAL ELLIPSIS} {message[-kept:]}"
+        super().__init__(message)
 
 
 class BadInput(CapFaceError, ValueError):

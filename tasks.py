@@ -481,6 +481,11 @@ def soak(options, rest):
     return start(environment([host], options.venv), "capface.tools.soak", ["--comfyui", str(host), *rest])
 
 
+def fuzz(options, rest):
+    """Fuzz everything that reads a file."""
+    return start(environment([known_host(options)], options.venv), "capface.tools.fuzz", rest)
+
+
 def prepare(options, rest):
     """Make a training set from photos."""
     return start(environment([known_host(options)], options.venv), "capface.training.prepare", rest)
@@ -587,6 +592,8 @@ def parse(arguments):
     # the started modules parse their own arguments, including --help
     p = add("soak", parents=[one, common], add_help=False, help="run 200 prompts in one ComfyUI, and show what remains")
     p.set_defaults(task=soak)
+    p = add("fuzz", parents=[one, common], add_help=False, help="try mutated files on all readers, or on the named ones")
+    p.set_defaults(task=fuzz)
     p = add("weights", parents=[one], add_help=False, help="show the model files, or fetch them: weights get portrait")
     p.set_defaults(task=weights)
     p = add("prepare", parents=[one, common], add_help=False, help="make a training set from a folder of photos")

@@ -111,7 +111,7 @@ variants = {
     f"evaluated at every {PERIOD}th step": apply(evaluate_every=PERIOD),
     "likeness 2": apply(likeness=2.0),
     f"likeness 2, at every {PERIOD}th step": apply(likeness=2.0, evaluate_every=PERIOD),
-    "with π⋆": apply(head_control=capface),
+    "with pi*": apply(head_control=capface),
     "two people": apply(apply(condition=head(3.0, -0.5)), head(3.0, 0.5)),
     f"two people, at every {PERIOD}th step": apply(
         apply(condition=head(3.0, -0.5), evaluate_every=PERIOD), head(3.0, 0.5), evaluate_every=PERIOD

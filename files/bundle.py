@@ -1,15 +1,16 @@
 """Safe reading of a small zip archive, such as MediaPipe's `.task` files, which are zip archives of networks."""
 
 import zipfile
-import zlib
 from pathlib import Path
 
-from ..errors import BadFile
+from ..errors import BadFile, MissingFile, quote
+from .boundary import reading, reads
 
 LARGEST_BUNDLE = 1 << 25
 """Bytes of the archive, and of its members together after unpacking. face_landmarker.task has 3.8 million."""
 LARGEST_DIRECTORY = 1 << 16
 """Bytes of the archive's list of members."""
+_AGAIN = "Download the file again."
 END, END_BYTES, ZIP64_BEFORE, LONGEST_COMMENT = b"PK\x05\x06", 22, b"PK\x06\x07", 1 << 16
 """The record that ends a zip archive and its length; the one in front of it in archives above 4 GB."""
 
@@ -19,7 +20,7 @@ def member_names(path: Path) -> list[str]:
     try:
         with _open(path) as archive:
             return archive.namelist()
-    except BadFile:
+    except (BadFile, MissingFile):
         return []
 
 
@@ -39,11 +40,11 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     left = LARGEST_BUNDLE
     with _open(path) as archive:
         for member in archive.infolist():
-            try:
-                with archive.open(member) as stream:
-                    content = stream.read(left + 1)  # what is unpacked counts, not the size that the archive states
-            except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-                raise _bad(path, f"{member.filename[:80]} cannot be unpacked ({error})") from None
+            with (
+                reading(f"{path.name} ({quote(member.filename)})", "a file in an archive", _AGAIN),
+                archive.open(member) as stream,
+            ):
+                content = stream.read(left + 1)  # what is unpacked counts, not the size that the archive states
             left -= len(content)
             if left < 0:
                 raise _bad(path, f"its members have more than {LARGEST_BUNDLE:,} bytes")
@@ -51,6 +52,7 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     return contents
 
 
+@reads("a zip archive", _AGAIN)
 def _open(path: Path) -> zipfile.ZipFile:
     size = path.stat().st_size
     if size > LARGEST_BUNDLE:
@@ -66,11 +68,8 @@ def _open(path: Path) -> zipfile.ZipFile:
         raise _bad(path, "it is a zip archive for more than 4 GB")
     if (length := int.from_bytes(tail[place + 12 : place + 16], "little")) > LARGEST_DIRECTORY:
         raise _bad(path, f"its list of members has {length:,} bytes, expected at most {LARGEST_DIRECTORY:,}")
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise _bad(path, str(error)) from None
+    return zipfile.ZipFile(path)
 
 
 def _bad(path: Path, problem: str) -> BadFile:
-    return BadFile(f"{path.name} cannot be read: {problem}. Download the file again.")
+    return BadFile(f"{quote(path.name)} cannot be read: {problem}. {_AGAIN}")

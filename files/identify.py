@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import quote
 from .bundle import member_names
 from .header import tensor_shapes
 
@@ -52,7 +53,7 @@ def describe(state: Mapping[str, Tensor]) -> str:
     if kind == _DIFFUSION:
         width = next((v.shape[-1] for k, v in state.items() if k.endswith("attn2.to_k.weight")), 0)
         kind = _BY_CONTEXT_WIDTH.get(width, kind)
-    return f"{kind} ({len(state)} tensors, the first is {next(iter(state))})"
+    return f"{kind} ({len(state)} tensors, the first is {quote(next(iter(state)))})"
 
 
 def is_clip_vit_l(path: str | os.PathLike[str]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import BadFile, CapFaceError, MissingFile
 from . import catalogue
+from .boundary import reading
 from .catalogue import Asset
 from .checkpoint import read_state_dict
 from .header import tensor_names
@@ -134,9 +135,11 @@ def _may_be(asset: Asset, path: Path, folders: list[Path]) -> bool:
 
 
 def _look_into(asset: Asset, path: Path, inspect: Inspector) -> FoundFile:
-    size = path.stat().st_size
+    size = 0
     try:
-        return FoundFile(path, size, inspect(path, asset), True)
+        with reading(path, asset.purpose):
+            size = path.stat().st_size
+            return FoundFile(path, size, inspect(path, asset), True)
     except CapFaceError as error:
         return FoundFile(path, size, str(error), False)
 
@@ -173,7 +176,7 @@ def _packs(folders: list[Path]) -> list[FoundFile]:
             lacking = [] if (pack / LANDMARK_FILE).is_file() else [f"the 68 landmarks ({LANDMARK_FILE})"]
             if not any(any(pack.glob(pattern)) for pattern in RECOGNITION_FILES):
                 lacking.append(f"recognition ({' or '.join(RECOGNITION_FILES[:2])})")
-            size = sum(file.stat().st_size for file in pack.glob("*.onnx"))
+            size = sum(file.stat().st_size for file in pack.glob("*.onnx") if file.is_file())
             found.append(FoundFile(pack, size, f"detection; without {' and '.join(lacking)}" if lacking else "complete", True))
     return found
 
@@ -217,8 +220,20 @@ def _files_below(roots: list[Path]) -> list[Path]:
 def _verify(path: Path, asset: Asset, progress: Callable[[int], None]) -> str:
     kind, expected = ("SHA-256", asset.sha256) if asset.sha256 and not asset.md5 else ("MD5", asset.md5)
     digest, read = hashlib.sha256() if kind == "SHA-256" else hashlib.md5(usedforsecurity=False), 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
+    try:
+        with reading(path, asset.purpose):
+            file = path.open("rb")
+    except CapFaceError as error:
+        return str(error)
+    with file:
+        while True:
+            try:
+                with reading(path, asset.purpose):
+                    block = file.read(BLOCK)
+            except CapFaceError as error:
+                return str(error)
+            if not block:
+                break
             digest.update(block)
             read += len(block)
             progress(read)

@@ -1,15 +1,19 @@
 """Loading a state dict into a network that it must fit exactly."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import BadFile
-from .header import ONNX_BEGIN
+from ..errors import BadFile, quote
+from .boundary import reading
+from .budgets import MOST_REPEATED
+from .header import LENGTH_BYTES, ONNX_BEGIN, begins_as_safetensors
 from .mapped import OwnCopies
+from .torch_files import repeated_bytes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -40,23 +44,82 @@ def load_strictly(
         The network, in evaluation mode and without gradients.
 
     Raises:
-        BadFile: A key is missing, unknown or of another shape, or the file is being truncated.
+        BadFile: A key is missing, unknown, of another shape or of another kind of numbers, a weight is not a finite number, or
+            the file is being truncated.
     """
     expected: dict[str, Tensor] = (like or network).state_dict()
     problems = [f"{key} is missing" for key in expected if key not in state]
-    problems += [f"{key} does not belong to it" for key in state if key not in expected]
+    problems += [f"{quote(key)} does not belong to it" for key in state if key not in expected]
     problems += [
         f"{key} has shape {list(state[key].shape)} instead of {list(tensor.shape)}"
         for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
     ]
+    problems += [
+        f"{key} holds numbers of type {str(state[key].dtype).removeprefix('torch.')}"
+        for key, tensor in expected.items()
+        if key in state and state[key].is_floating_point() != tensor.is_floating_point()
+    ]
     if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise BadFile(f"{file} does not fit {kind}: {'; '.join(problems[:3])}{more}. Expected {source}.")
-    copies = OwnCopies()
-    placed = {key: copies.copy(state[key], device=device, dtype=tensor.dtype) for key, tensor in expected.items()}
-    network.load_state_dict(placed, assign=True)
+        raise BadFile(f"{quote(file)} does not fit {kind}: {_some(problems)}. Expected {source}.")
+    refuse_repeats({key: state[key] for key in expected}, file=file, source=source)
+    target = torch.device(device or "cpu")
+    with reading(file, kind):
+        copies, first = OwnCopies(), target if target.type == "meta" else None
+        placed = {key: copies.copy(state[key], device=first, dtype=tensor.dtype) for key, tensor in expected.items()}
+        refuse_odd_numbers(placed, file=file, source=source)
+        network.load_state_dict({key: tensor.to(target) for key, tensor in placed.items()}, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def refuse_repeats(state: Mapping[str, Tensor], *, file: str, source: str) -> None:
+    """Refuse tensors that would need much more memory than the file holds, before they are copied.
+
+    Args:
+        state: Tensors by key.
+        file: The file's name, for messages.
+        source: The right file and its source.
+
+    Raises:
+        BadFile: Together they repeat too many bytes.
+    """
+    repeated = repeated_bytes(state.values())
+    if repeated > MOST_REPEATED:
+        raise BadFile(
+            f"{quote(file)} is a stub: its tensors repeat a few numbers, to {repeated:,} bytes more than it has. "
+            f"Expected {source}."
+        )
+
+
+def refuse_odd_numbers(state: Mapping[str, Tensor], *, file: str, source: str) -> None:
+    """Refuse tensors with NaN or infinite numbers.
+
+    Args:
+        state: Tensors by key, on the CPU. Those on the meta device are not checked.
+        file: The file's name, for messages.
+        source: The right file and its source.
+
+    Raises:
+        BadFile: A number is not finite.
+    """
+    if odd := [key for key, tensor in state.items() if not _finite(tensor)]:
+        raise BadFile(
+            f"{quote(file)} holds weights that are NaN or infinite: {_some(odd)}. Either it is broken, or its numbers "
+            f"exceed the chosen type: then load it in float32. Expected {source}."
+        )
+
+
+def _some(problems: Sequence[str]) -> str:
+    """List the first three."""
+    return "; ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite. The extremes are NaN if any number is, and need no memory beside the tensor."""
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
+        return True
+    values = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # types of 8 bits have no extremes
+    return all(math.isfinite(extreme) for extreme in torch.stack(values.aminmax()).tolist())
 
 
 def refuse_onnx(path: Path, *, kind: str, source: str) -> None:
@@ -70,10 +133,13 @@ def refuse_onnx(path: Path, *, kind: str, source: str) -> None:
     Raises:
         BadFile: The file is an ONNX network.
     """
-    if path.is_file():
+    with reading(path, kind):
+        if not path.is_file():
+            return
         with path.open("rb") as stream:
-            if stream.read(1) == ONNX_BEGIN:
-                raise BadFile(
-                    f"{path.name} is an ONNX network, such as insightface's ArcFace recogniser or its detector, not {kind}. "
-                    f"Expected {source}."
-                )
+            begin = stream.read(LENGTH_BYTES + 1)
+    if begin[:1] == ONNX_BEGIN and not begins_as_safetensors(begin):
+        raise BadFile(
+            f"{quote(path.name)} is an ONNX network, such as insightface's ArcFace recogniser or its detector, not {kind}. "
+            f"Expected {source}."
+        )

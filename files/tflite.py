@@ -65,7 +65,7 @@ def read_tflite(data: bytes, name: str) -> dict[str, Tensor]:
     if not subgraphs:
         raise file.bad("it has no subgraph")
     constants: dict[str, Tensor] = {}
-    left = len(data)
+    left = names_left = len(data)
     for place in file.vector(file.follow(subgraphs[0]), SUBGRAPH_TENSORS, 4, MOST_TENSORS):
         table = file.follow(place)
         number = file.number(table, TENSOR_BUFFER, "<I")
@@ -81,7 +81,11 @@ def read_tflite(data: bytes, name: str) -> dict[str, Tensor]:
         left -= len(content)
         if left < 0:
             raise file.bad("its tensors are larger than the file")
-        key = bytes(file.content(table, TENSOR_NAME, LONGEST_NAME)).decode("utf-8", errors="replace")
+        name_bytes = file.content(table, TENSOR_NAME, LONGEST_NAME)
+        names_left -= len(name_bytes)
+        if names_left < 0:
+            raise file.bad("its tensors' names are longer than the file")
+        key = bytes(name_bytes).decode("utf-8", errors="replace")
         if key in constants:
             raise file.bad(f"two tensors are called {key[:80]}")
         constants[key] = _tensor(file, table, key, content)

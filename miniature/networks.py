@@ -5,18 +5,22 @@ miniature shows that the mechanism works. It does not know any real face.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..errors import BadFile
+from ..errors import BadFile, quote
 from ..files.atomic import write_atomically
+from ..files.boundary import reads
+from ..files.budgets import LARGEST_JSON, MOST_VOCABULARY, at_most
+from ..files.checkpoint import read_safetensors
 from ..files.mapped import own_copies
+from ..files.strict import load_strictly
 from ..models.diffusion import CapFace, Denoiser, DenoiserConfig, IdentityTokens, load_capface
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .evaluator import Evaluator
@@ -72,8 +76,10 @@ class Miniature:
 
 
 Network = TypeVar("Network", bound=nn.Module)
+_AGAIN = "It comes with the pack: install it again, or train one with tasks.py."
 
 
+@reads("a miniature", _AGAIN)
 def load_miniature(path: Path = MINIATURE_FILE) -> Miniature:
     """Load the networks, in float32 on the CPU and frozen.
 
@@ -84,30 +90,37 @@ def load_miniature(path: Path = MINIATURE_FILE) -> Miniature:
         BadFile: The file is missing or not a miniature.
     """
     if not Path(path).is_file():
-        raise BadFile(f"There is no miniature {path}. It comes with the pack: install it again, or train one with tasks.py.")
+        raise BadFile(f"There is no miniature {quote(str(path), 200)}. {_AGAIN}")
     parts: dict[str, dict[str, Tensor]] = {name: {} for name in _PARTS}
-    with safe_open(path, "pt") as file:
-        about = file.metadata() or {}
-        state = own_copies({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  the file is not a mapping
-    for key, tensor in state.items():
-        name, _, rest = key.partition(".")
-        if name in parts:
-            parts[name][rest] = tensor.float()
+    name = quote(Path(path).name)
+    tensors, about = read_safetensors(Path(path))
+    for key, tensor in own_copies(tensors).items():
+        part, _, rest = key.partition(".")
+        if part in parts:
+            if not tensor.numel():
+                raise BadFile(f"{name} is not a miniature: {quote(key)} is empty. {_AGAIN}")
+            parts[part][rest] = tensor.float()
     if "vocabulary" not in about or not all(parts.values()):
-        raise BadFile(f"{path} is not a miniature: expected the networks {', '.join(_PARTS)} and a vocabulary.")
-    shapes = {name: {k: tuple(v.shape) for k, v in state.items()} for name, state in parts.items()}
+        raise BadFile(f"{name} is not a miniature: expected the networks {', '.join(_PARTS)} and a vocabulary. {_AGAIN}")
+    at_most(len(about["vocabulary"]), LARGEST_JSON, "characters in its vocabulary", name)
+    vocabulary = json.loads(about["vocabulary"])
+    if not isinstance(vocabulary, list) or not all(isinstance(word, str) for word in vocabulary):
+        raise BadFile(f"{name} is not a miniature: its vocabulary is not a list of words. {_AGAIN}")
+    at_most(len(vocabulary), MOST_VOCABULARY, "words", name)
+    shapes = {part: {k: tuple(v.shape) for k, v in state.items()} for part, state in parts.items()}
 
-    def filled(network: Network, name: str) -> Network:
-        network.load_state_dict(parts[name])
-        return network.eval().requires_grad_(False)
+    def filled(build: Callable[[], Network], part: str) -> Network:
+        with torch.device("meta"):
+            network = build()
+        return load_strictly(network, parts[part], file=name, kind=f"the miniature's {part}", source="the pack's own file")
 
     capface, tokens = load_capface(parts["capface"], dtype=torch.float32)
     return Miniature(
-        filled(Denoiser(DenoiserConfig.from_shapes(shapes["denoiser"])), "denoiser"),
-        capface.eval().requires_grad_(False),
-        tokens.eval().requires_grad_(False),
-        filled(Recognizer(RecognizerConfig.from_shapes(shapes["recognizer"])), "recognizer"),
-        filled(TextEncoder(json.loads(about["vocabulary"]), parts["words"]["norm.weight"].shape[0]), "words"),
-        filled(Autoencoder(AutoencoderConfig.from_shapes(shapes["autoencoder"])), "autoencoder"),
-        filled(Evaluator.from_shapes(shapes["judge"]), "judge"),
+        filled(lambda: Denoiser(DenoiserConfig.from_shapes(shapes["denoiser"])), "denoiser"),
+        capface,
+        tokens,
+        filled(lambda: Recognizer(RecognizerConfig.from_shapes(shapes["recognizer"])), "recognizer"),
+        filled(lambda: TextEncoder(vocabulary, parts["words"]["norm.weight"].shape[0]), "words"),
+        filled(lambda: Autoencoder(AutoencoderConfig.from_shapes(shapes["autoencoder"])), "autoencoder"),
+        filled(lambda: Evaluator.from_shapes(shapes["judge"]), "judge"),
     )

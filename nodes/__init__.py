@@ -28,6 +28,7 @@ class CapFaceExtension(ComfyExtension):
         from .load_models import ConvertCapFace, LoadCapFace, LoadFaceAnalyzer
         from .measure_portrait import MeasurePortrait
         from .render_head import RenderHead
+        from .reuse_controlnet import ReuseControlNet
 
         if route.register(EditHead.define_schema().inputs):
             missing_models.register(route.running_server())
@@ -51,6 +52,7 @@ class CapFaceExtension(ComfyExtension):
             CropHead,
             RenderHead,
             ApplyCapFace,
+            ReuseControlNet,
             MeasurePortrait,
             CapFaceCheck,
             LoadMiniature,

@@ -5,7 +5,7 @@ import logging
 from comfy_api.latest import io, ui
 
 from ..errors import CapFaceError
-from ..flame.io import heads_from_json, heads_to_json
+from ..flame.io import heads_to_json, read_heads
 from ..host import user_files
 from .sockets import HEAD, HEAD_MODEL, schema
 
@@ -92,7 +92,7 @@ class LoadHead(io.ComfyNode):
     @classmethod
     def execute(cls, file, head_model=None):
         """Read the file."""
-        stored = heads_from_json(user_files.find_user_file(file, ENDING).read_bytes(), file)
+        stored = read_heads(user_files.find_user_file(file, ENDING), file)
         if head_model is not None and stored.kind not in (None, head_model.kind):
             log.warning(
                 "%s was made with a head model of kind '%s' and is used with one of kind '%s'. Position, pose and light carry "

@@ -143,7 +143,7 @@ class FaceAnalyzer:
         found = []
         for i, image in enumerate(images):
             try:
-                found.append(self._find_face(image, which, index, given, i))
+                found.append(self.find_face(image, which, index, given, i))
             except NoFaceFound as error:
                 raise NoFaceFound(f"Image {i + 1} of {len(images)}: {error}") from None
         return found
@@ -160,7 +160,7 @@ class FaceAnalyzer:
         last = None
         for i, image in enumerate(images):
             try:
-                found.append(self._find_face(image, which, index, given, i))
+                found.append(self.find_face(image, which, index, given, i))
             except NoFaceFound as error:
                 found.append(None)
                 last = error
@@ -168,7 +168,21 @@ class FaceAnalyzer:
             raise NoFaceFound(f"None of {len(images)} images shows the face. The last one: {last}")
         return found
 
-    def _find_face(self, image: Tensor, which: str, index: int, given: GivenFaces | None, number: int) -> FaceDetection:
+    def find_face(
+        self, image: Tensor, which: str = "largest", index: int = 0, given: GivenFaces | None = None, number: int = 0
+    ) -> FaceDetection:
+        """Find one face in an image.
+
+        Args:
+            image: RGB `[3, H, W]` in 0..1.
+            which: The order in which faces are counted, as for `choose_face`.
+            index: Which face in that order; 0 is the first.
+            given: The faces among which one is chosen, if they are known.
+            number: The number of the image among those of `given`.
+
+        Raises:
+            NoFaceFound: The image has no face, or not that many.
+        """
         faces = self.detect(image) if given is None else self._given(image, given, number)
         if not faces and (color := blankness(image)):
             raise NoFaceFound(f"The image is almost entirely {color} and shows no face. Check the photo and its connection.")

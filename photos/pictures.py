@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..errors import BadFile, BadInput
+from ..errors import BadInput
+from ..files.boundary import reading
 
 WHITE = 1.0
 _FLOATS = 2.0
@@ -31,19 +32,14 @@ def read_picture(path: Path) -> Tensor:
         RGB `[3, H, W]` in 0..1.
 
     Raises:
+        MissingFile: The file does not exist.
         BadFile: The file cannot be read, or the picture is larger than Pillow's limit for untrusted files.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata does not matter here
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                return _pixels(picture)
-    except Exception as error:  # Pillow's readers each raise their own for a broken file
-        raise BadFile(
-            f"{path.name} cannot be read as a picture ({type(error).__name__}). Save it again as PNG or JPEG."
-        ) from None
+    with reading(path, "a picture", "Save it again as PNG or JPEG."), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata does not matter here
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path) as opened:
+            return _pixels(ImageOps.exif_transpose(opened))
 
 
 def _pixels(picture: Image.Image) -> Tensor:

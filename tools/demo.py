@@ -43,7 +43,7 @@ def make_sheet(photo: Tensor, path: Path, mesh_file: Path | None) -> None:
     height, width = photo.shape[1:]
     say(f"looking for the face in the photo ({width} × {height})")
     landmarker = None if mesh_file is None else load_face_landmarker(mesh_file)
-    (face,) = FaceAnalyzer(PlainNetworks(MtcnnDetector(), landmarker=landmarker)).find_faces(photo[None])
+    face = FaceAnalyzer(PlainNetworks(MtcnnDetector(), landmarker=landmarker)).find_face(photo)
     left, top, right, bottom = (round(v) for v in face.box.tolist())
     say(f"face found: {right - left} × {bottom - top} pixels at ({left}, {top}), score {face.score:.3f}")
     model = builtin_head()

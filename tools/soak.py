@@ -124,7 +124,7 @@ class Prompts:
         kinds = {
             self._one_person: ("one person", 50),
             self._two_people: ("two people", 15),
-            self._stand_in: ("stand-in", 15),
+            self._stand_in: ("stand-in", 10),
             self._interrupted: ("interrupt", 8),
             self._failing: ("failing", 7),
             self._refused: ("refused", 3),
@@ -137,7 +137,7 @@ class Prompts:
         prompt, r = copy.deepcopy(self._miniature), self._random
         self._change_person(inputs_of(prompt, "CapFaceSyntheticPerson"))
         self._change_head(inputs_of(prompt, "CapFaceEditHead"))
-        self._change_run(prompt, (48, 64, 96, 128, 160), (1, 1, 2, 3, 4))
+        self._change_run(prompt, (48, 64, 64, 96, 128), (1, 1, 2, 3))
         words = r.choice(("red", "green", "blue")), r.choice(("beach", "forest"))
         inputs_of(prompt, "CLIPTextEncode")["text"] = "{} shirt, {}".format(*words)
         return prompt
@@ -194,13 +194,13 @@ class Prompts:
 
     def _refused(self) -> Prompt:
         prompt = self._one_person()
-        inputs_of(prompt, "CapFaceSyntheticPerson")["light"] = "nobody's"
+        inputs_of(prompt, "CapFaceSyntheticPerson")["size"] = 8
         return prompt
 
     def _partly_refused(self) -> Prompt:
         """Return a prompt of which ComfyUI runs the nodes that show the head, but not the sampler."""
         prompt = self._one_person()
-        inputs_of(prompt, "KSampler")["sampler_name"] = "nobody's"
+        inputs_of(prompt, "KSampler")["steps"] = 0
         return prompt
 
     def _change_person(self, inputs: dict[str, Any]) -> None:
@@ -214,7 +214,7 @@ class Prompts:
 
     def _change_run(self, prompt: Prompt, sides: tuple[int, ...], steps: tuple[int, ...]) -> None:
         r = self._random
-        batch = r.choice((1, 1, 1, 2, 3, 4))
+        batch = r.choice((1, 1, 1, 1, 2, 4))
         inputs_of(prompt, "EmptyLatentImage").update(width=r.choice(sides), height=r.choice(sides), batch_size=batch)
         inputs_of(prompt, "KSampler").update(
             seed=r.randrange(2**31),
@@ -324,8 +324,13 @@ def _run(client: ComfyClient, kind: str, prompt: Prompt, result: Soak) -> None:
         request(f"{client.process.url}/capface/edit", json.dumps(pictures).encode())
     sampler = id_of(prompt, "KSampler")
 
+    stopped = False
+
     def stop(event: str, data: dict[str, Any]) -> None:
-        if kind == "interrupt" and event == "progress" and data["node"] == sampler and data["value"] == 2:
+        nonlocal stopped
+        # ComfyUI does not report every step
+        if kind == "interrupt" and event == "progress" and data["node"] == sampler and data["value"] >= 2 and not stopped:
+            stopped = True
             client.interrupt()
 
     try:

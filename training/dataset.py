@@ -6,6 +6,7 @@ or workers. A run therefore resumes exactly where it stopped, even with another 
 
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -16,13 +17,27 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import BadFile, BadInput
+from ..errors import BadFile, BadInput, quote
+from ..files.boundary import reading
+from ..files.npy import read_array
 from ..flame.builtin import builtin_head
 from ..flame.io import heads_from_json
 from ..flame.model import HeadModel, HeadParams
 from ..flame.render import render_head
-from .shards import DATASET, FORMAT, VERSION, Place, read_index, read_json, read_member
+from .shards import (
+    DATASET,
+    FORMAT,
+    VERSION,
+    Place,
+    read_index,
+    read_json,
+    read_member,
+    read_places,
+    shard_name,
+    shard_number,
+)
 
+_AGAIN = "Copy the whole folder of the training set, or prepare it again."
 BUILT_IN_KIND = "builtin"
 """Kind of the built-in head model."""
 
@@ -127,22 +142,31 @@ class TrainingSet(torch.utils.data.Dataset):
         self.about = read_json(self.folder / DATASET)
         if self.about.get("format") != FORMAT or self.about.get("version") != VERSION:
             raise BadFile(f"{self.folder / DATASET} is not a training set of version {VERSION}. Prepare the photos again.")
-        kind = self.about["head_model"]["kind"]
+        about = self.about.get("head_model")
+        kind = about.get("kind") if isinstance(about, dict) else None
+        shards = self.about.get("shards")
+        if not isinstance(kind, str) or not isinstance(shards, list):
+            raise BadFile(f"{DATASET} in {self.folder} lacks head_model or shards. Prepare the photos again.")
         if head_model is None and kind == BUILT_IN_KIND:
             head_model = builtin_head()
         if head_model is None or head_model.kind != kind:
             got = "none" if head_model is None else f"one of kind {head_model.kind}"
-            raise BadInput(f"These heads were fitted with a head model of kind {kind}, got {got}.")
+            raise BadInput(f"These heads were fitted with a head model of kind {quote(kind)}, got {got}.")
         self.head_model = head_model
         self.shards: list[str] = []
         """File of each sample's shard."""
         self.places: list[Place] = []
-        for shard in self.about["shards"]:
-            index = read_index(self.folder, int(shard["file"].partition(".")[0]))
-            if index is None or len(index["samples"]) != shard["samples"]:
-                raise BadFile(f"The index beside {shard['file']} in {self.folder} is missing or of another shard. Copy it too.")
-            self.places += [Place(**place) for place in index["samples"]]
-            self.shards += [shard["file"]] * shard["samples"]
+        for shard in shards:
+            try:
+                number = shard_number(shard.get("file") if isinstance(shard, dict) else shard)
+            except BadFile as error:  # a clause
+                raise BadFile(f"{DATASET} in {self.folder} is malformed: {error}. Prepare the photos again.") from None
+            file, index = shard_name(number), read_index(self.folder, number)
+            places = [] if index is None else read_places(self.folder, number, index)
+            if index is None or len(places) != shard.get("samples") or file in self.shards:
+                raise BadFile(f"The index beside {file} in {self.folder} is missing or of another shard. Copy it too.")
+            self.places += places
+            self.shards += [file] * len(places)
         self.people: dict[str, list[int]] = {}
         """Indices of each person's samples."""
         for i, place in enumerate(self.places):
@@ -154,16 +178,18 @@ class TrainingSet(torch.utils.data.Dataset):
     def __getitem__(self, position: Position | int) -> TrainingSample:
         """Return the sample at a position; an int is the index of a sample in the first epoch."""
         position = Position(0, position) if isinstance(position, int) else position
-        about = json.loads(self.read(position.index, "json"))
         place, reference = self.places[position.index], self.reference(position)
-        maps = render_head(self.head_model, self._head(about["head"], place), self.size, self.size)
+        with reading(f"{place.key}.json", "a description of a photo", _AGAIN):
+            about = json.loads(self.read(position.index, "json"))
+            caption, head = str(about["caption"]), self._head(about["head"], place)
+        maps = render_head(self.head_model, head, self.size, self.size)
         return {
             "image": self._image(position.index),
             "hint": maps.hint()[0],
             "alpha": maps.alpha[0],
             "global": self._array(reference, "global.npy"),
             "local": self._array(reference, "local.npy"),
-            "caption": about["caption"],
+            "caption": caption,
             "key": place.key,
             "reference": self.places[reference].key,
         }
@@ -183,17 +209,32 @@ class TrainingSet(torch.utils.data.Dataset):
             index: Index of the sample.
             ending: Name of the file after the sample's key, see `shards`.
         """
-        return read_member(self.folder, self.shards[index], self.places[index].members[ending])
+        place = self.places[index]
+        if ending not in place.members:
+            raise BadFile(f"The sample {quote(place.key)} of {self.shards[index]} lacks {ending}. {_AGAIN}")
+        return read_member(self.folder, self.shards[index], place.members[ending])
 
     def _head(self, head: dict[str, Any], place: Place) -> HeadParams:
         return heads_from_json(json.dumps(head), f"{place.key}.json").params
 
     def _image(self, index: int) -> Tensor:
-        with Image.open(io.BytesIO(self.read(index, "jpg"))) as picture:
-            image = torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float()
+        data = self.read(index, "jpg")
+        with reading(f"{self.places[index].key}.jpg", "a picture", _AGAIN), warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as picture:
+                image = torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float()
         if image.shape[-2:] != (self.size, self.size):
             image = F.interpolate(image[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
         return (image / 127.5 - 1).clamp(-1, 1)
 
     def _array(self, index: int, ending: str) -> Tensor:
-        return torch.from_numpy(np.load(io.BytesIO(self.read(index, ending)))).float()
+        data = self.read(index, ending)
+        name = f"{self.places[index].key}.{ending}"
+        with reading(name, "an array of features", _AGAIN):
+            try:
+                array = torch.from_numpy(read_array(io.BytesIO(data), len(data)).astype(np.float32))
+            except BadFile as error:  # a clause
+                raise BadFile(f"{quote(name)} cannot be read: {error}. {_AGAIN}") from None
+        if not torch.isfinite(array).all():
+            raise BadFile(f"{quote(name)} holds NaN or infinite numbers. {_AGAIN}")
+        return array

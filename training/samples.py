@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import BadFile, BadInput
+from ..errors import BadFile, BadInput, MissingFile
 from ..flame.builtin import builtin_head
 from ..flame.fitting import face_size, light_from_photo
 from ..flame.io import heads_to_json, load_flame
@@ -277,7 +277,7 @@ def load_photo(path: Path) -> Tensor:
     """
     try:
         return read_picture(path)
-    except BadFile as error:
+    except (BadFile, MissingFile) as error:
         raise Rejected("unreadable", str(error)) from None
 
 

@@ -16,17 +16,22 @@ atomically.
 import hashlib
 import io
 import json
+import re
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadFile, MissingFile
+from ..errors import BadFile, quote
 from ..files.atomic import write_atomically
+from ..files.boundary import reading
+from ..files.budgets import LARGEST_JSON, MOST_JSON_PARTS, at_most
 
 FORMAT, VERSION = "capface.training-set", 1
 DATASET = "dataset.json"
 _CHUNK = 1 << 20
+_SHARD = re.compile(r"\d{6,9}\.tar")
+_AGAIN = "Copy the whole folder of the training set, or prepare it again."
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,57 @@ def index_path(folder: Path, number: int) -> Path:
     return folder / shard_name(number).replace(".tar", ".json")
 
 
+def shard_number(name: object) -> int:
+    """Return the number of a shard by its name in `dataset.json`.
+
+    Raises:
+        BadFile: It is no name that `shard_name` returns, such as a path to another folder. The message is a clause.
+    """
+    if not isinstance(name, str) or not _SHARD.fullmatch(name) or shard_name(int(name[: -len(".tar")])) != name:
+        raise BadFile(f"a shard is called {quote(name)}, expected a name such as {shard_name(0)}")
+    return int(name[: -len(".tar")])
+
+
 def read_index(folder: Path, number: int) -> dict[str, Any] | None:
     """Read the index of a shard; None if the shard is not finished."""
     path = index_path(folder, number)
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    _refuse_link(path)
+    return read_json(path)
+
+
+def read_places(folder: Path, number: int, index: dict[str, Any]) -> list[Place]:
+    """Return the samples of a shard's index.
+
+    Args:
+        folder: Folder of the training set.
+        number: Number of the shard.
+        index: The result of `read_index`.
+
+    Raises:
+        BadFile: An entry is malformed.
+    """
+    name = quote(index_path(folder, number).name)
+    samples = index.get("samples")
+    if not isinstance(samples, list):
+        raise BadFile(f"{name} lists no samples. {_AGAIN}")
+    if not samples:
+        return []
+    places = []
+    for sample in samples:
+        entry = sample if isinstance(sample, dict) else {}
+        texts = [entry.get(part) for part in ("key", "identity", "source")]
+        members = entry.get("members")
+        if not all(isinstance(text, str) for text in texts) or not isinstance(members, dict):
+            raise BadFile(f"{name} has a malformed sample. {_AGAIN}")
+        for ending, place in members.items():
+            whole = isinstance(place, list) and len(place) == 2 and all(type(part) is int and part >= 0 for part in place)
+            if not whole:
+                raise BadFile(f"{name} has a malformed place of {quote(ending)}. {_AGAIN}")
+        key, identity, source = map(str, texts)
+        places.append(Place(key, identity, source, {ending: (place[0], place[1]) for ending, place in members.items()}))
+    return places
 
 
 def read_member(folder: Path, shard: str, place: tuple[int, int]) -> bytes:
@@ -114,19 +166,24 @@ def read_member(folder: Path, shard: str, place: tuple[int, int]) -> bytes:
 
     Raises:
         MissingFile: The shard is missing.
-        BadFile: The shard is truncated.
+        BadFile: The shard is truncated or a link, or a file lies outside it.
     """
     offset, size = place
-    path = folder / shard
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-    except FileNotFoundError:
-        raise MissingFile(f"There is no {path}. Copy the whole folder of the training set, or prepare it again.") from None
-    if len(content) != size:
-        raise BadFile(f"{path} is truncated: expected {size} bytes at {offset}, got {len(content)}. Copy or prepare it again.")
-    return content
+    path = folder / shard_name(shard_number(shard))
+    with reading(path, "a shard of a training set", _AGAIN), path.open("rb") as file:
+        _refuse_link(path)
+        length = path.stat().st_size
+        if offset + size > length:
+            raise BadFile(
+                f"{quote(path.name)} is truncated: expected {size:,} bytes at {offset:,}, got {length:,} in all. {_AGAIN}"
+            )
+        file.seek(offset)
+        return file.read(size)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise BadFile(f"{quote(path.name)} is a link, expected a file in the folder of the training set. {_AGAIN}")
 
 
 def digest(path: Path) -> str:
@@ -151,9 +208,16 @@ def read_json(path: Path) -> dict[str, Any]:
         MissingFile: The file is missing.
         BadFile: The file is not valid JSON.
     """
+    name = quote(path.name)
+    with reading(path, "JSON", _AGAIN):
+        at_most(path.stat().st_size, LARGEST_JSON, "bytes", name)
+        data = path.read_bytes()
+    at_most(data.count(b"{") + data.count(b"["), MOST_JSON_PARTS, "parts", name)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFile(f"There is no file {path}.") from None
-    except ValueError as error:
-        raise BadFile(f"{path} is not readable JSON ({error}). Remove it and prepare the training set again.") from None
+        with reading(path, "JSON"):
+            content = json.loads(data)
+    except BadFile:
+        content = None
+    if not isinstance(content, dict):
+        raise BadFile(f"{name} is not readable JSON. Remove it and prepare the training set again.")
+    return content

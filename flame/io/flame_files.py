@@ -8,15 +8,25 @@ Source: flame.is.tue.mpg.de; Li et al., "Learning a model of facial shape and ex
 
 import hashlib
 import io
+import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ...errors import BadFile, MissingFile
+from ...errors import BadFile, quote
+from ...files.boundary import reading, reads
+from ...files.budgets import (
+    LARGEST_FLAME,
+    LARGEST_TEMPLATE,
+    MOST_INFLATION,
+    MOST_SKIN_COMPONENTS,
+    at_most,
+)
 from ...files.catalogue import FLAME, FLAME_2020_MD5, FLAME_LANDMARKS, FLAME_TEMPLATE, FLAME_TEXTURE
 from ...files.header import read_begin
+from ...files.npy import Stream, read_header
 from ...shapes import Int
 from ..model import SIZES
 from .safe_pickle import sole_object, to_array, unpickle
@@ -33,8 +43,6 @@ SHAPES = 300
 COMPONENTS = 400
 TEXTURE_SIDE = 256
 
-Stream = IO[bytes] | io.BufferedIOBase
-
 _MODEL_KEYS = {
     "v_template": "v_template", "faces": "f", "shapedirs": "shapedirs", "posedirs": "posedirs",
     "J_regressor": "J_regressor", "weights": "weights", "parents": "kintree_table",
@@ -43,20 +51,27 @@ _MODEL_KEYS = {
 _LANDMARK_KEYS = tuple(f"{part}_lmk_{what}" for part in ("static", "dynamic", "full") for what in ("faces_idx", "bary_coords"))
 
 
-def contents(path: Path) -> bytes:
+def contents(path: Path, largest: int = LARGEST_FLAME) -> bytes:
     """Read a file's bytes and reject the usual broken downloads by name.
+
+    Args:
+        path: The file.
+        largest: The most bytes that it may have.
 
     Raises:
         MissingFile: The file does not exist.
-        BadFile: The file is empty, a web page or a Git LFS pointer.
+        BadFile: The file is empty, a web page or a Git LFS pointer, or too large.
     """
     read_begin(path)
-    return path.read_bytes()
+    with reading(path, "a file of FLAME"):
+        at_most(path.stat().st_size, largest, "bytes", path.name)
+        return path.read_bytes()
 
 
 # generic_model.pkl
 
 
+@reads("FLAME", f"Expected FLAME 2020: {FLAME.reference}.")
 def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """Read the FLAME model.
 
@@ -71,14 +86,14 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], str]:
         MissingFile: The file does not exist.
         BadFile: The file is broken, or not FLAME.
     """
-    file, data = path.name, contents(path)
+    file, data = quote(path.name), contents(path)
     wanted = f"Expected FLAME 2020: {FLAME.reference}"
     if data[:4] == b"PK\x03\x04":
         what = "a torch checkpoint or an archive: unpack it if it is FLAME's"
         raise BadFile(f"{file} is a zip file ({what}). {wanted}.")
     try:
         content = unpickle(data)
-    except BadFile as error:
+    except BadFile as error:  # a clause
         raise BadFile(f"{file} cannot be read as FLAME: {error}. {wanted}.") from None
     if not isinstance(content, dict) or not all(key in content for key in _MODEL_KEYS.values()):
         raise BadFile(f"{file} is not FLAME: it holds {_holds(content)}. {wanted}.")
@@ -118,13 +133,14 @@ def _array(file: str, content: dict[Any, Any], key: str) -> np.ndarray:
 
 def _holds(content: object) -> str:
     if isinstance(content, dict):
-        return "a dictionary of " + (", ".join(sorted(str(key) for key in content)[:6]) or "nothing")
+        return "a dictionary of " + (", ".join(sorted(quote(key) for key in content if isinstance(key, str))[:6]) or "nothing")
     return f"a {type(content).__name__}"
 
 
 # landmark_embedding.npy
 
 
+@reads("landmarks", f"Expected {FLAME_LANDMARKS.reference}.")
 def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     """Read the 68 landmarks on the mesh.
 
@@ -142,10 +158,10 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     data = contents(path)
     try:
         stream = io.BytesIO(data)
-        _, _, dtype = _npy_header(stream)
+        _, _, dtype = read_header(stream)
         content = sole_object(unpickle(data[stream.tell() :])) if dtype.hasobject else None
-    except (BadFile, ValueError) as error:
-        raise BadFile(f"{path.name} cannot be read as landmarks: {error}. {wanted}.") from None
+    except BadFile as error:  # a clause
+        raise BadFile(f"{quote(path.name)} cannot be read as landmarks: {error}. {wanted}.") from None
     if not isinstance(content, dict) or not all(key in content for key in _LANDMARK_KEYS):
         raise BadFile(f"{path.name} is not a landmark embedding: it holds {_holds(content)}. {wanted}.")
     arrays = {key: _array(path.name, content, key) for key in _LANDMARK_KEYS}
@@ -155,16 +171,10 @@ def read_landmarks(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _npy_header(stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read shape, Fortran order and type of the array whose data follows in the stream."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
-
-
 # head_template.obj
 
 
+@reads("a mesh with texture coordinates", f"Expected {FLAME_TEMPLATE.reference}.")
 def read_uvs(path: Path, faces: Int[np.ndarray, "F 3"]) -> dict[str, np.ndarray]:
     """Read the UVs, and match them to the corners of the model's faces.
 
@@ -182,15 +192,15 @@ def read_uvs(path: Path, faces: Int[np.ndarray, "F 3"]) -> dict[str, np.ndarray]
     wanted = f"Expected {FLAME_TEMPLATE.reference}"
     uv, corners = [], []
     try:
-        for line in contents(path).decode("ascii").splitlines():
+        for line in contents(path, LARGEST_TEMPLATE).decode("ascii").splitlines():
             key, *values = line.split() or [""]
             if key == "vt":
                 uv.append([float(value) for value in values[:2]])
             elif key == "f":
                 corners.append([[int(number) for number in value.split("/")[:2]] for value in values])
         uv, corners = np.array(uv, np.float32), np.array(corners, np.int64) - 1
-    except ValueError as error:
-        raise BadFile(f"{path.name} is not an OBJ file of triangles ({error}). {wanted}.") from None
+    except (ValueError, OverflowError):
+        raise BadFile(f"{quote(path.name)} is not an OBJ file of triangles. {wanted}.") from None
     if corners.ndim != 3 or corners.shape[1:] != (3, 2):
         raise BadFile(f"{path.name} is not an OBJ file of triangles with UVs (f v/vt v/vt v/vt). {wanted}.")
     # Triangles are rotated until their smallest vertex comes first, so they match wherever their list of vertices starts.
@@ -215,6 +225,7 @@ def _smallest_first(faces: Int[np.ndarray, "N 3"]) -> Int[np.ndarray, "N 3"]:
 # FLAME_texture.npz
 
 
+@reads("a texture of FLAME", f"Expected {FLAME_TEXTURE.reference}, with mean and tex_dir.")
 def read_texture(path: Path) -> dict[str, np.ndarray]:
     """Read the texture and its basis.
 
@@ -229,19 +240,15 @@ def read_texture(path: Path) -> dict[str, np.ndarray]:
         BadFile: The file is broken, or not FLAME's texture.
     """
     wanted = f"Expected {FLAME_TEXTURE.reference}, with mean and tex_dir"
-    if not path.is_file():
-        raise MissingFile(f"There is no file {path}.")
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
             if not {"mean", "tex_dir"} <= names:
-                raise BadFile(f"it holds {', '.join(sorted(names)[:6]) or 'nothing'}")
+                raise BadFile(f"it holds {', '.join(map(quote, sorted(names)[:6])) or 'nothing'}")
             mean = _components(archive, "mean", None)
             basis = _components(archive, "tex_dir", SIZES["texture"][0])
-    except (BadFile, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise BadFile(f"{path.name} is not a texture of FLAME, or it is broken: {error}. {wanted}.") from None
-    if mean.shape != (TEXTURE_SIDE, TEXTURE_SIDE, 3) or basis.shape[:3] != mean.shape:
-        raise BadFile(f"{path.name}: got a mean {list(mean.shape)} and a basis {list(basis.shape)} at half size. {wanted}.")
+    except BadFile as error:  # a clause
+        raise BadFile(f"{quote(path.name)} is not a texture of FLAME, or it is broken: {error}. {wanted}.") from None
     # [h, w, BGR, C] to [C, RGB, h, w]
     return {
         "texture_mean": np.ascontiguousarray(mean[:, :, ::-1].transpose(2, 0, 1)) / np.float32(255),
@@ -254,10 +261,17 @@ def _components(archive: zipfile.ZipFile, key: str, count: int | None) -> np.nda
 
     It is read in pieces: the whole basis takes over a gigabyte, but only a thirtieth of it is needed.
     """
-    with archive.open(f"{key}.npy") as stream:
-        shape, fortran, dtype = _npy_header(stream)
+    member = archive.getinfo(f"{key}.npy")
+    with archive.open(member) as stream:
+        shape, fortran, dtype = read_header(stream)
         if dtype.kind not in "fiu" or len(shape) != (3 if count is None else 4):
             raise BadFile(f"{key} has shape {list(shape)} and type {dtype}")
+        half = [(length + 1) // 2 for length in shape[:2]]
+        if half != [TEXTURE_SIDE] * 2 or shape[2] != 3 or not 0 < math.prod(shape[3:]) <= MOST_SKIN_COMPONENTS:
+            raise BadFile(f"{key} has shape {[*half, *shape[2:]]} at half size")
+        size = math.prod(shape) * dtype.itemsize
+        if size > member.file_size or size > MOST_INFLATION * max(member.compress_size, 1):
+            raise BadFile(f"{key} states {size:,} bytes and has {member.compress_size:,}")
         # Rows come first in the file; in Fortran order, components come first.
         pieces = []
         if fortran:
@@ -272,8 +286,8 @@ def _components(archive: zipfile.ZipFile, key: str, count: int | None) -> np.nda
 
 
 def _numbers(stream: Stream, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> np.ndarray:
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     data = stream.read(size)
     if len(data) < size:
-        raise EOFError("it ends too early")
+        raise BadFile("it ends too early")
     return np.frombuffer(data, dtype).reshape(shape, order=order).astype(np.float32)

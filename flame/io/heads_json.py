@@ -10,14 +10,16 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ...errors import BadFile
-from ..model import SIZES, HeadParams
+from ...errors import BadFile, BadInput, quote
+from ...files.boundary import passes, reading
+from ...files.budgets import BRACKETS_PER_HEAD, LARGEST_HEADS, MOST_HEADS, at_most
+from ..model import LIMITS, SIZES, HeadParams
 
 FORMAT, VERSION = "capface.head", 1
 LARGEST = torch.finfo(torch.float32).max
@@ -33,6 +35,8 @@ UNITS = {
 HARMONICS = ("1", "x", "y", "z", "xy", "xz", "yz", "x²-y²", "3z²-1")
 ANGLES = ("rotation", "neck", "jaw")
 COEFFICIENTS = ("shape", "expression", "texture")
+LONGEST_FIELD = 40
+"""Characters of an unknown field for which a similar known one is looked for."""
 FIELDS = ("scale", "position", *ANGLES, "eyes", *COEFFICIENTS, "light")
 
 
@@ -54,7 +58,12 @@ def heads_to_json(params: HeadParams, kind: str | None = None) -> str:
 
     Returns:
         The text, to be encoded as UTF-8.
+
+    Raises:
+        BadInput: There are more heads than a file may have.
     """
+    if params.batch > MOST_HEADS:
+        raise BadInput(f"Expected at most {MOST_HEADS:,} heads in one file, got {params.batch:,}. Save them in parts.")
     params = params.to("cpu")
     about = {"format": FORMAT, "version": VERSION, "head_model": kind}
     frames = ",\n".join(f"    {_lines(_frame_fields(params, frame), 4)}" for frame in range(params.batch))
@@ -72,18 +81,15 @@ def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
     Raises:
         BadFile: The text is not JSON, the file is of another kind or version, or a field is missing, unknown or invalid.
     """
-    try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        where = str(error) if isinstance(error, ValueError) else "too many brackets"
-        raise BadFile(f"{source} is not readable as JSON ({where}). Correct it, or save the head again.") from None
+    source = quote(source)
+    data = _parse(text, source)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        got = f"the format {data['format']!r}" if isinstance(data, dict) and "format" in data else "a file without it"
+        got = f"the format {_shown(data['format'])}" if isinstance(data, dict) and "format" in data else "a file without it"
         raise BadFile(f'{source} is not a head: expected "format": "{FORMAT}", got {got}. Choose a file made by Save Head.')
     version = data.get("version")
     if type(version) is not int or version != VERSION:
         raise BadFile(
-            f"{source}: expected version {VERSION} of {FORMAT}, got {version!r}. A newer CapFace may have written it."
+            f"{source}: expected version {VERSION} of {FORMAT}, got {_shown(version)}. A newer CapFace may have written it."
         )
     kind = data.get("head_model")
     if kind is not None and not isinstance(kind, str):
@@ -91,8 +97,51 @@ def heads_from_json(text: str | bytes, source: str) -> StoredHeads:
     frames = data.get("frames")
     if not isinstance(frames, list) or not frames:
         raise BadFile(f"{source}: frames: expected a list of at least one head, got {_kind_of(frames)}.")
+    at_most(len(frames), MOST_HEADS, "heads", source)
     rows = [_read_frame(frame, f"{source}: frames[{number}]") for number, frame in enumerate(frames)]
-    return StoredHeads(HeadParams(**{name: torch.stack([row[name] for row in rows]) for name in SIZES}), kind)
+    with reading(source, "heads", "Correct it, or save the head again."):
+        values = {name: np.array([row[name] for row in rows], np.float64).astype(np.float32) for name in SIZES}
+        return StoredHeads(HeadParams(**{name: torch.from_numpy(value) for name, value in values.items()}), kind)
+
+
+def read_heads(path: Path, name: str | None = None) -> StoredHeads:
+    """Read heads from a file.
+
+    Args:
+        path: The file.
+        name: Its name in messages; by default that of the path.
+
+    Raises:
+        MissingFile: The file does not exist.
+        BadFile: As `heads_from_json`.
+    """
+    name = path.name if name is None else name
+    with reading(path, "heads", "Choose a file made by Save Head."):
+        at_most(path.stat().st_size, LARGEST_HEADS, "bytes", quote(name))
+        data = path.read_bytes()
+    return heads_from_json(data, name)
+
+
+def _parse(text: str | bytes, source: str) -> Any:
+    """Parse JSON whose size and number of brackets are within the budgets."""
+    at_most(len(text), LARGEST_HEADS, "bytes", source)
+    brackets = sum(text.count(one) for one in "[{") if isinstance(text, str) else sum(text.count(one) for one in b"[{")
+    at_most(brackets, BRACKETS_PER_HEAD * MOST_HEADS, "brackets", source)
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+    except _NoNumber as error:
+        where = f"{error.args[0]} is not a valid number for a head"
+    except Exception as error:
+        if passes(error):
+            raise
+        where = "too many brackets" if isinstance(error, RecursionError) else "it is not text"
+    raise BadFile(f"{source} is not readable as JSON ({where}). Correct it, or save the head again.") from None
+
+
+class _NoNumber(Exception):
+    """NaN or an infinity, which JSON does not have."""
 
 
 def _lines(fields: dict[str, Any], indent: int) -> str:
@@ -132,7 +181,7 @@ def _degree(radian: np.float32) -> float:
     return next(value for value in candidates if np.float32(math.radians(value)) == radian)
 
 
-def _read_frame(frame: object, where: str) -> dict[str, Tensor]:
+def _read_frame(frame: object, where: str) -> dict[str, list[Any]]:
     if not isinstance(frame, dict):
         raise BadFile(f"{where}: expected the fields of a head in curly brackets, got {_kind_of(frame)}.")
     _check_names(frame, (*FIELDS, "comment"), FIELDS, where)
@@ -141,7 +190,9 @@ def _read_frame(frame: object, where: str) -> dict[str, Tensor]:
         raise BadFile(f"{where}.light: expected the harmonics {', '.join(HARMONICS)}, got {_kind_of(light)}.")
     _check_names(light, HARMONICS, HARMONICS, f"{where}.light")
 
-    camera = _numbers([frame["scale"]], 1, f"{where}.scale") + _numbers(frame["position"], 2, f"{where}.position")
+    limit = LIMITS["camera"]
+    camera = _numbers([frame["scale"]], 1, f"{where}.scale", limit=limit)
+    camera += _numbers(frame["position"], 2, f"{where}.position", limit=limit)
     if np.float32(camera[0]) <= 0:
         raise BadFile(f"{where}.scale: expected a number above 0, got {camera[0]:g}.")
     eyes = frame["eyes"]
@@ -152,24 +203,24 @@ def _read_frame(frame: object, where: str) -> dict[str, Tensor]:
     rows: dict[str, list[Any]] = {name: [math.radians(angle) for angle in value] for name, value in angles.items()}
     for name in COEFFICIENTS:
         count = SIZES[name][0]
-        used = _numbers(frame[name], count, f"{where}.{name}", fewer=True)
+        used = _numbers(frame[name], count, f"{where}.{name}", fewer=True, limit=LIMITS.get(name, LARGEST))
         rows[name] = used + [0.0] * (count - len(used))
-    rows["light"] = [_numbers(light[name], 3, f"{where}.light[{name}]") for name in HARMONICS]
-    return {name: torch.tensor(row, dtype=torch.float32) for name, row in (rows | {"camera": camera}).items()}
+    rows["light"] = [_numbers(light[name], 3, f"{where}.light[{name}]", limit=LIMITS["light"]) for name in HARMONICS]
+    return rows | {"camera": camera}
 
 
 def _check_names(got: dict[str, Any], known: Iterable[str], needed: Iterable[str], where: str) -> None:
     known, missing = list(known), [name for name in needed if name not in got]
     for name in got:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(name, known, 1) if len(name) <= LONGEST_FIELD else []
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
-            raise BadFile(f"{where}: unknown field {name!r}; {hint}")
+            raise BadFile(f"{where}: unknown field {_shown(name)}; {hint}")
     if missing:
         raise BadFile(f"{where}: lacks {', '.join(missing)}. Put it back, or save the head again.")
 
 
-def _numbers(values: object, count: int, where: str, fewer: bool = False) -> list[float]:
+def _numbers(values: object, count: int, where: str, fewer: bool = False, limit: float = LARGEST) -> list[float]:
     wanted = f"{'at most ' if fewer else ''}{count} number{'s' if count > 1 else ''}"
     if not isinstance(values, list):
         raise BadFile(f"{where}: expected a list of {wanted}, got {_kind_of(values)}.")
@@ -178,13 +229,18 @@ def _numbers(values: object, count: int, where: str, fewer: bool = False) -> lis
     for value in values:
         if type(value) not in (int, float):
             raise BadFile(f"{where}: expected {wanted}, got {_kind_of(value)} among them.")
-        if abs(value) > LARGEST:
-            raise BadFile(f"{where}: expected {wanted} within the range of float32, got one that is too large.")
+        if abs(value) > limit:
+            raise BadFile(f"{where}: expected {wanted} from -{limit:g} to {limit:g}, got one that is too large.")
     return [float(value) for value in values]
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a valid number for a head")
+    raise _NoNumber(name)
+
+
+def _shown(value: object) -> str:
+    """Return a value from the file as JSON shows it, shortened."""
+    return f"'{quote(value)}'" if isinstance(value, str) else quote(value)
 
 
 def _kind_of(value: object) -> str:

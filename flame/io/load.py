@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ...errors import BadFile, BadInput, MissingFile
+from ...errors import BadFile, BadInput, MissingFile, quote
 from ...files.atomic import write_atomically
+from ...files.boundary import reading
+from ...files.checkpoint import read_safetensors
 from ...files.header import is_safetensors
 from ...files.mapped import own_copies
 from ..model import SIZES, HeadModel
@@ -44,6 +45,7 @@ Given = str | os.PathLike[str] | None
 """A path from the caller; None for the file beside the model."""
 
 _FORMAT = "CapFace head"
+_NEEDED = ("v_template", "faces", "shapedirs", "J_regressor", "parents", "weights")
 _REMARKS = {
     "flame2023": "%s is FLAME 2023. Its template and expression basis are not those of FLAME 2020, with which CapFace and DECA "
     "were trained: it can be fitted to landmarks, posed and lit, but DECA's codes give different faces on it, and its "
@@ -122,13 +124,18 @@ def convert_flame(
 
 
 def _build(file: str, arrays: Arrays, kind: str) -> HeadModel:
-    try:
-        for name, value in arrays.items():
-            if "lmk" in name and not torch.isfinite(torch.as_tensor(value)).all():
-                raise BadInput(f"{name}: holds NaN or infinite numbers.")
-        return HeadModel.from_arrays(**arrays, n_shape=SIZES["shape"][0], name=NAMES[kind], kind=kind)
-    except (BadInput, TypeError) as error:
-        raise BadFile(f"{file} and the files beside it do not form a FLAME head: {error} Download them again.") from None
+    if missing := [name for name in _NEEDED if name not in arrays]:
+        raise BadFile(f"{quote(file)} lacks {', '.join(missing)} of a FLAME head. Download it and the files beside it again.")
+    with reading(file, "a FLAME head", "Download it and the files beside it again."):
+        try:
+            for name, value in arrays.items():
+                if "lmk" in name and not torch.isfinite(torch.as_tensor(value)).all():
+                    raise BadInput(f"{name}: holds NaN or infinite numbers.")
+            return HeadModel.from_arrays(**arrays, n_shape=SIZES["shape"][0], name=NAMES[kind], kind=kind)
+        except BadInput as error:
+            raise BadFile(
+                f"{quote(file)} and the files beside it do not form a FLAME head: {error} Download them again."
+            ) from None
 
 
 def _read(path: Path, landmarks: Given, template: Given, texture: Given) -> tuple[Arrays, str]:
@@ -163,14 +170,13 @@ def _companion(path: Path, given: Given, usual: str) -> Path | None:
 
 def _from_safetensors(path: Path) -> tuple[Arrays, str]:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            arrays = own_copies({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118  safe_open is not a dict
-    except SafetensorError as error:
-        raise BadFile(f"{path.name} is a broken safetensors file ({error}). Convert the head model again.") from None
+        arrays, metadata = read_safetensors(path)
+        arrays = own_copies(arrays)
+    except BadFile:
+        raise BadFile(f"{quote(path.name)} is a broken safetensors file. Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:
         raise BadFile(
-            f"{path.name} is not a head model: it holds {', '.join(sorted(arrays)[:4]) or 'nothing'}. Expected {MODEL_FILE} of "
-            "FLAME, or the safetensors file that Convert Head Model to safetensors makes from it."
+            f"{quote(path.name)} is not a head model: it holds {', '.join(map(quote, sorted(arrays)[:4])) or 'nothing'}. "
+            f"Expected {MODEL_FILE} of FLAME, or the safetensors file that Convert Head Model to safetensors makes from it."
         )
-    return arrays, metadata["kind"]
+    return dict(own_copies(arrays)), metadata["kind"]

@@ -13,7 +13,7 @@ from .camera import (
 )
 from .head import HeadModel
 from .landmarks import CONTOUR, CONTOUR_ROWS, N_LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights, points_on_mesh
-from .params import NEUTRAL_SCALE, SIZES, HeadParams
+from .params import LIMITS, NEUTRAL_SCALE, SIZES, HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp
 from .skinning import Rig
 from .spherical_harmonics import SH_FACTORS, directional_light, frontal_light, sh_basis, shade
@@ -21,6 +21,7 @@ from .spherical_harmonics import SH_FACTORS, directional_light, frontal_light, s
 __all__ = [
     "CONTOUR",
     "CONTOUR_ROWS",
+    "LIMITS",
     "NEUTRAL_SCALE",
     "N_LANDMARKS",
     "SH_FACTORS",

@@ -32,6 +32,11 @@ SIZES: dict[str, tuple[int, ...]] = {
 """Shape of each field without its batch dimension."""
 
 
+LIMITS = {"texture": 1e4, "camera": 1e18, "light": 1e4}
+"""Largest magnitude of each field's numbers, far beyond any head that can be seen. Beyond them maps overflow. Rotations may be
+any finite number, and shape and expression are limited by the renderer, which knows the model."""
+
+
 @dataclass(frozen=True, eq=False)
 class HeadParams:
     """A batch of heads: identity, expression, skin, pose, camera and light. All fields are float32 on one device.
@@ -39,8 +44,8 @@ class HeadParams:
     A head model uses the first coefficients, as many as it has components.
 
     Raises:
-        BadInput: A field is not a finite float32 tensor of its shape, the batch sizes or devices of the fields differ, the
-            batch is empty, or a camera's scale is not above 0.
+        BadInput: A field is not a finite float32 tensor of its shape or exceeds `LIMITS`, the batch sizes or devices of the
+            fields differ, the batch is empty, or a camera's scale is not above 0.
     """
 
     shape: Float[Tensor, "B 100"]
@@ -85,6 +90,9 @@ class HeadParams:
                 )
             if not torch.isfinite(value).all():
                 raise BadInput(f"HeadParams.{name}: holds NaN or infinite numbers.")
+            if name in LIMITS and value.numel() and (largest := value.abs().max().item()) > LIMITS[name]:
+                limit = LIMITS[name]
+                raise BadInput(f"HeadParams.{name}: expected numbers from -{limit:g} to {limit:g}, got {largest:g}.")
         if batch == 0:
             raise BadInput("HeadParams: expected at least one head, got a batch of 0.")
         if (self.camera[:, 0] <= 0).any():

@@ -1,6 +1,7 @@
 """CapFace inside ComfyUI's sampler."""
 
 from .apply import OVERLAPS, HeadControl, apply_capface
+from .other_controls import keep_controls
 from .region import EDGES
 
-__all__ = ["EDGES", "OVERLAPS", "HeadControl", "apply_capface"]
+__all__ = ["EDGES", "OVERLAPS", "HeadControl", "apply_capface", "keep_controls"]

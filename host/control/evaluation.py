@@ -123,7 +123,7 @@ class Evaluation:
         self.tau = tau
         self.likeness = likeness
         self.has_identity = identity is not None and bool(identity.present.any())
-        self.kept = KeptResiduals(steps)
+        self.kept: KeptResiduals[Found] = KeptResiduals(steps)
         self._on_devices: dict[torch.device, Evaluation] = {}
         self.clear()
 
@@ -139,7 +139,6 @@ class Evaluation:
         self.projected = None  # (the weights' version, keys and values of the context)
         self.step = None  # of the results in `done`
         self.done = []  # results of the current step
-        self.run = None  # the run to which `kept` belongs
         self.kept.clear()
         self.images = {}  # size of the frame: coordinate image
         self.read = {}  # (image's id, height, width): (image, its views), the latest last
@@ -184,15 +183,12 @@ class Evaluation:
 
     def find(self, request: Request) -> "list[Found | None]":
         """Return the known residuals of each latent."""
-        if request.run is not self.run:
-            self.kept.clear()
-            self.run = request.run
+        self.kept.begin(request.run)
         found: list[Found | None] = [None] * len(request.rows)
         positions = self._positions(request)
         if positions is not None:
             for i, (key, position) in enumerate(zip(request.keys(), positions, strict=True)):
-                kept = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
-                found[i] = kept and (kept.residuals, kept.row)
+                found[i] = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
             if any(found):
                 return found
         if self.step != request.step:
@@ -208,8 +204,9 @@ class Evaluation:
         if positions is not None:
             identity = [self.keeps_identity(level) for level in request.levels]
             rows = enumerate(zip(request.keys(), positions, identity, strict=True))
-            residuals = [_own(r) for r in residuals]
-            if self.kept.keep({key: Kept(position, kept, residuals, i) for i, (key, position, kept) in rows}):
+            own = [_own(r) for r in residuals]
+            size = sum(r[0].numel() * r.element_size() for r in own)
+            if self.kept.keep({key: Kept(position, state, (own, i), size) for i, (key, position, state) in rows}):
                 return
         request = replace(request, x=request.x.clone())
         self.done = [*self.done[1 - MAX_CACHED_RESULTS :], _Result(request, residuals)]
@@ -394,8 +391,16 @@ def _compute(jobs: list[_Job]) -> None:
         groups.setdefault((id(job.model), job.request.x.shape[1:], job.context), []).append(job)
     for group in groups.values():
         for batch in [group] if _fits(group) else [[job] for job in group]:
-            mm.throw_exception_if_processing_interrupted()
-            _compute_batch(batch)
+            try:
+                _compute_batch(batch)
+            except mm.InterruptProcessingException:  # an OOM_EXCEPTION in the host's own fallback for an old torch
+                raise
+            except mm.OOM_EXCEPTION:  # other programs use the device, too
+                if len(batch) == 1:
+                    raise
+                mm.soft_empty_cache()
+                for job in batch:
+                    _compute_batch([job])
     for job, known in same.items():
         job.results = known.results
 
@@ -416,6 +421,7 @@ def encoder_memory(latent_pixels: int, size: int) -> float:
 
 
 def _compute_batch(batch: list[_Job]) -> None:
+    mm.throw_exception_if_processing_interrupted()
     network = batch[0].model.network
     inputs = [job.inputs() for job in batch]
     if len(batch) == 1:

@@ -8,14 +8,16 @@ import math
 from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import Generic, TypeVar
 
 MOST_KEPT = 2**30
-"""Maximum number of bytes of residuals that a person keeps. Latents beyond it are evaluated at every step."""
+"""Maximum number of bytes of residuals that a person or a ControlNet keeps. Latents beyond it are evaluated at every step."""
 
 _SAME = 1e-3
 """Tolerance for equal positions, in steps. Samplers compute sigmas in single precision."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,24 +58,20 @@ def position_in(schedule: Sequence[float], sigma: float) -> float | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """The residuals of one latent: a row of an evaluation's result."""
+class Kept(Generic[T]):
+    """Residuals that are kept."""
 
     position: float
     """Position of the noise level at which they were evaluated."""
-    with_identity: bool
-    """Whether the identity acted."""
-    residuals: list[Tensor]
-    row: int
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return sum(r[0].numel() * r.element_size() for r in self.residuals)
+    state: Hashable
+    """What else they hold for, such as whether the identity acted."""
+    residuals: T
+    size: int
+    """Size in bytes."""
 
 
-class KeptResiduals:
-    """Residuals of latents, by what identifies a latent within a run."""
+class KeptResiduals(Generic[T]):
+    """Residuals by what identifies a latent, or several, within a run."""
 
     def __init__(self, steps: int):
         """Start without any.
@@ -82,36 +80,46 @@ class KeptResiduals:
             steps: Number of steps for which residuals are kept. With 1, they are never used again.
         """
         self.steps = steps
-        self._rows: dict[Hashable, Kept] = {}
+        self._run: object | None = None
+        self._kept: dict[Hashable, Kept[T]] = {}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._kept)
 
     def clear(self) -> None:
         """Drop all of them."""
-        self._rows.clear()
+        self._run = None
+        self._kept.clear()
 
-    def find(self, key: Hashable, position: float, with_identity: bool) -> Kept | None:
-        """Return residuals that hold at a position: evaluated less than `steps` before it, on the same side of tau."""
-        kept = self._rows.get(key)
-        serves = kept is not None and kept.with_identity == with_identity and self._reach(kept, position)
-        return kept if serves else None
+    def begin(self, run: object | None) -> None:
+        """Drop the residuals of any other run than this one."""
+        if run is not self._run:
+            self.clear()
+            self._run = run
 
-    def _reach(self, kept: Kept, position: float) -> bool:
+    def find(self, key: Hashable, position: float, state: Hashable) -> T | None:
+        """Return residuals that hold at a position: evaluated in the same state, less than `steps` before it."""
+        kept = self._kept.get(key)
+        if kept is None or kept.state != state or not self._reaches(kept, position):
+            return None
+        return kept.residuals
+
+    def _reaches(self, kept: Kept[T], position: float) -> bool:
         return -_SAME < position - kept.position < self.steps - _SAME
 
-    def keep(self, rows: dict[Hashable, Kept]) -> bool:
+    def keep(self, new: dict[Hashable, Kept[T]]) -> bool:
         """Keep residuals evaluated at one noise level, and return whether there is memory for all of them.
 
         When memory is short, residuals that are too old to be used are dropped first.
         """
-        wanted = sum(kept.size for kept in rows.values())
-        others = {key: kept for key, kept in self._rows.items() if key not in rows}
-        used = sum(kept.size for kept in others.values())
-        if used + wanted > MOST_KEPT:
-            now = next(iter(rows.values())).position
-            others = {key: kept for key, kept in others.items() if self._reach(kept, now)}
-            used = sum(kept.size for kept in others.values())
-        fits = used + wanted <= MOST_KEPT
-        self._rows = others | rows if fits else others
+        others = {key: kept for key, kept in self._kept.items() if key not in new}
+        if _size(others) + _size(new) > MOST_KEPT:
+            now = next(iter(new.values())).position
+            others = {key: kept for key, kept in others.items() if self._reaches(kept, now)}
+        fits = _size(others) + _size(new) <= MOST_KEPT
+        self._kept = others | new if fits else others
         return fits
+
+
+def _size(kept: dict[Hashable, Kept[T]]) -> int:
+    return sum(one.size for one in kept.values())

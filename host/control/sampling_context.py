@@ -141,12 +141,12 @@ def sampling_hooks() -> comfy.hooks.HookGroup:
 def _wrap_sampling(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
     options = extra_args["model_options"].setdefault("transformer_options", {})
     controls = list(_controls(guider.conds.values()))
-    heads = max((control.frames for control in controls), default=1)
+    heads = max((control.frames for control in controls), default=0)
     options[KEY] = sampling = SamplingContext(
         frames=frames_of_noise(noise, extra_args.get("seed"), heads), schedule=descending(sigmas.tolist())
     )
     detailer = _calling_detailer()
-    if controls and detailer:
+    if detailer and any(control.frames for control in controls):
         sampling.warn(
             f"{detailer} samples a crop of the picture without its position, so the head is rendered as in the whole picture. "
             "Put Crop Head before Render Head, with the same region. If it is there already, ignore this warning."

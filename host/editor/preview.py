@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 from ...flame.builtin import builtin_head
 from ...flame.editing import FROM_PHOTO, KEEP, edit_head, place_head
 from ...flame.fitting import light_from_photo, reduce_photo
-from ...flame.io import heads_from_json
+from ...flame.io import read_heads
 from ...flame.model import HeadModel, HeadParams
 from ...flame.render import overlay, render_head
 from .. import head_models, user_files
@@ -213,7 +213,7 @@ def _load_heads(model: HeadModel, name: str, _fingerprint: str) -> tuple[EditorI
     path = user_files.find_user_file(name, ".json")
     if path.stat().st_size > MAX_FILE_BYTES:
         return None
-    return _try_content(lambda: EditorInputs.split(model, heads_from_json(path.read_bytes(), name).params))
+    return _try_content(lambda: EditorInputs.split(model, read_heads(path, name).params))
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,8 @@ GRID = 16
 """Side of the patch grid of CLIP ViT-L/14 at 224 pixels. Its first token, CLS, belongs to all patches."""
 COMBINE = ("each", "mean", "median", "weighted", "best")
 """The ways of combining photos, see `combine`."""
+LARGEST_STRENGTH = 1000.0
+"""Largest magnitude of a strength. Identity Parts multiplies strengths of up to 10."""
 MINIATURE = Features("the miniature's recognizer", "the miniature's recognizer", 128, 16, 96)
 """The features that the miniature was trained with."""
 
@@ -41,15 +43,23 @@ class Identity:
 
     def __post_init__(self) -> None:
         if self.strength is None:
-            object.__setattr__(self, "strength", torch.ones(len(self.global_), 2))
-        shapes = [list(getattr(self, part).shape) for part in ("global_", "local", "strength")]
-        batch, known = shapes[0][0], self.features
+            object.__setattr__(self, "strength", torch.ones(len(self.global_) if self.global_.ndim else 0, 2))
+        parts = {part: getattr(self, part) for part in ("global_", "local", "strength")}
+        shapes = [list(tensor.shape) for tensor in parts.values()]
+        batch, known = shapes[0][0] if shapes[0] else 0, self.features
         tokens = shapes[1][1] if self.local.ndim == 3 else 0
         fits = shapes == [[batch, known.global_width], [batch, tokens, known.local_width], [batch, 2]]
-        if not fits or tokens > known.local_tokens:
+        if not fits or tokens > known.local_tokens or not batch:
             raise BadInput(
                 f"Expected identity features of shapes {known} with strengths [B, 2], "
                 f"got {shapes[0]}, {shapes[1]} and {shapes[2]}: CapFace cannot use other embeddings."
+            )
+        for part, tensor in parts.items():
+            if not torch.isfinite(tensor).all():
+                raise BadInput(f"Expected identity features of finite numbers, got NaN or infinity in {part.strip('_')}.")
+        if self.strength.abs().max() > LARGEST_STRENGTH:
+            raise BadInput(
+                f"Expected strengths of an identity up to {LARGEST_STRENGTH:g}, got {self.strength.abs().max().item():g}."
             )
 
     def __len__(self) -> int:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ...errors import BadFile
+from ...errors import BadFile, BadInput, quote
 from ...files.atomic import write_atomically
-from ...files.checkpoint import read_state_dict
+from ...files.boundary import reads
+from ...files.checkpoint import read_safetensors, read_state_dict
+from ...files.header import is_safetensors
 from ...files.identify import describe
 from ...files.mapped import own_copies
 from .identity import MINIATURE, RELEASED, Identity
@@ -20,6 +21,9 @@ VERSION = 1
 KNOWN = (RELEASED, MINIATURE)
 """The features that a file may hold."""
 UNIT_LENGTH_TOLERANCE = 1e-3
+MOST_REFERENCES = 1_000_000
+"""Photos behind an identity."""
+_AGAIN = "Encode the photos again with Encode Identity."
 
 
 def save_identity(path: Path, identity: Identity) -> Path:
@@ -48,6 +52,7 @@ def write_identity(path: Path, identity: Identity) -> None:
     save_file(tensors, path, metadata=metadata)
 
 
+@reads("an identity", _AGAIN)
 def load_identity(path: Path) -> Identity:
     """Load an identity of this version or an older one.
 
@@ -55,43 +60,47 @@ def load_identity(path: Path) -> Identity:
         MissingFile: The file does not exist.
         BadFile: The file is broken, of another kind, from a newer version, or from other encoders.
     """
-    state, metadata = read_state_dict(path), _metadata(path)
+    # a torch pickle has no metadata, and is named for what it is
+    state, metadata = read_safetensors(path) if is_safetensors(path) else (read_state_dict(path), {})
+    name = quote(path.name)
     if metadata.get("kind") != KIND:
         raise BadFile(
-            f"{path.name} is {describe(state)}, not an identity that CapFace saved. Embeddings of other tools cannot be used: "
+            f"{name} is {describe(state)}, not an identity that CapFace saved. Embeddings of other tools cannot be used: "
             "ArcFace's vectors have 512 values too, but differ in meaning from FaceNet's. Encode photos with Encode Identity."
         )
     version = metadata.get("version", "")
-    if not version.isdecimal() or int(version) > VERSION:
+    if version not in map(str, range(1, VERSION + 1)):
         raise BadFile(
-            f"{path.name} was made by a newer CapFace (format {version or 'unknown'}); this one reads formats up to {VERSION}. "
-            "Update the pack."
+            f"{name} was made by a newer CapFace (format {quote(version) or 'unknown'}); this one reads formats up to "
+            f"{VERSION}. Update the pack."
         )
     encoders = [metadata.get(part, "an unnamed encoder") for part in ("global_encoder", "local_encoder")]
     features = next((known for known in KNOWN if [known.global_encoder, known.local_encoder] == encoders), None)
     if features is None:
         raise BadFile(
-            f"{path.name} holds features of {' and '.join(encoders)}, CapFace was trained on those of "
+            f"{name} holds features of {' and '.join(map(quote, encoders))}, CapFace was trained on those of "
             f"{RELEASED.global_encoder} and {RELEASED.local_encoder}. Encode the photos again with Encode Identity."
         )
     if not {"global", "local"} <= set(state):
-        raise BadFile(f"{path.name} is an incomplete identity: expected global and local, got {', '.join(state) or 'nothing'}.")
-    tensors = {k: t.float() for k, t in own_copies(state).items()}
-    references = int(metadata.get("references", 1))
-    strength = tensors.get("strength", torch.ones(len(tensors["global"]), 2))
-    identity = Identity(tensors["global"], tensors["local"], strength, references, features)
-    lengths = identity.global_[identity.present].norm(dim=1)
-    if not torch.isfinite(identity.local).all() or ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
+        held = ", ".join(map(quote, list(state)[:4])) or "nothing"
+        raise BadFile(f"{name} is an incomplete identity: expected global and local, got {held}.")
+    counted = metadata.get("references", "1")
+    references = int(counted) if counted.isdecimal() and len(counted) <= len(str(MOST_REFERENCES)) else MOST_REFERENCES + 1
+    if references > MOST_REFERENCES:
+        raise BadFile(f"{name} was changed after saving: it states {quote(counted)} photos. {_AGAIN}")
+    held = {part: state[part] for part in ("global", "local", "strength") if part in state}
+    tensors = {part: tensor.float() for part, tensor in own_copies(held).items()}
+    strength = tensors.get("strength", torch.ones(*tensors["global"].shape[:1], 2))
+    try:
+        identity = Identity(tensors["global"], tensors["local"], strength, references, features)
+    except BadInput as error:
         raise BadFile(
-            f"{path.name} was changed after saving: expected vectors of length 1 and finite tokens, got vectors of "
-            f"length {[round(n, 3) for n in lengths.tolist()]}. Encode the photos again with Encode Identity."
+            f"{name} was changed after saving; it should have vectors of length 1 and finite tokens. {error} {_AGAIN}"
+        ) from None
+    lengths = identity.global_[identity.present].norm(dim=1)
+    if ((lengths - 1).abs() > UNIT_LENGTH_TOLERANCE).any():
+        raise BadFile(
+            f"{name} was changed after saving: expected vectors of length 1 and finite tokens, got vectors of "
+            f"length {[round(n, 3) for n in lengths.tolist()[:4]]}. {_AGAIN}"
         )
     return identity
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except SafetensorError:
-        return {}  # a torch pickle, which `read_state_dict` has read

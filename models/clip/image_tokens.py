@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingPackage, how_to_install
+from ...files.boundary import reads
+from ...files.budgets import LONGEST_CONTEXT, MOST_LAYERS, at_most
 from ...files.catalogue import CLIP_VISION, OPEN_CLIP
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
-from ...files.strict import load_strictly, refuse_onnx
+from ...files.strict import load_strictly, refuse_onnx, refuse_repeats
 from ...shapes import Float
 from ..build import Device
 from .open_clip_model import DEVIATION, HEAD_WIDTH, MEAN
@@ -106,6 +108,7 @@ def preprocess(images: Float[Tensor, "B 3 H W"], side: int) -> Float[Tensor, "B 
     return (images - mean) / deviation
 
 
+@reads("CLIP's image encoder", f"Expected {EXPECTED}.")
 def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> ClipTokens:
     """Read CLIP's image encoder; a text encoder beside it is ignored.
 
@@ -123,13 +126,15 @@ def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> 
     """
     path = Path(path)
     refuse_onnx(path, kind="CLIP", source=EXPECTED)
-    everything = read_state_dict(path)
+    everything = unwrap(unwrap(read_state_dict(path), f"{OPEN_CLIP_PREFIX}conv1."), f"{TRANSFORMERS_PREFIX}embeddings.")
+    refuse_repeats(everything, file=path.name, source=EXPECTED)
     state = {k.removeprefix(OPEN_CLIP_PREFIX): v for k, v in everything.items() if k.startswith(OPEN_CLIP_PREFIX)}
     state = state or _renamed(
         {k.removeprefix(TRANSFORMERS_PREFIX): v for k, v in everything.items() if k.startswith(TRANSFORMERS_PREFIX)}
     )
     state = {k: v for k, v in state.items() if not k.startswith(UNUSED)}
     layers = len({k[len(BLOCK) :].partition(".")[0] for k in state if k.startswith(BLOCK)})
+    at_most(layers, MOST_LAYERS, "layers", path.name)
     patches, positions = state.get("conv1.weight"), state.get("positional_embedding")
     if patches is None or positions is None or not layers:
         raise BadFile(f"{path.name} is {describe(everything)}, not CLIP's image encoder. Expected {EXPECTED}.")
@@ -138,6 +143,7 @@ def load_clip_tokens(path: str | os.PathLike[str], *, device: Device = None) -> 
     except ImportError as error:
         raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
     width, _, patch, _ = patches.shape
+    at_most(len(positions), LONGEST_CONTEXT, "positions", path.name)
     side = patch * round((len(positions) - 1) ** 0.5)
     mlp = state.get(f"{BLOCK}0.mlp.c_fc.weight", patches)
     sizes = {"image_size": side, "patch_size": patch, "width": width, "layers": layers, "mlp_ratio": len(mlp) / width}

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...errors import BadFile, BadInput, MissingPackage, how_to_install
+from ...errors import BadFile, BadInput, MissingPackage, how_to_install, quote
+from ...files.boundary import reading, reads
+from ...files.budgets import LARGEST_JSON, LONGEST_CONTEXT, MOST_LAYERS, at_most
 from ...files.catalogue import OPEN_CLIP
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from ...shapes import Float
@@ -86,6 +88,7 @@ class OpenClip(torch.nn.Module):
         return self.network.encode_text(tokens, normalize=True)
 
 
+@reads("CLIP", f"Expected {EXPECTED}.")
 def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto", *, device: Device = None) -> OpenClip:
     """Read a CLIP model that open_clip supports.
 
@@ -108,7 +111,8 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
         raise BadInput(f"The activation is one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
     path = Path(path)
     refuse_onnx(path, kind="CLIP", source=EXPECTED)
-    state = {k: v for k, v in read_state_dict(path).items() if k not in NO_WEIGHTS}
+    everything = unwrap(read_state_dict(path), "visual.conv1.")
+    state = {k: v for k, v in everything.items() if k not in NO_WEIGHTS}
     if "visual.conv1.weight" not in state or "token_embedding.weight" not in state:
         raise BadFile(f"{path.name} is {describe(state)}, not a CLIP of images and texts by open_clip. Expected {EXPECTED}.")
     try:
@@ -116,6 +120,10 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
     except ImportError as error:
         raise MissingPackage(how_to_install("open_clip_torch") + f" ({error})") from None
     vision, text, embedding = _configuration(state, path.name)
+    for encoder in (vision, text):
+        at_most(encoder["layers"], MOST_LAYERS, "layers", path.name)
+    at_most(text["context_length"], LONGEST_CONTEXT, "positions", path.name)
+    at_most(len(state["visual.positional_embedding"]), LONGEST_CONTEXT, "positions", path.name)
     name = _architecture(open_clip, vision, text, embedding)
     quick = activation == "QuickGELU" or (activation == "auto" and _trained_with_quick_gelu(path))
     encoders: Any = {"vision_cfg": vision, "text_cfg": text}
@@ -131,28 +139,30 @@ def load_open_clip_model(path: str | os.PathLike[str], activation: str = "auto",
 
 def _configuration(state: Mapping[str, Tensor], file: str) -> tuple[dict[str, Any], dict[str, Any], int]:
     """Return the sizes of the image and the text encoder under open_clip's names, and the width of the embedding."""
-    try:
-        width, _, patch, _ = state["visual.conv1.weight"].shape
-        vision = {
-            "image_size": patch * round((len(state["visual.positional_embedding"]) - 1) ** 0.5),
-            "layers": _layers(state, "visual.transformer.resblocks."),
-            "width": width,
-            "head_width": HEAD_WIDTH,
-            "patch_size": patch,
-        }
-        vocabulary, width = state["token_embedding.weight"].shape
-        text = {
-            "context_length": len(state["positional_embedding"]),
-            "vocab_size": vocabulary,
-            "width": width,
-            "heads": max(width // HEAD_WIDTH, 1),
-            "layers": _layers(state, "transformer.resblocks."),
-        }
-        return vision, text, state["text_projection"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
+    axes = {"visual.conv1.weight": 4, "visual.positional_embedding": 2, "token_embedding.weight": 2}
+    axes |= {"positional_embedding": 2, "text_projection": 2}
+    odd = [key for key, count in axes.items() if key not in state or state[key].ndim != count or not state[key].numel()]
+    if odd:
         raise BadFile(
-            f"{file} is an incomplete CLIP, or one without a plain vision transformer ({error!r}). Expected {EXPECTED}."
-        ) from None
+            f"{quote(file)} is an incomplete CLIP, or one without a plain vision transformer ({odd[0]}). Expected {EXPECTED}."
+        )
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    vision = {
+        "image_size": patch * round((len(state["visual.positional_embedding"]) - 1) ** 0.5),
+        "layers": _layers(state, "visual.transformer.resblocks."),
+        "width": width,
+        "head_width": HEAD_WIDTH,
+        "patch_size": patch,
+    }
+    vocabulary, width = state["token_embedding.weight"].shape
+    text = {
+        "context_length": len(state["positional_embedding"]),
+        "vocab_size": vocabulary,
+        "width": width,
+        "heads": max(width // HEAD_WIDTH, 1),
+        "layers": _layers(state, "transformer.resblocks."),
+    }
+    return vision, text, state["text_projection"].shape[1]
 
 
 def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
@@ -180,8 +190,11 @@ def _trained_with_quick_gelu(path: Path) -> bool:
     config = path.with_name("open_clip_config.json")
     if config.is_file():
         try:
-            return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadFile(f"{config} is not an open_clip configuration ({error!r}). Download it again, or remove it.") from None
+            with reading(config, "an open_clip configuration"):
+                at_most(config.stat().st_size, LARGEST_JSON, "bytes", config.name)
+                return bool(json.loads(config.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
+        except BadFile:
+            shown = quote(str(config), 200)
+            raise BadFile(f"{shown} is not an open_clip configuration. Download it again, or remove it.") from None
     names = f"{path.parent.name}/{path.name}".lower()
     return any(name in names for name in QUICK_NAMES)

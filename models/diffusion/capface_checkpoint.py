@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...errors import BadFile
+from ...errors import BadFile, quote
+from ...files.boundary import reading
 from ...files.catalogue import CAPHUMAN
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.mapped import own_copies
-from ...files.strict import load_strictly
+from ...files.strict import load_strictly, refuse_odd_numbers
 from ..build import Device, Dtype, Operations
 from . import layers
 from .capface import CapFace, CapFaceConfig, IdentityTokens
@@ -52,29 +53,37 @@ def load_capface(
     if isinstance(path_or_state_dict, Mapping):
         name, state = "The state dict", dict(path_or_state_dict)
     else:
-        name, state = Path(path_or_state_dict).name, read_state_dict(path_or_state_dict)
+        name, state = Path(path_or_state_dict).name, _read(path_or_state_dict)
     network = {k[len(NETWORK) :]: v for k, v in state.items() if k.startswith(NETWORK)}
     tokens = {k: v for k, v in state.items() if k.startswith(TOKENS)}
     if "mask_predict.0.weight" not in network or not tokens:
-        raise BadFile(f"{name} is {describe(state)}. Expected a CapFace checkpoint: {EXPECTED}.")
+        raise BadFile(f"{quote(name)} is {describe(state)}. Expected a CapFace checkpoint: {EXPECTED}.")
 
     if not {"img_linear.weight", "id_linear.weight"} <= set(tokens):
-        raise BadFile(f"{name} is an incomplete CapFace checkpoint: expected img_linear and id_linear, got {sorted(tokens)}.")
-    widths = (tokens["img_linear.weight"].shape[1], tokens["id_linear.weight"].shape[1])
-    config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
-    dtype = dtype or tokens["id_linear.weight"].dtype
-    plain: dict[str, Any] = {"device": "meta", "dtype": dtype}
-    build: dict[str, Any] = {**plain, "operations": operations}
-    fit: dict[str, Any] = {"file": name, "kind": "CapFace", "source": EXPECTED, "device": device}
-    return (
-        load_strictly(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
-        load_strictly(
-            IdentityTokens(*widths, config.context_width, **build),
-            tokens,
-            **fit,
-            like=IdentityTokens(*widths, config.context_width, **plain),
-        ),
-    )
+        held = ", ".join(quote(key) for key in sorted(tokens)[:4])
+        raise BadFile(f"{quote(name)} is an incomplete CapFace checkpoint: expected img_linear and id_linear, got {held}.")
+    for key, tensor in {**network, **tokens}.items():
+        if not tensor.numel() or not tensor.is_floating_point():
+            raise BadFile(
+                f"{quote(name)}: expected floating-point weights, got {quote(key)} of type "
+                f"{str(tensor.dtype).removeprefix('torch.')} and shape {list(tensor.shape)}. Expected {EXPECTED}."
+            )
+    with reading(name, "CapFace", f"Expected {EXPECTED}."):
+        local, global_ = (tokens[key].shape for key in ("img_linear.weight", "id_linear.weight"))
+        config = CapFaceConfig.from_shapes({k: v.shape for k, v in network.items()})
+        dtype = dtype or tokens["id_linear.weight"].dtype
+        plain: dict[str, Any] = {"device": "meta", "dtype": dtype}
+        build: dict[str, Any] = {**plain, "operations": operations}
+        fit: dict[str, Any] = {"file": name, "kind": "CapFace", "source": EXPECTED, "device": device}
+        widths = (local[1], global_[1], config.context_width)
+        return (
+            load_strictly(CapFace(config, **build, attention=attention), network, **fit, like=CapFace(config, **plain)),
+            load_strictly(IdentityTokens(*widths, **build), tokens, **fit, like=IdentityTokens(*widths, **plain)),
+        )
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    return unwrap(read_state_dict(path), f"{NETWORK}mask_predict.")
 
 
 def capface_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -85,4 +94,6 @@ def capface_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         BadFile: As for `load_capface`.
     """
     load_capface(path, device="meta")  # rejects other networks by name, and reads no tensor
-    return own_copies({k: v for k, v in read_state_dict(path).items() if k.startswith((NETWORK, *TOKENS))})
+    tensors = own_copies({k: v for k, v in _read(path).items() if k.startswith((NETWORK, *TOKENS))})
+    refuse_odd_numbers(tensors, file=Path(path).name, source=EXPECTED)
+    return tensors

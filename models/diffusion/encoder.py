@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import BadFile
+from ...files.budgets import MOST_LAYERS, at_most
 from ...shapes import Float, Num
 from ..build import Device, Dtype, Operations
 from . import layers
@@ -60,9 +61,10 @@ def read_encoder(shapes: Mapping[str, Sequence[int]], kind: str) -> dict[str, An
         kind: Kind of network, for messages.
 
     Raises:
-        BadFile: A tensor of the encoder is missing, or its levels differ in depth.
+        BadFile: A tensor of the encoder is missing, its levels differ in depth, or it has too many blocks.
     """
     count = len({key.split(".")[1] for key in shapes if key.startswith("input_blocks.")})
+    at_most(count, MOST_LAYERS, "input blocks", f"A {kind}")
     try:
         model_channels, in_channels = shapes["input_blocks.0.0.weight"][:2]
         context_width = shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1]

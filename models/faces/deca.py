@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ...errors import BadFile, BadInput
+from ...files.boundary import reads
 from ...files.catalogue import DECA
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from ...shapes import Float, Num
@@ -109,6 +110,7 @@ def split_code(code: Num[Tensor, "B 236"]) -> DecaCode:
     return DecaCode(**parts)
 
 
+@reads("DECA's encoder", f"Expected {DECA.reference}.")
 def load_deca(
     path: str | os.PathLike[str], *, device: Device = None, dtype: Dtype = None, operations: Operations = torch.nn
 ) -> DecaEncoder:
@@ -129,7 +131,7 @@ def load_deca(
     """
     path = Path(path)
     refuse_onnx(path, kind="DECA", source=DECA.reference)
-    state = read_state_dict(path)
+    state = unwrap(read_state_dict(path), PREFIX)
     wanted = {key.removeprefix(PREFIX): tensor for key, tensor in state.items() if key.startswith(PREFIX)}
     if not wanted:
         raise BadFile(f"{path.name} is {describe(state)}, without DECA's {PREFIX}*. Expected {DECA.reference}.")

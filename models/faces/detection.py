@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput, MissingFile, MissingPackage, NoFaceFound, how_to_install
+from ...files.boundary import reading
 from ...files.catalogue import INSIGHTFACE
 from ...files.insightface_packs import LANDMARK_FILE, find_pack, pack_files
+from ...files.onnx import check_onnx
 from ...shapes import Float
 from .crops import move_box, transform_points
 
@@ -369,12 +371,9 @@ def open_detector(
 
 def open_network(get_model: Callable[..., Any], path: Path, task: str) -> Any:
     """Open a network of a pack, and check its task."""
-    try:
+    with reading(path, "an ONNX network", f"Download it again: {INSIGHTFACE.provenance}."):
+        check_onnx(path)
         model = get_model(str(path), providers=None)
-    except Exception as error:  # onnxruntime and protobuf each raise errors of their own for a broken file
-        raise BadFile(
-            f"{path} cannot be read as an ONNX network ({error}). Download it again: {INSIGHTFACE.provenance}."
-        ) from error
     got = getattr(model, "taskname", None)
     if got != task:
         raise BadFile(

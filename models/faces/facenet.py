@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput
+from ...files.boundary import reads
 from ...files.catalogue import FACENET
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from ...shapes import Float
@@ -157,6 +158,7 @@ class FaceNet(torch.nn.Module):
         return F.normalize(x, dim=1)
 
 
+@reads("FaceNet", f"Expected {FACENET.reference}.")
 def load_facenet(
     path: str | os.PathLike[str], *, device: Device = None, dtype: Dtype = None, operations: Operations = torch.nn
 ) -> FaceNet:
@@ -177,7 +179,7 @@ def load_facenet(
     """
     path = Path(path)
     refuse_onnx(path, kind="FaceNet", source=FACENET.reference)
-    state = read_state_dict(path)
+    state = unwrap(read_state_dict(path), "conv2d_1a.")
     if "conv2d_1a.conv.weight" not in state:
         raise BadFile(
             f"{path.name} is {describe(state)}, not FaceNet (ArcFace's vectors also have 512 values, but cannot replace it). "
@@ -185,7 +187,7 @@ def load_facenet(
         )
     classifier = state.pop("logits.weight", None)
     state.pop("logits.bias", None)
-    if classifier is not None and len(classifier) != VGGFACE2_PEOPLE:
+    if classifier is not None and classifier.ndim and len(classifier) != VGGFACE2_PEOPLE:
         raise BadFile(
             f"{path.name} is FaceNet trained on {len(classifier):,} people, not on VGGFace2's {VGGFACE2_PEOPLE:,}: "
             f"its vectors are incompatible with CapFace. Expected {FACENET.reference}."

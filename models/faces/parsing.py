@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import BadFile, BadInput
+from ...files.boundary import reads
 from ...files.catalogue import PARSER
-from ...files.checkpoint import read_state_dict
+from ...files.checkpoint import read_state_dict, unwrap
 from ...files.identify import describe
 from ...files.strict import load_strictly, refuse_onnx
 from ...shapes import Float, Int
@@ -166,6 +167,7 @@ def keep_face(
     return torch.where(torch.isin(labels, kept)[:, None], images, images.new_ones(()))
 
 
+@reads("the face parser", f"Expected {PARSER.reference}.")
 def load_parser(
     path: str | os.PathLike[str], *, device: Device = None, dtype: Dtype = None, operations: Operations = torch.nn
 ) -> FaceParser:
@@ -186,7 +188,7 @@ def load_parser(
     """
     path = Path(path)
     refuse_onnx(path, kind="the face parser", source=PARSER.reference)
-    state = read_state_dict(path)
+    state = unwrap(read_state_dict(path), "cp.resnet.")
     if "cp.resnet.conv1.weight" not in state:
         raise BadFile(f"{path.name} is {describe(state)}, not the face parser BiSeNet. Expected {PARSER.reference}.")
     state = {key: tensor for key, tensor in state.items() if not key.startswith(TRAINING_HEADS)}

@@ -454,7 +454,13 @@ def started(pack, shop, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=None if os.name == "nt" else _heed_interrupts,
     )
+
+
+def _heed_interrupts():
+    """Undo what shells do to background jobs, which ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_published_pack_has_the_command(published, shop):

@@ -132,6 +132,28 @@ def test_three_people_are_evaluated_in_one_batch(denoiser, capface, someone, mon
     assert relative_error(together, apart) < 1e-5
 
 
+def test_people_are_evaluated_one_by_one_if_their_batch_does_not_fit(denoiser, capface, someone, monkeypatch):
+    """The memory was estimated too low."""
+    import comfy.model_management as mm
+
+    identity, text = someone
+    conds = pipeline.apply(text, capface, head(3.0, -0.5), identity)
+    conds = pipeline.apply(text, capface, head(3.0, 0.5), identity, previous=conds)
+    forward, rows = capface.network.forward, []
+
+    def limited(x, *others):
+        if len(x) > 1:
+            raise mm.OOM_EXCEPTION("no memory")
+        rows.append(len(x))
+        return forward(x, *others)
+
+    together = pipeline.sample(denoiser, *conds, walk(), cfg=3.0)
+    monkeypatch.setattr(capface.network, "forward", limited)
+    apart = pipeline.sample(denoiser, *conds, walk(), cfg=3.0)
+    assert rows == [1] * 6
+    assert relative_error(together, apart) < 1e-5
+
+
 @pytest.mark.parametrize("nearer_first", [True, False])
 def test_with_overlap_nearest_only_the_nearer_head_acts(capface, someone, nearer_first):
     identity, text = someone
@@ -169,3 +191,14 @@ def test_a_mask_on_the_conditioning_and_an_area_still_act(denoiser, capface, som
         without = pipeline.sample(denoiser, change(plain[0]), plain[1], walk(shape=shape), shape=shape, cfg=3.0)
         assert torch.isfinite(acted).all()
         assert relative_error(acted, without) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["strength", "tau", "start_percent", "end_percent", "alpha", "head_control_until"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_a_host_lets_through_are_refused(capface, someone, name, number):
+    from capface.nodes.apply_capface import ApplyCapFace
+
+    identity, text = someone
+    numbers = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0, name: number}
+    with pytest.raises(BadInput, match=f"finite number for {name}"):
+        ApplyCapFace.execute(text, text, capface, head(), identity=identity, head_control=capface, **numbers)

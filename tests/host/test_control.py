@@ -360,7 +360,7 @@ def test_channels_last_weights_give_the_same(denoiser, capface, someone, monkeyp
     condition, identity, text = someone
     monkeypatch.setattr("comfy.model_management.force_channels_last", lambda: True)
     last = pipeline.small_capface()
-    weight = last.network.input_blocks[1][0].in_layers[2].weight
+    weight = last.network.get_parameter("input_blocks.1.0.in_layers.2.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     out = pipeline.sample(denoiser, *pipeline.apply(text, last, condition, identity), walk())
     assert relative_error(out, pipeline.sample(denoiser, *pipeline.apply(text, capface, condition, identity), walk())) < 1e-5

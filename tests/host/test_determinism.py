@@ -32,7 +32,7 @@ def prompt(seed=5, people=PEOPLE, **settings):
     made = json.loads((PACK / "workflows" / "api" / "miniature.json").read_text(encoding="utf-8"))
     person, drawn = id_of(made, "CapFaceSyntheticPerson"), id_of(made, "CapFaceEncodeIdentity")
     inputs_of(made, "EmptyLatentImage").update(width=96, height=128, batch_size=people)
-    inputs_of(made, "KSampler").update(seed=seed, steps=4, sampler_name="ddpm")
+    inputs_of(made, "KSampler").update(seed=seed, steps=4, sampler_name="euler")
     inputs_of(made, "CapFaceApply").update(settings)
     images = [person, 0]
     for number in range(1, people):

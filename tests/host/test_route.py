@@ -587,7 +587,7 @@ def test_a_broken_file_does_not_fail_the_preview_and_is_read_once(in_host, monke
     preview._load_model.cache_clear()
     monkeypatch.setattr(preview.head_models, "head_model_fingerprint", lambda name: name)
     monkeypatch.setattr(preview.head_models, "load_head_model", broken)
-    monkeypatch.setattr(preview, "heads_from_json", broken)
+    monkeypatch.setattr(preview, "read_heads", broken)
     for _ in range(3):
         (given,) = preview.inputs_before_run("generic_model.pkl", "broken.json")
         assert given.model is builtin_head() and given.head.batch == 1

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....errors import BadFile, BadInput
+from ....files.boundary import reads
 from ....files.bundle import member_names, read_bundle
 from ....files.catalogue import FACE_LANDMARKER
 from ....files.checkpoint import read_state_dict
@@ -274,6 +275,7 @@ class FaceLandmarker(torch.nn.Module):
         return crops.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
+@reads("the Face Landmarker", f"Expected {FACE_LANDMARKER.reference}.")
 def load_face_landmarker(
     path: str | os.PathLike[str], *, device: Device = None, dtype: Dtype = None, operations: Operations = torch.nn
 ) -> FaceLandmarker:
