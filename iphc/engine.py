@@ -228,8 +228,7 @@ class _Driver:
             self.run.note_environment(environment)
         self.run.ledger.write(unit, self.run.marks[unit.name], rows)
         self.run.wrote(unit, rows)
-        for row in rows:
-            self.progress.image(row.status == FAILED, unit.name)
+        self.progress.count(len(rows), sum(row.status == FAILED for row in rows), unit.name)
 
     def _died(self, number: int, unit: Unit, reason: str) -> None:
         """Put back the unit of a worker that died, or give it up, and start another worker."""

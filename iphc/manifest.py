@@ -106,14 +106,30 @@ def read_manifest(file: Path) -> Manifest:
         The manifest, with its prompts, heads, workflows and people read.
 
     Raises:
-        BadInput: It has mistakes; the message lists all of them with file, line and key.
+        BadManifest: It has mistakes; the message lists all of them with file, line and key.
     """
     reader = _Reader(file)
     manifest = reader.read()
     if manifest is None or reader.problems:
-        count = len(reader.problems.lines)
-        raise BadInput("\n".join([f"{count} mistake{'s' * (count != 1)} in {file}:", *sorted(set(reader.problems.lines))]))
+        raise BadManifest(file, sorted(set(reader.problems.lines)))
     return manifest
+
+
+class BadManifest(BadInput):
+    """A manifest with mistakes. Unlike other messages, this one is never shortened."""
+
+    def __init__(self, file: Path, found: list[str]):
+        """State them.
+
+        Args:
+            file: The manifest.
+            found: Its mistakes, each with its place.
+        """
+        self.found = found
+        super().__init__(f"{len(found)} mistake{'s' * (len(found) != 1)} in {file}:")
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *self.found])
 
 
 class _Reader:

@@ -38,9 +38,15 @@ class Progress:
         self._last = clock()
         self._write("running")
 
-    def image(self, failed: bool, unit: str) -> None:
-        """Count an image of a unit."""
-        self.done += 1
+    def count(self, images: int, failed: int, unit: str) -> None:
+        """Count images of a unit.
+
+        Args:
+            images: How many, failures included.
+            failed: How many of them failed.
+            unit: The unit's name.
+        """
+        self.done += images
         self.failed += failed
         self.now = unit
         now = self.clock()

@@ -194,7 +194,7 @@ def run_here(run: Run, settings: HostSettings | None, **more: Any) -> Outcome:
 
     def count(row: Row) -> None:
         counted.append(row)
-        progress.image(row.status == FAILED, row.unit)
+        progress.count(1, row.status == FAILED, row.unit)
 
     worker = Worker(run.manifest, settings, keep=run.options.keep, expected=run.expected_environment(), on_image=count, **more)
     queue, unit = WorkQueue(run.todo), None

@@ -255,7 +255,7 @@ def test_progress_tells_the_rate_and_the_time_left(tmp_path, capsys):
     progress = Progress(tmp_path / "progress.json", 1000, 100, 2, lambda: now[0])
     for _ in range(60):
         now[0] += 0.5
-        progress.image(False, "one/ann/000")
+        progress.count(1, 0, "one/ann/000")
     assert progress.rate == pytest.approx(2)
     assert progress.seconds_left == pytest.approx(420)
     assert capsys.readouterr().out.splitlines()[-1] == "160/1000 images  2 failed  2.00/s  7 min left  one/ann/000"
