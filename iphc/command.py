@@ -1,6 +1,7 @@
 """`python tasks.py iphc check | plan | run | score | report | verify`: the command line of the benchmark."""
 
 import argparse
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -112,13 +113,20 @@ def run(options: argparse.Namespace, manifest: Manifest) -> int:
         started = Run(manifest, options.out, settings)
         print(f"{len(started.whole)} of {len(started.units)} units are whole; {len(started.todo)} to make", flush=True)
         host = host_settings(options, manifest)
+        stop_when_terminated()
         if options.workers == 1 and not options.address:
             return say(run_here(started, host), options.out)
         from .engine import Engine, run_on_ray
 
         devices = options.devices.split(",") if options.devices else []
         with Engine(options.workers, options.address, devices, options.cpu) as engine:
+            stop_when_terminated()  # Ray has replaced the handler
             return say(run_on_ray(started, host, engine), options.out)
+
+
+def stop_when_terminated() -> None:
+    """Let SIGTERM stop a run as Ctrl+C does: with what is whole kept, and all processes ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def say(outcome: Outcome, out: Path) -> int:

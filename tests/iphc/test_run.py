@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.progress import Progress, duration
 from capface.iphc.run import Run, RunOptions, alone, run_here
 from capface.iphc.units import units_of
+from capface.tools.comfy import PromptRejected
 
 QUIET = RunOptions(show=False)
 
@@ -238,6 +240,25 @@ def test_a_killed_driver_takes_comfyui_along_and_the_same_command_resumes(bench,
     assert all(row.status == MADE for row in rows)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
+def test_a_terminated_run_stops_cleanly(bench, fake, fake_log):
+    bench.manifest(prompts=["a", "b [slow]", "c [slow]"])
+    command = [sys.executable, "-m", "capface.iphc.command", "run", str(bench.file), str(bench.out)]
+    driver = subprocess.Popen(
+        [*command, "--comfyui", fake.comfyui, "--cpu"], stderr=subprocess.PIPE, env=dict(os.environ, PYTHONSAFEPATH="1")
+    )
+    end = time.monotonic() + 60
+    while not list(bench.out.rglob("*.parquet")) and time.monotonic() < end:
+        time.sleep(0.02)
+    driver.terminate()
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 1 and b"stopped: Interrupted." in errors
+    progress = json.loads((bench.out / "progress.json").read_text())
+    whole = len(list(bench.out.rglob("*.parquet")))
+    assert (progress["state"], progress["done"]) == ("stopped", 4 * whole), "images of the unit in hand are not counted"
+    assert not any(alive(int(line.split()[1])) for line in fake_log("start"))
+
+
 def test_two_runs_do_not_write_to_one_folder(bench, capsys):
     bench.manifest(methods={"theirs": {"images": "photos/{person}.png"}})
     with alone(bench.out):
@@ -267,3 +288,14 @@ def test_progress_tells_the_rate_and_the_time_left(tmp_path, capsys):
 
 def test_durations_are_readable():
     assert [duration(s) for s in (5, 89, 600, 7260, 200_000)] == ["5 s", "89 s", "10 min", "2 h 1 min", "2 d 7 h"]
+
+
+def test_a_refusal_survives_pickling():
+    """Otherwise it would end a process that gets it from another one."""
+    errors = [{"message": "too far", "details": "yaw"}]
+    refused = PromptRejected(
+        {"error": {"message": "invalid"}, "node_errors": {"3": {"class_type": "EditHead", "errors": errors}}}
+    )
+    again = pickle.loads(pickle.dumps(refused))
+    assert (str(again), again.node_errors) == (str(refused), refused.node_errors)
+    assert str(again) == "invalid\n  node 3 (EditHead): too far: yaw"
