@@ -1,16 +1,18 @@
 """`python tasks.py iphc check | plan | run | score | report | verify`: the command line of the benchmark."""
 
 import argparse
+import shutil
 import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BadInput, CapFaceError
+from ..files.sizes import size_text
 from ..tools.comfy import ComfyError
 from .comfy_host import HostSettings, RunStopped
 from .manifest import Manifest, find_manifest, read_manifest
-from .plan import measured, plan_text
+from .plan import bytes_needed, measured, plan_text
 from .report import collect, write_report
 from .run import Outcome, Run, RunOptions, alone, environments, failure_table, run_here
 from .score import score_drawn, score_run
@@ -113,6 +115,9 @@ def run(options: argparse.Namespace, manifest: Manifest) -> int:
         started = Run(manifest, options.out, settings)
         print(f"{len(started.whole)} of {len(started.units)} units are whole; {len(started.todo)} to make", flush=True)
         host = host_settings(options, manifest)
+        needed = bytes_needed(manifest, sum(len(unit.jobs) for unit in started.todo)) if settings.keep else 0
+        if needed > (free := shutil.disk_usage(options.out).free):
+            print(f"The images may need {size_text(int(needed))}, but only {size_text(free)} are free", flush=True)
         stop_when_terminated()
         if options.workers == 1 and not options.address:
             return say(run_here(started, host), options.out)

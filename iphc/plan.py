@@ -79,6 +79,12 @@ def _of_run(folder: Path) -> Costs:
     return Costs(f"medians of {len(sizes)} images in {folder}", lambda method: of_methods.get(method.name, others), mean(sizes))
 
 
+def bytes_needed(manifest: Manifest, images: int) -> float:
+    """Estimate the size of images from that of a photo of 512 x 512, in proportion to their pixels."""
+    width, height = manifest.resolved["size"]
+    return images * next(iter(json.loads(MEASURED.read_text(encoding="utf-8")).values()))["bytes"] * width * height / 512**2
+
+
 def plan_text(manifest: Manifest, costs: list[Costs], price: float | None) -> str:
     """Return the plan as text.
 

@@ -1,5 +1,6 @@
 """The plan: what the paper's shape takes, from measured seconds."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from capface.errors import BadInput
 from capface.iphc.command import main
 from capface.iphc.manifest import find_manifest, read_manifest
-from capface.iphc.plan import Costs, measured, networks, plan_text
+from capface.iphc.plan import Costs, bytes_needed, measured, networks, plan_text
 from capface.iphc.run import Run, RunOptions, run_here
 from capface.tests.iphc.test_manifest import celeba
 
@@ -58,3 +59,15 @@ def test_the_commands_exit_status_tells_mistakes(bench, capsys):
     assert "images: expected 1 or more" in capsys.readouterr().err
     assert main(["check", "no-such-manifest"]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_disk_that_may_be_too_small_is_named_before_the_run(bench, capsys, monkeypatch):
+    manifest = bench.manifest(methods={"theirs": {"images": "photos/{person}.png"}}, size=[1024, 512])
+    assert bytes_needed(manifest, 16) == pytest.approx(16 * 2 * 424_339)
+    free = shutil.disk_usage(bench.folder)._replace(free=10_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert main(["run", str(bench.file), str(bench.out)]) == 0
+    assert "The images may need" in capsys.readouterr().out
+    bench.out.rename(bench.folder / "elsewhere")
+    assert main(["run", str(bench.file), str(bench.out), "--keep", "none"]) == 0
+    assert "may need" not in capsys.readouterr().out
