@@ -194,13 +194,13 @@ class Prompts:
 
     def _refused(self) -> Prompt:
         prompt = self._one_person()
-        inputs_of(prompt, "CapFaceSyntheticPerson")["light"] = "nobody's"
+        inputs_of(prompt, "CapFaceSyntheticPerson")["size"] = 8
         return prompt
 
     def _partly_refused(self) -> Prompt:
         """Return a prompt of which ComfyUI runs the nodes that show the head, but not the sampler."""
         prompt = self._one_person()
-        inputs_of(prompt, "KSampler")["sampler_name"] = "nobody's"
+        inputs_of(prompt, "KSampler")["steps"] = 0
         return prompt
 
     def _change_person(self, inputs: dict[str, Any]) -> None:
@@ -324,8 +324,13 @@ def _run(client: ComfyClient, kind: str, prompt: Prompt, result: Soak) -> None:
         request(f"{client.process.url}/capface/edit", json.dumps(pictures).encode())
     sampler = id_of(prompt, "KSampler")
 
+    stopped = False
+
     def stop(event: str, data: dict[str, Any]) -> None:
-        if kind == "interrupt" and event == "progress" and data["node"] == sampler and data["value"] == 2:
+        nonlocal stopped
+        # ComfyUI does not report every step
+        if kind == "interrupt" and event == "progress" and data["node"] == sampler and data["value"] >= 2 and not stopped:
+            stopped = True
             client.interrupt()
 
     try:

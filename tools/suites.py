@@ -19,8 +19,10 @@ DIFFERS = {
     "host": (
         "tests/host/test_compat.py",
         "tests/host/test_control.py",
+        "tests/host/test_other_controls.py",
         "tests/host/test_parts.py",
         "tests/host/test_process.py",
+        "tests/host/test_reuse.py",
         "tests/host/test_route.py",
         "tests/host/test_sampling.py",
         "tests/host/test_surface.py",

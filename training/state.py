@@ -55,7 +55,7 @@ def load_state(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     with reading(states[-1], "a state of a training run", "Delete it: the run then resumes from the one before."):
         state = read_tree(states[-1])
         before = state["settings"]
-        if not isinstance(before, dict) or type(state["step"]) is not int:
+        if not isinstance(before, dict) or not all(isinstance(k, str) for k in before) or type(state["step"]) is not int:
             raise TypeError
     different = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     if different:

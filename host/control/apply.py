@@ -1,6 +1,7 @@
 """Adding CapFace to conditionings, one person at a time, optionally with a post-hoc head control."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,8 +74,14 @@ def apply_capface(
         The new conditionings, one for each given.
 
     Raises:
-        BadInput: The identity's features do not fit the checkpoint.
+        BadInput: The identity's features do not fit the checkpoint, or a number is not finite.
     """
+    numbers = {"strength": strength, "tau": tau, "start_percent": window[0], "end_percent": window[1], "likeness": likeness}
+    if head_control is not None:
+        numbers |= {"alpha": head_control.alpha, "head_control_until": head_control.until}
+    for name, number in numbers.items():  # a host compares NaN with its limits, which NaN passes
+        if not math.isfinite(number):
+            raise BadInput(f"Apply CapFace: expected a finite number for {name}, got {number}. Set it again.")
     _log_builtin_head(condition)
     if identity is not None:
         _check_features(model, identity)

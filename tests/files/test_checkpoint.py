@@ -204,3 +204,47 @@ def test_an_all_in_one_file_costs_only_capfaces_own_memory(tmp_path, suffix):
     before, peak, own = map(int, out.split())
     assert own > 50e6
     assert peak - before < 1.3 * own, f"{(peak - before) / own:.2f} times CapFace's own tensors"
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_weights_that_are_no_numbers_are_named(tmp_path, suffix):
+    for bad in (float("nan"), float("inf")):
+        state = {key: value.clone() for key, value in capface_state().items()}
+        state["control_model.mask_predict.0.weight"].view(-1)[3] = bad
+        with pytest.raises(BadFile, match=r"NaN or infinite: mask_predict\.0\.weight\."):
+            load_capface(save(tmp_path / f"x{suffix}", state))
+    state = {key: value.clone() for key, value in capface_state().items()}
+    state["id_linear.bias"][0] = 1e6  # too large for half precision
+    load_capface(save(tmp_path / f"x{suffix}", state))
+    with pytest.raises(BadFile, match=r"id_linear\.bias.*load it in float32"):
+        load_capface(tmp_path / f"x{suffix}", dtype=torch.float16)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64])
+def test_weights_of_another_kind_are_named(kind):
+    state = capface_state()
+    state["id_linear.weight"] = state["id_linear.weight"].to(kind)
+    with pytest.raises(BadFile, match=r"floating-point weights, got id_linear\.weight"):
+        load_capface(state)
+
+
+def test_an_expanded_tensor_is_not_copied(tmp_path):
+    state = {key: torch.zeros(1).expand(value.shape) for key, value in capface_state().items()}
+    with pytest.raises(BadFile, match="is a stub"):
+        load_capface(save(tmp_path / "x.ckpt", state))
+
+
+@pytest.mark.parametrize("before", ["module.", "model.", "ema."])
+def test_weights_as_training_code_names_them_load(tmp_path, before):
+    state = {f"{before}{key}": value for key, value in capface_state().items()}
+    assert load_capface(save(tmp_path / "x.safetensors", state))[0].config == CONFIG
+    assert capface_tensors(tmp_path / "x.safetensors").keys() == capface_state().keys()
+
+
+def test_the_message_holds_no_advice_of_torch(tmp_path):
+    numpys = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R."
+    for data in (numpys, numpys[:-9], b"\x80\x02cos\nsystem\n)R."):
+        (tmp_path / "x.ckpt").write_bytes(data)
+        with pytest.raises(BadFile) as error:
+            read_state_dict(tmp_path / "x.ckpt")
+        assert "weights_only" not in str(error.value) and "torch.load" not in str(error.value)

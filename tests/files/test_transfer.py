@@ -328,6 +328,16 @@ def test_a_full_disk_is_noticed_before(shop, get, monkeypatch):
     assert shop.sent <= 1
 
 
+def test_another_programs_unfinished_download_is_kept(shop, get):
+    get.folder.mkdir()
+    (get.folder / "file.bin.part").write_bytes(b"a browser's")
+    with pytest.raises(DownloadFailed, match=r"file\.bin\.part exists, but this command has not begun it"):
+        get(shop.offer("/file", DATA))
+    assert (get.folder / "file.bin.part").read_bytes() == b"a browser's" and left(get.folder) == ["file.bin.part"]
+    (get.folder / "file.bin.part").unlink()
+    assert get(f"{shop.address}/file").read_bytes() == DATA
+
+
 def test_two_runs_do_not_write_one_file(shop, get):
     get.folder.mkdir()
     with transfer._locked(get.folder / "file.bin.part"), pytest.raises(DownloadFailed, match="Another run"):

@@ -136,3 +136,21 @@ def set_field(name, value):
 def test_invalid_fields_are_refused_with_a_message(change, words):
     with pytest.raises(BadFile, match=words):
         heads_from_json(edited(change, batch=2), "head.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (set_field("scale", 3e38), r"scale: expected 1 number from -1e\+18 to 1e\+18"),
+        (set_field("texture", [3e38]), r"texture: expected at most 50 numbers from -10000 to 10000"),
+        (lambda d: d["frames"][1]["light"].update(x=[3e38, 0, 0]), r"light\[x\]: expected 3 numbers from -10000 to 10000"),
+        (set_field("rotationposition" * 400_000, 1), r"unknown field 'rotationposition"),
+        (lambda d: d.update(frames=d["frames"] * 10_000), r"20,000 heads, expected at most 16,384"),
+        (lambda d: d.update(head_model=[[]] * 2_000_000), "brackets, expected at most"),
+        (lambda d: d.update(format="x" * 5_000_000), "the format 'xxx"),
+    ],
+)
+def test_a_file_states_neither_much_nor_large_numbers(change, words):
+    with pytest.raises(BadFile, match=words) as error:
+        heads_from_json(edited(change, batch=2), "head.json")
+    assert len(str(error.value)) < 300

@@ -78,3 +78,11 @@ def test_invalid_fields_are_refused_with_a_message(name, value, words):
 def test_an_empty_batch_is_refused():
     with pytest.raises(BadInput, match="batch of 0"):
         HeadParams.neutral(0)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("camera", 1e18), ("light", 1e4), ("texture", 1e4)])
+def test_numbers_beyond_the_stated_ranges_are_refused(name, limit):
+    value = getattr(HeadParams.neutral(), name)
+    HeadParams.neutral().replace(**{name: torch.full_like(value, limit)})
+    with pytest.raises(BadInput, match=rf"{name}: expected numbers from -{limit:g} to {limit:g}".replace("+", r"\+")):
+        HeadParams.neutral().replace(**{name: torch.full_like(value, 3e38)})

@@ -191,3 +191,14 @@ def test_a_mask_on_the_conditioning_and_an_area_still_act(denoiser, capface, som
         without = pipeline.sample(denoiser, change(plain[0]), plain[1], walk(shape=shape), shape=shape, cfg=3.0)
         assert torch.isfinite(acted).all()
         assert relative_error(acted, without) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["strength", "tau", "start_percent", "end_percent", "alpha", "head_control_until"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_a_host_lets_through_are_refused(capface, someone, name, number):
+    from capface.nodes.apply_capface import ApplyCapFace
+
+    identity, text = someone
+    numbers = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0, name: number}
+    with pytest.raises(BadInput, match=f"finite number for {name}"):
+        ApplyCapFace.execute(text, text, capface, head(), identity=identity, head_control=capface, **numbers)

@@ -350,3 +350,41 @@ def test_an_incomplete_identity_is_refused(saved):
         save_file({"global": file.get_tensor("global")}, path.with_name("half.safetensors"), metadata=file.metadata())
     with pytest.raises(BadFile, match="incomplete identity"):
         load_identity(path.with_name("half.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("global", torch.full((1, 512), float("nan")), "NaN"),
+        ("global", torch.tensor(1.0), "shapes"),
+        ("strength", torch.full((1, 2), float("nan")), "NaN"),
+        ("strength", torch.full((1, 2), 1e38), "strengths"),
+        ("references", "-5", "-5 photos"),
+        ("references", "many", "many photos"),
+        ("references", "9" * 5000, "photos"),
+        ("version", "9" * 5000, "newer CapFace"),
+    ],
+)
+def test_a_changed_file_is_refused(saved, part, value, words):
+    from capface.host.identity.identity_file import load_identity
+
+    path = saved(identity(1))
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    if isinstance(value, str):
+        metadata[part] = value
+    else:
+        tensors[part] = value
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(BadFile, match=words) as error:
+        load_identity(path)
+    assert len(str(error.value)) < 400
+
+
+def test_an_identity_of_nobody_or_of_nan_cannot_be_made(in_host):
+    from capface.host.identity.identity import Identity
+
+    with pytest.raises(BadInput, match="shapes"):
+        Identity(torch.zeros(0, 512), torch.zeros(0, 2, 1024))
+    with pytest.raises(BadInput, match="NaN or infinity in global"):
+        Identity(torch.full((1, 512), float("inf")), torch.zeros(1, 2, 1024))

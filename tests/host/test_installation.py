@@ -164,6 +164,34 @@ def test_broken_files_of_flame_are_named(models):
         assert asset.file in found.found[0].description
 
 
+@pytest.mark.parametrize(
+    ("asset", "data"),
+    [
+        (CAPHUMAN, b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
+        (CAPHUMAN, b"PK\x03\x04" + bytes(60)),
+        (catalogue.FLAME, b"\x80\x02}p300000000\n."),
+        (catalogue.FLAME_LANDMARKS, b"\x93NUMPY\x01\x00\x03\x00((("),
+        (catalogue.FLAME_TEXTURE, b"PK\x03\x04" + bytes(60)),
+        (catalogue.FLAME_TEMPLATE, b"vt 0 0\nf 99999999999999999999/1 2/1 3/1\n"),
+    ],
+    ids=lambda value: value.file if isinstance(value, catalogue.Asset) else "",
+)
+def test_one_broken_file_does_not_end_the_report(models, asset, data):
+    (models / asset.folder / asset.file).write_bytes(data)
+    (found,) = look(models, asset).found
+    assert not found.good and len(found.description) < 600
+    assert "NOT USABLE" in text(*scan(search_paths(models), inspectors=INSPECTORS, verify=True))
+
+
+def test_an_error_of_an_inspector_does_not_end_the_report(models):
+    def inspect(path, asset):
+        raise RecursionError("anything")
+
+    (models / "flame" / "generic_model.pkl").write_bytes(b"x")
+    (report,) = scan(search_paths(models), inspectors={catalogue.FLAME: inspect}, assets=[catalogue.FLAME])
+    assert "cannot be read" in report.found[0].description and "anything" not in report.found[0].description
+
+
 def test_missing_files_of_insightfaces_packs_are_named(models):
     pack = models / "insightface" / "models" / PACKS[1]
     pack.mkdir(parents=True)

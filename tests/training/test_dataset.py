@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -169,3 +170,29 @@ def test_incomplete_sets_are_named(copy, tmp_path):
     (copy / "dataset.json").write_text("{")
     with pytest.raises(BadFile, match="not readable JSON"):
         TrainingSet(copy)
+
+
+@pytest.mark.parametrize("file", ["../000000.tar", "/etc/passwd", "a/000000.tar", "000000.TAR", "0.tar", 3, None])
+def test_a_set_names_no_file_outside_its_folder(copy, file):
+    about = read_json(copy / "dataset.json")
+    about["shards"][0]["file"] = file
+    write_json(copy / "dataset.json", about)
+    with pytest.raises(BadFile, match="a shard is called"):
+        TrainingSet(copy)
+
+
+@pytest.mark.parametrize("place", [[0, 10**12], [-512, 512], [0], ["0", 3], [0.5, 1], None])
+def test_an_index_names_no_byte_outside_its_shard(copy, place):
+    index = read_json(copy / "000000.json")
+    index["samples"][0]["members"]["json"] = place
+    write_json(copy / "000000.json", index)
+    with pytest.raises(BadFile, match=r"000000\.(tar|json)"):
+        TrainingSet(copy)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
+def test_a_shard_is_no_link(copy, tmp_path):
+    (copy / "000000.tar").replace(tmp_path / "elsewhere.tar")
+    (copy / "000000.tar").symlink_to(tmp_path / "elsewhere.tar")
+    with pytest.raises(BadFile, match="is a link"):
+        TrainingSet(copy)[0]
