@@ -79,8 +79,10 @@ def load_model(path_or_state_dict: Path | Mapping[str, Tensor], name: str, dtype
         operations=comfy.ops.pick_operations(stored, manual_cast_dtype),
         attention=comfy.ldm.modules.attention.optimized_attention,
     )
-    if mm.force_channels_last():
-        network.to(memory_format=torch.channels_last)  # as ComfyUI does with its denoisers
+    if mm.force_channels_last():  # as ComfyUI does with its denoisers
+        for parameter in network.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return wrap_networks(network, tokens, name, manual_cast_dtype or stored)
 
 
