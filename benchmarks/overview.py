@@ -136,6 +136,12 @@ def floor(size: int) -> float:
     by_operations = operations / (2 * 1024**3 / product)
     by_bytes = moved / (2 * block.numel() * block.element_size() / copy)
     least = max(by_operations, by_bytes)
+    kept = network.residual_elements(side, side) / 1e6
+    row(
+        f"step, {size} px",
+        "residuals that are kept for a latent",
+        f"{2 * kept:.0f} MB in half precision, {4 * kept:.0f} in single",
+    )
     amount = f"{operations / 1e9:.0f} GFLOP: {by_operations:.3f} s; {moved / 1e9:.2f} GB: {by_bytes:.3f} s"
     row(f"step, {size} px", "CapFace's floor, float32", amount)
     return least

@@ -54,7 +54,6 @@ for photo in sorted(p for p in options.photos.iterdir() if p.suffix.lower() in (
         picture, error = portrait(photo)
         failed.write_text(error, encoding="utf-8") if error else failed.unlink(missing_ok=True)
         if picture:
-            with (part := options.portraits / f"{uuid.uuid4().hex}.part").open("xb") as file:
-                file.write(picture)
+            (part := options.portraits / f"{uuid.uuid4().hex}.part").write_bytes(picture)
             part.replace(done)
     print(f"{photo.name}: {'failed: ' + failed.read_text(encoding='utf-8').strip() if failed.exists() else done}")

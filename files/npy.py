@@ -18,7 +18,6 @@ _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\sL,]*)\)""")
 _LONGEST_LENGTH = 18
 """Digits of one length in a shape."""
-OBJECT = "O"
 
 
 @runtime_checkable

@@ -129,7 +129,11 @@ class UprightDetector:
 
     def _surely_upright(self, face: FaceDetection) -> bool:
         """Return whether a face of the detector cannot be one that is turned further than it seems."""
-        if face.score < getattr(self.detector, "SURELY_UPRIGHT", 0.0) or abs(face.tilt) > SURELY_LEFT:
+        return abs(face.tilt) <= SURELY_LEFT and self._is_certain(face)
+
+    def _is_certain(self, face: FaceDetection) -> bool:
+        """Return whether there is no doubt about a face: by its score, and by its mesh if there is a landmarker."""
+        if face.score < getattr(self.detector, "SURELY_UPRIGHT", 0.0):
             return False
         if self.landmarker is None:
             return True
@@ -171,9 +175,9 @@ class UprightDetector:
                 kept.append(face)
             else:
                 kept.append(surest)
-        missed = [face for found in sure for face in found if self._is_certain(image, face)]
-        for face in sorted(missed, key=lambda face: -face.score):
-            if not any(_same(face, other) for other in kept):
+        missed = [face for found in sure for face in found if not any(_same(face, other) for other in kept)]
+        for face in sorted(self._with_meshes(image, missed), key=lambda face: -face.score):
+            if self._is_certain(face) and not any(_same(face, other) for other in kept):
                 kept.append(face)
         return sorted(kept, key=lambda face: -face.area)
 
@@ -190,15 +194,6 @@ class UprightDetector:
                 inside = self.detector.detect(warp(image, transform, LOOK_SIDE, LOOK_SIDE))
                 found += [one.moved(torch.linalg.inv(transform)) for one in inside]
         return [replace(face, mesh=None, blendshapes=None) for face in found]
-
-    def _is_certain(self, image: Tensor, face: FaceDetection) -> bool:
-        """Return whether there is no doubt about a face turned level: by its score, and by its mesh if it can be read."""
-        if face.score < getattr(self.detector, "SURELY_UPRIGHT", 0.0):
-            return False
-        if self.landmarker is None:
-            return True
-        mesh = self._with_meshes(image, [face])[0].mesh
-        return mesh is not None and _difference(face.tilt, _tilt(five_points(mesh))) <= DISAGREEMENT
 
     def _is_sure(self, face: FaceDetection) -> bool:
         return face.score >= min(SURELY_FOUND, getattr(self.detector, "SURELY_UPRIGHT", 0.0))

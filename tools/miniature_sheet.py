@@ -70,11 +70,18 @@ def reference() -> Tensor:
     return draw_people([who], who.head(), [SETTING], PICTURE_SIDE)[0]
 
 
+def _workflow() -> dict[str, Any]:
+    return json.loads(WORKFLOW.read_text(encoding="utf-8"))
+
+
 def portraits_in_plain_torch(miniature: Miniature) -> Tensor:
-    """Return the portraits made without ComfyUI, `[N, 3, 128, 128]` in 0..1."""
+    """Return the portraits made without ComfyUI, with the workflow's settings of Apply CapFace: `[N, 3, 128, 128]` in 0..1."""
+    (applied,) = (node["inputs"] for node in _workflow().values() if node["class_type"] == "CapFaceApply")
     prompts = [", ".join(shot.setting.words()) for shot in SHOTS]
     given = (reference() * 2 - 1).expand(len(SHOTS), -1, -1, -1)
-    return make_portraits(miniature, head_hint(heads()), prompts, given, Recipe(alpha=0.5))
+    return make_portraits(
+        miniature, head_hint(heads()), prompts, given, Recipe(alpha=applied["alpha"], likeness=applied["likeness"])
+    )
 
 
 def portraits_in_comfyui(client: ComfyClient) -> Tensor:
@@ -83,7 +90,7 @@ def portraits_in_comfyui(client: ComfyClient) -> Tensor:
     Raises:
         ComfyError: A run failed.
     """
-    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    workflow = _workflow()
     made = []
     for seed, shot in enumerate(SHOTS):
         prompt = copy.deepcopy(workflow)

@@ -156,6 +156,7 @@ class TrainingSet(torch.utils.data.Dataset):
         self.shards: list[str] = []
         """File of each sample's shard."""
         self.places: list[Place] = []
+        known: set[str] = set()
         for shard in shards:
             try:
                 number = shard_number(shard.get("file") if isinstance(shard, dict) else shard)
@@ -163,8 +164,9 @@ class TrainingSet(torch.utils.data.Dataset):
                 raise BadFile(f"{DATASET} in {self.folder} is malformed: {error}. Prepare the photos again.") from None
             file, index = shard_name(number), read_index(self.folder, number)
             places = [] if index is None else read_places(self.folder, number, index)
-            if index is None or len(places) != shard.get("samples") or file in self.shards:
+            if index is None or len(places) != shard.get("samples") or file in known:
                 raise BadFile(f"The index beside {file} in {self.folder} is missing or of another shard. Copy it too.")
+            known.add(file)
             self.places += places
             self.shards += [file] * len(places)
         self.people: dict[str, list[int]] = {}

@@ -138,8 +138,6 @@ def read_places(folder: Path, number: int, index: dict[str, Any]) -> list[Place]
     samples = index.get("samples")
     if not isinstance(samples, list):
         raise BadFile(f"{name} lists no samples. {_AGAIN}")
-    if not samples:
-        return []
     places = []
     for sample in samples:
         entry = sample if isinstance(sample, dict) else {}

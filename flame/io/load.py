@@ -170,8 +170,8 @@ def _companion(path: Path, given: Given, usual: str) -> Path | None:
 
 def _from_safetensors(path: Path) -> tuple[Arrays, str]:
     try:
-        arrays, metadata = read_safetensors(path)
-        arrays = own_copies(arrays)
+        mapped, metadata = read_safetensors(path)
+        arrays = own_copies(mapped)
     except BadFile:
         raise BadFile(f"{quote(path.name)} is a broken safetensors file. Convert the head model again.") from None
     if metadata.get("format") != _FORMAT or metadata.get("kind") not in NAMES:
@@ -179,4 +179,4 @@ def _from_safetensors(path: Path) -> tuple[Arrays, str]:
             f"{quote(path.name)} is not a head model: it holds {', '.join(map(quote, sorted(arrays)[:4])) or 'nothing'}. "
             f"Expected {MODEL_FILE} of FLAME, or the safetensors file that Convert Head Model to safetensors makes from it."
         )
-    return dict(own_copies(arrays)), metadata["kind"]
+    return arrays, metadata["kind"]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from capface.tests.host import pipeline
 from capface.tools.comfy import find_host, host_version, import_host
 from capface.tools.standins import make_standins
 
@@ -45,3 +46,28 @@ def in_host(comfyui, standins, tmp_path_factory):
             folder_paths.add_model_folder_path(folder.name, str(folder))
     version = tuple(int(n) for n in host_version(comfyui).split(".")[:3])
     return SimpleNamespace(nodes=nodes, folder_paths=folder_paths, version=version)
+
+
+@pytest.fixture(scope="module")
+def denoiser(in_host):
+    """The golden cases' denoiser as the host's MODEL."""
+    return pipeline.small_denoiser()
+
+
+@pytest.fixture(scope="module")
+def capface(in_host):
+    """The golden cases' CapFace as the pack's CAPFACE."""
+    return pipeline.small_capface()
+
+
+@pytest.fixture(scope="module")
+def someone(in_host):
+    """A head condition, an identity and a text."""
+    return pipeline.person(300)
+
+
+@pytest.fixture
+def calls(capface):
+    """The evaluations of the network during a test."""
+    with pipeline.Calls(capface.network) as calls:
+        yield calls

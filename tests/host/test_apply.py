@@ -14,16 +14,6 @@ from capface.tests.synthetic import noise, relative_error
 X = noise(1, [1, 4, 16, 16])
 
 
-@pytest.fixture(scope="module")
-def denoiser(in_host):
-    return pipeline.small_denoiser()
-
-
-@pytest.fixture(scope="module")
-def capface(in_host):
-    return pipeline.small_capface()
-
-
 def head(scale=5.0, x=0.0):
     """The built-in head somewhere in the frame."""
     return HeadCondition(builtin_head(), HeadParams.neutral(1).replace(camera=torch.tensor([[scale, x, 0.0]])))

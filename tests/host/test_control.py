@@ -7,30 +7,8 @@ from capface.errors import BadInput
 from capface.flame.model.camera import WHOLE
 from capface.tests.host import pipeline
 from capface.tests.host.hint_images import HintImages
-from capface.tests.host.pipeline import SIGMAS, Calls, area, walk, x_at
+from capface.tests.host.pipeline import SIGMAS, area, walk, x_at
 from capface.tests.synthetic import noise, relative_error
-
-
-@pytest.fixture(scope="module")
-def denoiser(in_host):
-    return pipeline.small_denoiser()
-
-
-@pytest.fixture(scope="module")
-def capface(in_host):
-    return pipeline.small_capface()
-
-
-@pytest.fixture(scope="module")
-def someone(in_host):
-    return pipeline.person(300)
-
-
-@pytest.fixture
-def calls(capface):
-    with Calls(capface.network) as calls:
-        yield calls
-
 
 # Strength, start and end
 

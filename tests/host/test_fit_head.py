@@ -222,9 +222,9 @@ def test_deca_alone_needs_no_landmarks_of_the_model(tmp_path, flame, deca_file):
 
 
 def test_weights_of_another_network_are_refused(flame, deca_file, weights):
-    for wrong in (-1, math.nan):
+    for wrong, words in ((-1, "scales above 0"), (math.nan, r"NaN or infinite: layers\.2\.bias")):
         torch.save({"E_flame": {**weights, "layers.2.bias": wrong * weights["layers.2.bias"]}}, deca_file)
-        with pytest.raises(BadFile, match=r"scales above 0.*deca_model\.tar.*b182e51c"):
+        with pytest.raises(BadFile, match=words + r".*deca_model\.tar.*b182e51c"):
             fit(photos(1), reader_of(seen(flame, known_heads((0.0,)))), flame, method="DECA")
 
 

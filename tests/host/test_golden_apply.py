@@ -13,16 +13,6 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def denoiser(in_host):
-    return pipeline.small_denoiser()
-
-
-@pytest.fixture(scope="module")
-def capface(in_host):
-    return pipeline.small_capface()
-
-
-@pytest.fixture(scope="module")
 def cases():
     with safe_open(FOLDER / "apply_small.safetensors", "pt") as golden:
         return {name: (json.loads(meta), golden.get_tensor(name)) for name, meta in golden.metadata().items()}

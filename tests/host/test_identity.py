@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from capface.errors import BadFile, BadInput, MissingFile
 from capface.flame.model.camera import WHOLE
-from capface.tests.host.pipeline import person, small_capface
+from capface.tests.host.pipeline import person
 from capface.tests.synthetic import noise
 
 
@@ -153,11 +153,6 @@ def test_taking_fewer_tokens_twice_is_taking_the_fewer_once():
     assert same(take_parts(person, 1.0, 1.0, 257), person)
     with pytest.raises(BadInput, match="0 to 257"):
         take_parts(person, 1.0, 1.0, 258)
-
-
-@pytest.fixture(scope="module")
-def capface(in_host):
-    return small_capface()
 
 
 def residuals(capface, who, batch=1):

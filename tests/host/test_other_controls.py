@@ -14,11 +14,6 @@ TEXT, OTHER = noise(1, [1, 77, 768]), noise(2, [1, 77, 768])
 
 
 @pytest.fixture(scope="module")
-def denoiser(in_host):
-    return pipeline.small_denoiser()
-
-
-@pytest.fixture(scope="module")
 def stock(in_host):
     return pipeline.stock_control(noise(1, [1, 3, 64, 64]).clamp(0, 1))
 

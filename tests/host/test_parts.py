@@ -28,16 +28,6 @@ def head(frames=1):
     return HeadCondition(builtin_head(), params.replace(camera=camera, rotation=rotation))
 
 
-@pytest.fixture(scope="module")
-def denoiser(in_host):
-    return pipeline.small_denoiser()
-
-
-@pytest.fixture(scope="module")
-def capface(in_host):
-    return pipeline.small_capface()
-
-
 @pytest.fixture
 def hints(capface):
     """Record every hint that the network gets."""

@@ -10,31 +10,10 @@ from capface.flame.model.params import HeadParams
 from capface.flame.render.condition import HeadCondition
 from capface.tests.host import pipeline
 from capface.tests.host.hint_images import HintImages
-from capface.tests.host.pipeline import Calls, area, x_at
+from capface.tests.host.pipeline import area, x_at
 from capface.tests.synthetic import noise, relative_error
 
 SCHEDULE = (10.0, 5.0, 2.0, 1.0, 0.5, 0.0)
-
-
-@pytest.fixture(scope="module")
-def denoiser(in_host):
-    return pipeline.small_denoiser()
-
-
-@pytest.fixture(scope="module")
-def capface(in_host):
-    return pipeline.small_capface()
-
-
-@pytest.fixture(scope="module")
-def someone(in_host):
-    return pipeline.person(300)
-
-
-@pytest.fixture
-def calls(capface):
-    with Calls(capface.network) as calls:
-        yield calls
 
 
 @pytest.fixture

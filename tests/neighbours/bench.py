@@ -77,11 +77,12 @@ class Bench:
         return apply(*conds, self.stock, frame.map(), 0.5, 0.0, 1.0)[:2]
 
     def with_capface(self, conds, head):
-        """Add CapFace through its node."""
+        """Add CapFace through its node. With a soft edge it acts on every latent, so that no part is left out."""
         from capface.nodes.apply_capface import ApplyCapFace
 
         positive, negative = conds
         settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+        settings["mask_edge"] = "soft"
         return ApplyCapFace.execute(positive, negative, self.capface, head, identity=self.identity, **settings).result
 
     def sample(self, positive, negative, latents, model=None, steps=1, denoise=1.0, sampler="euler"):
