@@ -102,6 +102,14 @@ class ComfyHost:
             "packs": sorted(Path(pack).name for pack in self.settings.packs),
         }
 
+    def nodes(self) -> dict[str, Any]:
+        """Return ComfyUI's description of its nodes, by class.
+
+        Raises:
+            HostLost: The process ended or hangs.
+        """
+        return self._ask(lambda: self.client.object_info())
+
     def photo(self, path: Path, content: str) -> str:
         """Return the name of a photo in the host's input folder, and upload it if it is not there.
 

@@ -13,9 +13,7 @@ from ..tools.comfy import ComfyError
 from .comfy_host import HostSettings, RunStopped
 from .manifest import Manifest, find_manifest, read_manifest
 from .plan import bytes_needed, measured, plan_text
-from .report import collect, write_report
 from .run import Outcome, Run, RunOptions, alone, environments, failure_table, run_here
-from .score import score_drawn, score_run
 from .trial import try_methods
 from .units import units_of
 from .verify import inspect, remake
@@ -146,6 +144,8 @@ def say(outcome: Outcome, out: Path) -> int:
 
 def score(options: argparse.Namespace, manifest: Manifest) -> int:
     """Measure the images."""
+    from .score import score_run
+
     scores = score_run(manifest, options.out, lambda text: print(text, flush=True))
     print(f"{len(scores)} images are measured")
     return 0
@@ -153,6 +153,9 @@ def score(options: argparse.Namespace, manifest: Manifest) -> int:
 
 def report(options: argparse.Namespace, manifest: Manifest) -> int:
     """Measure what is not measured yet, and write the report."""
+    from .report import collect, write_report
+    from .score import score_drawn, score_run
+
     names = {"method": [m.name for m in manifest.methods], "person": [p.name for p in manifest.people]}
     for kind, asked in (("method", [options.against] if options.against else []), ("person", options.person)):
         for name in asked:

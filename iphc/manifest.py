@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput
-from .miniature_metrics import mistakes as unmeasurable
 from .people import Person, people_of
 from .places import Path_, Problems, read_json
 from .workflow import SAMPLING, Workflow, bound, find_input, head_mistakes, marked, mistakes
@@ -177,6 +176,8 @@ class _Reader:
             methods, v,
         )  # fmt: skip
         if "miniature" in metrics:
+            from .miniature_metrics import mistakes as unmeasurable
+
             for path, text in unmeasurable(manifest):
                 self.bad(path, text)
         return manifest

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..miniature.networks import HELD_OUT
-
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 TEST_SPLIT = 2
 """The number of CelebA's test split in list_eval_partition.txt."""
@@ -60,6 +58,8 @@ def people_of(asked: dict[str, Any], beside: Callable[[str], Path], bad: Bad) ->
         return []
     value = asked[kind[0]]
     if kind[0] == "synthetic":
+        from ..miniature.networks import HELD_OUT  # takes seconds, and workers do not need it
+
         if type(value) is not int or value < HELD_OUT:
             bad(
                 ("synthetic",), f"expected a person's number of {HELD_OUT} or more, whom the miniature never saw; got {value!r}"

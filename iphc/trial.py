@@ -1,5 +1,6 @@
 """`iphc check --try`: what only a running ComfyUI can tell of a manifest, before a run starts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,18 +8,19 @@ from .comfy_host import ComfyHost, HostSettings, RunStopped
 from .ledger import MADE
 from .manifest import Manifest, Method
 from .units import units_of
-from .worker import Worker
+from .worker import Host, Worker
 from .workflow import bound, marked
 
 EDIT_HEAD = "CapFaceEditHead"
 
 
-def try_methods(manifest: Manifest, settings: HostSettings) -> list[str]:
+def try_methods(manifest: Manifest, settings: HostSettings, open_host: Callable[[HostSettings], Host] = ComfyHost) -> list[str]:
     """Start ComfyUI, compare the manifest with its nodes, and make one image of each method in one step.
 
     Args:
         manifest: The manifest.
         settings: How to start ComfyUI.
+        open_host: Starts it.
 
     Returns:
         All mistakes, each with its place.
@@ -29,11 +31,9 @@ def try_methods(manifest: Manifest, settings: HostSettings) -> list[str]:
     methods = [method for method in manifest.methods if method.workflow is not None]
     if not methods:
         return []
-    worker = Worker(manifest, settings)
+    worker = Worker(manifest, settings, open_host=open_host)
     try:
-        host = worker.start()
-        assert isinstance(host, ComfyHost)
-        known = host.client.object_info()
+        known = worker.start().nodes()
         problems = head_problems(manifest, known.get(EDIT_HEAD, {}))
         for method in methods:
             missing = missing_nodes(method, known)

@@ -30,6 +30,10 @@ class Host(Protocol):
         """The software and device."""
         ...
 
+    def nodes(self) -> dict[str, Any]:
+        """Return the host's description of its nodes, by class."""
+        ...
+
     def photo(self, path: Path, content: str) -> str:
         """Return the name of a photo in the host."""
         ...

@@ -2,30 +2,26 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
-
-from ..flame.editing import LIGHTS, SLIDERS
 
 POSE = ("yaw", "pitch", "roll", "neck_yaw", "neck_pitch", "neck_roll")
 POSITION = ("position_x", "position_y", "size")
-EXPRESSION = ("jaw_open", "jaw_side", "gaze_yaw", "gaze_pitch", *SLIDERS)
 LIGHT = ("light", "light_strength", "ambient", "key_azimuth", "key_elevation", "key_intensity", "key_softness", "key_color")
-HEAD_INPUTS = (*POSE, *POSITION, *EXPRESSION, *LIGHT)
-"""What a head condition may set: the inputs of Edit Head."""
 SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
 
 MARKS: dict[str, dict[str, tuple[str, ...]]] = {
     "@photo": {"LoadImage": ("image",), "CapFaceSyntheticPerson": ("person",)},
     "@prompt": {"CLIPTextEncode": ("text",)},
     "@negative": {"CLIPTextEncode": ("text",)},
-    "@head": {"CapFaceEditHead": HEAD_INPUTS},
+    "@head": {"CapFaceEditHead": ()},
     "@seed": {"KSampler": ("seed",), "KSamplerAdvanced": ("noise_seed",), "RandomNoise": ("noise_seed",)},
     "@sampling": {"KSampler": SAMPLING, "KSamplerAdvanced": SAMPLING},
     "@size": {"EmptyLatentImage": ("width", "height"), "CapFaceRenderHead": ("width", "height")},
     "@checkpoint": {"CheckpointLoaderSimple": ("ckpt_name",)},
     "@output": {"SaveImage": (), "PreviewImage": ()},
 }
-"""The marks, the classes of nodes that may carry each, and the inputs that are set there."""
+"""The marks, the classes of nodes that may carry each, and the inputs that are set there; any of several if none is named."""
 NEEDED = ("@photo", "@prompt", "@seed", "@output")
 REPEATED = ("@size",)
 """Marks that several nodes may carry."""
@@ -106,9 +102,18 @@ def head_inputs(condition: Mapping[str, Any]) -> dict[str, Any]:
     A condition replaces the pose, the position and the expression of the person's head if it names one of their values, and
     leaves them as they are otherwise.
     """
-    modes = {"pose_mode": POSE, "position_mode": POSITION, "expression_mode": EXPRESSION}
-    inputs = {mode: "absolute" if set(names) & condition.keys() else "add" for mode, names in modes.items()}
-    return inputs | dict(condition)
+    expression = condition.keys() - {*POSE, *POSITION, *LIGHT}
+    named = {"pose_mode": condition.keys() & POSE, "position_mode": condition.keys() & POSITION, "expression_mode": expression}
+    return {mode: "absolute" if names else "add" for mode, names in named.items()} | dict(condition)
+
+
+@cache
+def head_choices() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a head condition may set, the inputs of Edit Head, and the values of its input `light`."""
+    from ..flame.editing import FROM_PHOTO, LIGHTS, SLIDERS  # takes seconds, and workers do not need it
+
+    expression = ("jaw_open", "jaw_side", "gaze_yaw", "gaze_pitch", *SLIDERS)
+    return (*POSE, *POSITION, *expression, *LIGHT), tuple(light for light in LIGHTS if light != FROM_PHOTO)
 
 
 def head_mistakes(condition: Any) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -116,11 +121,12 @@ def head_mistakes(condition: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if not isinstance(condition, dict):
         yield (), 'expected an object of Edit Head\'s inputs, such as {"yaw": 30}'
         return
+    inputs, lights = head_choices()
     for name, value in condition.items():
-        if name not in HEAD_INPUTS:
-            yield (name,), f"Edit Head has no such input to set. There are: {', '.join(HEAD_INPUTS)}"
-        elif name == "light" and (value not in LIGHTS or value == "from photo"):
-            yield (name,), f"expected one of {', '.join(set(LIGHTS) - {'from photo'})}, got {value!r}"
+        if name not in inputs:
+            yield (name,), f"Edit Head has no such input to set. There are: {', '.join(inputs)}"
+        elif name == "light" and value not in lights:
+            yield (name,), f"expected one of {', '.join(lights)}, got {value!r}"
         elif name not in ("light", "key_color") and (isinstance(value, bool) or not isinstance(value, int | float)):
             yield (name,), f"expected a number, got {value!r}"
         elif name == "size" and value <= 0:

@@ -1,7 +1,14 @@
-"""A small manifest of folders of photos, and a fake ComfyUI that fails on demand."""
+"""A small manifest of folders of photos, and a fake ComfyUI that fails on demand.
+
+No test depends on the machine's speed. Tests wait for what has happened (`until`), the fake ComfyUI waits for them (`[gate]`),
+and a clock that the test moves tells a hanging ComfyUI.
+"""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +18,8 @@ from capface.iphc.comfy_host import HostSettings
 from capface.iphc.manifest import read_manifest
 
 FAKE = Path(__file__).with_name("fake_comfy")
+SECONDS = 300
+"""After these, a test gives up waiting for what must happen."""
 GRAPH = {
     "1": ("LoadImage", {"image": "x.png"}, "@photo"),
     "2": ("CLIPTextEncode", {"text": ""}, "@prompt The prompt"),
@@ -19,6 +28,20 @@ GRAPH = {
     "5": ("SaveImage", {}, "@output"),
     "6": ("CapFaceApply", {"tau": 1000, "model": ["4", 0]}, "Apply"),
 }
+
+
+def until(happened: Callable[[], object], what: str) -> None:
+    """Wait until something has happened."""
+    end = time.monotonic() + SECONDS
+    while not happened():
+        assert time.monotonic() < end, f"{what} did not happen within {SECONDS} s"
+        time.sleep(0.02)
+
+
+def move_clock(monkeypatch, hours: Callable[[], float]) -> None:
+    """Let the client of ComfyUI, which measures its silence, see a clock that is so many hours late."""
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hours(), sleep=time.sleep)
+    monkeypatch.setattr("capface.tools.comfy.time", clock)
 
 
 def workflow(**changes):
@@ -66,7 +89,7 @@ def fake(tmp_path, monkeypatch):
     """Settings of the fake ComfyUI; `fake_log` returns what it did."""
     (tmp_path / "fake").mkdir()
     monkeypatch.setenv("FAKE_COMFY", str(tmp_path / "fake"))
-    return HostSettings(str(FAKE), cpu=True, start_seconds=60, silence=60)
+    return HostSettings(str(FAKE), cpu=True, start_seconds=SECONDS, silence=SECONDS)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from statistics import mean, median
 
 import pytest
 
@@ -11,6 +12,7 @@ from capface.iphc.manifest import find_manifest, read_manifest
 from capface.iphc.plan import Costs, bytes_needed, measured, networks, plan_text
 from capface.iphc.run import Run, RunOptions, run_here
 from capface.tests.iphc.test_manifest import celeba
+from capface.tests.iphc.test_run import rows_of
 
 
 @pytest.fixture
@@ -43,7 +45,9 @@ def test_seconds_can_come_from_a_run(bench, fake):
         measured(bench.out, None)
     run_here(Run(manifest, bench.out, RunOptions(show=False)), fake)
     (cost,) = measured(bench.out, None)
-    assert 0 < cost.seconds(manifest.methods[0]) < 10 and 50 < cost.bytes < 5000
+    rows = rows_of(manifest, bench.out)
+    assert cost.seconds(manifest.methods[0]) == pytest.approx(median(row.seconds for row in rows))
+    assert cost.bytes == pytest.approx(mean(row.bytes for row in rows))
     assert cost.seconds(replace(manifest.methods[0], name="another")) == cost.seconds(manifest.methods[0])
     assert cost.source.startswith("medians of 16 images in")
 

@@ -6,7 +6,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.progress import Progress, duration
 from capface.iphc.run import Run, RunOptions, alone, run_here
 from capface.iphc.units import units_of
+from capface.tests.iphc.conftest import SECONDS, move_clock, until
 from capface.tools.comfy import PromptRejected
 
 QUIET = RunOptions(show=False)
@@ -69,9 +69,10 @@ def test_a_killed_comfyui_costs_one_image(bench, fake, fake_log):
     assert [row.tries for row in rows_of(manifest, bench.out)] == [2] + [1] * 15
 
 
-def test_a_hanging_comfyui_is_killed(bench, fake, fake_log):
+def test_a_hanging_comfyui_is_killed(bench, fake, fake_log, monkeypatch):
     manifest = bench.manifest(prompts=["a {subject} [hang once]"])
-    assert run(manifest, bench.out, replace(fake, silence=1.5)).status == 0
+    move_clock(monkeypatch, lambda: len(fake_log("hang")))
+    assert run(manifest, bench.out, fake).status == 0
     assert (len(fake_log("start")), len(fake_log("image"))) == (2, 8)
     pids = [int(line.split()[1]) for line in fake_log("start")]
     assert not any(alive(pid) for pid in pids)
@@ -207,34 +208,22 @@ def alive(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a killed process")
-def test_a_killed_driver_takes_comfyui_along_and_the_same_command_resumes(bench, fake, fake_log):
-    manifest = bench.manifest(prompts=["a [slow]", "b", "c [slow]"])
-    command = [
-        sys.executable,
-        "-m",
-        "capface.iphc.command",
-        "run",
-        str(bench.file),
-        str(bench.out),
-        "--comfyui",
-        fake.comfyui,
-        "--cpu",
-    ]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ, PYTHONSAFEPATH="1"))
-    end = time.monotonic() + 60
-    while len(list(bench.out.rglob("*.parquet"))) < 2 and time.monotonic() < end:
-        time.sleep(0.02)
+def test_a_killed_driver_takes_comfyui_along_and_the_same_command_resumes(bench, fake, fake_log, tmp_path):
+    manifest = bench.manifest(prompts=["a", "b", "c [gate]"])
+    command = [sys.executable, "-m", "capface.iphc.command", "run", str(bench.file), str(bench.out)]
+    command += ["--comfyui", fake.comfyui, "--cpu"]
+    environment = dict(os.environ, PYTHONSAFEPATH="1")
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    until(lambda: fake_log("gate"), "the first image of the third unit")
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     (host,) = (int(line.split()[1]) for line in fake_log("start"))
-    while alive(host) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not alive(host)
-    whole = len(list(bench.out.rglob("*.parquet")))
-    assert 2 <= whole < 6
+    until(lambda: not alive(host), "the end of the killed driver's ComfyUI")
+    assert len(list(bench.out.rglob("*.parquet"))) == 2
     made = len(fake_log("image"))
-    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=dict(os.environ, PYTHONSAFEPATH="1")).returncode == 0
-    assert len(fake_log("image")) - made == 24 - 4 * whole
+    (tmp_path / "fake" / "open").touch()
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode == 0
+    assert len(fake_log("image")) - made == 24 - 2 * 4
     rows = rows_of(manifest, bench.out)
     assert len(rows) == len({(row.person, row.prompt, row.head, row.image) for row in rows}) == 24
     assert all(row.status == MADE for row in rows)
@@ -242,20 +231,18 @@ def test_a_killed_driver_takes_comfyui_along_and_the_same_command_resumes(bench,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
 def test_a_terminated_run_stops_cleanly(bench, fake, fake_log):
-    bench.manifest(prompts=["a", "b [slow]", "c [slow]"])
+    bench.manifest(prompts=["a", "b [gate]"])
     command = [sys.executable, "-m", "capface.iphc.command", "run", str(bench.file), str(bench.out)]
     driver = subprocess.Popen(
         [*command, "--comfyui", fake.comfyui, "--cpu"], stderr=subprocess.PIPE, env=dict(os.environ, PYTHONSAFEPATH="1")
     )
-    end = time.monotonic() + 60
-    while not list(bench.out.rglob("*.parquet")) and time.monotonic() < end:
-        time.sleep(0.02)
+    until(lambda: fake_log("gate"), "the first image of the second unit")
     driver.terminate()
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=SECONDS)
     assert driver.returncode == 1 and b"stopped: Interrupted." in errors
     progress = json.loads((bench.out / "progress.json").read_text())
-    whole = len(list(bench.out.rglob("*.parquet")))
-    assert (progress["state"], progress["done"]) == ("stopped", 4 * whole), "images of the unit in hand are not counted"
+    assert len(list(bench.out.rglob("*.parquet"))) == 1
+    assert (progress["state"], progress["done"]) == ("stopped", 4), "images of the unit in hand are not counted"
     assert not any(alive(int(line.split()[1])) for line in fake_log("start"))
 
 

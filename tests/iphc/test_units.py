@@ -189,3 +189,9 @@ def test_pyarrow_is_named_when_it_is_missing(tmp_path):
     code = "import sys; sys.modules['pyarrow'] = None\nfrom capface.iphc.ledger import parquet\nparquet()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "MissingPackage" in run.stderr and "pip install -r iphc/requirements.txt" in run.stderr
+
+
+def test_a_worker_imports_no_torch():
+    """Each of many workers would need 250 MB more, and five seconds to start."""
+    code = "import sys, capface.iphc.engine, capface.iphc.command; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,10 +1,10 @@
 """A process that speaks ComfyUI's HTTP and websocket like the real one, makes images in milliseconds, and fails on demand.
 
 Words in a prompt's text order a failure: `[die]` ends the process, `[hang]` never answers, `[refuse]` answers 400, `[part]`
-takes the prompt without its output, `[raise]` lets a node fail, `[full]` fails as on a full disk, `[slow]` takes half a second.
-`[orphan]` kills the process that started this one. `[die once]`, `[hang once]` and `[orphan once]` happen a single time in the
-folder FAKE_COMFY, where `log.txt` gets a line for each start, upload
-and image. `FAKE_COMFY/no-start` keeps it from starting.
+takes the prompt without its output, `[raise]` lets a node fail, `[full]` fails as on a full disk, `[gate]` waits until there is
+a file `FAKE_COMFY/open`. `[orphan]` kills the process that started this one. `[die once]`, `[hang once]` and `[orphan once]`
+happen a single time in the folder FAKE_COMFY, where `log.txt` gets a line for each start, upload and image, and for most
+failures. `FAKE_COMFY/no-start` keeps it from starting.
 """
 
 import argparse
@@ -96,8 +96,10 @@ async def work(prompt, text, number, socket):
     if "[hang]" in text or ("[hang once]" in text and once("[hang once]")):
         log("hang")
         return
-    if "[slow]" in text:
-        await asyncio.sleep(0.5)
+    if "[gate]" in text and not (FOLDER / "open").exists():
+        log("gate")
+        while not (FOLDER / "open").exists():
+            await asyncio.sleep(0.02)
     await tell("execution_cached", nodes=[])
     for key in prompt:
         await tell("executing", node=key)
