@@ -521,7 +521,7 @@ def miniature(options, rest):
 def iphc(options, rest):
     """Compare methods on people, prompts and head conditions: the benchmark."""
     host = known_host(options)
-    named = ["--comfyui", str(host)] if host and rest and (rest[0] in ("run", "verify") or "--try" in rest) else []
+    named = ["--comfyui", str(host)] if host and rest and rest[0] != "plan" else []
     return start(environment([host], options.venv), "capface.iphc.command", [*rest, *named])
 
 

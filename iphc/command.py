@@ -12,6 +12,7 @@ from ..files.sizes import size_text
 from ..tools.comfy import ComfyError
 from .comfy_host import HostSettings, RunStopped
 from .manifest import Manifest, find_manifest, read_manifest
+from .model_files import missing
 from .plan import bytes_needed, measured, plan_text
 from .run import Outcome, Run, RunOptions, alone, environments, failure_table, run_here
 from .trial import try_methods
@@ -53,9 +54,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     p.add_argument("--retry", action="store_true", help="make units with failures again")
     p.add_argument("--remake", action="store_true", help="replace units that were made from another manifest")
     p.add_argument("--mixed", action="store_true", help="add to images of other software or another device")
-    p = commands.add_parser("score", parents=[manifest], help="measure the images")
+    models = argparse.ArgumentParser(add_help=False)
+    models.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI whose models to use")
+    models.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
+    models.add_argument("--cpu", action="store_true", help="measure on the CPU")
+    models.add_argument("--device", default="", metavar="N", help="number of the GPU")
+    p = commands.add_parser("score", parents=[manifest, models], help="measure the images")
     p.add_argument("out", type=Path, help="folder of the run")
-    p = commands.add_parser("report", parents=[manifest], help="write table.md, table.csv and page.html")
+    p = commands.add_parser("report", parents=[manifest, models], help="write table.md, table.csv and page.html")
     p.add_argument("out", type=Path, help="folder of the run")
     p.add_argument("--against", default="", metavar="METHOD", help="method to compare the others with; default: the last")
     p.add_argument("--person", action="append", default=[], metavar="NAME", help="show this person's images; can be repeated")
@@ -79,8 +85,21 @@ def host_settings(options: argparse.Namespace, manifest: Manifest) -> HostSettin
     )  # fmt: skip
 
 
+def model_roots(options: argparse.Namespace) -> list[Path]:
+    """Return the folders of models: those that were named, then ComfyUI's own."""
+    named = [*options.models, *([Path(options.comfyui) / "models"] if options.comfyui else [])]
+    return [Path(folder).expanduser().resolve() for folder in named]
+
+
+def torch_device(options: argparse.Namespace) -> str:
+    """Return the device on which images are measured."""
+    import torch
+
+    return "cpu" if options.cpu or not torch.cuda.is_available() else f"cuda:{options.device or 0}"
+
+
 def check(options: argparse.Namespace, manifest: Manifest) -> int:
-    """Say what a manifest without mistakes asks for."""
+    """Say what a manifest without mistakes asks for, and what is missing for it."""
     uncontrolled = [method.name for method in manifest.methods if not method.controls_head]
     print(f"{manifest.file}: no mistakes. {manifest.name}, version {manifest.version}")
     units = len(list(units_of(manifest)))
@@ -90,6 +109,9 @@ def check(options: argparse.Namespace, manifest: Manifest) -> int:
     )
     if uncontrolled:
         print(f"without head control (no node has the mark @head): {', '.join(uncontrolled)}")
+    if lacking := missing_files(options, manifest):
+        print("\n".join(lacking))
+        return 2
     if not options.trial:
         return 0
     settings = host_settings(options, manifest)
@@ -98,6 +120,18 @@ def check(options: argparse.Namespace, manifest: Manifest) -> int:
     problems = try_methods(manifest, settings)
     print("\n".join(problems) or "every method made an image")
     return 2 if problems else 0
+
+
+def missing_files(options: argparse.Namespace, manifest: Manifest) -> list[str]:
+    """Return a line for each model file and package that a manifest's methods and metrics lack."""
+    roots = model_roots(options)
+    lines = [f"missing: {one}" for one in missing(manifest, roots)]
+    if set(manifest.metrics) - {"miniature"}:
+        from .photo_metrics import problems
+
+        lines += [f"missing: {text}" for text in problems(manifest, roots)]
+    searched = ", ".join(map(str, roots)) or "nowhere; name a ComfyUI with --comfyui, or folders of models with --models"
+    return [*lines, f"{len(lines)} missing. Searched: {searched}"] if lines else []
 
 
 def plan(options: argparse.Namespace, manifest: Manifest) -> int:
@@ -144,9 +178,10 @@ def say(outcome: Outcome, out: Path) -> int:
 
 def score(options: argparse.Namespace, manifest: Manifest) -> int:
     """Measure the images."""
-    from .score import score_run
+    from .score import open_metrics, score_run
 
-    scores = score_run(manifest, options.out, lambda text: print(text, flush=True))
+    metrics = open_metrics(manifest, model_roots(options), torch_device(options))
+    scores = score_run(manifest, options.out, metrics, lambda text: print(text, flush=True))
     print(f"{len(scores)} images are measured")
     return 0
 
@@ -154,15 +189,18 @@ def score(options: argparse.Namespace, manifest: Manifest) -> int:
 def report(options: argparse.Namespace, manifest: Manifest) -> int:
     """Measure what is not measured yet, and write the report."""
     from .report import collect, write_report
-    from .score import score_drawn, score_run
+    from .score import open_metrics, score_drawn, score_run, stored_scores
 
     names = {"method": [m.name for m in manifest.methods], "person": [p.name for p in manifest.people]}
     for kind, asked in (("method", [options.against] if options.against else []), ("person", options.person)):
         for name in asked:
             if name not in names[kind]:
                 raise BadInput(f"The manifest has no {kind} '{name}'. There are: {', '.join(names[kind])}.")
-    scores = score_run(manifest, options.out)
-    results = collect(manifest, options.out, scores, options.against, score_drawn(manifest, options.out))
+    scores, drawn = stored_scores(manifest, options.out), []
+    if scores is None or "miniature" in manifest.metrics:
+        metrics = open_metrics(manifest, model_roots(options), torch_device(options))
+        scores, drawn = score_run(manifest, options.out, metrics), score_drawn(manifest, options.out, metrics)
+    results = collect(manifest, options.out, scores, options.against, drawn)
     files = write_report(results, options.out, options.person)
     print(files[0].read_text(encoding="utf-8"))
     print("\n".join(map(str, files)))

@@ -14,7 +14,7 @@ from .workflow import SAMPLING, Workflow, bound, find_input, head_mistakes, mark
 
 SETS = Path(__file__).with_name("sets")
 """The manifests, prompts and head conditions that come with the benchmark."""
-METRICS = ("miniature",)
+METRICS = ("miniature", "facenet", "arcface", "clip", "deca", "landmarks")
 """What `score` can compute: see README.md in this folder."""
 _KEYS = {
     "name": str, "version": int, "seed": int, "people": dict, "subject": str, "prompts": (str, list), "heads": (str, dict),
@@ -180,6 +180,10 @@ class _Reader:
 
             for path, text in unmeasurable(manifest):
                 self.bad(path, text)
+            if len(metrics) > 1:
+                self.bad(("metrics",), "the metric 'miniature' stands alone: the others measure people on photos")
+        elif metrics and any(person.photo is None for person in people):
+            self.bad(("metrics",), "synthetic people are measured by 'miniature' only")
         return manifest
 
     def _extended(self, own: dict[str, Any], base: Any) -> dict[str, Any]:
@@ -266,6 +270,8 @@ class _Reader:
         for i, name in enumerate(value):
             if name not in METRICS:
                 self.bad(("metrics", i), f"unknown metric {name!r}. There are: {', '.join(METRICS)}")
+            elif name in value[:i]:
+                self.bad(("metrics", i), f"the metric {name!r} is named twice")
         return tuple(map(str, value))
 
     def _size(self, value: Any, path: Path_) -> tuple[int, int]:

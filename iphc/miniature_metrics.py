@@ -25,6 +25,7 @@ from .workflow import head_inputs
 
 if TYPE_CHECKING:
     from .manifest import Manifest
+    from .people import Person as Portrayed
 
 VERSION = 1
 """Changes when the same images would get other numbers."""
@@ -58,6 +59,11 @@ def setting_of(prompt: str) -> Setting | None:
 class MiniatureMetrics:
     """Measures portraits of one manifest."""
 
+    mark = repr(VERSION)
+    """What the numbers depend on besides the images."""
+    identity = True
+    """Whether the column `id` is measured."""
+
     def __init__(self, manifest: "Manifest"):
         """Load the networks."""
         self.manifest, self.networks, self.model = manifest, load_miniature(), builtin_head()
@@ -79,25 +85,28 @@ class MiniatureMetrics:
         return draw_people([Person.sample(person)] * len(heads), self.wanted(person, heads), settings, PICTURE_SIDE)
 
     @torch.no_grad()
-    def measure(self, person: int, heads: Sequence[str], prompts: Sequence[int], pictures: Tensor) -> dict[str, Tensor]:
+    def measure(
+        self, person: "Portrayed", heads: Sequence[str], prompts: Sequence[int], pictures: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
         """Measure portraits of a person.
 
         Args:
-            person: The person's number.
+            person: Whom they should show.
             heads: Names of the N head conditions.
             prompts: Indices of the N prompts.
-            pictures: `[N, 3, 128, 128]` in 0..1.
+            pictures: N pictures `[3, 128, 128]` in 0..1.
 
         Returns:
             Numbers `[N]` by column.
         """
         settings = [setting for prompt in prompts if (setting := setting_of(self.manifest.prompts[prompt]))]
-        who = Person.sample(person)
+        assert person.synthetic is not None
+        who = Person.sample(person.synthetic)
         reference = draw_people([who], who.head(), [REFERENCE], PICTURE_SIDE) * 2 - 1
-        x = pictures * 2 - 1
+        x = torch.stack(list(pictures)) * 2 - 1
         recognizer, evaluator = self.networks.recognizer, self.networks.evaluator
         embedding, values = evaluator(x)
-        found, wanted = Attributes.predicted(values), self.wanted(person, heads)
+        found, wanted = Attributes.predicted(values), self.wanted(person.synthetic, heads)
         truth = Attributes.of(wanted, settings)
         errors = found.errors(truth)
         head = wanted.replace(
@@ -110,6 +119,7 @@ class MiniatureMetrics:
             for scores, asked in ((found.shirt, truth.shirt), (found.background, truth.background))
         ]
         return {
+            "found": torch.ones(len(pictures)),
             "id": F.cosine_similarity(recognizer(x)[0], recognizer(reference)[0]),
             "judge": F.cosine_similarity(embedding, evaluator(reference)[0]),
             "clip": (chances[0] + chances[1]) / 2,

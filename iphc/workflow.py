@@ -7,6 +7,7 @@ from typing import Any
 
 POSE = ("yaw", "pitch", "roll", "neck_yaw", "neck_pitch", "neck_roll")
 POSITION = ("position_x", "position_y", "size")
+JAW_AND_EYES = ("jaw_open", "jaw_side", "gaze_yaw", "gaze_pitch")
 LIGHT = ("light", "light_strength", "ambient", "key_azimuth", "key_elevation", "key_intensity", "key_softness", "key_color")
 SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
 
@@ -107,13 +108,17 @@ def head_inputs(condition: Mapping[str, Any]) -> dict[str, Any]:
     return {mode: "absolute" if names else "add" for mode, names in named.items()} | dict(condition)
 
 
+def shapes_face(condition: Mapping[str, Any]) -> bool:
+    """Return whether a head condition has expressions that only a head model defines, not only the jaw and the eyes."""
+    return bool(condition.keys() - {*POSE, *POSITION, *LIGHT, *JAW_AND_EYES})
+
+
 @cache
 def head_choices() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what a head condition may set, the inputs of Edit Head, and the values of its input `light`."""
     from ..flame.editing import FROM_PHOTO, LIGHTS, SLIDERS  # takes seconds, and workers do not need it
 
-    expression = ("jaw_open", "jaw_side", "gaze_yaw", "gaze_pitch", *SLIDERS)
-    return (*POSE, *POSITION, *expression, *LIGHT), tuple(light for light in LIGHTS if light != FROM_PHOTO)
+    return (*POSE, *POSITION, *JAW_AND_EYES, *SLIDERS, *LIGHT), tuple(light for light in LIGHTS if light != FROM_PHOTO)
 
 
 def head_mistakes(condition: Any) -> Iterator[tuple[tuple[str, ...], str]]:

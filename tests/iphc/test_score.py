@@ -19,7 +19,7 @@ from capface.iphc.manifest import read_manifest
 from capface.iphc.miniature_metrics import setting_of
 from capface.iphc.report import collect, comma_separated, curves, markdown, page, some_pairs, table, write_report
 from capface.iphc.run import Run, RunOptions, run_here
-from capface.iphc.score import Score, score_drawn, score_run
+from capface.iphc.score import Score, open_metrics, score_drawn, score_run, stored_scores
 from capface.iphc.stats import by_person, difference, estimate
 from capface.iphc.units import units_of
 from capface.iphc.workflow import head_inputs
@@ -67,7 +67,7 @@ def drawn(tmp_path_factory):
         metrics=["miniature"], methods={m: {"images": m + "/{person}-{prompt}-{head}.png"} for m in methods},
     )  # fmt: skip
     run_here(Run(manifest, bench.out, RunOptions(show=False)), None)
-    return bench, manifest, score_run(manifest, bench.out)
+    return bench, manifest, score_run(manifest, bench.out, open_metrics(manifest))
 
 
 @pytest.fixture
@@ -121,8 +121,9 @@ def test_a_missing_image_counts_as_not_found_and_without_identity(means, drawn):
 def test_the_drawn_truth_is_a_row_of_its_own(drawn):
     """The pictures of the method `perfect` are the same, but went through files of 8 bits."""
     bench, manifest, scores = drawn
-    truth = score_drawn(manifest, bench.out)
-    assert len(truth) == 8 and score_drawn(manifest, bench.out) == truth
+    metrics = open_metrics(manifest)
+    truth = score_drawn(manifest, bench.out, metrics)
+    assert len(truth) == 8 and score_drawn(manifest, bench.out, metrics) == truth
     perfect = {score.key: score.values for score in scores if score.method == "perfect"}
     for score in truth:
         assert score.values == pytest.approx({name: perfect[score.key][name] for name in score.values}, abs=0.3)
@@ -131,16 +132,23 @@ def test_the_drawn_truth_is_a_row_of_its_own(drawn):
     assert rows[-1][0] == "the drawn truth" and len(rows) == 7
 
 
-def test_scores_are_kept_until_their_images_change(drawn, monkeypatch):
+def test_scores_are_kept_until_their_images_or_networks_change(drawn, monkeypatch):
     bench, manifest, scores = drawn
-    said = []
-    assert score_run(manifest, bench.out, said.append) == scores and said == []
+    metrics, said = open_metrics(manifest), []
+    assert stored_scores(manifest, bench.out) == scores, "without any network"
+    assert score_run(manifest, bench.out, metrics, said.append) == scores and said == []
     unit = next(units_of(manifest))
     path = bench.out / "scores" / "miniature" / f"{unit.name}.parquet"
     content = path.read_bytes()
     path.write_bytes(content[:200])
-    assert score_run(manifest, bench.out, said.append) == scores
+    assert stored_scores(manifest, bench.out) is None
+    assert score_run(manifest, bench.out, metrics, said.append) == scores
     assert said == [f"1/10  {unit.name}"] and path.read_bytes() != content[:200]
+    monkeypatch.setattr(metrics, "mark", "other networks")
+    monkeypatch.setattr("capface.iphc.score.score_rows", lambda metrics, unit, rows: [])
+    assert score_run(manifest, bench.out, metrics) == []
+    monkeypatch.undo()
+    assert score_run(manifest, bench.out, metrics) == scores
 
 
 def test_a_mean_is_that_of_people_and_its_interval_that_of_draws_of_people():
@@ -286,10 +294,10 @@ def test_what_cannot_be_measured_is_a_mistake_before_anything_starts(bench, chan
 
 def test_a_run_without_metrics_or_images_cannot_be_scored(bench, drawn):
     with pytest.raises(BadInput, match="asks for no metric"):
-        score_run(bench.manifest(), bench.out)
+        open_metrics(bench.manifest())
     _, manifest, _ = drawn
     with pytest.raises(BadInput, match="has no whole unit"):
-        score_run(manifest, bench.out)
+        score_run(manifest, bench.out, open_metrics(manifest))
 
 
 def test_the_commands_score_and_report(drawn, capsys):
