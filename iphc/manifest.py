@@ -323,7 +323,9 @@ class _Reader:
             curve = None
         packs = []
         for i, pack in enumerate(value.get("packs", [])):
-            if not isinstance(pack, str) or not self._beside("methods", pack).is_dir():
+            if isinstance(pack, str) and os.path.expandvars(pack).startswith("$"):
+                self.bad((*path, "packs", i), f"the environment variable in {pack} is not set. It names a folder of node packs")
+            elif not isinstance(pack, str) or not self._beside("methods", pack).is_dir():
                 self.bad((*path, "packs", i), f"there is no folder {pack!r}")
             else:
                 packs.append(str(self._beside("methods", pack)))

@@ -243,6 +243,8 @@ class ComfyProcess:
         place_pack(self.pack, base / "custom_nodes" / self.folder)
         for other in self.others:
             place_pack(other, base / "custom_nodes" / other.name)
+        for folder in self.models.get("insightface", ())[:1]:  # other packs look for it only here
+            place_pack(folder, base / "models" / "insightface")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
