@@ -167,18 +167,9 @@ def test_a_unit_that_kills_comfyui_is_given_up(bench, small, settings, monkeypat
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed; there is none for Intel Macs")
 def test_a_killed_worker_a_killed_driver_and_a_broken_file_cost_nothing(bench, small, settings, shared):
     manifest = bench.manifest(**small)
-    command = [
-        sys.executable,
-        "-m",
-        "capface.iphc.command",
-        "run",
-        str(bench.file),
-        str(bench.out),
-        "--comfyui",
-        settings.comfyui,
-    ]
+    command = [sys.executable, "-m", "capface.iphc.command", "run", str(bench.file), str(bench.out), "--cpu", "--workers", "2"]
     environment = dict(os.environ, PYTHONSAFEPATH="1")
-    driver = subprocess.Popen([*command, "--cpu", "--workers", "2"], stdout=subprocess.DEVNULL, env=environment)
+    driver = subprocess.Popen([*command, "--comfyui", settings.comfyui], stdout=subprocess.DEVNULL, env=environment)
 
     def running(name):
         """Processes of the run by a word of their command."""
