@@ -1,8 +1,8 @@
 """Makes the rows of the study: `python -m capface.experiments.person_baselines.run FOLDER`.
 
 The part `choice` comes first: learning rates and numbers of steps are chosen on other people than those of the table, the part
-`people`. Every row is appended to rows.csv when it is made, and the same command makes what is missing. FOLDER keeps the
-landmark control and its training. `report.py` writes the tables.
+`people`. The part `curve` trains the people of `choice` for longer. Every row is appended to rows.csv when it is made, and the
+same command makes what is missing. FOLDER keeps the landmark control and its training. `report.py` writes the tables.
 """
 
 import argparse
@@ -40,8 +40,10 @@ PARTS = {
 """The people of each part, all held out from the miniature's training."""
 RATES = {"word": (3e-2, 1e-1), "lora": (2e-3, 5e-3), "whole": (3e-4, 1e-3)}
 """Learning rates that are tried."""
-STEPS = (25, 50, 100, 200)
+STEPS = (25, 50, 100)
 """Numbers of steps that are tried. The learning rate is constant, so that shorter runs are the beginnings of longer ones."""
+LONGER = (200, 400)
+"""Further steps of the curve, at the chosen learning rate, for the people of `choice`. They do not take part in the choice."""
 BATCH, AVERAGE, RANK = 4, 0.95, 16
 NAMES = {"word": "textual inversion", "lora": "LoRA", "whole": "DreamBooth"}
 UNTRAINED = {
@@ -193,6 +195,10 @@ def work(study: Study) -> Iterator[str]:
             rate, steps = choose(study.rows.lines, method)
             study.trained("people", person, method, rate, (steps,))
             yield f"people: {person} {method} {rate:g} {steps}"
+    for person in PARTS["choice"]:
+        for method in RATES:
+            study.trained("curve", person, method, choose(study.rows.lines, method)[0], LONGER)
+            yield f"curve: {person} {method}"
 
 
 def main(arguments: list[str]) -> int:
