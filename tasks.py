@@ -609,7 +609,7 @@ def parse(arguments):
     p.add_argument("--machine", type=int, default=0, help="number of this machine, from 0")
     p.add_argument("--first-machine", metavar="HOST:PORT", help="address of the first machine")
     p.set_defaults(task=train)
-    p = add("person", parents=[one, common], add_help=False, help="train a LoRA, a word or a model of a person on one photo")
+    p = add("person", parents=[one, common], add_help=False, help="train a LoRA, word or model of a person on one photo")
     p.set_defaults(task=person)
     p = add("miniature", parents=[one, common], add_help=False, help="train the miniature on synthetic people")
     p.add_argument("--processes", type=int, default=1, help="number of processes on this machine")
