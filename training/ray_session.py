@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import BadInput, MissingPackage
 
@@ -18,6 +18,7 @@ _LOCAL = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Settings that Ray reads when it is imported."""
+Session = TypeVar("Session", bound="RaySession")
 
 
 def import_ray() -> Any:
@@ -55,7 +56,7 @@ class RaySession:
         self.workers, self.address, self.cpu = workers, address, cpu
         self.ray = import_ray()
 
-    def __enter__(self) -> "RaySession":
+    def __enter__(self: Session) -> Session:
         common: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
         if self.address:
             self.ray.init(address=self.address, **common)
