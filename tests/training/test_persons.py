@@ -192,6 +192,7 @@ def command(photo, out, checkpoint, *more):
 
 def test_a_lora_of_a_checkpoint(photo, checkpoint, tmp_path, capsys):
     assert command(photo, tmp_path / "anna", checkpoint, "--method", "lora", "--text", "--rank", "2", "--half") == 0
+    assert (tmp_path / "anna" / "anna.safetensors").stat().st_mode == (tmp_path / "anna" / "state-00000002.pt").stat().st_mode
     assert "anna.safetensors, after 2 steps: copy it into ComfyUI's models/loras" in capsys.readouterr().out
     tensors = load_file(tmp_path / "anna" / "anna.safetensors")
     key = "lora_te_text_model_encoder_layers_1_self_attn_out_proj"

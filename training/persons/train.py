@@ -181,7 +181,13 @@ def write_person(path: Path, tensors: dict[str, Tensor], *, half: bool = False, 
         about: Metadata.
     """
     stored = {k: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous() for k, t in tensors.items()}
-    write_atomically(path, lambda part: save_file(stored, part, {"format": "pt", **(about or {})}))
+
+    def write(part: Path) -> None:
+        mode = part.stat().st_mode
+        save_file(stored, part, {"format": "pt", **(about or {})})
+        part.chmod(mode)  # save_file lets only the owner read
+
+    write_atomically(path, write)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -293,8 +299,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped. Run the same command to resume from the last saved state.", file=sys.stderr)
         return 130
-    differences = options.base == MINIATURE and options.method == "whole"
-    where = "models/loras; load it with LoraLoaderModelOnly" if differences else WHERE[options.method].format(name=target.stem)
+    patch = options.base == MINIATURE and options.method != "word"
+    where = "models/loras; load it with LoraLoaderModelOnly" if patch else WHERE[options.method].format(name=target.stem)
     print(f"{target}, after {steps_done(options.out)} steps: copy it into ComfyUI's {where}.", flush=True)
     return 0
 
