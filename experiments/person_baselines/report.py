@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .choice import POSE_FACTOR, choose
-from .run import LONGER, NAMES, PARTS, PORTRAITS, RATES, ROWS, STEPS
+from .run import LONGER, MAPS, NAMES, PARTS, PORTRAITS, RATES, ROWS, STEPS
 
 README, TABLE = ROWS.with_name("README.md"), ROWS.with_name("table.csv")
 DRAWS, SEED = 10_000, 20
@@ -23,6 +23,8 @@ METHODS = {
     "drawn target": "drawn target (attainable)", "head control": "head control alone", "ControlNet": "landmark ControlNet",
     "word": "textual inversion + ControlNet", "lora": "LoRA + ControlNet", "whole": "DreamBooth + ControlNet",
     "CapFace": "CapFace", "CapFace + pi*": "CapFace + π⋆, α = 0.5",
+    f"word{MAPS}": "textual inversion + head control", f"lora{MAPS}": "LoRA + head control",
+    f"whole{MAPS}": "DreamBooth + head control",
 }  # fmt: skip
 """Names of the methods in the tables, in order."""
 PAPER = {

@@ -54,6 +54,8 @@ UNTRAINED = {
     "CapFace + pi*": Recipe(alpha=0.5),
 }
 """Recipes of the rows that no person is trained for. `ControlNet` is the landmark control; the trained methods use it, too."""
+MAPS = " + head control"
+"""What follows the name of a trained method with the head maps in place of the landmarks: not in the paper's table."""
 KEYS = ("part", "person", "method", "rate", "steps")
 FIELDS = (*KEYS, *COLUMNS, "seconds")
 """Columns of rows.csv. `seconds` is the CPU time of training and portraits."""
@@ -134,19 +136,23 @@ class Study:
 
     def trained(self, part: str, person: int, method: str, rate: float, steps: tuple[int, ...]) -> None:
         """Train a person and make the rows at these numbers of steps."""
-        keys = {count: Key(part, person, method, rate, count) for count in steps}
-        if all(key in self.rows.made for key in keys.values()):
+        controls = {"": ("ControlNet", self.landmarks)}
+        if part == "people":
+            controls[MAPS] = ("head control", self.miniature)
+        keys = {Key(part, person, f"{method}{mark}", rate, count): (count, mark) for count in steps for mark in controls}
+        if self.rows.made.issuperset(keys):
             return
         trial = self.portraits(person)
         begun = time.process_time()
         files = train(trial.references[:1], person, method, rate, steps)
         seconds = time.process_time() - begun
         subject = f"embedding:{NAME}, " if method == "word" else ""
-        for count, key in keys.items():
+        for key, (count, mark) in keys.items():
             if key not in self.rows.made:
                 begun = time.process_time()
-                network = with_person(self.landmarks, files[count])
-                metrics = self.evaluate(trial, person, method, UNTRAINED["ControlNet"], network, subject)
+                name, miniature = controls[mark]
+                network = with_person(miniature, files[count])
+                metrics = self.evaluate(trial, person, key.method, UNTRAINED[name], network, subject)
                 spent = seconds * count / max(steps) + time.process_time() - begun
                 self.rows.add(key, metrics, spent)
 
