@@ -38,11 +38,11 @@ PARTS = {
     "people": range(HELD_OUT, HELD_OUT + 32),
 }
 """The people of each part, all held out from the miniature's training."""
-RATES = {"word": (3e-2, 1e-1), "lora": (2e-3, 5e-3), "whole": (3e-4, 1e-3)}
+RATES = {"word": (3e-2, 1e-1), "lora": (2e-3, 5e-3), "whole": (1e-4, 3e-4, 1e-3)}
 """Learning rates that are tried."""
-STEPS = (25, 50, 100)
+STEPS = {"word": (25, 50, 100, 200), "lora": (25, 50, 100), "whole": (25, 50, 100)}
 """Numbers of steps that are tried. The learning rate is constant, so that shorter runs are the beginnings of longer ones."""
-LONGER = (200, 400)
+LONGER = {"word": (400,), "lora": (200, 400), "whole": (200, 400)}
 """Further steps of the curve, at the chosen learning rate, for the people of `choice`. They do not take part in the choice."""
 BATCH, AVERAGE, RANK = 4, 0.95, 16
 NAMES = {"word": "textual inversion", "lora": "LoRA", "whole": "DreamBooth"}
@@ -193,7 +193,7 @@ def work(study: Study) -> Iterator[str]:
         study.untrained("choice", person, UNTRAINED)
         for method, rates in RATES.items():
             for rate in rates:
-                study.trained("choice", person, method, rate, STEPS)
+                study.trained("choice", person, method, rate, STEPS[method])
                 yield f"choice: {person} {method} {rate:g}"
     for person in PARTS["people"]:
         study.untrained("people", person, UNTRAINED)
@@ -203,7 +203,7 @@ def work(study: Study) -> Iterator[str]:
             yield f"people: {person} {method} {rate:g} {steps}"
     for person in PARTS["choice"]:
         for method in RATES:
-            study.trained("curve", person, method, choose(study.rows.lines, method)[0], LONGER)
+            study.trained("curve", person, method, choose(study.rows.lines, method)[0], LONGER[method])
             yield f"curve: {person} {method}"
 
 
