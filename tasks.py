@@ -530,6 +530,13 @@ def iphc(options, rest):
     return start(environment([host], options.venv), "capface.iphc.command", [*rest, *named])
 
 
+def portraits(options, rest):
+    """Make portraits of every photo in a folder, on a ComfyUI of this machine or on running ones."""
+    host = known_host(options)
+    named = ["--comfyui", str(host)] if host and not any(word.startswith("--address") for word in rest) else []
+    return start(environment([host], options.venv), "capface.iphc.portraits", [*rest, *named])
+
+
 def parse(arguments):
     """Parse the command line. Returns the options, and the arguments to pass on to pytest, the benchmarks or training."""
     one, many, common = (argparse.ArgumentParser(add_help=False, allow_abbrev=False) for _ in range(3))
@@ -616,6 +623,8 @@ def parse(arguments):
     p.set_defaults(task=miniature)
     p = add("iphc", parents=[one, common], add_help=False, help="compare methods: iphc check | plan | run | score | report")
     p.set_defaults(task=iphc)
+    p = add("portraits", parents=[one, common], add_help=False, help="make portraits of every photo in a folder")
+    p.set_defaults(task=portraits)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check, lint) and rest:
         parser.error(f"{options.command} does not accept {' '.join(rest)}")

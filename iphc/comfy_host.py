@@ -123,7 +123,7 @@ class ComfyHost:
             ImageFailed: The photo cannot be read.
             HostLost: The process ended or hangs.
         """
-        name = f"{content}{path.suffix.lower()}"
+        name = uploaded_name(path, content)
         if name not in self._uploaded:
             try:
                 data = path.read_bytes()
@@ -185,10 +185,7 @@ class ComfyHost:
         except ComfyError as error:
             raise ImageFailed(str(error)) from None
         if run.status != "success":
-            message = str(run.error.get("exception_message", run.status)).strip()
-            if any(text in message for text in _FULL):
-                raise RunStopped(f"The disk of {self.process.base} is full: {message}")
-            raise ImageFailed(f"{run.error.get('node_type', 'ComfyUI')}: {message}")
+            raise failure_of({"exception_message": run.status, **run.error}, str(self.process.base))
         images = run.outputs.get(output, {}).get("images", [])
         if len(images) != 1:
             raise ImageFailed(f"Expected one image of the node with the mark @output, got {len(images)}")
@@ -212,6 +209,24 @@ class ComfyHost:
             self.process.await_death()
         except (http.client.HTTPException, websocket.WebSocketException):
             self.process.await_death()
+
+
+def uploaded_name(path: Path, content: str) -> str:
+    """Return the name that a photo gets in ComfyUI's input folder, by its SHA-256."""
+    return f"capface-{content}{path.suffix.lower()}"
+
+
+def failure_of(error: dict[str, Any], place: str) -> Exception:
+    """Return the exception for ComfyUI's `execution_error`.
+
+    Args:
+        error: ComfyUI's message.
+        place: Where its disk is.
+    """
+    message = str(error.get("exception_message", "failed")).strip()
+    if any(text in message for text in _FULL):
+        return RunStopped(f"The disk of {place} is full: {message}")
+    return ImageFailed(f"{error.get('node_type', 'ComfyUI')}: {message}")
 
 
 def pack_content(pack: Path) -> str:

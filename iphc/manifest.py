@@ -22,7 +22,7 @@ _KEYS = {
     "name": str, "version": int, "seed": int, "people": dict, "subject": str, "prompts": (str, list), "heads": (str, dict),
     "images": int, "size": list, "sampling": dict, "unit_images": int, "metrics": list, "methods": dict,
 }  # fmt: skip
-_OPTIONAL = {"subject": "person", "images": 1, "unit_images": 90, "sampling": {}, "version": 1, "seed": 0}
+_OPTIONAL = {"size": [], "subject": "person", "images": 1, "unit_images": 90, "sampling": {}, "version": 1, "seed": 0}
 _METHOD_KEYS = {
     "workflow": str, "set": dict, "packs": list, "subject": str, "size": list, "sampling": dict, "curve": list, "images": str,
     "seen": str, "why": str, "person": dict,
@@ -278,11 +278,14 @@ class _Reader:
                 self.bad(("metrics", i), f"the metric {name!r} is named twice")
         return tuple(map(str, value))
 
-    def _size(self, value: Any, path: Path_) -> tuple[int, int]:
+    def _size(self, value: Any, path: Path_) -> tuple[int, int] | None:
+        """Return width and height; None leaves those of the workflow."""
+        if value == []:
+            return None
         if isinstance(value, list) and len(value) == 2 and all(type(n) is int and n >= 8 and n % 8 == 0 for n in value):
             return value[0], value[1]
         self.bad(path, f"expected [width, height] in multiples of 8, got {value!r}")
-        return 8, 8
+        return None
 
     def _sampling(self, value: Any, path: Path_) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -327,7 +330,9 @@ class _Reader:
             curve = None
         packs = []
         for i, pack in enumerate(value.get("packs", [])):
-            if not isinstance(pack, str) or not self._beside("methods", pack).is_dir():
+            if isinstance(pack, str) and os.path.expandvars(pack).startswith("$"):
+                self.bad((*path, "packs", i), f"the environment variable in {pack} is not set. It names a folder of node packs")
+            elif not isinstance(pack, str) or not self._beside("methods", pack).is_dir():
                 self.bad((*path, "packs", i), f"there is no folder {pack!r}")
             else:
                 packs.append(str(self._beside("methods", pack)))
@@ -390,7 +395,7 @@ class _Reader:
         sampling = self._sampling(
             value.get("sampling", self.value.get("sampling", {})), (*path, "sampling") if "sampling" in own else ("sampling",)
         )
-        values: dict[str, Any] = {"@size": dict(zip(("width", "height"), size, strict=True))}
+        values: dict[str, Any] = {"@size": dict(zip(("width", "height"), size, strict=True))} if size else {}
         values["@sampling"] = {key: entry for key, entry in sampling.items() if key in SAMPLING}
         values |= {f"@{key}": sampling[key] for key in ("checkpoint", "negative") if key in sampling}
         for mark in ("@sampling", "@checkpoint", "@negative"):

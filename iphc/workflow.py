@@ -127,6 +127,8 @@ def head_mistakes(condition: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if not isinstance(condition, dict):
         yield (), 'expected an object of Edit Head\'s inputs, such as {"yaw": 30}'
         return
+    if not condition:
+        return
     inputs, lights = head_choices()
     for name, value in condition.items():
         if name not in inputs:
