@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from capface.iphc.comfy_host import ComfyHost, HostSettings
-from capface.iphc.engine import family
 from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.manifest import SETS
 from capface.iphc.run import Run, RunOptions, run_here
@@ -20,6 +19,7 @@ from capface.iphc.trial import try_methods
 from capface.iphc.units import units_of
 from capface.iphc.worker import Worker
 from capface.tests.iphc.conftest import Bench, alive, hurry_clock, until
+from capface.training.ray_session import family
 
 WORKFLOW = SETS.parent / "workflows" / "miniature.json"
 
