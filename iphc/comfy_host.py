@@ -3,6 +3,7 @@
 import errno
 import http.client
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class ComfyHost:
             HostLost: It did not start.
         """
         self.settings, self._uploaded = settings, set()
+        self._placed: tuple[Path, Path] | None = None
         arguments = ["--disable-metadata", *(["--cuda-device", settings.device] if settings.device else [])]
         self.process = ComfyProcess(
             settings.comfyui, model_folders(*settings.models), others=settings.packs, cpu=settings.cpu, arguments=arguments,
@@ -130,6 +132,32 @@ class ComfyHost:
             self._ask(lambda: self.client.upload_image(data, name))
             self._uploaded.add(name)
         return name
+
+    def place(self, file: Path, folder: str) -> None:
+        """Copy a model file into the process's own folder of models, if it is not there, in place of the last one.
+
+        Args:
+            file: The file.
+            folder: Kind of model, such as "loras".
+
+        Raises:
+            RunStopped: The disk is full, or cannot be written to.
+        """
+        kind = self.process.base / "models" / folder
+        target = kind / file.name
+        if self._placed == (target, file):
+            return
+        try:
+            if self._placed is not None:
+                self._placed[0].unlink(missing_ok=True)
+            kind.mkdir(exist_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:  # on another disk, or one without links
+                shutil.copyfile(file, target)
+        except OSError as error:
+            raise RunStopped(f"{target} cannot be written: {error.strerror or error}") from None
+        self._placed = target, file
 
     def make(self, workflow: Workflow, output: str) -> Made:
         """Make an image.

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,7 @@ def openers_of(options: argparse.Namespace, manifest: Manifest) -> dict[str, Ope
     """
     if options.address:
         addresses = [address if "//" in address else f"http://{address}" for address in options.address]
-        return {address: lambda address=address: RemoteHost(address, options.silence) for address in addresses}
+        return {address: partial(RemoteHost, address, options.silence) for address in addresses}
     options.device = ""
     settings = host_settings(options, manifest)
     if settings is None:

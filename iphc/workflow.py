@@ -20,6 +20,7 @@ MARKS: dict[str, dict[str, tuple[str, ...]]] = {
     "@sampling": {"KSampler": SAMPLING, "KSamplerAdvanced": SAMPLING},
     "@size": {"EmptyLatentImage": ("width", "height"), "CapFaceRenderHead": ("width", "height")},
     "@checkpoint": {"CheckpointLoaderSimple": ("ckpt_name",)},
+    "@lora": {"LoraLoader": ("lora_name",), "LoraLoaderModelOnly": ("lora_name",)},
     "@output": {"SaveImage": (), "PreviewImage": ()},
 }
 """The marks, the classes of nodes that may carry each, and the inputs that are set there; any of several if none is named."""

@@ -1,8 +1,7 @@
 """Make a training set from a folder of photos: `python tasks.py prepare PHOTOS OUT --models ComfyUI/models`.
 
-A pool of processes, on this machine or on a Ray cluster, reads the photos. Samples are written in the order of the photos'
-names, so the shards depend neither on the number of processes nor on interruptions. The same command resumes a run that was
-stopped and keeps its finished shards.
+A pool of processes reads the photos. Samples are written in the order of the photos' names, so the shards depend neither on the
+number of processes nor on interruptions. The same command resumes a run that was stopped and keeps its finished shards.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from .report import as_table, make_report
 from .rules import Rules
 from .samples import Batch, Networks
 from .shards import DATASET, read_index, write_json, write_shard
-from .workers import Task, read_by, read_on_cluster
+from .workers import Task, read_by
 
 REPORT, TABLE = "report.json", "report.md"
 USUAL = {
@@ -54,7 +53,7 @@ def prepare(
         settings: Rules and contents; a resumed run must have the settings of the first one.
         workers: Number of processes that read photos; 0 reads them in this process.
         device: Device of the networks.
-        address: `HOST:PORT` of a Ray cluster whose machines read the photos; "" reads them on this machine.
+        address: HOST:PORT of a cluster of Ray whose processes read photos, or "local" for Ray on this machine.
 
     Returns:
         The report.
@@ -77,9 +76,8 @@ def prepare(
     done, accepted = len(plan) - total, 0
     progress = Progress("photos", len(plan), done)
     if tasks:
-        made_by = photos.resolve(), settings.networks.absolute(), settings.rules, settings.caption, device
-        on_gpu = device.startswith("cuda")
-        with read_on_cluster(address, workers, made_by, on_gpu) if address else read_by(workers, made_by) as read:
+        networks = settings.networks.absolute()
+        with read_by(workers, (photos.resolve(), networks, settings.rules, settings.caption, device), address) as read:
             batches = read([task for shard in tasks.values() for task in shard])
             for number, shard in tasks.items():
                 gathered = Batch()
@@ -187,7 +185,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=os.cpu_count(),
         help="worker processes, 0 for none (default: one per core)",
     )
-    run.add_argument("--address", default="", metavar="HOST:PORT", help="a Ray cluster whose machines read the photos")
+    run.add_argument(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="a cluster of Ray whose machines read the photos, found there at the same paths; 'local' for Ray on this machine",
+    )
     run.add_argument("--device", default="cpu", help="device of each worker's networks, such as cuda (default: %(default)s)")
     run.add_argument("--batch", type=int, default=Settings.batch, help="photos per batch (default: %(default)s)")
     run.add_argument("--per-shard", type=int, default=Settings.per_shard, help="photos per shard (default: %(default)s)")
@@ -203,9 +206,8 @@ def main(arguments: list[str]) -> int:
         for name, path in asdict(networks).items():
             print(f"{name:12s} {path or 'none'}", flush=True)
         settings = Settings(networks, rules, options.caption, options.identities, options.per_shard, options.batch)
-        report = prepare(
-            options.photos, options.out, settings, workers=options.workers, device=options.device, address=options.address
-        )  # fmt: skip
+        more = {"workers": options.workers, "device": options.device, "address": options.address}
+        report = prepare(options.photos, options.out, settings, **more)
     except CapFaceError as error:
         print(error, file=sys.stderr)
         return 1

@@ -66,7 +66,7 @@ class Networks:
     """MediaPipe's Face Landmarker, or None."""
 
     def absolute(self) -> "Networks":
-        """Return the same with paths that do not depend on the current folder, for processes that have another one."""
+        """Return the same with paths for processes that have another current folder."""
         paths = {name: path and str(Path(path).resolve()) for name, path in asdict(self).items() if name != "detector"}
         return replace(self, **paths)
 

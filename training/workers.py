@@ -1,8 +1,8 @@
-"""Worker processes that make samples of photos, on this machine or on a Ray cluster; each loads its networks once."""
+"""Worker processes that make samples of photos, on this machine or on a cluster; each loads its networks once."""
 
 import os
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -11,26 +11,40 @@ from typing import Any
 
 import torch
 
-from ..errors import BadInput, MissingPackage
+from ..errors import BadInput, CapFaceError
 from .photo_files import Photo
+from .ray_session import RaySession
 from .samples import Batch, SampleMaker
 
 WINDOW = 3
 """Largest number of batches per worker that are in progress or waiting to be written."""
-MOST_DEATHS = 2
-"""A batch during which this many workers of a cluster died is not tried again."""
+MOST_DEATHS = 3
+"""A batch during which this many workers of a cluster died ends the run."""
+LOCAL = "local"
+"""The address of a session of Ray on this machine."""
 Task = list[tuple[int, Photo]]
 """A batch of photos, each with its number in the plan."""
+Read = Callable[[list[Task]], Iterator[Batch]]
 
 
 @contextmanager
-def read_by(workers: int, settings: tuple[Any, ...]) -> Iterator[Callable[[list[Task]], Iterator[Batch]]]:
+def read_by(workers: int, settings: tuple[Any, ...], address: str = "") -> Iterator[Read]:
     """Provide a function that maps batches of photos to batches of samples, in order.
 
     Args:
         workers: Number of worker processes; 0 reads in this process.
-        settings: Arguments of `SampleMaker`.
+        settings: Arguments of `SampleMaker`, the device last.
+        address: HOST:PORT of a cluster of Ray, or `LOCAL`; "" uses processes of this machine without Ray.
+
+    Raises:
+        MissingPackage: Ray is not installed.
+        BadInput: The cluster has too few GPUs, or a batch's workers died.
     """
+    if address:
+        cpu = torch.device(settings[-1]).type == "cpu"
+        with RaySession(max(1, workers), "" if address == LOCAL else address, cpu) as session:
+            yield lambda tasks: _read_on_ray(session, settings, tasks)
+        return
     if not workers:
         maker = SampleMaker(*settings)
         yield lambda tasks: map(maker.read, tasks)
@@ -51,87 +65,6 @@ def read_by(workers: int, settings: tuple[Any, ...]) -> Iterator[Callable[[list[
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-@contextmanager
-def read_on_cluster(
-    address: str, workers: int, settings: tuple[Any, ...], on_gpu: bool = False
-) -> Iterator[Callable[[list[Task]], Iterator[Batch]]]:
-    """Provide the function of `read_by`, with workers on a Ray cluster.
-
-    Args:
-        address: `HOST:PORT` of the cluster. Its machines need photos and files at the same paths, and this checkout.
-        workers: Number of worker processes.
-        settings: Arguments of `SampleMaker`.
-        on_gpu: Whether each worker needs a GPU.
-
-    Raises:
-        MissingPackage: Ray is not installed.
-        BadInput: A batch ended `MOST_DEATHS` workers.
-    """
-    with _connected(address) as ray:
-        reader = ray.remote(_Reader).options(num_cpus=1, num_gpus=int(on_gpu), max_restarts=0, max_task_retries=0)
-        actors = {reader.remote(settings) for _ in range(max(workers, 1))}
-
-        def read(tasks: list[Task]) -> Iterator[Batch]:
-            free, busy = list(actors), {}
-            todo, done = deque(range(len(tasks))), {}
-            deaths: Counter[int] = Counter()
-            for wanted in range(len(tasks)):
-                while wanted not in done:
-                    while free and todo and todo[0] < wanted + WINDOW * len(actors):
-                        actor, number = free.pop(), todo.popleft()
-                        busy[actor.read.remote(tasks[number])] = actor, number
-                    (ended,), _ = ray.wait(list(busy), num_returns=1)
-                    actor, number = busy.pop(ended)
-                    try:
-                        done[number] = ray.get(ended)
-                    except ray.exceptions.RayActorError as error:
-                        deaths[number] += 1
-                        if deaths[number] >= MOST_DEATHS:
-                            photos = ", ".join(photo.source for _, photo in tasks[number])
-                            raise BadInput(
-                                f"{MOST_DEATHS} workers ended while they read {photos}. Memory may have run out: use a smaller "
-                                f"--batch, or remove the photos. {error}"
-                            ) from None
-                        todo.appendleft(number)
-                        actors.discard(actor)
-                        actor = reader.remote(settings)
-                        actors.add(actor)
-                    except ray.exceptions.RayTaskError as error:
-                        raise error.cause from None
-                    free.append(actor)
-                yield done.pop(wanted)
-
-        yield read
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Connect to a Ray cluster, and provide the module."""
-    try:
-        import ray
-    except ImportError:
-        raise MissingPackage("A cluster needs Ray. Run: pip install ray, or leave --address out.") from None
-    ray.init(address=address, configure_logging=False, log_to_driver=False)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-class _Reader:
-    """A worker of a cluster. What goes wrong at its start is raised by `read`, which says so in the error's own words."""
-
-    def __init__(self, settings: tuple[Any, ...]):
-        self.settings = settings
-        self.maker: SampleMaker | None = None
-
-    def read(self, task: Task) -> Batch:
-        if self.maker is None:
-            torch.set_num_threads(1)
-            self.maker = SampleMaker(*self.settings)
-        return self.maker.read(task)
 
 
 _maker: SampleMaker | None = None
@@ -157,3 +90,53 @@ def _end_with(sentinel: int) -> None:
 def _read(task: Task) -> Batch:
     assert _maker is not None, "_begin was run first"
     return _maker.read(task)
+
+
+class RemoteMaker:
+    """A worker in a process of Ray."""
+
+    def __init__(self, settings: tuple[Any, ...]):
+        """Prepare the worker; its networks are loaded with the first batch."""
+        self.settings = settings
+        self.maker: SampleMaker | None = None
+
+    def read(self, task: Task) -> Batch | CapFaceError:
+        """Read a batch of photos. Errors are data: Ray wraps those that are raised."""
+        try:
+            if self.maker is None:
+                torch.set_num_threads(1)
+                self.maker = SampleMaker(*self.settings)
+            return self.maker.read(task)
+        except CapFaceError as error:
+            return error
+
+
+def _read_on_ray(session: RaySession, settings: tuple[Any, ...], tasks: list[Task]) -> Iterator[Batch]:
+    """Yield the tasks' batches in order. The batch of a worker that died is read by another one."""
+    free = [session.actor(RemoteMaker, settings) for _ in range(min(session.workers, len(tasks)))]
+    waiting = deque(range(len(tasks)))
+    held: dict[Any, tuple[Any, int]] = {}  # by Ray's reference: the worker, and the number of its task
+    read: dict[int, Batch] = {}
+    deaths = [0] * len(tasks)
+    for number in range(len(tasks)):
+        while number not in read:
+            while free and waiting and waiting[0] < number + WINDOW * session.workers:
+                worker, task = free.pop(), waiting.popleft()
+                held[worker.read.remote(tasks[task])] = worker, task
+            for reference in session.ray.wait(list(held), num_returns=1)[0]:
+                worker, task = held.pop(reference)
+                try:
+                    answer = session.ray.get(reference)
+                except session.ray.exceptions.RayActorError as error:
+                    deaths[task] += 1
+                    if deaths[task] == MOST_DEATHS:
+                        first = tasks[task][0][1].source
+                        raise BadInput(f"{MOST_DEATHS} workers died in the batch that begins with {first}: {error}") from None
+                    waiting.appendleft(task)
+                    free.append(session.actor(RemoteMaker, settings))
+                    continue
+                if isinstance(answer, CapFaceError):
+                    raise answer
+                read[task] = answer
+                free.append(worker)
+        yield read.pop(number)

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from capface.iphc.comfy_host import ComfyHost, HostSettings
-from capface.iphc.engine import family
 from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.manifest import SETS
 from capface.iphc.run import Run, RunOptions, run_here
@@ -20,6 +19,7 @@ from capface.iphc.trial import try_methods
 from capface.iphc.units import units_of
 from capface.iphc.worker import Worker
 from capface.tests.iphc.conftest import Bench, alive, hurry_clock, until
+from capface.training.ray_session import family
 
 WORKFLOW = SETS.parent / "workflows" / "miniature.json"
 
@@ -241,3 +241,24 @@ def test_a_shipped_workflow_fits_comfyuis_nodes(file, settings, shared):
             if isinstance(value, list) and workflow[value[0]]["class_type"] not in foreign:
                 source = known[workflow[value[0]]["class_type"]]["output"][value[1]]
                 assert source in taken[name][0].split(","), f"{key} {node['class_type']}.{name} gets {source}"
+
+
+def test_people_are_trained_before_their_images(bench, small, settings, shared):
+    """A LoRA and a word of the miniature change the images, and a person is trained once."""
+    pytest.importorskip("accelerate")
+    person = {"base": "miniature", "steps": 2, "batch": 1, "learning_rate": 0.1, "average": 0}
+    folder = WORKFLOW.parent
+    plain = {"workflow": str(WORKFLOW), "set": {"Apply CapFace.tau": 0}}
+    small["methods"] = {
+        "head": plain | {"subject": ""},
+        "word": plain | {"person": {"train": "word", **person}},
+        "LoRA": plain | {"workflow": str(folder / "miniature_lora.json"), "person": {"train": "lora", **person}},
+    }
+    small |= {"prompts": ["{subject}, red shirt, beach"], "people": {"synthetic": 1_000_000, "count": 1}}
+    manifest = bench.manifest(**small)
+    worker = Worker(manifest, settings, open_host=shared)
+    rows = {unit.method.name: worker.make(unit) for unit in units_of(manifest)}
+    worker.close()
+    assert [[row.status for row in made] for made in rows.values()] == [[MADE, MADE]] * 3, rows
+    assert len({row.pixels for made in rows.values() for row in made}) == 6
+    assert "The person's LoRA" in rows["LoRA"][0].ran and "The person's LoRA" not in rows["LoRA"][1].ran
