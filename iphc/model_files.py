@@ -8,7 +8,7 @@ from typing import Any
 from ..files import catalogue
 from ..files.catalogue import Asset
 from .manifest import Manifest
-from .workflow import shapes_face
+from .workflow import marks_of, shapes_face
 
 LOADERS: dict[str, dict[str, str]] = {
     "CheckpointLoaderSimple": {"ckpt_name": "checkpoints"},
@@ -80,7 +80,8 @@ def _of_workflow(workflow: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for node in workflow.values():
         for name, folder in LOADERS.get(node["class_type"], {}).items():
             value = node["inputs"].get(name)
-            if isinstance(value, str) and value not in NO_FILE:
+            # the run itself makes the file of a node with @lora
+            if isinstance(value, str) and value not in NO_FILE and "@lora" not in marks_of(node):
                 yield f"{folder}/{value}"
         if node["class_type"] in INSIGHTFACE:
             yield f"insightface/models/{node['inputs'].get('model_name', INSIGHTFACE[node['class_type']])}/*.onnx"
