@@ -8,6 +8,7 @@ from typing import Any
 from ..files import catalogue
 from ..files.catalogue import Asset
 from .manifest import Manifest
+from .person_files import LORA
 from .workflow import marks_of, shapes_face
 
 LOADERS: dict[str, dict[str, str]] = {
@@ -78,10 +79,11 @@ def needed(manifest: Manifest) -> list[Needed]:
 
 def _of_workflow(workflow: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for node in workflow.values():
+        if LORA in marks_of(node):  # trained for each person
+            continue
         for name, folder in LOADERS.get(node["class_type"], {}).items():
             value = node["inputs"].get(name)
-            # the run itself makes the file of a node with @lora
-            if isinstance(value, str) and value not in NO_FILE and "@lora" not in marks_of(node):
+            if isinstance(value, str) and value not in NO_FILE:
                 yield f"{folder}/{value}"
         if node["class_type"] in INSIGHTFACE:
             yield f"insightface/models/{node['inputs'].get('model_name', INSIGHTFACE[node['class_type']])}/*.onnx"

@@ -115,7 +115,7 @@ def test_a_person_of_a_checkpoint(in_host, models, checkpoint, method, tmp_path)
     photo = tmp_path / "photo.png"
     Image.linear_gradient("L").convert("RGB").save(photo)
     out = tmp_path / f"{method}-anna"
-    more = [] if method == "word" else ["--text"]
+    more = ["--text"] if method == "lora" else []
     quick = [
         "--size",
         "64",
