@@ -25,6 +25,7 @@ def paper(tmp_path, monkeypatch):
 def test_the_plan_multiplies_images_by_seconds(paper):
     text = plan_text(paper, [Costs("two seconds", lambda method: 2.0, 400_000)], 3.0)
     assert "105,000 images of a method; 630,000 of 6 methods" in text
+    assert "not counted below: training 100 people for each of Textual inversion, LoRA, DreamBooth" in text
     (line,) = (line.split("  ") for line in text.splitlines() if line.startswith("all"))
     assert [cell.strip() for cell in line if cell.strip()] == ["all", "630,000", "350.0", "252.0", "14 d 14 h", "43 h 45 min"]
     assert "cost: 1,050.00 at 3 a GPU hour" in text
