@@ -22,9 +22,9 @@ class _OwnPart:
 
     rig: Rig
     """In double precision"""
-    shape: Float[Tensor, "B S"] | None = None
+    shape: Float[Tensor, "B S"]
     """The shapes asked for last. In an editor and in a sequence they are usually the same again."""
-    centre: Float[Tensor, "B 3"] | None = None
+    centre: Float[Tensor, "B 3"]
     """The centres of these shapes at rest"""
 
 
@@ -41,9 +41,10 @@ def head_centre(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2"]:
     Returns:
         `[B, 2]` (u, v) in frame units, in double precision.
     """
-    own, centre = _own_part(model, head.shape.double())
+    shape = head.shape.double()
+    own, centre = _own_part(model, shape)
     # The expression moves the joints only slightly, but everything that they carry moves with them.
-    coefficients = model.coefficients(head.shape.double(), head.expression.double())
+    coefficients = model.coefficients(shape, head.expression.double())
     joints = own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)
     # c' = R_root (R_neck (c - J_neck) + J_neck - J_root) + J_root
     for joint, rotation in ((1, head.neck), (0, head.rotation)):
@@ -55,15 +56,16 @@ def head_centre(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2"]:
 def _own_part(model: HeadModel, shape: Float[Tensor, "B S"]) -> tuple[Rig, Float[Tensor, "B 3"]]:
     """Return the part of a model that moves with the neck joint, in double precision, and its centres at rest."""
     own = _own.get(model)
-    if own is None:
-        # A vertex belongs to the head if the joints above the root have enough weight.
-        weight = model.rig.weights[:, 1:].sum(1)
-        own = _OwnPart(model.rig.select((weight >= weight.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64))
-    if own.centre is None or own.shape is None or not torch.equal(own.shape, shape):
-        own = _OwnPart(own.rig, shape, _centres_at_rest(model, own.rig, shape))
-        _own[model] = own
-    assert own.centre is not None
+    if own is None or not torch.equal(own.shape, shape):
+        rig = _moving_rig(model) if own is None else own.rig
+        own = _own[model] = _OwnPart(rig, shape, _centres_at_rest(model, rig, shape))
     return own.rig, own.centre
+
+
+def _moving_rig(model: HeadModel) -> Rig:
+    # A vertex belongs to the head if the joints above the root have enough weight.
+    weight = model.rig.weights[:, 1:].sum(1)
+    return model.rig.select((weight >= weight.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
 
 
 def _centres_at_rest(model: HeadModel, rig: Rig, shape: Float[Tensor, "B S"]) -> Float[Tensor, "B 3"]:
