@@ -125,7 +125,7 @@ def test_an_address_without_a_comfyui_is_named(bench, run):
             self.end_headers()
             self.wfile.write(b"<html>")
 
-        def log_message(self, *_):
+        def log_message(self, format, *args):
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Other) as server:
