@@ -22,6 +22,7 @@ from capface.iphc.workflow import head_inputs
 from capface.models.faces import FaceDetection
 from capface.photos.analysis import FaceAnalyzer
 from capface.tests.models.test_open_clip_model import EMBEDDING, TEXT, VISION
+from capface.tests.photos.face_networks import Networks
 from capface.tests.synthetic import fill, state_dict
 from capface.tools.standins import write_facenet
 
@@ -43,10 +44,11 @@ class Scene:
     has_face: bool = True
 
 
-class Prescribed:
+class Prescribed(Networks):
     """Networks that recognise a scene by the shade of its picture, and know everything about it."""
 
     def __init__(self):
+        super().__init__()
         self.scenes: list[Scene] = []
 
     def picture(self, scene: Scene) -> Tensor:
