@@ -17,6 +17,7 @@ class CapFaceExtension(ComfyExtension):
         from .capface_check import CapFaceCheck
         from .combine_heads import AnimateHead, TransferHead
         from .combine_identities import BlendIdentities, IdentityParts
+        from .control_image import ControlImage
         from .crop_head import CropHead
         from .edit_head import EditHead
         from .encode_identity import EncodeIdentity
@@ -51,6 +52,7 @@ class CapFaceExtension(ComfyExtension):
             LoadHead,
             CropHead,
             RenderHead,
+            ControlImage,
             ApplyCapFace,
             ReuseControlNet,
             MeasurePortrait,
