@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | fuzz | soak | ...`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | soak | iphc | ...`.
 
 Needs only Python 3.10 or newer.
 
@@ -57,7 +57,7 @@ def executable(environment, name="python"):
 
 def requirement_files(host):
     """Return the requirements files of the environment."""
-    files = [ROOT / "requirements.txt", ROOT / "training" / "requirements.txt", ROOT / "tests" / "requirements.txt"]
+    files = [ROOT / "requirements.txt", *(ROOT / part / "requirements.txt" for part in ("training", "iphc", "tests"))]
     return files + ([host / "requirements.txt"] if host else [])
 
 
@@ -518,6 +518,13 @@ def miniature(options, rest):
     return start(environment([known_host(options)], options.venv), module, rest, launcher)
 
 
+def iphc(options, rest):
+    """Compare methods on people, prompts and head conditions: the benchmark."""
+    host = known_host(options)
+    named = ["--comfyui", str(host)] if host and rest and rest[0] != "plan" else []
+    return start(environment([host], options.venv), "capface.iphc.command", [*rest, *named])
+
+
 def parse(arguments):
     """Parse the command line. Returns the options, and the arguments to pass on to pytest, the benchmarks or training."""
     one, many, common = (argparse.ArgumentParser(add_help=False, allow_abbrev=False) for _ in range(3))
@@ -600,6 +607,8 @@ def parse(arguments):
     p = add("miniature", parents=[one, common], add_help=False, help="train the miniature on synthetic people")
     p.add_argument("--processes", type=int, default=1, help="number of processes on this machine")
     p.set_defaults(task=miniature)
+    p = add("iphc", parents=[one, common], add_help=False, help="compare methods: iphc check | plan | run | score | report")
+    p.set_defaults(task=iphc)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check, lint) and rest:
         parser.error(f"{options.command} does not accept {' '.join(rest)}")

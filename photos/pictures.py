@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..errors import BadInput
+from ..errors import BadFile, BadInput, quote
 from ..files.boundary import reading
 
 WHITE = 1.0
@@ -39,7 +39,21 @@ def read_picture(path: Path) -> Tensor:
         warnings.simplefilter("ignore")  # odd metadata does not matter here
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as opened:
+            _check_data(opened, path.name)
             return _pixels(ImageOps.exif_transpose(opened))
+
+
+def _check_data(picture: Image.Image, name: str) -> None:
+    """Check that a picture has data for all the pixels that it states; Pillow would take memory for them and show black.
+
+    Raises:
+        BadFile: It has not.
+    """
+    ends = [tile[1][2:] for tile in getattr(picture, "tile", ()) if tile[1] is not None]
+    reached = [max(end) for end in zip(*ends, strict=True)]
+    if ends and picture.format != "GIF" and any(end < side for end, side in zip(reached, picture.size, strict=True)):
+        stated, got = (" × ".join(map(str, size)) for size in (picture.size, reached))
+        raise BadFile(f"{quote(name)} states {stated} pixels, but has {got}. Save it again as PNG or JPEG.")
 
 
 def _pixels(picture: Image.Image) -> Tensor:

@@ -6,6 +6,7 @@ between the ears, not in the face, so speech and gaze do not move it.
 """
 
 import weakref
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +15,20 @@ from ...errors import BadInput
 from ...shapes import Float
 from ..model import HeadModel, HeadParams, Rig, axis_angle_to_matrix, matrix_to_axis_angle, project
 
-_own: "weakref.WeakKeyDictionary[HeadModel, Rig]" = weakref.WeakKeyDictionary()
+
+@dataclass(frozen=True, eq=False)
+class _OwnPart:
+    """What moves with the neck joint."""
+
+    rig: Rig
+    """In double precision"""
+    shape: Float[Tensor, "B S"] | None = None
+    """The shapes asked for last. In an editor and in a sequence they are usually the same again."""
+    centre: Float[Tensor, "B 3"] | None = None
+    """The centres of these shapes at rest"""
+
+
+_own: "weakref.WeakKeyDictionary[HeadModel, _OwnPart]" = weakref.WeakKeyDictionary()
 
 
 def head_centre(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2"]:
@@ -27,15 +41,9 @@ def head_centre(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2"]:
     Returns:
         `[B, 2]` (u, v) in frame units, in double precision.
     """
-    own = _own_part(model)
-    shape, expression = head.shape.double(), head.expression.double()
-    # The frames of a sequence usually share one shape.
-    shapes, which = shape.unique(dim=0, return_inverse=True)
-    at_rest = model.coefficients(shapes, torch.zeros_like(expression[: len(shapes)]))
-    shaped = own.template + (at_rest @ own.basis.flatten(1)).unflatten(1, own.template.shape)
-    centre = ((shaped.amin(1) + shaped.amax(1)) / 2)[which]
+    own, centre = _own_part(model, head.shape.double())
     # The expression moves the joints only slightly, but everything that they carry moves with them.
-    coefficients = model.coefficients(shape, expression)
+    coefficients = model.coefficients(head.shape.double(), head.expression.double())
     joints = own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)
     # c' = R_root (R_neck (c - J_neck) + J_neck - J_root) + J_root
     for joint, rotation in ((1, head.neck), (0, head.rotation)):
@@ -44,13 +52,26 @@ def head_centre(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2"]:
     return project(centre[:, None], head.camera.double())[:, 0, :2]
 
 
-def _own_part(model: HeadModel) -> Rig:
-    """Return the part of a model that moves with the neck joint, in double precision. It is computed once per model."""
-    if model not in _own:
+def _own_part(model: HeadModel, shape: Float[Tensor, "B S"]) -> tuple[Rig, Float[Tensor, "B 3"]]:
+    """Return the part of a model that moves with the neck joint, in double precision, and its centres at rest."""
+    own = _own.get(model)
+    if own is None:
         # A vertex belongs to the head if the joints above the root have enough weight.
         weight = model.rig.weights[:, 1:].sum(1)
-        _own[model] = model.rig.select((weight >= weight.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
-    return _own[model]
+        own = _OwnPart(model.rig.select((weight >= weight.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64))
+    if own.centre is None or own.shape is None or not torch.equal(own.shape, shape):
+        own = _OwnPart(own.rig, shape, _centres_at_rest(model, own.rig, shape))
+        _own[model] = own
+    assert own.centre is not None
+    return own.rig, own.centre
+
+
+def _centres_at_rest(model: HeadModel, rig: Rig, shape: Float[Tensor, "B S"]) -> Float[Tensor, "B 3"]:
+    # The frames of a sequence usually share one shape.
+    shapes, which = shape.unique(dim=0, return_inverse=True)
+    at_rest = model.coefficients(shapes, shapes.new_zeros(len(shapes), model.n_expression))
+    shaped = rig.template + (at_rest @ rig.basis.flatten(1)).unflatten(1, rig.template.shape)
+    return ((shaped.amin(1) + shaped.amax(1)) / 2)[which]
 
 
 def move_centre(model: HeadModel, head: HeadParams, at: Float[Tensor, "B 2"]) -> HeadParams:

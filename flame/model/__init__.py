@@ -11,7 +11,7 @@ from .camera import (
     ndc_in_window,
     project,
 )
-from .head import HeadModel
+from .head import FacesAround, HeadModel, faces_around
 from .landmarks import CONTOUR, CONTOUR_ROWS, N_LANDMARKS, YAW_LIMIT, contour_yaw, five_point_weights, points_on_mesh
 from .params import LIMITS, NEUTRAL_SCALE, SIZES, HeadParams
 from .rotation import axis_angle_to_matrix, matrix_to_axis_angle, slerp
@@ -28,6 +28,7 @@ __all__ = [
     "SIZES",
     "WHOLE",
     "YAW_LIMIT",
+    "FacesAround",
     "HeadModel",
     "HeadParams",
     "Rig",
@@ -37,6 +38,7 @@ __all__ = [
     "deca_camera",
     "detected_to_frame",
     "directional_light",
+    "faces_around",
     "five_point_weights",
     "frame_to_ndc",
     "frame_to_pixels",

@@ -7,7 +7,8 @@ Source: Li et al., "Learning a model of facial shape and expression from 4D scan
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,22 @@ from .skinning import Rig
 
 JOINTS = 5
 Array = np.ndarray | Tensor
+
+
+class FacesAround(NamedTuple):
+    """The faces around each vertex of a mesh, one list after the other."""
+
+    face: Int[Tensor, "3*F"]
+    """Indices of faces"""
+    start: Int[Tensor, " V"]
+    """Where each vertex's list starts"""
+
+
+def faces_around(faces: Int[Tensor, "F 3"], vertices: int) -> FacesAround:
+    """List the faces around each of a number of vertices: those that have it as their first corner come first."""
+    corners = faces.T.flatten()
+    count = torch.bincount(corners, minlength=vertices)
+    return FacesAround(corners.argsort(stable=True) % max(len(faces), 1), count.cumsum(0) - count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +188,11 @@ class HeadModel:
         """Whether the model has 68 landmarks."""
         return self.table is not None or self.full_landmarks is not None
 
+    @cached_property
+    def faces_around(self) -> FacesAround:
+        """The faces around each vertex."""
+        return faces_around(self.faces, self.rig.template.shape[0])
+
     @property
     def device(self) -> torch.device:
         """Device of the tensors."""
@@ -260,7 +282,7 @@ class HeadModel:
         """
         if self.texture_mean is None:
             raise BadInput(f"The head model '{self.name}' has no texture; load it with one (FLAME: FLAME_texture.npz).")
-        if self.texture_basis is None:
+        if self.texture_basis is None or not params.texture.any():
             return self.texture_mean.expand(params.batch, -1, -1, -1)
         count = min(params.texture.shape[1], self.texture_basis.shape[0])
         offset = params.texture[:, :count] @ self.texture_basis[:count].flatten(1)

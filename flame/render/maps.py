@@ -13,7 +13,20 @@ from torch import Tensor
 
 from ...errors import BadInput
 from ...shapes import Float, Int
-from ..model import SIZES, WHOLE, HeadModel, HeadParams, Window, frame_to_ndc, frame_to_pixels, ndc_in_window, project, shade
+from ..model import (
+    SIZES,
+    WHOLE,
+    FacesAround,
+    HeadModel,
+    HeadParams,
+    Window,
+    faces_around,
+    frame_to_ndc,
+    frame_to_pixels,
+    ndc_in_window,
+    project,
+    shade,
+)
 from .pytorch3d_backend import rasterize_pytorch3d
 from .rasterizer import rasterize
 
@@ -47,22 +60,25 @@ class HeadMaps:
         return torch.cat([self.normal, self.albedo, self.lambertian], dim=1)
 
 
-def vertex_normals(vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "B V 3"]:
+def vertex_normals(
+    vertices: Float[Tensor, "B V 3"], faces: Int[Tensor, "F 3"], around: FacesAround | None = None
+) -> Float[Tensor, "B V 3"]:
     """Compute unit normals at vertices as the area-weighted mean of the normals of their faces.
 
     Args:
         vertices: Vertices of each head.
         faces: Vertex indices of each triangle, int64, counter-clockwise from outside.
+        around: The faces around each vertex if they are already known, to save time.
 
     Returns:
         Normals; 0 for a vertex without faces.
     """
+    around = around or faces_around(faces, vertices.shape[1])
     a, b, c = vertices[:, faces].unbind(2)
-    weighted = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(vertices)
-    for corner in range(3):
-        normals.index_add_(1, faces[:, corner], weighted)
-    return torch.nn.functional.normalize(normals, dim=-1, eps=1e-6)
+    weighted = torch.linalg.cross(b - a, c - a).transpose(0, 1).flatten(1)
+    # several times faster than index_add_, and the order of the sums is fixed on every device
+    sums = torch.nn.functional.embedding_bag(around.face, weighted, around.start, mode="sum")
+    return torch.nn.functional.normalize(sums.unflatten(1, (-1, 3)).transpose(0, 1), dim=-1, eps=1e-6)
 
 
 def place_mesh(
@@ -92,7 +108,7 @@ def place_mesh(
         raise BadInput(f"Expected a frame of at most {MAX_PIXELS:,} pixels, got {height} × {width}.")
     vertices = model.vertices(params)
     projected = ndc_in_window(frame_to_ndc(project(vertices, params.camera), *window.frame_size(height, width)), window)
-    normals = vertex_normals(vertices, model.faces)
+    normals = vertex_normals(vertices, model.faces, model.faces_around)
     # beyond this, pixel coordinates overflow
     if not (projected.abs().amax() < LARGEST_COORDINATE and torch.isfinite(normals).all()):
         largest = {name: getattr(params, name).abs().max().item() for name in SIZES if name != "light"}

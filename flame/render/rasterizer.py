@@ -103,19 +103,24 @@ def _spans(corners: Float[Tensor, "F 3 3"], height: int, width: int) -> _Spans:
     face = torch.repeat_interleave(rows)
     offset = rows.cumsum(0) - rows
     row = first[face].long() + (torch.arange(face.shape[0], device=face.device) - offset[face])
-    top, middle, bottom = ordered.flatten(1).index_select(0, face).view(-1, 3, 3).unbind(1)
-    upper = row < middle[:, 1]
-    long_x, long_z = _cross(top, bottom, row)
-    short_x, short_z = _cross(torch.where(upper[:, None], top, middle), torch.where(upper[:, None], middle, bottom), row)
-    swapped = short_x < long_x
-    left, right = torch.where(swapped, short_x, long_x), torch.where(swapped, long_x, short_x)
-    left_z, right_z = torch.where(swapped, short_z, long_z), torch.where(swapped, long_z, short_z)
-
+    # Channels first: x, y and z of the top, the middle and the bottom corner.
+    x0, y0, z0, x1, y1, z1, x2, y2, z2 = ordered.flatten(1).T.contiguous().index_select(1, face)
+    upper = row < y1
+    long_x, long = _cross(x0, y0, x2, y2, row)
+    short_x, short = _cross(
+        torch.where(upper, x0, x1), torch.where(upper, y0, y1), torch.where(upper, x1, x2), torch.where(upper, y1, y2), row
+    )
+    left, right = torch.minimum(short_x, long_x), torch.maximum(short_x, long_x)
     start = left.ceil().clamp(0, width)
     count = (right.ceil().clamp(0, width) - start).long()
+    # Most faces of a small head contain no pixel's centre, so that the depths of few are needed.
     kept = (count > 0).nonzero().squeeze(1)
-    face, row, start, count = face[kept], row[kept], start[kept], count[kept]
-    left, right, left_z, right_z = left[kept], right[kept], left_z[kept], right_z[kept]
+    face, row, start, count, left, right = (column[kept] for column in (face, row, start, count, left, right))
+    z0, z1, z2, upper, long, short, swapped = (column[kept] for column in (z0, z1, z2, upper, long, short, short_x < long_x))
+    long_z = z0 + long * (z2 - z0)
+    above = torch.where(upper, z0, z1)
+    short_z = above + short * (torch.where(upper, z1, z2) - above)
+    left_z, right_z = torch.where(swapped, short_z, long_z), torch.where(swapped, long_z, short_z)
 
     # Depth is quantised to integer steps between the nearest and the farthest corner. It is linear along the row. Spans of
     # two pixels or more are wider than 1, so the clamp never changes a slope that is used.
@@ -134,12 +139,15 @@ def _spans(corners: Float[Tensor, "F 3 3"], height: int, width: int) -> _Spans:
 
 
 def _cross(
-    above: Float[Tensor, "N 3"], below: Float[Tensor, "N 3"], row: Int[Tensor, " N"]
+    above_x: Float[Tensor, " N"],
+    above_y: Float[Tensor, " N"],
+    below_x: Float[Tensor, " N"],
+    below_y: Float[Tensor, " N"],
+    row: Int[Tensor, " N"],
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Return x and z where edges from `above` to `below` cross the rows."""
-    fraction = ((row - above[:, 1]) / (below[:, 1] - above[:, 1])).clamp(0, 1)
-    point = above[:, ::2] + fraction[:, None] * (below[:, ::2] - above[:, ::2])
-    return point[:, 0], point[:, 1]
+    """Return where edges from above to below cross the rows: x, and the fraction of the edge that lies above."""
+    fraction = ((row - above_y) / (below_y - above_y)).clamp(0, 1)
+    return above_x + fraction * (below_x - above_x), fraction
 
 
 def _draw(spans: _Spans, keys: Int[Tensor, " pixels"]) -> None:

@@ -362,7 +362,7 @@ def make_handler(
             client = FOREIGN if _is_foreign(request) else parsed.client
             if not clients.take(client):
                 return _too_many()
-            rendered = await worker.run(parsed.view, lambda: _render(parsed), client, lambda: _is_connected(request))
+            rendered = await worker.run(parsed.view, lambda: render(parsed), client, lambda: _is_connected(request))
         except TooManyPictures:
             return _too_many()
         except BadRequest as error:
@@ -436,13 +436,20 @@ async def _read(request: web.Request) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class _Rendered:
+class Rendered:
+    """The content of an answer."""
+
     body: bytes
     headers: dict[str, str]
 
 
-def _render(request: Request) -> _Rendered:
-    """Render the picture. A header names the source of the head: the node's run ("given", "given-photo") or "before" it."""
+def render(request: Request) -> Rendered:
+    """Render the picture. A header names the source of the head: the node's run ("given", "given-photo") or "before" it.
+
+    Raises:
+        BadRequest: The head model is not one of Load Head Model's.
+        BadInput: The values do not describe a head.
+    """
     start = time.perf_counter()
     cached = preview.preview_cache.get(request.token) if request.token else None
     source = "before" if cached is None else "given"
@@ -462,7 +469,7 @@ def _render(request: Request) -> _Rendered:
         body, media_type = preview.encode_image(pixels)
     times = {"draw": rendered - start, "pack": time.perf_counter() - rendered}
     headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in times.items())
-    return _Rendered(body, {"Content-Type": media_type, **headers})
+    return Rendered(body, {"Content-Type": media_type, **headers})
 
 
 def register(widgets: Sequence[io.Input]) -> bool:

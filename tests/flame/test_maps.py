@@ -54,6 +54,8 @@ def test_normals_of_a_sphere_point_outwards():
     normals = vertex_normals(vertices[None], faces)[0]
     torch.testing.assert_close(normals.norm(dim=1), torch.ones(len(normals)))
     assert (normals * vertices).sum(1).min() > 0.99
+    several = torch.stack([vertices, vertices * torch.tensor([1.0, 2.0, 3.0]), -vertices])
+    assert torch.equal(vertex_normals(several, faces), torch.cat([vertex_normals(one, faces) for one in several.split(1)]))
 
 
 def test_the_visible_side_of_a_sphere_faces_the_viewer():

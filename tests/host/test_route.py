@@ -5,8 +5,11 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -423,9 +426,9 @@ class Server:
         def render(request):
             self.drawn.append((request.client, request.view))
             time.sleep(seconds)
-            return route._Rendered(b"picture", {"Content-Type": "image/png"})
+            return route.Rendered(b"picture", {"Content-Type": "image/png"})
 
-        monkeypatch.setattr(route, "_render", render)
+        monkeypatch.setattr(route, "render", render)
 
     def run(self, work):
         from aiohttp import web
@@ -568,7 +571,7 @@ def test_an_unexpected_error_is_no_status_500(in_host, monkeypatch, caplog):
     def fail(request):
         raise RecursionError("deep")
 
-    monkeypatch.setattr(server.route, "_render", fail)
+    monkeypatch.setattr(server.route, "render", fail)
     assert server.run(lambda: server.ask(view="x")) == 422
     assert "RecursionError: deep" in caplog.text and server.worker._waiting == 0
 
@@ -618,3 +621,15 @@ def test_the_cache_is_bounded_in_bytes(in_host):
     assert cache.memory <= one + 3 * each
     tiny = PreviewCache(memory=1)
     assert tiny.get(tiny.put(1, inputs())) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children with limited memory need Linux")
+def test_mutated_requests_are_answered(comfyui):
+    shown = subprocess.run(
+        [sys.executable, "-m", "capface.tools.fuzz", "preview", "--count", "300", "--seed", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ, COMFYUI_PATH=str(comfyui), OMP_NUM_THREADS="1"),
+    )
+    assert shown.returncode == 0 and "| preview | 300 |" in shown.stdout, shown.stdout + shown.stderr[-2000:]

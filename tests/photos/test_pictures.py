@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,20 @@ def test_a_file_that_is_not_a_picture_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(BadFile, match=r"a\.png cannot be read as a picture"):
         read_picture(tmp_path / "a.png")
+
+
+def test_a_picture_without_data_for_all_its_pixels_is_refused(tmp_path):
+    picture = Image.new("RGB", (20, 24), "red")
+    for kind in ("TIFF", "GIF", "PNG", "JPEG", "BMP", "WEBP"):
+        picture.save(tmp_path / f"whole.{kind.lower()}", kind)
+        assert read_picture(tmp_path / f"whole.{kind.lower()}").shape == (3, 24, 20)
+    data = (tmp_path / "whole.tiff").read_bytes()
+    height = struct.pack("<HHII", 257, 4, 1, 24)  # the entry ImageLength
+    assert data.count(height) == 1
+    data = data.replace(height, struct.pack("<HHII", 257, 4, 1, 524_312))
+    (tmp_path / "short.tiff").write_bytes(data)
+    with pytest.raises(BadFile, match="20 × 524312 pixels, but has 20 × 24"):
+        read_picture(tmp_path / "short.tiff")
 
 
 def test_channels_become_rgb():

@@ -109,6 +109,9 @@ def fuzz(reader: Reader, count: int, seed: int, keep: Path | None = None) -> Res
     """
     seeds = reader.make()
     result, begin = Result(reader.name), 0
+    if not seeds:
+        print(f"{reader.name}: not tried, as there is no ComfyUI", file=sys.stderr, flush=True)
+        return result
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None, prefix="capface-fuzz-") as name:
         for one in seeds:  # the sound files are read, and lazy imports happen, before anything is measured
             outcome = _try(reader, write_input(Path(name), one, one.data))

@@ -422,6 +422,37 @@ def _read_training_state(path: Path) -> object:
     return steps_done(path.parent), load_state(path.parent, {"seed": 0, "rate": 0.1})
 
 
+# Edit Head's preview
+
+
+def _preview_seeds() -> list[Seed]:
+    from ..comfy import find_host, import_host
+
+    if (host := find_host()) is None:
+        return []
+    import_host(host, tempfile.mkdtemp(prefix="capface-fuzz-"))
+    from ...host.head_models import BUILT_IN_HEAD
+    from ...host.model_folders import register_folders
+
+    register_folders()
+    values = {"pose_mode": "absolute", "yaw": 20.0, "smile_left": 0.5, "light": "custom", "key_color": "#ffffff"}
+    fields = {"view": "a", "client": "b", "values": values, "side": 256, "over": True, "close": False, "raw": True, "head": 0}
+    fields |= {"given": "c", "model": BUILT_IN_HEAD, "file": "a.json"}
+    body = json.dumps(fields).encode()
+    return [Seed("body.json", body, change.mutate_json)] * 3 + [Seed("body.json", body, change.mutate_bytes)]
+
+
+def _answer_preview(path: Path) -> object:
+    from ...errors import BadInput
+    from ...host.editor import route
+    from ...nodes.edit_head import EditHead
+
+    try:
+        return route.render(route.parse_request(path.read_bytes(), EditHead.define_schema().inputs))
+    except route.BadRequest as error:
+        raise BadInput(str(error)) from None
+
+
 READERS = (
     Reader("state", _state_seeds, _read_state),
     Reader("unpickle", _unpickle_seeds, _read_pickle),
@@ -441,6 +472,7 @@ READERS = (
     Reader("networks", _network_seeds, _read_network, fast=False),
     Reader("miniature", _miniature_seeds, _read_miniature, fast=False),
     Reader("detector", _detector_seeds, _open_onnx, fast=False),
+    Reader("preview", _preview_seeds, _answer_preview, fast=False),
 )
 """All readers. Those that are not fast build networks or render heads."""
 
