@@ -21,6 +21,7 @@ class CapFaceExtension(ComfyExtension):
         from .crop_head import CropHead
         from .edit_head import EditHead
         from .encode_identity import EncodeIdentity
+        from .exchange_heads import ExportHead, ImportHead
         from .fit_head import FitHead
         from .head_files import LoadHead, SaveHead
         from .identity_files import LoadIdentity, SaveIdentity
@@ -50,6 +51,8 @@ class CapFaceExtension(ComfyExtension):
             AnimateHead,
             SaveHead,
             LoadHead,
+            ExportHead,
+            ImportHead,
             CropHead,
             RenderHead,
             ControlImage,
