@@ -510,6 +510,11 @@ def train(options, rest):
     return start(environment([known_host(options)], options.venv), "capface.training.train", rest, launcher)
 
 
+def person(options, rest):
+    """Train a LoRA, a word or a whole model of one person from one photo."""
+    return start(environment([known_host(options)], options.venv), "capface.training.persons.train", rest)
+
+
 def miniature(options, rest):
     """Train the miniature on synthetic people, and with --tables evaluate it as well."""
     launcher = _together(options.processes) if options.processes > 1 else []
@@ -523,6 +528,13 @@ def iphc(options, rest):
     host = known_host(options)
     named = ["--comfyui", str(host)] if host and rest and rest[0] != "plan" else []
     return start(environment([host], options.venv), "capface.iphc.command", [*rest, *named])
+
+
+def portraits(options, rest):
+    """Make portraits of every photo in a folder, on a ComfyUI of this machine or on running ones."""
+    host = known_host(options)
+    named = ["--comfyui", str(host)] if host and not any(word.startswith("--address") for word in rest) else []
+    return start(environment([host], options.venv), "capface.iphc.portraits", [*rest, *named])
 
 
 def parse(arguments):
@@ -604,11 +616,15 @@ def parse(arguments):
     p.add_argument("--machine", type=int, default=0, help="number of this machine, from 0")
     p.add_argument("--first-machine", metavar="HOST:PORT", help="address of the first machine")
     p.set_defaults(task=train)
+    p = add("person", parents=[one, common], add_help=False, help="train a LoRA, word or model of a person on one photo")
+    p.set_defaults(task=person)
     p = add("miniature", parents=[one, common], add_help=False, help="train the miniature on synthetic people")
     p.add_argument("--processes", type=int, default=1, help="number of processes on this machine")
     p.set_defaults(task=miniature)
     p = add("iphc", parents=[one, common], add_help=False, help="compare methods: iphc check | plan | run | score | report")
     p.set_defaults(task=iphc)
+    p = add("portraits", parents=[one, common], add_help=False, help="make portraits of every photo in a folder")
+    p.set_defaults(task=portraits)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check, lint) and rest:
         parser.error(f"{options.command} does not accept {' '.join(rest)}")

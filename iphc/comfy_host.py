@@ -3,6 +3,7 @@
 import errno
 import http.client
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class ComfyHost:
             HostLost: It did not start.
         """
         self.settings, self._uploaded = settings, set()
+        self._placed: tuple[Path, Path] | None = None
         arguments = ["--disable-metadata", *(["--cuda-device", settings.device] if settings.device else [])]
         self.process = ComfyProcess(
             settings.comfyui, model_folders(*settings.models), others=settings.packs, cpu=settings.cpu, arguments=arguments,
@@ -121,7 +123,7 @@ class ComfyHost:
             ImageFailed: The photo cannot be read.
             HostLost: The process ended or hangs.
         """
-        name = f"{content}{path.suffix.lower()}"
+        name = uploaded_name(path, content)
         if name not in self._uploaded:
             try:
                 data = path.read_bytes()
@@ -130,6 +132,32 @@ class ComfyHost:
             self._ask(lambda: self.client.upload_image(data, name))
             self._uploaded.add(name)
         return name
+
+    def place(self, file: Path, folder: str) -> None:
+        """Copy a model file into the process's own folder of models, if it is not there, in place of the last one.
+
+        Args:
+            file: The file.
+            folder: Kind of model, such as "loras".
+
+        Raises:
+            RunStopped: The disk is full, or cannot be written to.
+        """
+        kind = self.process.base / "models" / folder
+        target = kind / file.name
+        if self._placed == (target, file):
+            return
+        try:
+            if self._placed is not None:
+                self._placed[0].unlink(missing_ok=True)
+            kind.mkdir(exist_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:  # on another disk, or one without links
+                shutil.copyfile(file, target)
+        except OSError as error:
+            raise RunStopped(f"{target} cannot be written: {error.strerror or error}") from None
+        self._placed = target, file
 
     def make(self, workflow: Workflow, output: str) -> Made:
         """Make an image.
@@ -157,10 +185,7 @@ class ComfyHost:
         except ComfyError as error:
             raise ImageFailed(str(error)) from None
         if run.status != "success":
-            message = str(run.error.get("exception_message", run.status)).strip()
-            if any(text in message for text in _FULL):
-                raise RunStopped(f"The disk of {self.process.base} is full: {message}")
-            raise ImageFailed(f"{run.error.get('node_type', 'ComfyUI')}: {message}")
+            raise failure_of({"exception_message": run.status, **run.error}, str(self.process.base))
         images = run.outputs.get(output, {}).get("images", [])
         if len(images) != 1:
             raise ImageFailed(f"Expected one image of the node with the mark @output, got {len(images)}")
@@ -184,6 +209,24 @@ class ComfyHost:
             self.process.await_death()
         except (http.client.HTTPException, websocket.WebSocketException):
             self.process.await_death()
+
+
+def uploaded_name(path: Path, content: str) -> str:
+    """Return the name that a photo gets in ComfyUI's input folder, by its SHA-256."""
+    return f"capface-{content}{path.suffix.lower()}"
+
+
+def failure_of(error: dict[str, Any], place: str) -> Exception:
+    """Return the exception for ComfyUI's `execution_error`.
+
+    Args:
+        error: ComfyUI's message.
+        place: Where its disk is.
+    """
+    message = str(error.get("exception_message", "failed")).strip()
+    if any(text in message for text in _FULL):
+        return RunStopped(f"The disk of {place} is full: {message}")
+    return ImageFailed(f"{error.get('node_type', 'ComfyUI')}: {message}")
 
 
 def pack_content(pack: Path) -> str:

@@ -78,7 +78,7 @@ def host_settings(options: argparse.Namespace, manifest: Manifest) -> HostSettin
     if not options.comfyui or all(method.workflow is None for method in manifest.methods):
         return None
     packs = tuple(dict.fromkeys(pack for method in manifest.methods for pack in method.packs))
-    models = tuple(str(Path(folder).expanduser().resolve()) for folder in options.models)
+    models = tuple(str(folder) for folder in model_roots(options) if folder.is_dir())
     return HostSettings(
         str(Path(options.comfyui).expanduser().resolve()), models, packs, options.cpu, options.device, options.start_seconds,
         options.silence,

@@ -1,18 +1,15 @@
-"""Several workers on Ray: on this machine, or on a cluster. The only file that imports ray.
+"""Several workers on Ray: on this machine, or on a cluster.
 
-Ray gives processes by resource on one machine or many, and says which of them died. Everything else is ours: the queue,
-retries, and what is done. A worker returns its rows, and only the driver writes files, so machines need no common disk.
+The queue, retries, and what is done are not Ray's. A worker returns its rows, and only the driver writes files, so machines
+need no common disk.
 """
 
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, CannotWrite, MissingPackage
+from ..errors import CannotWrite
+from ..training.ray_session import RaySession
 from .comfy_host import HostSettings, RunStopped
 from .ledger import FAILED, Row
 from .manifest import Manifest
@@ -22,17 +19,8 @@ from .units import Unit
 from .work_queue import MOST_DEATHS, WorkQueue
 from .worker import Worker, check_environment
 
-STORE = 512 * 2**20
-"""Bytes of shared memory for rows on their way to the driver."""
 SILENT_DEATHS = 3
 """So many workers in succession that die before one finishes a unit end the run."""
-_LOCAL = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name, keeps all of Ray's ports on 127.0.0.1, on Linux as well
-    "RAY_worker_niceness": "0",  # else workers and their ComfyUI run at nice 15
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-"""Settings that Ray reads when it is imported."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +59,8 @@ class RemoteWorker:
         self.worker.close()
 
 
-def import_ray() -> Any:
-    """Import Ray with the settings that it reads at that moment.
-
-    Raises:
-        MissingPackage: It is not installed.
-    """
-    for name, value in _LOCAL.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise MissingPackage("Several workers need Ray. Run: pip install ray, or use one worker without --address") from None
-    return ray
-
-
-class Engine:
-    """A Ray session; a context manager."""
+class Engine(RaySession):
+    """A session of Ray whose workers own a ComfyUI each."""
 
     def __init__(self, workers: int, address: str, devices: list[str], cpu: bool):
         """Choose where to run.
@@ -98,46 +71,14 @@ class Engine:
             devices: Numbers of this machine's GPUs, which workers take in turn. For sessions of its own only.
             cpu: Whether workers need no GPU.
         """
-        self.workers, self.address, self.devices, self.cpu = workers, address, devices, cpu
-        self.ray = import_ray()
-
-    def __enter__(self) -> "Engine":
-        common: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
-        if self.address:
-            self.ray.init(address=self.address, **common)
-            gpus = int(self.ray.cluster_resources().get("GPU", 0))
-            if not self.cpu and self.workers > gpus:
-                self.ray.shutdown()
-                raise BadInput(f"The cluster at {self.address} has {gpus} GPUs, fewer than {self.workers} workers need.")
-            return self
-        # sockets in this folder may have names of at most 107 characters
-        self._temporary = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
-        self.ray.init(
-            num_cpus=self.workers, num_gpus=0, include_dashboard=False, object_store_memory=STORE,
-            _temp_dir=self._temporary.name, **common,
-        )  # fmt: skip
-        if found := sorted(open_ports(os.getpid())):
-            self.__exit__()
-            raise BadInput(
-                f"Ray listens on {', '.join(found)}, which other machines can reach. This run was stopped. Use one worker, or "
-                "the version of Ray in iphc/requirements.txt, and do not import it before."
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ray.shutdown()
-        if not self.address:
-            self._temporary.cleanup()
+        super().__init__(workers, address, cpu)
+        self.devices = devices
 
     def start(self, number: int, settings: HostSettings | None, run: Run) -> Any:
         """Start a worker, and return Ray's handle of it."""
         if settings is not None and self.devices and not self.address:
             settings = replace(settings, device=self.devices[number % len(self.devices)])
-        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "num_cpus": 1}
-        if self.address and not self.cpu:
-            options["num_gpus"] = 1
-        remote = self.ray.remote(RemoteWorker).options(**options)
-        return remote.remote(run.manifest, settings, str(number), run.options.keep, run.expected_environment())
+        return self.actor(RemoteWorker, run.manifest, settings, str(number), run.options.keep, run.expected_environment())
 
 
 def run_on_ray(run: Run, settings: HostSettings | None, engine: Engine, most_silent: int = SILENT_DEATHS) -> Outcome:
@@ -270,48 +211,3 @@ class _Driver:
         self.engine.ray.wait(closing, num_returns=len(closing), timeout=20) if closing else None
         for worker in self.workers.values():
             self.engine.ray.kill(worker)
-
-
-def open_ports(pid: int) -> set[str]:
-    """Return the addresses beyond loopback on which a process and its descendants listen, as `ADDRESS:PORT` (Linux only)."""
-    if sys.platform != "linux":
-        return set()
-    inodes = {inode for one in _family(pid) for inode in _sockets(one)}
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            local, state, inode = (line.split()[i] for i in (1, 3, 9))
-            address, _, port = local.partition(":")
-            loopback = address.endswith("7F") if table == "tcp" else address in (_V6, _V4_IN_V6)
-            if state == "0A" and inode in inodes and not loopback:
-                found.add(f"{address}:{int(port, 16)}")
-    return found
-
-
-_V6, _V4_IN_V6 = "0" * 24 + "01000000", "0" * 16 + "FFFF0000" + "0100007F"
-"""::1 and ::ffff:127.0.0.1 as the kernel writes them."""
-
-
-def _family(pid: int) -> Iterator[int]:
-    """Yield a process and all its descendants."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    yield from family
-
-
-def _sockets(pid: int) -> Iterator[str]:
-    """Yield the inodes of a process's sockets."""
-    try:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            target = str(link.readlink())
-            if target.startswith("socket:["):
-                yield target[8:-1]
-    except OSError:
-        return

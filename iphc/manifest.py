@@ -9,6 +9,8 @@ from typing import Any
 
 from ..errors import BadInput
 from .people import Person, people_of
+from .person_files import LORA, MINIATURE, WORD, PersonFile
+from .person_files import mistakes as training_mistakes
 from .places import Path_, Problems, read_json
 from .workflow import SAMPLING, Workflow, bound, find_input, head_mistakes, marked, mistakes
 
@@ -20,10 +22,10 @@ _KEYS = {
     "name": str, "version": int, "seed": int, "people": dict, "subject": str, "prompts": (str, list), "heads": (str, dict),
     "images": int, "size": list, "sampling": dict, "unit_images": int, "metrics": list, "methods": dict,
 }  # fmt: skip
-_OPTIONAL = {"subject": "person", "images": 1, "unit_images": 90, "sampling": {}, "version": 1, "seed": 0}
+_OPTIONAL = {"size": [], "subject": "person", "images": 1, "unit_images": 90, "sampling": {}, "version": 1, "seed": 0}
 _METHOD_KEYS = {
     "workflow": str, "set": dict, "packs": list, "subject": str, "size": list, "sampling": dict, "curve": list, "images": str,
-    "seen": str, "why": str,
+    "seen": str, "why": str, "person": dict,
 }  # fmt: skip
 _FIELDS = ("person", "prompt", "head", "image")
 """What a method's folder of images may name in its file names."""
@@ -44,6 +46,8 @@ class Method:
     """Folders of the node packs that it needs, besides this one."""
     curve: tuple[str, float] | None = None
     """The setting that it varies and its value, for methods that make up a curve."""
+    person: PersonFile | None = None
+    """What is trained for each person."""
 
     @property
     def slug(self) -> str:
@@ -274,11 +278,14 @@ class _Reader:
                 self.bad(("metrics", i), f"the metric {name!r} is named twice")
         return tuple(map(str, value))
 
-    def _size(self, value: Any, path: Path_) -> tuple[int, int]:
+    def _size(self, value: Any, path: Path_) -> tuple[int, int] | None:
+        """Return width and height; None leaves those of the workflow."""
+        if value == []:
+            return None
         if isinstance(value, list) and len(value) == 2 and all(type(n) is int and n >= 8 and n % 8 == 0 for n in value):
             return value[0], value[1]
         self.bad(path, f"expected [width, height] in multiples of 8, got {value!r}")
-        return 8, 8
+        return None
 
     def _sampling(self, value: Any, path: Path_) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -323,7 +330,9 @@ class _Reader:
             curve = None
         packs = []
         for i, pack in enumerate(value.get("packs", [])):
-            if not isinstance(pack, str) or not self._beside("methods", pack).is_dir():
+            if isinstance(pack, str) and os.path.expandvars(pack).startswith("$"):
+                self.bad((*path, "packs", i), f"the environment variable in {pack} is not set. It names a folder of node packs")
+            elif not isinstance(pack, str) or not self._beside("methods", pack).is_dir():
                 self.bad((*path, "packs", i), f"there is no folder {pack!r}")
             else:
                 packs.append(str(self._beside("methods", pack)))
@@ -333,7 +342,41 @@ class _Reader:
             if unknown:
                 self.bad((*path, "images"), f"unknown field {{{sorted(unknown)[0]}}}. There are: {', '.join(_FIELDS)}")
             return Method(name, None, str(self._beside("methods", value["images"])), **common)
-        return Method(name, self._workflow(value, path), **common)
+        workflow = self._workflow(value, path)
+        trained = self._trained(value, workflow, path)
+        if trained is not None and trained.train == "word" and "subject" not in value:
+            common["subject"] = WORD
+        return Method(name, workflow, **common, person=trained)
+
+    def _trained(self, value: dict[str, Any], workflow: Workflow, path: Path_) -> PersonFile | None:
+        """Read what a method trains for each person, and look whether its workflow and prompts use that."""
+        asked = value.get("person")
+        if asked is None:
+            if workflow and marked(workflow, LORA):
+                self.bad((*path, "workflow"), f"a node has the mark {LORA}, but the method trains no 'person'")
+            return None
+        found = list(training_mistakes(asked))
+        for at, text in found:
+            self.bad((*path, "person", *at), text)
+        if found:
+            return None
+        sampling = value.get("sampling", self.value.get("sampling"))
+        base = asked.get("base") or (sampling.get("checkpoint") if isinstance(sampling, dict) else None)
+        if not isinstance(base, str):
+            self.bad((*path, "person"), f'expected a checkpoint in \'sampling\', or "base": "{MINIATURE}"')
+            return None
+        subject = value.get("subject", self.value.get("subject"))
+        options = tuple(sorted((key, entry) for key, entry in asked.items() if key not in ("train", "base")))
+        trained = PersonFile(asked["train"], base, str(subject), options)
+        if trained.mark is not None and workflow and not marked(workflow, trained.mark):
+            self.bad((*path, "workflow"), f"no node has the mark {trained.mark}, which would load what is trained")
+        if trained.train == "word":
+            if WORD not in value.get("subject", WORD):
+                self.bad((*path, "subject"), f"expected {WORD} in it, which stands for the learned word")
+            prompts = self._get("prompts", list) or []
+            if any(isinstance(prompt, str) and "{subject}" not in prompt for prompt in prompts):
+                self.bad((*path, "person"), "a prompt has no {subject}, so it would not name the learned word")
+        return trained
 
     def _workflow(self, value: dict[str, Any], path: Path_) -> Workflow:
         """Read a method's workflow, and set what does not differ between its images."""
@@ -352,7 +395,7 @@ class _Reader:
         sampling = self._sampling(
             value.get("sampling", self.value.get("sampling", {})), (*path, "sampling") if "sampling" in own else ("sampling",)
         )
-        values: dict[str, Any] = {"@size": dict(zip(("width", "height"), size, strict=True))}
+        values: dict[str, Any] = {"@size": dict(zip(("width", "height"), size, strict=True))} if size else {}
         values["@sampling"] = {key: entry for key, entry in sampling.items() if key in SAMPLING}
         values |= {f"@{key}": sampling[key] for key in ("checkpoint", "negative") if key in sampling}
         for mark in ("@sampling", "@checkpoint", "@negative"):

@@ -27,6 +27,12 @@ LOADERS: dict[str, dict[str, str]] = {
     "PulidModelLoader": {"pulid_file": "pulid"},
 }  # fmt: skip
 """Inputs that name a file, and the folder of models that it is in, by the node's class."""
+INSIGHTFACE = {
+    "IPAdapterInsightFaceLoader": "buffalo_l",
+    "InstantIDFaceAnalysis": "antelopev2",
+    "PulidInsightFaceLoader": "antelopev2",
+}
+"""Nodes that load a pack of insightface, and its usual name."""
 NO_FILE = ("auto", "none", "built-in")
 """Choices of these inputs that name no file."""
 METRICS: dict[str, tuple[Asset, ...]] = {
@@ -76,6 +82,8 @@ def _of_workflow(workflow: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             value = node["inputs"].get(name)
             if isinstance(value, str) and value not in NO_FILE:
                 yield f"{folder}/{value}"
+        if node["class_type"] in INSIGHTFACE:
+            yield f"insightface/models/{node['inputs'].get('model_name', INSIGHTFACE[node['class_type']])}/*.onnx"
 
 
 def find(folders: Sequence[Path], file: str) -> Path | None:

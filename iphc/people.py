@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,31 @@ class Person:
         if self.photo is None:
             return f"synthetic {self.synthetic}"
         return hashlib.sha256(self.photo.read_bytes()).hexdigest()
+
+
+def synthetic_photo(number: int, inputs: Mapping[str, Any], folder: Path) -> Path:
+    """Write the picture that a node Synthetic Person gives.
+
+    Args:
+        number: The person's number.
+        inputs: The node's other inputs.
+        folder: Folder for the file.
+
+    Returns:
+        The file.
+    """
+    import torch
+    from PIL import Image
+
+    from ..miniature.people import Person as Who
+    from ..miniature.people import Setting, draw_people
+
+    who = Who.sample(number)
+    head = who.head(float(inputs["yaw"]), float(inputs["pitch"]), float(inputs["roll"]), inputs["light"])
+    picture = draw_people([who], head, [Setting(inputs["shirt"], inputs["background"])], inputs["size"])[0]
+    path = folder / f"{number}.png"
+    Image.fromarray((picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()).save(path)
+    return path
 
 
 def people_of(asked: dict[str, Any], beside: Callable[[str], Path], bad: Bad) -> list[Person]:

@@ -81,7 +81,7 @@ def _of_run(folder: Path) -> Costs:
 
 def bytes_needed(manifest: Manifest, images: int) -> float:
     """Estimate the size of images from that of a photo of 512 x 512, in proportion to their pixels."""
-    width, height = manifest.resolved["size"]
+    width, height = manifest.resolved["size"] or (512, 512)
     return images * next(iter(json.loads(MEASURED.read_text(encoding="utf-8")).values()))["bytes"] * width * height / 512**2
 
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .manifest import Manifest, Method
 from .people import Person
+from .person_files import WORD, file_name
 from .workflow import Workflow, bound, head_inputs, marked
 
 FORMAT = 1
@@ -84,6 +85,17 @@ def prompt_text(manifest: Manifest, method: Method, prompt: int) -> str:
     return manifest.prompts[prompt].replace("{subject}", method.subject)
 
 
+def text_for(manifest: Manifest, unit: Unit, prompt: int) -> str:
+    """Return the text of a prompt for a unit, with its person's learned word."""
+    text = prompt_text(manifest, unit.method, prompt)
+    return text if unit.method.person is None else text.replace(WORD, f"embedding:{file_name(unit.method.slug, unit.person)}")
+
+
+def training_seed(manifest: Manifest, person: Person) -> int:
+    """Return the seed of a person's training, 0..2^31 - 1: it does not depend on the method or the worker."""
+    return seed_of(manifest.seed, person.name, "", "", 0) % 2**31
+
+
 def workflow_of(manifest: Manifest, unit: Unit, job: Job, photo: str | int) -> Workflow:
     """Return the workflow that makes an image.
 
@@ -96,10 +108,12 @@ def workflow_of(manifest: Manifest, unit: Unit, job: Job, photo: str | int) -> W
     assert unit.method.workflow is not None, f"{unit.method.name} has no workflow"
     values: dict[str, Any] = {
         "@photo": photo,
-        "@prompt": prompt_text(manifest, unit.method, job.prompt),
+        "@prompt": text_for(manifest, unit, job.prompt),
         "@head": head_inputs(manifest.heads[job.head]),
         "@seed": job.seed,
     }
+    if unit.method.person is not None and unit.method.person.mark is not None:
+        values[unit.method.person.mark] = f"{file_name(unit.method.slug, unit.person)}.safetensors"
     return bound(unit.method.workflow, values)
 
 
@@ -112,12 +126,14 @@ def output_of(method: Method) -> str:
 def fingerprint(manifest: Manifest, unit: Unit) -> str:
     """Return the SHA-256 of everything in the manifest that decides a unit's images.
 
-    It holds the workflow with its settings, the photo's content, and the prompts, heads and seeds; not the software nor the
-    device, which `environment.json` names, nor the content of model files.
+    It holds the workflow with its settings, the photo's content, what is trained, and the prompts, heads and seeds; not the
+    software nor the device, which `environment.json` names, nor the content of model files.
     """
     jobs = [
-        [prompt_text(manifest, unit.method, job.prompt), job.prompt, manifest.heads[job.head], job.head, job.image, job.seed]
+        [text_for(manifest, unit, job.prompt), job.prompt, manifest.heads[job.head], job.head, job.image, job.seed]
         for job in unit.jobs
     ]
     content = [FORMAT, unit.name, unit.method.workflow, unit.method.images, unit.person.content, jobs]
+    if unit.method.person is not None:
+        content.append([asdict(unit.method.person), training_seed(manifest, unit.person)])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -11,8 +11,10 @@ from ..tools.comfy import PACK, HostLost
 from .comfy_host import ComfyHost, HostSettings, ImageFailed, Made, RunStopped, pack_content
 from .ledger import FAILED, MADE, Row, pixel_hash
 from .manifest import Manifest
-from .units import Job, Unit, output_of, workflow_of
-from .workflow import Workflow
+from .people import synthetic_photo
+from .person_files import Trainer, TrainingFailed, file_name
+from .units import Job, Unit, output_of, training_seed, workflow_of
+from .workflow import Workflow, marked
 
 TRIES = 3
 """An image during which ComfyUI was lost this many times is a failure."""
@@ -36,6 +38,10 @@ class Host(Protocol):
 
     def photo(self, path: Path, content: str) -> str:
         """Return the name of a photo in the host."""
+        ...
+
+    def place(self, file: Path, folder: str) -> None:
+        """Give the host a model file, in a folder of its own models."""
         ...
 
     def make(self, workflow: Workflow, output: str) -> Made:
@@ -74,6 +80,10 @@ class Worker:
         """
         self.manifest, self.settings, self.name, self.keep = manifest, settings, name, keep
         self.expected, self.open_host, self.on_image = expected, open_host, on_image
+        self.trainer = Trainer()
+        if settings is not None:
+            folders = (*map(Path, settings.models), Path(settings.comfyui) / "models")
+            self.trainer = Trainer(folders, cpu=settings.cpu, device=settings.device)
         self.host: Host | None = None
         self.environment: dict[str, Any] | None = None
         self.starts = 0
@@ -105,7 +115,11 @@ class Worker:
         return rows
 
     def close(self) -> None:
-        """End ComfyUI."""
+        """End ComfyUI, and remove what was trained."""
+        self._end_host()
+        self.trainer.close()
+
+    def _end_host(self) -> None:
         if self.host is not None:
             self.host.close()
             self.host = None
@@ -115,18 +129,43 @@ class Worker:
         reason = ""
         for attempt in range(1, TRIES + 1):
             try:
+                trained = self._trained(unit)
                 host = self.start()
                 person = unit.person
+                if trained is not None:
+                    host.place(*trained)
                 photo = person.synthetic if person.photo is None else host.photo(person.photo, person.content)
                 assert photo is not None
                 made = host.make(workflow_of(self.manifest, unit, job, photo), output_of(unit.method))
                 return self._made(unit, job, made, attempt)
-            except ImageFailed as error:
+            except (ImageFailed, TrainingFailed) as error:
                 return self._row(unit, job, FAILED, str(error), tries=attempt)
             except HostLost as error:
                 reason = str(error)
-                self.close()
+                self._end_host()
         return self._row(unit, job, FAILED, f"ComfyUI was lost {TRIES} times with this image. {reason}", tries=TRIES)
+
+    def _trained(self, unit: Unit) -> tuple[Path, str] | None:
+        """Return the file that is trained for a unit's person with its folder of models, or None.
+
+        Raises:
+            TrainingFailed: It cannot be made.
+        """
+        asked, workflow = unit.method.person, unit.method.workflow
+        if asked is None:
+            return None
+        assert workflow is not None
+        node = workflow[marked(workflow, "@photo")[0]]["inputs"]
+
+        def photo(folder: Path) -> Path:
+            number = unit.person.synthetic
+            if number is not None:
+                return synthetic_photo(number, node, folder)
+            assert unit.person.photo is not None
+            return unit.person.photo
+
+        name, seed = file_name(unit.method.slug, unit.person), training_seed(self.manifest, unit.person)
+        return self.trainer.file(asked, name, photo, seed), asked.folder
 
     def _read(self, unit: Unit, job: Job) -> Row:
         """Take an image from a method's folder."""

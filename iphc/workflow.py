@@ -20,6 +20,7 @@ MARKS: dict[str, dict[str, tuple[str, ...]]] = {
     "@sampling": {"KSampler": SAMPLING, "KSamplerAdvanced": SAMPLING},
     "@size": {"EmptyLatentImage": ("width", "height"), "CapFaceRenderHead": ("width", "height")},
     "@checkpoint": {"CheckpointLoaderSimple": ("ckpt_name",)},
+    "@lora": {"LoraLoader": ("lora_name",), "LoraLoaderModelOnly": ("lora_name",)},
     "@output": {"SaveImage": (), "PreviewImage": ()},
 }
 """The marks, the classes of nodes that may carry each, and the inputs that are set there; any of several if none is named."""
@@ -125,6 +126,8 @@ def head_mistakes(condition: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield what is wrong with a head condition: paths in it and texts."""
     if not isinstance(condition, dict):
         yield (), 'expected an object of Edit Head\'s inputs, such as {"yaw": 30}'
+        return
+    if not condition:
         return
     inputs, lights = head_choices()
     for name, value in condition.items():

@@ -243,6 +243,8 @@ class ComfyProcess:
         place_pack(self.pack, base / "custom_nodes" / self.folder)
         for other in self.others:
             place_pack(other, base / "custom_nodes" / other.name)
+        for folder in self.models.get("insightface", ())[:1]:  # other packs look for it only here
+            place_pack(folder, base / "models" / "insightface")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
@@ -323,6 +325,19 @@ def request(url, body=None, *, content_type="application/json", timeout=60):
         return answer.read()
 
 
+def multipart(data, name):
+    """Return the body of a request that uploads an image file's bytes as `name`, replacing such a file, and its type."""
+    edge = uuid.uuid4().hex
+    parts = [
+        f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
+        f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+        f"Content-Type: application/octet-stream\r\n\r\n".encode(),
+        data,
+        f"\r\n--{edge}--\r\n".encode(),
+    ]
+    return b"".join(parts), f"multipart/form-data; boundary={edge}"
+
+
 @dataclass
 class Run:
     """The events and results of one prompt, from the host's websocket."""
@@ -383,16 +398,8 @@ class ComfyClient:
 
     def upload_image(self, data, name):
         """Upload an image file's bytes to the host's input folder as `name`. Returns the name for LoadImage."""
-        edge = uuid.uuid4().hex
-        parts = [
-            f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
-            f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-            f"Content-Type: application/octet-stream\r\n\r\n".encode(),
-            data,
-            f"\r\n--{edge}--\r\n".encode(),
-        ]
-        kind = f"multipart/form-data; boundary={edge}"
-        return json.loads(request(f"{self.process.url}/upload/image", b"".join(parts), content_type=kind))["name"]
+        body, kind = multipart(data, name)
+        return json.loads(request(f"{self.process.url}/upload/image", body, content_type=kind))["name"]
 
     def queue(self, prompt, *, partly=True):
         """Queue a prompt in API format, and return its id.

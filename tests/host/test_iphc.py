@@ -13,7 +13,7 @@ from capface.iphc.run import Run, RunOptions, run_here
 from capface.iphc.trial import try_methods
 from capface.iphc.units import units_of
 from capface.iphc.worker import Worker
-from capface.tests.iphc.conftest import Bench, move_clock
+from capface.tests.iphc.conftest import Bench, hurry_clock
 
 WORKFLOW = SETS.parent / "workflows" / "miniature.json"
 
@@ -82,7 +82,7 @@ def test_images_survive_a_killed_and_a_hanging_comfyui_and_are_the_same_in_anoth
     assert all(row.status == MADE and row.worker == "0" and row.environment for row in (*first, *again))
 
     done, stopped = [], []
-    move_clock(monkeypatch, lambda: len(stopped))
+    hurry_clock(monkeypatch, lambda: stopped == [second.host])
 
     def disturb(row):
         done.append(row)
@@ -95,7 +95,7 @@ def test_images_survive_a_killed_and_a_hanging_comfyui_and_are_the_same_in_anoth
             def queue_and_stop(prompt, **options):
                 number = queue(prompt, **options)
                 os.kill(host.process.pid, signal.SIGSTOP)
-                stopped.append(number)
+                stopped.append(host)
                 return number
 
             host.client.queue = queue_and_stop
@@ -142,3 +142,44 @@ def test_a_trial_names_what_only_comfyui_knows(bench, small, settings, shared):
     assert problems[0] == "heads.far.yaw: expected -90 to 90, got 200"
     assert problems[1].startswith("methods.bad: ComfyUI refused the prompt") and "dreams" in problems[1]
     assert problems[2:] == ["methods.foreign.workflow: ComfyUI has no node RenderSomething. Name its pack in 'packs'"]
+
+
+@pytest.mark.parametrize("file", sorted((SETS.parent / "workflows").glob("*.json")), ids=lambda file: file.stem)
+def test_a_shipped_workflow_fits_comfyuis_nodes(file, settings, shared):
+    """Names and links of all inputs; nodes of packs that are not installed here are left out."""
+    known = shared(settings).nodes()
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    foreign = {node["class_type"] for node in workflow.values()} - known.keys()
+    assert not any(name.startswith("CapFace") for name in foreign)
+    assert bool(foreign) == file.stem.startswith(("instantid", "ipadapter", "pulid"))
+    for key, node in workflow.items():
+        if node["class_type"] in foreign:
+            continue
+        parts = known[node["class_type"]]["input"]
+        taken = {name: entry for part in parts.values() for name, entry in part.items()}
+        assert parts.get("required", {}).keys() <= node["inputs"].keys() <= taken.keys(), f"{key} {node['class_type']}"
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and workflow[value[0]]["class_type"] not in foreign:
+                source = known[workflow[value[0]]["class_type"]]["output"][value[1]]
+                assert source in taken[name][0].split(","), f"{key} {node['class_type']}.{name} gets {source}"
+
+
+def test_people_are_trained_before_their_images(bench, small, settings, shared):
+    """A LoRA and a word of the miniature change the images, and a person is trained once."""
+    pytest.importorskip("accelerate")
+    person = {"base": "miniature", "steps": 2, "batch": 1, "learning_rate": 0.1, "average": 0}
+    folder = WORKFLOW.parent
+    plain = {"workflow": str(WORKFLOW), "set": {"Apply CapFace.tau": 0}}
+    small["methods"] = {
+        "head": plain | {"subject": ""},
+        "word": plain | {"person": {"train": "word", **person}},
+        "LoRA": plain | {"workflow": str(folder / "miniature_lora.json"), "person": {"train": "lora", **person}},
+    }
+    small |= {"prompts": ["{subject}, red shirt, beach"], "people": {"synthetic": 1_000_000, "count": 1}}
+    manifest = bench.manifest(**small)
+    worker = Worker(manifest, settings, open_host=shared)
+    rows = {unit.method.name: worker.make(unit) for unit in units_of(manifest)}
+    worker.close()
+    assert [[row.status for row in made] for made in rows.values()] == [[MADE, MADE]] * 3, rows
+    assert len({row.pixels for made in rows.values() for row in made}) == 6
+    assert "The person's LoRA" in rows["LoRA"][0].ran and "The person's LoRA" not in rows["LoRA"][1].ran

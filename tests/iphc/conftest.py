@@ -1,10 +1,12 @@
 """A small manifest of folders of photos, and a fake ComfyUI that fails on demand.
 
 No test depends on the machine's speed. Tests wait for what has happened (`until`), the fake ComfyUI waits for them (`[gate]`),
-and a clock that the test moves tells a hanging ComfyUI.
+and a clock that runs fast tells a hanging ComfyUI.
 """
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +32,16 @@ GRAPH = {
 }
 
 
+def alive(pid: int) -> bool:
+    """Return whether a process runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # a container without an init leaves ended processes behind as zombies
+    return "Z" not in subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+
+
 def until(happened: Callable[[], object], what: str) -> None:
     """Wait until something has happened."""
     end = time.monotonic() + SECONDS
@@ -38,10 +50,16 @@ def until(happened: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-def move_clock(monkeypatch, hours: Callable[[], float]) -> None:
-    """Let the client of ComfyUI, which measures its silence, see a clock that is so many hours late."""
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hours(), sleep=time.sleep)
-    monkeypatch.setattr("capface.tools.comfy.time", clock)
+def hurry_clock(monkeypatch, hanging: Callable[[], bool]) -> None:
+    """Let the client of ComfyUI, which measures silence, see a clock that gains an hour at each look while ComfyUI hangs."""
+    gained = 0.0
+
+    def monotonic():
+        nonlocal gained
+        gained += 3600 * hanging()
+        return time.monotonic() + gained
+
+    monkeypatch.setattr("capface.tools.comfy.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
 
 
 def workflow(**changes):

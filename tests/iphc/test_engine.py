@@ -11,12 +11,13 @@ import pytest
 
 from capface.errors import BadInput
 from capface.iphc.comfy_host import HostSettings
-from capface.iphc.engine import Engine, open_ports, run_on_ray
+from capface.iphc.engine import Engine, run_on_ray
 from capface.iphc.ledger import FAILED, MADE
 from capface.iphc.run import Run, run_here
 from capface.iphc.units import units_of
 from capface.tests.iphc.conftest import FAKE, SECONDS
 from capface.tests.iphc.test_run import QUIET, rows_of
+from capface.training.ray_session import open_ports
 
 pytestmark = [
     # the engine imports it, after it has set what keeps its ports on loopback
@@ -123,7 +124,7 @@ def test_ray_listens_on_loopback_only(engine):
 
 
 def test_a_session_that_listens_elsewhere_is_refused(engine, monkeypatch):
-    import capface.iphc.engine as module
+    import capface.training.ray_session as module
 
     class Session:
         def init(self, **_):

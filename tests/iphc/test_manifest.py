@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from capface.errors import BadInput
+from capface.iphc.command import main
 from capface.iphc.manifest import SETS, find_manifest, read_manifest
+from capface.iphc.model_files import needed
 from capface.iphc.people import chosen
 from capface.iphc.places import Problems, read_json
+from capface.iphc.plan import networks
 from capface.iphc.trial import head_problems, missing_nodes
 from capface.iphc.units import units_of
 from capface.iphc.workflow import bound, head_choices, head_inputs, marked
@@ -121,18 +124,27 @@ def test_binding_leaves_the_workflow_as_it_is():
     assert (changed["2"]["inputs"], changed["4"]["inputs"]["steps"]) == ({"text": "hello"}, 9)
 
 
-def test_the_shipped_manifests_have_no_mistakes(tmp_path, monkeypatch):
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """What the shipped manifests name by environment variables."""
     celeba(tmp_path, people=120, photos=3)
     monkeypatch.setenv("CELEBA", str(tmp_path))
+    for pack in ("ComfyUI_IPAdapter_plus", "ComfyUI_InstantID", "PuLID_ComfyUI"):
+        (tmp_path / "packs" / pack).mkdir(parents=True)
+    monkeypatch.setenv("CUSTOM_NODES", str(tmp_path / "packs"))
+
+
+def test_the_shipped_manifests_have_no_mistakes(shipped):
     shapes = {}
     for file in SETS.glob("*.json"):
         if "methods" in (content := json.loads(file.read_text(encoding="utf-8"))) or "extends" in content:
             manifest = read_manifest(file)
             shapes[file.stem] = (len(manifest.people), len(manifest.prompts), len(manifest.heads), manifest.images)
     assert shapes.pop("quick") == (4, 6, 4, 1)
-    assert shapes.pop("quick_tau") == (4, 6, 4, 1)
-    assert shapes.pop("paper_table5") == shapes.pop("paper_figure8") == (10, 35, 10, 3), "the paper's ablations have ten people"
-    assert shapes == {"paper": (100, 35, 10, 3), "paper_expression_light": (100, 35, 10, 3)}
+    assert shapes.pop("quick_tau") == shapes.pop("quick_persons") == (4, 6, 4, 1)
+    for name in ("table2", "table3", "table4", "table5", "table6", "figure8"):
+        assert shapes.pop(f"paper_{name}") == (10, 35, 10, 3), "the paper's ablations have ten people"
+    assert shapes == dict.fromkeys(("paper", "paper_expression_light", "peers", "peers_sdxl"), (100, 35, 10, 3))
     assert read_manifest(find_manifest("paper")).images_of_a_method == 105_000
 
 
@@ -150,9 +162,67 @@ def test_the_shipped_heads_vary_what_their_names_say():
     assert {"yaw", "smile_left", "light"} <= set(head_choices()[0])
 
 
-def test_the_ablations_vary_one_setting(tmp_path, monkeypatch):
-    celeba(tmp_path, people=120, photos=3)
-    monkeypatch.setenv("CELEBA", str(tmp_path))
+FILES = {
+    "paper": {
+        "checkpoints/realisticVisionV60B1_v51VAE.safetensors", "capface/caphuman.ckpt",
+        "clip_vision/clip-vit-large-patch14.safetensors", "facenet/20180402-114759-vggface2.pt",
+        "controlnet/control_v11p_sd15_openpose_fp16.safetensors", "insightface/models/buffalo_l/*.onnx",
+        "open_clip/open_clip_model.safetensors", "deca/deca_model.tar",
+    },
+    "paper_expression_light": {"flame/generic_model.pkl", "flame/landmark_embedding.npy"},
+    "peers": {
+        "ipadapter/ip-adapter-faceid-plusv2_sd15.bin", "loras/ip-adapter-faceid-plusv2_sd15_lora.safetensors",
+        "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
+    },
+    "peers_sdxl": {
+        "checkpoints/sd_xl_base_1.0.safetensors", "controlnet/controlnet-openpose-sdxl-1.0.safetensors",
+        "instantid/ip-adapter.bin", "controlnet/instantid/diffusion_pytorch_model.safetensors",
+        "pulid/ip-adapter_pulid_sdxl_fp16.safetensors", "insightface/models/antelopev2/*.onnx",
+    },
+    "quick": set(),
+}  # fmt: skip
+"""What each manifest needs; those that extend `paper` also need its files, or some of them."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_check_names_the_files_that_a_shipped_manifest_needs(name, shipped, tmp_path, capsys):
+    asked = {one.file for one in needed(read_manifest(find_manifest(name)))}
+    assert FILES[name] <= asked <= FILES[name] | (set() if name == "quick" else FILES["paper"])
+    (tmp_path / "models").mkdir()
+    assert main(["check", name, "--models", str(tmp_path / "models")]) == (2 if asked else 0)
+    out = capsys.readouterr().out
+    assert "no mistakes" in out and all(f"missing: models/{file}, for " in out for file in asked)
+    for file in asked:
+        path = tmp_path / "models" / file.replace("*", "any")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    main(["check", name, "--models", str(tmp_path / "models")])
+    assert "missing: models/" not in capsys.readouterr().out
+
+
+def test_a_folder_of_packs_that_is_not_named_is_a_mistake(shipped, monkeypatch):
+    monkeypatch.delenv("CUSTOM_NODES")
+    with pytest.raises(BadInput, match=r"packs\[0\]: the environment variable in \$CUSTOM_NODES/ComfyUI_InstantID is not set"):
+        read_manifest(find_manifest("peers_sdxl"))
+
+
+def test_methods_of_a_table_differ_in_what_it_compares(shipped):
+    two, three, four, six = (read_manifest(find_manifest(f"paper_table{n}")).methods for n in (2, 3, 4, 6))
+
+    def inputs(method, kind):
+        (node,) = (node for node in method.workflow.values() if node["class_type"] == kind)
+        return node["inputs"]
+
+    parts = [inputs(method, "CapFaceIdentityParts") for method in two]
+    assert [(p["global_strength"], p["local_tokens"]) for p in parts] == [(1, 257), (1, 0), (0, 257), (1, 257)]
+    assert [inputs(method, "CapFaceApply")["tau"] for method in two] == [0, 1000, 1000, 1000]
+    assert [inputs(method, "CapFaceIdentityParts")["local_tokens"] for method in three] == [32, 64, 128, 257]
+    assert [networks(method) for method in (*four, *six)] == [1, 1, 1, 2, 2]
+    assert inputs(four[1], "CapFaceApply")["tau"] == 0
+    assert [inputs(method, "CapFaceApply")["alpha"] for method in six] == [0, 0, 0.5]
+
+
+def test_the_ablations_vary_one_setting(shipped):
     for name, setting in {"paper_table5": "tau", "paper_figure8": "alpha", "quick_tau": "tau"}.items():
         methods = read_manifest(find_manifest(name)).methods
         values = []

@@ -18,7 +18,7 @@ from capface.iphc.ledger import FAILED, MADE, Ledger
 from capface.iphc.progress import Progress, duration
 from capface.iphc.run import Run, RunOptions, alone, run_here
 from capface.iphc.units import units_of
-from capface.tests.iphc.conftest import SECONDS, move_clock, until
+from capface.tests.iphc.conftest import SECONDS, alive, hurry_clock, until
 from capface.tools.comfy import PromptRejected
 
 QUIET = RunOptions(show=False)
@@ -70,12 +70,14 @@ def test_a_killed_comfyui_costs_one_image(bench, fake, fake_log):
 
 
 def test_a_hanging_comfyui_is_killed(bench, fake, fake_log, monkeypatch):
+    def started():
+        return [int(line.split()[1]) for line in fake_log("start")]
+
     manifest = bench.manifest(prompts=["a {subject} [hang once]"])
-    move_clock(monkeypatch, lambda: len(fake_log("hang")))
+    hurry_clock(monkeypatch, lambda: bool(fake_log("hang")) and len(started()) == 1 and alive(*started()))
     assert run(manifest, bench.out, fake).status == 0
     assert (len(fake_log("start")), len(fake_log("image"))) == (2, 8)
-    pids = [int(line.split()[1]) for line in fake_log("start")]
-    assert not any(alive(pid) for pid in pids)
+    assert not any(alive(pid) for pid in started())
 
 
 def test_refused_and_failed_prompts_are_rows_with_the_hosts_words(bench, fake, fake_log):
@@ -196,15 +198,6 @@ def test_images_need_not_be_kept(bench, fake):
 def test_an_unknown_method_is_refused(bench):
     with pytest.raises(BadInput, match=r"no method 'three'\. There are: one"):
         Run(bench.manifest(), bench.out, RunOptions(only=("three",)))
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # a container without an init leaves ended processes behind as zombies
-    return "Z" not in subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a killed process")

@@ -2,9 +2,9 @@
 
 Words in a prompt's text order a failure: `[die]` ends the process, `[hang]` never answers, `[refuse]` answers 400, `[part]`
 takes the prompt without its output, `[raise]` lets a node fail, `[full]` fails as on a full disk, `[gate]` waits until there is
-a file `FAKE_COMFY/open`. `[orphan]` kills the process that started this one. `[die once]`, `[hang once]` and `[orphan once]`
-happen a single time in the folder FAKE_COMFY, where `log.txt` gets a line for each start, upload and image, and for most
-failures. `FAKE_COMFY/no-start` keeps it from starting.
+a file `FAKE_COMFY/open`, `[forget]` loses the prompt as if ComfyUI had started anew. `[orphan]` kills the process
+that started this one. With `once` in the brackets these happen a single time in the folder FAKE_COMFY, where `log.txt` gets a
+line for each start, upload and image, and for most failures. `FAKE_COMFY/no-start` keeps it from starting.
 """
 
 import argparse
@@ -26,7 +26,7 @@ for name in ("--listen", "--base-directory", "--port"):
     parser.add_argument(name)
 options, _ = parser.parse_known_args()
 FOLDER, OUTPUT = Path(os.environ["FAKE_COMFY"]), Path(options.base_directory) / "output"
-sockets = {}
+sockets, pending, done = {}, set(), {}
 
 
 def log(text):
@@ -41,6 +41,11 @@ def once(word):
     except FileExistsError:
         return False
     return True
+
+
+def asked(text, word):
+    """Whether a prompt orders this failure now."""
+    return f"[{word}]" in text or (f"[{word} once]" in text and once(f"[{word} once]"))
 
 
 def find(prompt, *classes):
@@ -62,6 +67,19 @@ async def connect(request):
     return socket
 
 
+async def waiting(request):
+    return web.json_response({"queue_running": [[0, number, {}] for number in pending], "queue_pending": []})
+
+
+async def history(request):
+    number = request.match_info["number"]
+    return web.json_response({number: done[number]} if number in done else {})
+
+
+async def view(request):
+    return web.Response(body=(OUTPUT / request.query["filename"]).read_bytes(), content_type="image/png")
+
+
 async def upload(request):
     form = await request.post()
     (Path(options.base_directory) / "input" / form["image"].filename).write_bytes(form["image"].file.read())
@@ -78,22 +96,35 @@ async def queue(request):
     if "[part]" in text:
         errors = [{"message": "invalid on demand", "details": "yaw"}]
         return web.json_response({"prompt_id": number, "node_errors": {"3": {"class_type": "EditHead", "errors": errors}}})
-    asyncio.get_running_loop().create_task(work(body["prompt"], text, number, sockets[body["client_id"]]))
+    if asked(text, "forget"):
+        log("forget")
+        return web.json_response({"prompt_id": number})
+    pending.add(number)
+    asyncio.get_running_loop().create_task(work(body["prompt"], text, number, sockets.get(body.get("client_id"))))
     return web.json_response({"prompt_id": number})
 
 
 async def work(prompt, text, number, socket):
-    async def tell(kind, **data):
-        await socket.send_str(json.dumps({"type": kind, "data": {"prompt_id": number, **data}}))
+    messages, outputs = [], {}
 
-    if "[die]" in text or ("[die once]" in text and once("[die once]")):
+    async def tell(kind, **data):
+        messages.append([kind, {"prompt_id": number, **data}])
+        if kind == "executed":
+            outputs[data["node"]] = data["output"]
+        if kind in ("execution_success", "execution_error"):
+            pending.discard(number)
+            done[number] = {"status": {"messages": messages}, "outputs": outputs}
+        if socket is not None:
+            await socket.send_str(json.dumps({"type": kind, "data": {"prompt_id": number, **data}}))
+
+    if asked(text, "die"):
         log("die")
         os._exit(9)
-    if "[orphan]" in text or ("[orphan once]" in text and once("[orphan once]")):
+    if asked(text, "orphan"):
         log(f"orphan {os.getppid()}")
         os.kill(os.getppid(), signal.SIGKILL)
         return
-    if "[hang]" in text or ("[hang once]" in text and once("[hang once]")):
+    if asked(text, "hang"):
         log("hang")
         return
     if "[gate]" in text and not (FOLDER / "open").exists():
@@ -108,8 +139,9 @@ async def work(prompt, text, number, socket):
         await tell("execution_error", node_type="KSampler", exception_message=message)
         return
     seed = find(prompt, "KSampler")["inputs"]["seed"]
-    content = hashlib.sha256(json.dumps(prompt, sort_keys=True).encode()).digest() * 6
     key = next(key for key, node in prompt.items() if node["class_type"] == "SaveImage")
+    deciding = {name: node for name, node in prompt.items() if name != key}
+    content = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).digest() * 6
     file = io.BytesIO()
     Image.frombytes("RGB", (8, 8), content).save(file, "PNG")
     (OUTPUT / f"{number}.png").write_bytes(file.getvalue())
@@ -128,6 +160,9 @@ app.add_routes(
         web.get("/ws", connect),
         web.post("/prompt", queue),
         web.post("/upload/image", upload),
+        web.get("/queue", waiting),
+        web.get("/history/{number}", history),
+        web.get("/view", view),
     ]
 )
 web.run_app(app, host=options.listen, port=int(options.port), print=None)
