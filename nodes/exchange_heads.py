@@ -115,7 +115,8 @@ class ImportHead(io.ComfyNode):
             "CapFaceImportHead",
             "Import Head",
             description="Reads expressions from a table with one row a frame: ARKit's blendshapes, as Live Link Face and "
-            "other motion capture write them, or the vectors of DECA, EMOCA, SMIRK and Arc2Face. One row gives one head.",
+            "other motion capture write them, or the vectors of DECA, EMOCA, SMIRK and Arc2Face. One row gives one head; "
+            "without a table it is the average head.",
             search_aliases=["arkit", "blendshapes", "live link face", "flame", "smirk", "deca", "emoca", "csv", "mocap"],
             inputs=[
                 HEAD_MODEL.Input("head_model"),
@@ -132,7 +133,7 @@ class ImportHead(io.ComfyNode):
                     optional=True,
                     tooltip="A table with names in the first row, or rows of 50 (expression), 53 (expression, jaw), 55 "
                     "(expression, eyelids, jaw: SMIRK and Arc2Face) or 56 numbers (expression, rotation, jaw: DECA and EMOCA). "
-                    "Used if no file is chosen.",
+                    "Used if no file is chosen. Empty: the base, or the average head.",
                 ),
                 by_hand(
                     HEAD,
@@ -164,5 +165,5 @@ class ImportHead(io.ComfyNode):
         """Read the table."""
         base = HeadParams.neutral() if base is None else base
         if file == NO_FILE:
-            return io.NodeOutput(heads_from_csv(text, head_model, base))
+            return io.NodeOutput(heads_from_csv(text, head_model, base) if text.strip() else base)
         return io.NodeOutput(read_table(user_files.find_user_file(file, TABLE), head_model, base, file))

@@ -51,6 +51,12 @@ def test_a_base_keeps_its_own(load):
     assert torch.equal(head.shape, base.shape) and torch.equal(head.camera, base.camera)
 
 
+def test_without_a_table_it_is_the_average_head(load):
+    assert torch.equal(load().camera, HeadParams.neutral().camera)
+    base = random_heads(2)
+    assert load(text=" \n", base=base) is base
+
+
 def test_vectors_and_motion(export, model):
     flame = dataclasses.replace(model, kind="flame2020")
     text, name, *_ = export(random_heads(2), "FLAME vectors (CSV)", head_model=flame)
@@ -103,8 +109,8 @@ def test_the_file_of_newer_hosts_is_a_glb(export):
 def test_what_cannot_be_written_or_read_is_said(export, load, model):
     with pytest.raises(BadInput, match="at most 512 heads"):
         export(HeadParams.neutral(513), "mesh (OBJ)")
-    with pytest.raises(BadFile, match="is empty"):
-        load()
+    with pytest.raises(BadFile, match="names but no row"):
+        load(text="jawOpen\n")
     with pytest.raises(MissingFile, match=r"gone\.csv"):
         load(file="gone.csv")
 
