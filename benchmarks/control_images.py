@@ -301,11 +301,11 @@ def main() -> None:
             lambda: instantid_five_points(model, heads, options.instantid),
         ),
     ]
-    print(f"{len(heads)} heads of {WIDTH} × {HEIGHT} pixels")
+    print(f"{len(heads)} heads of {WIDTH} × {HEIGHT} pixels\n\n| kind | compared with | result |\n| --- | --- | --- |")
     for kind, other, possible, compare in rows:
-        print(f"{kind:<15} {other:<25} {compare() if possible else 'not compared: name its folder'}", flush=True)
+        print(f"| {kind} | {other} | {compare() if possible else 'not compared: name its folder'} |", flush=True)
     for kind, result in detectors(model, options.heads).items():
-        print(f"{kind:<15} {'the network, on a render':<25} {result}")
+        print(f"| {kind} | a network, on rendered people | {result} |")
 
 
 if __name__ == "__main__":

@@ -42,13 +42,15 @@ LOADED_FROM = {
 MOST_BYTES = 100_000
 TOAST = ".p-toast-message, [data-toast-kind]"
 """A message in the corner, in frontends up to 1.55 and in later ones."""
-COMPLAINTS = """const named = new Set(app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type));
+UNFOLLOWED = ["InstantIDModelLoader"]
+"""Loaders of .bin files. The frontend downloads no such files, so a workflow states no address for them."""
+COMPLAINTS = """const named = new Set(app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type).concat(UNFOLLOWED));
 return {
   missing: app.graph.nodes.filter(n => !(n.type in LiteGraph.registered_node_types) || (n.has_errors && !named.has(n.type)))
     .map(n => n.type),
   said: [...document.querySelectorAll('.p-dialog, [role=dialog], .comfy-modal, TOAST')]
     .filter(e => e.checkVisibility()).map(e => e.innerText),
-}""".replace("TOAST", TOAST)
+}""".replace("TOAST", TOAST).replace("UNFOLLOWED", json.dumps(UNFOLLOWED))
 """The frontend's complaints about a workflow. Missing models are tested in test_missing_models.py."""
 CUT_OFF = """const below = new Map();
   for (const { pos } of app.graph.nodes.filter(n => NOTES.includes(n.type))) {
