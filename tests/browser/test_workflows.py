@@ -44,7 +44,8 @@ TOAST = ".p-toast-message, [data-toast-kind]"
 """A message in the corner, in frontends up to 1.55 and in later ones."""
 UNFOLLOWED = ["InstantIDModelLoader"]
 """Loaders of .bin files. The frontend downloads no such files, so a workflow states no address for them."""
-COMPLAINTS = """const named = new Set(app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type).concat(UNFOLLOWED));
+COMPLAINTS = """const linked = app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type);
+const named = new Set([...linked, ...UNFOLLOWED]);
 return {
   missing: app.graph.nodes.filter(n => !(n.type in LiteGraph.registered_node_types) || (n.has_errors && !named.has(n.type)))
     .map(n => n.type),
