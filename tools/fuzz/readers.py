@@ -287,7 +287,8 @@ def _table_seeds() -> list[Seed]:
     from ...flame.model import HeadParams
 
     shapes = arkit_csv(builtin_head(), HeadParams.neutral(2)).encode()
-    return [Seed("t.csv", data, change.mutate_bytes) for data in (shapes, b"expression_0;jaw_0\n0.5;0.1\n", b"[1, 2]\n")]
+    bare = (",".join(["0.5"] * 55) + "\n").encode()
+    return [Seed("t.csv", data, change.mutate_bytes) for data in (shapes, b"expression_0;jaw_0\n0.5;0.1\n", bare)]
 
 
 def _read_table(path: Path) -> object:
