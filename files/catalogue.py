@@ -263,3 +263,57 @@ HOST_FILES = (
     ),
 )
 """Files of ComfyUI's own loaders that the pack's workflows name."""
+
+
+def _on_huggingface(folder: str, purpose: str, page: str, path: str, file: str = "") -> Asset:
+    """Describe a file of a page on Hugging Face, under its own name or another one."""
+    return Asset(
+        folder,
+        file or path.rpartition("/")[2],
+        purpose,
+        f"huggingface.co/{page}",
+        "on that page",
+        address=f"https://huggingface.co/{page}/resolve/main/{path}",
+    )
+
+
+_QWEN_IMAGE = "Comfy-Org/Qwen-Image_ComfyUI"
+OTHER_MODEL_FILES = (
+    _on_huggingface(
+        "diffusion_models", "Qwen-Image", _QWEN_IMAGE, "split_files/diffusion_models/qwen_image_fp8_e4m3fn.safetensors"
+    ),
+    _on_huggingface(
+        "text_encoders",
+        "Qwen-Image's text encoder",
+        _QWEN_IMAGE,
+        "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors",
+    ),
+    _on_huggingface("vae", "Qwen-Image's VAE", _QWEN_IMAGE, "split_files/vae/qwen_image_vae.safetensors"),
+    _on_huggingface(
+        "controlnet",
+        "a ControlNet for Qwen-Image",
+        "Comfy-Org/Qwen-Image-InstantX-ControlNets",
+        "split_files/controlnet/Qwen-Image-InstantX-ControlNet-Union.safetensors",
+    ),
+    _on_huggingface(
+        "checkpoints",
+        "SDXL; any other SDXL checkpoint will do",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "sd_xl_base_1.0.safetensors",
+    ),
+    _on_huggingface(
+        "controlnet",
+        "InstantID's ControlNet",
+        "InstantX/InstantID",
+        "ControlNetModel/diffusion_pytorch_model.safetensors",
+        "instantid_controlnet.safetensors",
+    ),
+    _on_huggingface(
+        "controlnet",
+        "a depth ControlNet for SDXL",
+        "xinsir/controlnet-depth-sdxl-1.0",
+        "diffusion_pytorch_model.safetensors",
+        "controlnet_depth_sdxl.safetensors",
+    ),
+)
+"""Files of the workflows that drive other models than SD 1.5. CapFace itself does not use them."""

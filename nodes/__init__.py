@@ -17,9 +17,11 @@ class CapFaceExtension(ComfyExtension):
         from .capface_check import CapFaceCheck
         from .combine_heads import AnimateHead, TransferHead
         from .combine_identities import BlendIdentities, IdentityParts
+        from .control_image import ControlImage
         from .crop_head import CropHead
         from .edit_head import EditHead
         from .encode_identity import EncodeIdentity
+        from .exchange_heads import ExportHead, ImportHead
         from .fit_head import FitHead
         from .head_files import LoadHead, SaveHead
         from .identity_files import LoadIdentity, SaveIdentity
@@ -49,8 +51,11 @@ class CapFaceExtension(ComfyExtension):
             AnimateHead,
             SaveHead,
             LoadHead,
+            ExportHead,
+            ImportHead,
             CropHead,
             RenderHead,
+            ControlImage,
             ApplyCapFace,
             ReuseControlNet,
             MeasurePortrait,

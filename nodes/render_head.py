@@ -60,7 +60,7 @@ class RenderHead(io.ComfyNode):
         """Render the maps."""
         require_memory(head.batch, height, width)
         maps = render_head(head_model, head, height, width, backend)
-        _warn_about_empty_frames(maps.alpha)
+        warn_about_empty_frames("Render Head", maps.alpha)
         landmarks = landmark_picture(landmark_pixels(head_model, head, height, width), height, width)
         lambertian = to_image(maps.lambertian)
         return io.NodeOutput(
@@ -74,10 +74,11 @@ class RenderHead(io.ComfyNode):
         )
 
 
-def _warn_about_empty_frames(alpha: Tensor) -> None:
+def warn_about_empty_frames(node: str, alpha: Tensor) -> None:
+    """Log a warning that names the heads outside the frame, by the masks of all heads `[B, 1, H, W]`."""
     empty = (alpha.flatten(1).amax(1) == 0).nonzero().flatten().tolist()
     if empty:
         logging.getLogger("capface").warning(
-            "Render Head: head %s of %d is outside the frame. Its maps are empty and have no effect.",
-            ", ".join(str(frame + 1) for frame in empty), len(alpha),
+            "%s: head %s of %d is outside the frame. Its maps are empty and have no effect.",
+            node, ", ".join(str(frame + 1) for frame in empty), len(alpha),
         )  # fmt: skip

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from capface.files.catalogue import CAPHUMAN, HOST_FILES
+from capface.files.catalogue import CAPHUMAN, HOST_FILES, OTHER_MODEL_FILES
 from capface.tests.conftest import ROOT
 
 WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "workflows").glob("*.json"))}
-FILES = {asset.file: asset for asset in (CAPHUMAN, *HOST_FILES)}
+FILES = {asset.file: asset for asset in (CAPHUMAN, *HOST_FILES, *OTHER_MODEL_FILES)}
 FOLLOWED = ("https://civitai.com/", "https://huggingface.co/")
 """Where the frontend downloads from."""
 ENDINGS = (".safetensors", ".ckpt")

@@ -29,6 +29,8 @@ SHOWN = {
     "CapFaceLoadIdentity": [["CapFaceLoadIdentity"], ["CapFaceApply"]],
     "CapFaceSaveHead": [["CapFaceFitHead"], ["CapFaceSaveHead"]],
     "CapFaceLoadHead": [["CapFaceLoadHeadModel", "CapFaceLoadHead"], ["CapFaceRenderHead"]],
+    "CapFaceExportHead": [["CapFaceLoadHeadModel", "CapFaceLoadHead"], ["CapFaceExportHead"]],
+    "CapFaceImportHead": [["CapFaceLoadHeadModel"], ["CapFaceImportHead"], ["CapFaceRenderHead"]],
     "CapFaceApply": [["CLIPTextEncode", "CLIPTextEncode", "CapFaceLoad"], ["CapFaceApply"], ["KSampler"]],
     "CapFaceReuseControlNet": [["ControlNetApplyAdvanced"], ["CapFaceReuseControlNet"], ["KSampler"]],
     "CapFaceMeasure": [["CapFaceMeasure"]],
@@ -39,10 +41,11 @@ SHOWN = {
 VALUES = {
     "CLIPTextEncode": [{"text": "a photo of a person in a garden"}, {"text": "blurry, deformed, low quality"}],
     "CapFaceLoadIdentity": [{"file": "ada.identity.safetensors"}, {"file": "grace.identity.safetensors"}],
+    "CapFaceImportHead": [{"file": "take.csv"}],
     "CapFaceMeasure": [{"prompt": "a photo of a person in a garden", "other_prompts": "a photo of a person at sea"}],
 }
 """Widget values of the first, second, … node of a class."""
-FILES = ("ada.identity.safetensors", "grace.identity.safetensors", "nod.json")
+FILES = ("ada.identity.safetensors", "grace.identity.safetensors", "nod.json", "take.csv")
 """Files for the input folder, so that the nodes' file lists are not empty."""
 WIDTH, GAP, MARGIN = 310, 50, 16
 SETTINGS = {"Comfy.NodeBadge.NodeSourceBadgeMode": "None", "Comfy.NodeBadge.NodeIdBadgeMode": "None"}

@@ -11,12 +11,21 @@ import shutil
 from pathlib import Path
 
 IMPACT = "ComfyUI-Impact-Pack"
-NEEDS = {"face_detailer_impact": IMPACT}
+INSTANTID = "ComfyUI_InstantID"
+NEEDS = {"face_detailer_impact": IMPACT, "sdxl_instantid": INSTANTID}
 """Workflow -> the pack that it needs. All other workflows use only core nodes and nodes of this pack."""
-NODES = {IMPACT: {"DetailerForEach", "MaskToSEGS"}}
+NODES = {
+    IMPACT: {"DetailerForEach", "MaskToSEGS"},
+    INSTANTID: {"ApplyInstantID", "InstantIDFaceAnalysis", "InstantIDModelLoader"},
+}
 """Pack -> those of its nodes that the workflows use."""
-PACKAGES = {IMPACT: ("piexif", "dill", "segment_anything", "skimage", "cv2", "git")}
+PACKAGES = {
+    IMPACT: ("piexif", "dill", "segment_anything", "skimage", "cv2", "git"),
+    INSTANTID: ("insightface", "onnxruntime", "cv2"),
+}
 """Pack -> the Python packages that it needs to load."""
+OTHER_MODELS = ("qwen_image_head", "sdxl_instantid")
+"""Workflows that drive other models than SD 1.5. There are no stand-ins for these models."""
 NO_DETECTORS = "NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = {}, {}\n"
 
 

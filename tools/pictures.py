@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from capface.flame.builtin import builtin_head
+from capface.flame.control_images import control_image
 from capface.flame.editing.animation import turntable
 from capface.flame.editing.cropping import crop_head
 from capface.flame.editing.edits import edit_head
@@ -146,6 +147,12 @@ def token_sets(head: HeadParams) -> Tensor:
     return beside(*shown)
 
 
+def controls_of(head: HeadParams) -> Tensor:
+    """Show a head as control images, five of them in a row."""
+    kinds = ("depth", "normal BAE", "soft edge", "face mesh", "five points")
+    return torch.cat([control_image(kind, MODEL, head, TILE, TILE).picture[0].movedim(0, -1) for kind in kinds], dim=1)
+
+
 def cropped(head: HeadParams, side: int = 512) -> Tensor:
     """Draw the use of Crop Head: a picture with a region, the region enlarged, and the head in it without and with the node."""
     who, setting = Person.sample(HELD_OUT + 1), Setting("green", "beach")
@@ -248,6 +255,7 @@ def main():
         "AnimateHead": tiles(turntable(MODEL, plain, 6, math.radians(-75), math.radians(75))),
         "CropHead": cropped(edited(size=0.4, position_x=0.375, position_y=-0.425, yaw=-15.0, **smile)),
         "RenderHead": maps_of(edited(yaw=25.0)),
+        "ControlImage": controls_of(edited(yaw=25.0, size=1.2)),
         "SyntheticPerson": people(5),
     }
     for name, picture in pages.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
+from capface.flame.control_images import control_image
 from capface.flame.model.params import HeadParams
 from capface.flame.render.maps import landmark_pixels, render_head
 from capface.flame.render.pictures import normal_colors
@@ -363,12 +364,33 @@ def head_first():
     return canvas
 
 
+def controlled(kinds: tuple[str, ...], colours: Colours, **changes: float) -> Image.Image:
+    """Draw a head in front, and control images of it as cards behind."""
+    canvas, posed = backdrop(colours), edited(**(LAMP | changes))
+    for i, kind in enumerate(kinds):
+        picture = control_image(kind, MODEL, posed, SIDE // 2, SIDE // 2).picture[0].movedim(0, -1)
+        card = photo(Image.fromarray((picture * 255).round().byte().numpy()).convert("RGBA"), 210, 9 - 9 * i, colours)
+        over(canvas, card, 6 + 84 * i, 14 + 150 * i)
+    return over(canvas, head(SIDE - 150, **changes), 170, 150)
+
+
+def qwen_image_head():
+    """A head, and its depth behind it."""
+    return controlled(("depth", "normal BAE"), SEA, yaw=35.0, size=1.25, **SMILE)
+
+
+def sdxl_instantid():
+    """A head, and its five points and depth behind it."""
+    return controlled(("five points", "depth"), ROSE, yaw=-30.0, pitch=6.0, size=1.25)
+
+
 THUMBNAILS = {
     "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer,
     "face_detailer_impact": face_detailer_impact, "head_first": head_first,
     "inpaint": inpaint, "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth,
     "measure": measure, "miniature": miniature,
-    "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo, "restyle": restyle,
+    "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo,
+    "qwen_image_head": qwen_image_head, "restyle": restyle, "sdxl_instantid": sdxl_instantid,
     "second_pass": second_pass, "toon": toon_portrait, "turntable": turntable, "two_people": two_people,
 }  # fmt: skip
 

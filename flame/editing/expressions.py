@@ -220,7 +220,7 @@ def slider_directions(model: HeadModel) -> Directions:
 
 def _solve(model: HeadModel) -> Directions:
     """Solve the parameter changes of all sliders."""
-    rest, derivatives, jaw = _derivatives(model)
+    rest, derivatives, jaw = point_derivatives(model)
     unit = eye_distance(rest) * DEVIATION
     K = len(derivatives)
     expression = torch.zeros(len(SLIDERS), HeadParams.neutral().expression.shape[1])
@@ -244,7 +244,7 @@ def _solve(model: HeadModel) -> Directions:
     return Directions(expression, turns)
 
 
-def _derivatives(model: HeadModel) -> tuple[Tensor, Tensor, Tensor]:
+def point_derivatives(model: HeadModel) -> tuple[Tensor, Tensor, Tensor]:
     """Return the points of the head at rest `[70, 3]`, and their derivatives by expression `[K, 70, 3]` and jaw `[70, 3]`.
 
     All are in double precision. K is at most the number of expression coefficients of a head.

@@ -12,6 +12,7 @@ Conventions: the person's right eye is the one on the viewer's left. Points 468 
 first.
 """
 
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +48,7 @@ _FAR = 0.008
 _JAW, _EYE_JOINTS = 2, (3, 4)
 # A neighbourhood of the network's points errs alike: the noise of a fit is larger than the residual shows, by this factor.
 _NOISE = 2.0
+_placed: "weakref.WeakKeyDictionary[HeadModel, tuple[Tensor, Tensor]]" = weakref.WeakKeyDictionary()
 
 
 def face_mesh_points(model: HeadModel) -> PointSet:
@@ -62,22 +64,15 @@ def face_mesh_points(model: HeadModel) -> PointSet:
         BadInput: The model has no landmarks.
     """
     model = model.to("cpu")
-    points = measured_points()
-    if model.kind != "builtin":
-        points = _moved(points, model)
+    points = _points_on(model)
     triangles, weights, distance = project_onto_skin(model, points[: IRISES[1]])
     used, importance = _choose(points, distance)
-    pupils = [_pupil(model, joint) for joint in _EYE_JOINTS]
+    triangles, weights, eyes = _with_irises(model, triangles, weights)
     irises = None
-    if all(pupil is not None for pupil in pupils):
+    if eyes:
         irises = (len(used), len(used) + 1)
         used = torch.cat([used, torch.tensor(IRISES)])
         importance = torch.cat([importance, importance.new_full((2,), _IRIS)])
-        triangles = torch.cat([triangles, torch.tensor([0] * (N_MESH - len(triangles)))])
-        weights = torch.cat([weights, weights.new_zeros(N_MESH - len(weights), 3)])
-        for index, pupil in zip(IRISES, pupils, strict=True):
-            assert pupil is not None
-            triangles[index], weights[index] = pupil
     M = len(used)
     return PointSet(
         name="478 points",
@@ -91,6 +86,44 @@ def face_mesh_points(model: HeadModel) -> PointSet:
         noise_factor=_NOISE,
         expression_deviation=0.5,
     )
+
+
+def face_mesh_places(model: HeadModel) -> tuple[Int[Tensor, "478"], Float[Tensor, "478 3"]]:
+    """Return the places of the face mesh's outlines and iris centres on a head model. They are found once per model.
+
+    Args:
+        model: A head model with landmarks.
+
+    Returns:
+        Triangles and barycentric weights of the 478 points. Points without a place have weights of 0: those around each iris,
+        and the iris centres of a head without eyeballs.
+
+    Raises:
+        BadInput: The model has no landmarks.
+    """
+    if model not in _placed:
+        still_model = model.to("cpu")
+        triangles, weights, _ = project_onto_skin(still_model, _points_on(still_model)[: IRISES[1]])
+        triangles, weights, _ = _with_irises(still_model, triangles, weights)
+        _placed[model] = triangles, weights.float()
+    return _placed[model]
+
+
+def _points_on(model: HeadModel) -> Tensor:
+    """Return the points of the mesh near the skin of a model's average head at rest."""
+    points = measured_points()
+    return points if model.kind == "builtin" else _moved(points, model)
+
+
+def _with_irises(model: HeadModel, triangles: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Append the irises to the places on the skin. Also returns whether the model has both eyeballs."""
+    triangles = torch.cat([triangles, torch.zeros(N_MESH - len(triangles), dtype=torch.long)])
+    weights = torch.cat([weights, weights.new_zeros(N_MESH - len(weights), 3)])
+    pupils = [_pupil(model, joint) for joint in _EYE_JOINTS]
+    for index, pupil in zip(IRISES, pupils, strict=True):
+        if pupil is not None:
+            triangles[index], weights[index] = pupil
+    return triangles, weights, all(pupil is not None for pupil in pupils)
 
 
 @cache

@@ -81,6 +81,45 @@ def vertex_normals(
     return torch.nn.functional.normalize(sums.unflatten(1, (-1, 3)).transpose(0, 1), dim=-1, eps=1e-6)
 
 
+def place_mesh(
+    model: HeadModel, params: HeadParams, height: int, width: int, window: Window = WHOLE
+) -> tuple[Float[Tensor, "B V 3"], Float[Tensor, "B V 3"]]:
+    """Place the meshes of heads in a frame.
+
+    Args:
+        model: The head model.
+        params: B heads on the model's device.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        window: The part of the frame that the image shows.
+
+    Returns:
+        Vertices in image NDC with their depth in frame units, and the normals at the vertices in head space.
+
+    Raises:
+        BadInput: Model and heads are on different devices, the frame has no pixels or more than `MAX_PIXELS`, or the values of
+            a head are so large that it cannot be placed in the frame.
+    """
+    if params.device != model.device:
+        raise BadInput(f"The head model is on {model.device}, but the heads are on {params.device}; move either with to().")
+    if height < 1 or width < 1:
+        raise BadInput(f"Expected a frame of at least 1 × 1 pixels, got {height} × {width}.")
+    if height * width > MAX_PIXELS:
+        raise BadInput(f"Expected a frame of at most {MAX_PIXELS:,} pixels, got {height} × {width}.")
+    vertices = model.vertices(params)
+    projected = ndc_in_window(frame_to_ndc(project(vertices, params.camera), *window.frame_size(height, width)), window)
+    normals = vertex_normals(vertices, model.faces, model.faces_around)
+    # beyond this, pixel coordinates overflow
+    if not (projected.abs().amax() < LARGEST_COORDINATE and torch.isfinite(normals).all()):
+        largest = {name: getattr(params, name).abs().max().item() for name in SIZES if name != "light"}
+        unusual = [name for name in largest if largest[name] > UNUSUAL] or list(largest)
+        raise BadInput(
+            "A head is too large to render: coefficients normally lie within about ±5, angles within ±3.2 radians. Its largest "
+            f"values: {', '.join(f'{name} {largest[name]:.3g}' for name in unusual)}."
+        )
+    return projected, normals
+
+
 def render_head(
     model: HeadModel, params: HeadParams, height: int, width: int, backend: str = BUILT_IN_BACKEND, window: Window = WHOLE
 ) -> HeadMaps:
@@ -105,28 +144,12 @@ def render_head(
     """
     if model.uv is None:
         raise BadInput(f"The head model '{model.name}' has no UVs; load it with them (FLAME: head_template.obj).")
-    if params.device != model.device:
-        raise BadInput(f"The head model is on {model.device}, but the heads are on {params.device}; move either with to().")
-    if height < 1 or width < 1:
-        raise BadInput(f"Expected a frame of at least 1 × 1 pixels, got {height} × {width}.")
-    if height * width > MAX_PIXELS:
-        raise BadInput(f"Expected a frame of at most {MAX_PIXELS:,} pixels, got {height} × {width}.")
+    projected, normals = place_mesh(model, params, height, width, window)
     albedo_uv = model.albedo(params)
-    vertices = model.vertices(params)
-    projected = ndc_in_window(frame_to_ndc(project(vertices, params.camera), *window.frame_size(height, width)), window)
-    normals = vertex_normals(vertices, model.faces, model.faces_around)
-    # beyond this, pixel coordinates overflow
-    if not (projected.abs().amax() < LARGEST_COORDINATE and torch.isfinite(normals).all()):
-        largest = {name: getattr(params, name).abs().max().item() for name in SIZES if name != "light"}
-        unusual = [name for name in largest if largest[name] > UNUSUAL] or list(largest)
-        raise BadInput(
-            "A head is too large to render: coefficients normally lie within about ±5, angles within ±3.2 radians. Its largest "
-            f"values: {', '.join(f'{name} {largest[name]:.3g}' for name in unusual)}."
-        )
     face, barycentric = BACKENDS[backend](projected, model.faces, height, width)
     uv_corners = model.uv[model.uv_faces].permute(1, 2, 0)
 
-    maps = vertices.new_zeros(params.batch, 9, height * width)
+    maps = normals.new_zeros(params.batch, 9, height * width)
     for frame in range(params.batch):
         pixels = (face[frame].view(-1) >= 0).nonzero().squeeze(1)
         nearest = face[frame].view(-1)[pixels]

@@ -1,5 +1,6 @@
 """The workflows in ComfyUI's own frontend, in a real browser: they load completely, are tidy and export the shipped prompts."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -11,7 +12,7 @@ from PIL import Image
 from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
-from capface.tools.other_packs import IMPACT, NEEDS, NODES, copy_of
+from capface.tools.other_packs import NEEDS, NODES, copy_of
 from capface.tools.other_packs import why_not as why_no_pack
 from capface.tools.standins import write_inputs
 
@@ -33,18 +34,24 @@ LOADED_FROM = {
     "facenet": "facenet",
     "control_net_name": "controlnet",
     "lora_name": "loras",
+    "unet_name": "diffusion_models",
+    "vae_name": "vae",
+    "instantid_file": "instantid",
 }
 """Input that names a file -> its folder under ComfyUI's `models`."""
 MOST_BYTES = 100_000
 TOAST = ".p-toast-message, [data-toast-kind]"
 """A message in the corner, in frontends up to 1.55 and in later ones."""
-COMPLAINTS = """const named = new Set(app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type));
+UNFOLLOWED = ["InstantIDModelLoader"]
+"""Loaders of .bin files. The frontend downloads no such files, so a workflow states no address for them."""
+COMPLAINTS = """const linked = app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type);
+const named = new Set([...linked, ...UNFOLLOWED]);
 return {
   missing: app.graph.nodes.filter(n => !(n.type in LiteGraph.registered_node_types) || (n.has_errors && !named.has(n.type)))
     .map(n => n.type),
   said: [...document.querySelectorAll('.p-dialog, [role=dialog], .comfy-modal, TOAST')]
     .filter(e => e.checkVisibility()).map(e => e.innerText),
-}""".replace("TOAST", TOAST)
+}""".replace("TOAST", TOAST).replace("UNFOLLOWED", json.dumps(UNFOLLOWED))
 """The frontend's complaints about a workflow. Missing models are tested in test_missing_models.py."""
 CUT_OFF = """const below = new Map();
   for (const { pos } of app.graph.nodes.filter(n => NOTES.includes(n.type))) {
@@ -84,26 +91,32 @@ def modern(browser, process):
 
 @pytest.fixture(scope="module")
 def beside(comfyui, tmp_path_factory):
-    """A ComfyUI that also has the Impact Pack; tests that use it are skipped if it is missing."""
-    if reason := why_no_pack(IMPACT):
-        pytest.skip(reason)
-    others = [copy_of(IMPACT, tmp_path_factory.mktemp("packs"))]
-    with ComfyProcess(comfyui, folder="capface", others=others) as process:
-        if lacks := NODES[IMPACT] - json.loads(request(f"{process.url}/object_info")).keys():
-            pytest.skip(f"{IMPACT} does not load here: no {min(lacks)}")
-        write_inputs(process.base / "input")
-        yield process
+    """`beside(pack)` returns a ComfyUI that also has a pack; tests that use it are skipped if the pack is missing."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def start(pack):
+            if reason := why_no_pack(pack):
+                pytest.skip(reason)
+            others = [copy_of(pack, tmp_path_factory.mktemp("packs"))]
+            process = stack.enter_context(ComfyProcess(comfyui, folder="capface", others=others))
+            if lacks := NODES[pack] - json.loads(request(f"{process.url}/object_info")).keys():
+                pytest.skip(f"{pack} does not load here: no {min(lacks)}")
+            write_inputs(process.base / "input")
+            return process
+
+        yield start
 
 
 @pytest.fixture(scope="module")
-def canvases(browser, request):
+def canvases(browser, process, beside):
     """`canvases(name)` returns a tab of the ComfyUI that a workflow needs; `settings` as for `CanvasPage`."""
 
     @functools.cache
-    def opened(host, **settings):
-        return CanvasPage(browser.session(), request.getfixturevalue(host).url, settings)
+    def opened(pack, **settings):
+        return CanvasPage(browser.session(), (beside(pack) if pack else process).url, settings)
 
-    return lambda name, **settings: opened("beside" if name in NEEDS else "process", **settings)
+    return lambda name, **settings: opened(NEEDS.get(name), **settings)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -229,7 +242,8 @@ def test_notes_name_every_file_and_show_their_whole_text(loaded):
     text = "\n".join(n["widgets_values"][0] for n in notes)
     for node in shipped(loaded.name).values():
         for key in LOADED_FROM.keys() & node["inputs"].keys():
-            assert f"models/{LOADED_FROM[key]}/{node['inputs'][key]}" in text
+            folder = "text_encoders" if node["class_type"] == "CLIPLoader" else LOADED_FROM[key]
+            assert f"models/{folder}/{node['inputs'][key]}" in text
     below = loaded.page.run(CUT_OFF)
     assert len(below) == len(notes) and max(below) <= 0
 

@@ -16,6 +16,7 @@ BY_HAND = {
     "CapFaceMeasure": {"reference": "IMAGE"},
     "CapFaceEncodeIdentity": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
     "CapFaceFitHead": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
+    "CapFaceImportHead": {"base": "HEAD"},
     "CapFaceCropHead": {"image": "IMAGE", "region": "MASK"},
 }
 """Inputs that would change the result unnoticed if they were connected by type."""

@@ -161,6 +161,20 @@ def test_render_head_gives_every_map_of_every_frame(nodes, model):
     assert condition.batch == 3 and condition.hint(64, 40).shape == (3, 9, 64, 40)
 
 
+def test_a_head_as_control_image_fits_the_hosts_sockets(nodes, model):
+    from capface.nodes.control_image import ControlImage
+
+    heads = random_heads(3, scale=0.05)
+    kinds = next(entry.options for entry in ControlImage.GET_SCHEMA().inputs if entry.id == "kind")
+    for kind in kinds:
+        image, mask, keypoints = ControlImage.execute(heads, model, kind, 48, 32, grow_mask=2, feather_mask=4).result
+        assert image.shape == (3, 32, 48, 3) and image.min() >= 0 and image.max() <= 1 and image.std() > 0.01
+        assert mask.shape == (3, 32, 48) and len(mask.unique()) > 2
+        assert [(pose["canvas_width"], pose["canvas_height"]) for pose in keypoints] == [(48, 32)] * 3
+    with pytest.raises(BadInput, match="Choose a smaller width and height"):
+        ControlImage.execute(HeadParams.neutral(900), model, "depth", 8192, 8192)
+
+
 def test_a_head_outside_the_frame_gives_a_warning(nodes, model, caplog):
     heads = HeadParams.neutral(2).replace(camera=torch.tensor([[5.0, 0, 0], [5.0, 9, 0]]))
     with caplog.at_level(logging.WARNING, "capface"):

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from capface.tools.comfy import FOLDER, PACK, ComfyClient, ComfyProcess, model_folders
-from capface.tools.other_packs import NEEDS, NODES, copy_of, why_not
+from capface.tools.other_packs import NEEDS, NODES, OTHER_MODELS, copy_of, why_not
 from capface.tools.standins import write_inputs
 
-WORKFLOWS = sorted((PACK / "workflows" / "api").glob("*.json"))
+EVERY = sorted((PACK / "workflows" / "api").glob("*.json"))
+WORKFLOWS = [path for path in EVERY if path.stem not in OTHER_MODELS]
 SHRINK, STEPS = 8, 5
 """Factor by which larger sizes are reduced, and number of steps. With these steps, the schedule starts early enough for
 controls of its first third to act."""
@@ -165,3 +166,29 @@ def test_it_uses_core_nodes_our_nodes_and_those_of_the_pack_it_needs(clients, pa
 
 def test_expected_pictures_belong_to_existing_workflows():
     assert SAVED.keys() | NEEDS.keys() <= {path.stem for path in WORKFLOWS}
+
+
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_other_models_get_the_heads_control_images(clients, name):
+    """All that leads to the control images runs, and every link of core nodes joins sockets of one type."""
+    client, prompt = clients(PACK / "miniature.json"), read(PACK / "workflows" / "api" / f"{name}.json")
+    nodes = client.object_info()
+    for node in prompt.values():
+        inputs = nodes.get(node["class_type"], {"input": {}})["input"]
+        kinds = {key: kind for group in inputs.values() for key, (kind, *_) in group.items()}
+        for key, value in node["inputs"].items():
+            source = nodes.get(prompt[value[0]]["class_type"]) if isinstance(value, list) else None
+            if kinds and source:
+                assert source["output"][value[1]] in kinds[key].split(","), f"{node['class_type']}.{key}"
+    controls = of(prompt, "CapFaceControlImage")
+    wanted, part = list(controls), {}
+    while wanted:
+        key = wanted.pop()
+        part[key] = copy.deepcopy(prompt[key])
+        wanted += [value[0] for value in part[key]["inputs"].values() if isinstance(value, list)]
+    for key in controls:
+        part[key]["inputs"].update(width=96, height=128)
+    outputs = client.run(part).outputs
+    for key in controls:
+        assert pictures(client, outputs[key]).shape == (1, 128, 96, 3)
+        assert pictures(client, outputs[key]).std() > 4

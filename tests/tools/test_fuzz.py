@@ -7,7 +7,20 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="children with limited memory need Linux")
-READERS = ("state", "unpickle", "flame", "landmarks", "uvs", "texture", "converted", "heads", "identity", "onnx", "photos")
+READERS = (
+    "state",
+    "unpickle",
+    "flame",
+    "landmarks",
+    "uvs",
+    "texture",
+    "converted",
+    "heads",
+    "tables",
+    "identity",
+    "onnx",
+    "photos",
+)
 
 
 def fuzz(*arguments):

@@ -1,11 +1,12 @@
 """What is fuzzed: each reader with the files that are mutated, and how."""
 
+import functools
 import io
 import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,31 @@ def _read_heads(path: Path) -> object:
     return read_heads(path)
 
 
+def _table_seeds() -> list[Seed]:
+    from ...flame.builtin import builtin_head
+    from ...flame.io import arkit_csv
+    from ...flame.model import HeadParams
+
+    shapes = arkit_csv(builtin_head(), HeadParams.neutral(2)).encode()
+    bare = (",".join(["0.5"] * 55) + "\n").encode()
+    return [Seed("t.csv", data, change.mutate_bytes) for data in (shapes, b"expression_0;jaw_0\n0.5;0.1\n", bare)]
+
+
+def _read_table(path: Path) -> object:
+    from ...flame.io import read_table
+    from ...flame.model import HeadParams
+
+    return read_table(path, _named_flame(), HeadParams.neutral())
+
+
+@functools.cache
+def _named_flame() -> Any:
+    """Return the built-in head under FLAME's name, because its vectors are read for FLAME only."""
+    from ...flame.builtin import builtin_head
+
+    return replace(builtin_head(), kind="flame2020")
+
+
 def _identity_seeds() -> list[Seed]:
     from ...host.identity.identity import RELEASED, Identity
     from ...host.identity.identity_file import save_identity
@@ -463,6 +489,7 @@ READERS = (
     Reader("texture", _texture_seeds, _read_texture),
     Reader("converted", _converted_seeds, _read_flame),
     Reader("heads", _head_seeds, _read_heads),
+    Reader("tables", _table_seeds, _read_table),
     Reader("identity", _identity_seeds, _read_identity),
     Reader("onnx", _onnx_seeds, _read_onnx),
     Reader("tflite", _tflite_seeds, _read_tflite),
