@@ -27,6 +27,7 @@ class CapFaceExtension(ComfyExtension):
         from .load_miniature import LoadMiniature, SyntheticPerson
         from .load_models import ConvertCapFace, LoadCapFace, LoadFaceAnalyzer
         from .measure_portrait import MeasurePortrait
+        from .person_mask import PersonMask
         from .render_head import RenderHead
         from .reuse_controlnet import ReuseControlNet
 
@@ -51,6 +52,7 @@ class CapFaceExtension(ComfyExtension):
             LoadHead,
             CropHead,
             RenderHead,
+            PersonMask,
             ApplyCapFace,
             ReuseControlNet,
             MeasurePortrait,
