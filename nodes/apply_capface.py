@@ -208,4 +208,4 @@ class ApplyCapFace(io.ComfyNode):
             every=evaluate_every,
             keyframes=read_keyframes(keyframes),
         )
-        return io.NodeOutput(*made, *([] if third is not None else [not_connected("Apply CapFace", "third")]))
+        return io.NodeOutput(*made, *([] if third is not None else [not_connected("third")]))

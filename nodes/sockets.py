@@ -76,15 +76,14 @@ def by_hand(kind: type, name: str, **kw: Any) -> io.Input:
     return io.MultiType.Input(name, [kind, io.Custom(own_type(name))], optional=True, **kw)
 
 
-def not_connected(title: str, name: str) -> ExecutionBlocker:
+def not_connected(name: str) -> ExecutionBlocker:
     """Return what an output gives if the input that it passes on is not connected: the nodes that use it say so, and stop.
 
     Args:
-        title: The node's title.
-        name: The name of the input and the output.
+        name: The name of Apply CapFace's input and output.
     """
     return ExecutionBlocker(
-        f"{title}: nothing is connected to its input {name!r}, so its output {name!r} is empty. Connect it."
+        f"Apply CapFace: nothing is connected to its input {name}, so its output {name} is empty. Connect it."
     )
 
 

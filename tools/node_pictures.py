@@ -30,6 +30,7 @@ SHOWN = {
     "CapFaceSaveHead": [["CapFaceFitHead"], ["CapFaceSaveHead"]],
     "CapFaceLoadHead": [["CapFaceLoadHeadModel", "CapFaceLoadHead"], ["CapFaceRenderHead"]],
     "CapFaceApply": [["CLIPTextEncode", "CLIPTextEncode", "CapFaceLoad"], ["CapFaceApply"], ["KSampler"]],
+    "CapFacePersonMask": [["CapFaceRenderHead", "CLIPTextEncode"], ["CapFacePersonMask"], ["ConditioningSetMask"]],
     "CapFaceReuseControlNet": [["ControlNetApplyAdvanced"], ["CapFaceReuseControlNet"], ["KSampler"]],
     "CapFaceMeasure": [["CapFaceMeasure"]],
     "CapFaceCheck": [["CapFaceCheck"]],

@@ -14,6 +14,7 @@ BY_HAND = {
     "CapFaceBlendIdentities": {"identity_3": "CAPFACE_IDENTITY", "identity_4": "CAPFACE_IDENTITY"},
     "CapFaceAnimateHead": {"head_2": "HEAD", "head_3": "HEAD", "head_4": "HEAD"},
     "CapFaceMeasure": {"reference": "IMAGE"},
+    "CapFacePersonMask": {"other": "MASK", "other_2": "MASK", "other_3": "MASK"},
     "CapFaceEncodeIdentity": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
     "CapFaceFitHead": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
     "CapFaceCropHead": {"image": "IMAGE", "region": "MASK"},

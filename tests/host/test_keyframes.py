@@ -201,4 +201,4 @@ def test_without_a_third_conditioning_its_output_says_so(in_host, three):
     from comfy_execution.graph_utils import ExecutionBlocker
 
     *_, third = three(None)
-    assert isinstance(third, ExecutionBlocker) and "nothing is connected to its input 'third'" in str(third.message)
+    assert isinstance(third, ExecutionBlocker) and "nothing is connected to its input third" in str(third.message)
