@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..host import missing_models
 from ..host.editor import route
+from ..host.example_pictures import place_examples
 from ..host.model_folders import register_folders
 
 
@@ -11,7 +12,7 @@ class CapFaceExtension(ComfyExtension):
     """The extension object that gives ComfyUI the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Register the model folders and the route, and list the nodes."""
+        """Register the model folders and the route, place the example pictures, and list the nodes."""
         register_folders()
         from .apply_capface import ApplyCapFace
         from .capface_check import CapFaceCheck
@@ -33,6 +34,7 @@ class CapFaceExtension(ComfyExtension):
 
         if route.register(EditHead.define_schema().inputs):
             missing_models.register(route.running_server())
+            place_examples()
         return [
             LoadCapFace,
             ConvertCapFace,

@@ -171,7 +171,8 @@ def test_the_impact_packs_detailer_samples_the_face_again_in_place(in_host, impa
     side, likeness = PICTURE_SIDE, []
     for head in (cropped, whole):
         condition = HeadCondition(builtin_head(), head)
-        applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, 1.0, 1000.0, 0.0, 1.0, identity).result[:2]
+        made = ApplyCapFace.execute(positive, negative, loaded.capface, condition, 1.0, 1000.0, 0.0, 1.0, identity)
+        applied = made.result[:2]
         redone = impact["DetailerForEach"]().doit(
             passes["first"][:1], segs, loaded.model, loaded.clip, loaded.vae, side, False, side, 3, STEPS, 2.0, "ddim",
             "ddim_uniform", *applied, DENOISE, 8, False, True, "", 1, noise_mask_feather=0,
