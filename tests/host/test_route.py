@@ -351,7 +351,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     (given,) = EditorInputs.split(model, head, photo)
     assert (given.photo_light - edited.light).abs().max() < 1e-5
 
-    alone = render_preview(given, {"light": "from photo", "yaw": 30.0}, 256).numpy().astype(float)
+    alone = render_preview(given, {"light": "from photo", "yaw": 30.0}, 256).pixels.numpy().astype(float)
     maps = render_head(model, edited, 192, 256)
     assert alone.shape == (192, 256, 4)
     assert np.abs(alone[..., :3] - maps.lambertian[0].movedim(0, -1).clamp(0, 1).numpy() * 255).max() <= 1.5
@@ -359,7 +359,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     free = maps.alpha[0, 0].numpy() == 0
     over = None
     for side in SIDES:
-        over = render_preview(given, {"yaw": 30.0}, side, over_photo=True)
+        over = render_preview(given, {"yaw": 30.0}, side, over_photo=True).pixels
         height, width = over.shape[:2]
         assert (height, width) == (side * 3 // 4, side) and over[..., 3].min() == 255
         if side == 256:
