@@ -2,8 +2,8 @@
 
 import { app } from "../../scripts/app.js";
 
-const LANGUAGES = ["en", "zh", "ja", "ko"];
-const WORDS = {
+export const LANGUAGES = ["en", "zh", "ja", "ko"];
+export const WORDS = {
   // Sections
   pose: ["Pose", "姿态", "姿勢", "포즈"],
   position: ["Position", "位置", "位置", "위치"],

@@ -195,12 +195,15 @@ def run_workflow(page):
 def test_the_mouse_writes_the_widgets(canvas):
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.4))
     yaw, pitch = values(canvas, "yaw", "pitch")
-    # The head's surface stays under the pointer: 0.4 of the half width, on a head with a radius of 0.62.
-    assert yaw == pytest.approx(np.degrees(0.4 / 0.62), abs=2) and 10 < pitch < 25
+    # The head's surface stays under the pointer: 0.4 of half the editor's width, on a head with a radius of 0.62 halves of the
+    # picture's side.
+    box = canvas.page.locator(EDITOR).bounding_box()
+    wide, tall = (box[side] / min(box["width"], box["height"]) for side in ("width", "height"))
+    assert yaw == pytest.approx(np.degrees(0.4 * wide / 0.62), abs=2) and 10 < pitch < 25
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.55), key="Shift")
-    assert values(canvas, "position_x", "position_y") == pytest.approx([0.2, 0.1], abs=0.03)
+    assert values(canvas, "position_x", "position_y") == pytest.approx([0.2 * wide, 0.1 * tall], abs=0.03)
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.5), key="Alt")
-    assert values(canvas, "roll")[0] == pytest.approx(np.degrees(0.2 / 0.62), abs=2)
+    assert values(canvas, "roll")[0] == pytest.approx(np.degrees(0.2 * wide / 0.62), abs=2)
     canvas.page.mouse.move(*canvas.at(EDITOR, 0.5, 0.5))
     scale = canvas.run("return app.canvas.ds.scale")
     canvas.page.wait_for_timeout(400)
