@@ -237,7 +237,7 @@ def amounts_of(model: HeadModel, head: HeadParams) -> dict[str, float]:
     least, most = (torch.tensor([getattr(one, end) for one in SLIDERS.values()]).double() for end in ("least", "most"))
     gram = columns @ columns.T + AMOUNT_PRIOR * torch.eye(len(columns), dtype=columns.dtype)
     towards, amounts = columns @ wanted, torch.zeros(len(columns), dtype=columns.dtype)
-    # Coordinate descent: each amount in turn is the best one for the others, a_i = (c_i·t - sum_j≠i G_ij a_j) / G_ii.
+    # Coordinate descent: each amount in turn becomes the best one for the others, a_i = a_i + (c_i·t - sum_j G_ij a_j) / G_ii.
     for _ in range(AMOUNT_ROUNDS):
         for i in range(len(amounts)):
             best = (towards[i] - gram[i] @ amounts + gram[i, i] * amounts[i]) / gram[i, i]
