@@ -4,13 +4,15 @@ from .animation import EASINGS, animate_keys, follow, turntable
 from .blendshapes import BLENDSHAPE_NAMES, head_from_blendshapes
 from .cropping import crop_head
 from .edits import MODES, angles_of, change_face, edit_head, place_head, rotation_of, scale_shape, turn_head
-from .expressions import SLIDERS, express
-from .lighting import FROM_PHOTO, KEEP, LIGHTS, PRESETS, Lamp, Lighting, direction_of, relight
+from .expressions import SLIDERS, amounts_of, express
+from .lighting import FROM_PHOTO, KEEP, LIGHTS, PRESETS, Lamp, Lighting, custom_light_of, direction_of, relight
+from .placement import EYE_RADIUS, eye_centres, head_centre
 from .transfers import TRANSFER_GROUPS, transfer
 
 __all__ = [
     "BLENDSHAPE_NAMES",
     "EASINGS",
+    "EYE_RADIUS",
     "FROM_PHOTO",
     "KEEP",
     "LIGHTS",
@@ -20,14 +22,18 @@ __all__ = [
     "TRANSFER_GROUPS",
     "Lamp",
     "Lighting",
+    "amounts_of",
     "angles_of",
     "animate_keys",
     "change_face",
     "crop_head",
+    "custom_light_of",
     "direction_of",
     "edit_head",
     "express",
+    "eye_centres",
     "follow",
+    "head_centre",
     "head_from_blendshapes",
     "place_head",
     "relight",
