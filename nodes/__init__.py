@@ -23,6 +23,7 @@ class CapFaceExtension(ComfyExtension):
         from .encode_identity import EncodeIdentity
         from .fit_head import FitHead
         from .head_files import LoadHead, SaveHead
+        from .head_preset import HeadPreset
         from .identity_files import LoadIdentity, SaveIdentity
         from .load_head_model import ConvertHeadModel, LoadHeadModel
         from .load_miniature import LoadMiniature, SyntheticPerson
@@ -48,6 +49,7 @@ class CapFaceExtension(ComfyExtension):
             LoadIdentity,
             FitHead,
             EditHead,
+            HeadPreset,
             TransferHead,
             AnimateHead,
             SaveHead,

@@ -74,6 +74,17 @@ export const ALIASES = {
     "deca",
     "caphuman"
   ],
+  "CapFaceHeadPreset": [
+    "pose",
+    "expression",
+    "emotion",
+    "smile",
+    "gaze",
+    "light",
+    "relight",
+    "flame",
+    "portrait"
+  ],
   "CapFaceIdentityParts": [
     "ablation",
     "global",
