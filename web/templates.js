@@ -3,7 +3,6 @@
 import { api } from "../../scripts/api.js";
 
 export const ORDER = [
-  "portrait_start",
   "portrait",
   "edit_head",
   "miniature",
