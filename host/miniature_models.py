@@ -145,6 +145,15 @@ class MiniatureClip:
             return [[tokens.encoder(tokens.tokens).clone(), {}]]
         return [[self.words(tokens).clone(), {}]]
 
+    @property
+    def cond_stage_model(self) -> NoReturn:
+        """Refuse patches: LoraLoader looks for the network here.
+
+        Raises:
+            BadInput: Always.
+        """
+        self.clone()
+
     def clone(self) -> NoReturn:
         """Refuse patches.
 

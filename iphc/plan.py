@@ -18,6 +18,8 @@ MEASURED = Path(__file__).with_name("measured.json")
 control networks, one image at a time; and the bytes of a photo of this size as PNG (scikit-image's astronaut). Launching the
 kernels of such small batches keeps the CPU busy for longer than the GPU, so a machine's CPU decides."""
 MACHINES = (1, 8)
+_AS_MEASURED = ([512, 512], 20)
+"""Size and steps of the images in `measured.json`."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Costs:
     """Of an image of a method."""
     bytes: float
     """Of its file."""
+    estimated: bool = False
+    """Whether they are those of other images, of `measured.json`."""
 
 
 def measured(like: Path | None, seconds: float | None) -> list[Costs]:
@@ -48,7 +52,9 @@ def measured(like: Path | None, seconds: float | None) -> list[Costs]:
         return [Costs(f"{seconds:g} s an image, as given", lambda method: seconds, next(iter(known.values()))["bytes"])]
 
     def on(device: str, entry: dict[str, Any]) -> Costs:
-        return Costs(f"{device}, without ComfyUI", lambda method: entry["seconds"][min(networks(method), 2)], entry["bytes"])
+        return Costs(
+            f"{device}, without ComfyUI", lambda method: entry["seconds"][min(networks(method), 2)], entry["bytes"], True
+        )
 
     return [on(device, entry) for device, entry in known.items()]
 
@@ -101,6 +107,12 @@ def plan_text(manifest: Manifest, costs: list[Costs], price: float | None) -> st
     ]
     for cost in costs:
         lines += ["", f"{cost.source}, {cost.bytes / 1e3:.0f} kB an image"]
+        asked = manifest.resolved["size"], manifest.resolved["sampling"].get("steps")
+        if cost.estimated and asked != _AS_MEASURED:
+            lines.append(
+                f"NOT THESE IMAGES: measured were SD 1.5, 512 x 512 and 20 steps; the manifest asks for {asked[0] or '?'} and "
+                f"{asked[1] or '?'} steps. Take the seconds of a small run: --like OUT"
+            )
         rows = [("method", "images", "s/image", "GPU hours", "GB", *(f"{n} GPU" + "s" * (n > 1) for n in MACHINES))]
         total = 0.0
         for method in made:

@@ -100,6 +100,14 @@ class RemoteHost:
         ran = [plain_title(node) for key, node in workflow.items() if key not in cached]
         return Made(file, time.monotonic() - start, ran)
 
+    def place(self, file: Path, folder: str) -> None:
+        """Refuse a model file.
+
+        Raises:
+            ImageFailed: Always; the folders of a ComfyUI elsewhere cannot be reached.
+        """
+        raise ImageFailed(f"{file.name} cannot be put into {folder} of the ComfyUI at {self.address}")
+
     def close(self) -> None:
         """Do nothing: others may use it."""
 

@@ -28,6 +28,7 @@ from .units import Unit, fingerprint, prompt_text, units_of
 PAPER = ("id", "clip", "accuracy", "shape", "pose", "expression", "light")
 PAGE = Path(__file__).with_name("page.html")
 SHOWN_PEOPLE, SHOWN_IMAGES, WORST, SIDE = 4, 12, 12, 128
+MOST_REASONS = 10
 _WORST_BY = ("id", "turn", "clip")
 NOT_THE_PAPERS = (
     "This benchmark has the shape of the paper's HumanIPHC, whose people, prompts, heads and code were not published. "
@@ -168,8 +169,14 @@ def markdown(results: Results) -> str:
         ]
     text += ["", *(f"- {COLUMNS[name].title}: {COLUMNS[name].text}." for name in results.columns)]
     if reasons := failures(results):
-        text += ["", "Failures:", "", *(f"- {count} × {method}: {reason}" for (method, reason), count in reasons)]
+        listed = [f"- {count} × {method}: {reason}" for (method, reason), count in reasons[:MOST_REASONS]]
+        text += ["", "Failures:", "", *listed, *(f"- {more}" for more in _more(reasons))]
     return "\n".join(text) + "\n"
+
+
+def _more(reasons: Sequence[object]) -> list[str]:
+    """Count the reasons that are not shown, if there are any."""
+    return [f"and {len(reasons) - MOST_REASONS} other reasons"] if len(reasons) > MOST_REASONS else []
 
 
 def failures(results: Results) -> list[tuple[tuple[str, str], int]]:
@@ -208,21 +215,30 @@ def page(results: Results, out: Path, people: Sequence[str] = ()) -> str:
     e = html.escape
     means = table(results)
 
-    def cells(rows: Sequence[Sequence[str]], heading: Sequence[str]) -> str:
-        body = "".join("<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        return f"<table><tr>{''.join(f'<th>{e(cell)}</th>' for cell in heading)}</tr>{body}</table>"
+    def numbers(rows: Sequence[Sequence[str]]) -> str:
+        """Return a table with each interval below its mean."""
+
+        def cell(text: str) -> str:
+            mean, bracket, interval = text.partition(" [")
+            return f"<td>{e(mean)}" + (f"<small>{e(bracket.strip() + interval)}</small></td>" if bracket else "</td>")
+
+        body = "".join(f"<tr><th>{e(row[0])}</th>{''.join(map(cell, row[1:]))}</tr>" for row in rows)
+        heading = "".join(f"<th>{e(title)}</th>" for title in means[0])
+        return f"<div class=wide><table class=numbers><tr>{heading}</tr>{body}</table></div>"
 
     parts = [f"<h1>{e(results.manifest.name)}</h1>", f"<p class=note>{e(NOT_THE_PAPERS)}</p>"]
     parts += [f"<p>{e(line.replace('**', ''))}</p>" for line in state(results)]
-    parts += [f"<h2>Table</h2><div class=wide>{cells(means[1:], means[0])}</div>"]
+    parts += [f"<h2>Table</h2>{numbers(means[1:])}"]
     if found := differences(results):
-        parts.append(f"<h2>Paired differences to {e(results.against)}</h2><div class=wide>{cells(found, means[0])}</div>")
+        parts.append(f"<h2>Paired differences to {e(results.against)}</h2>{numbers(found)}")
     parts.append(
         "<dl>" + "".join(f"<dt>{e(COLUMNS[n].title)}</dt><dd>{e(COLUMNS[n].text)}</dd>" for n in results.columns) + "</dl>"
     )
     parts += [f"<h2>Curve over {e(setting)}</h2>{drawn}" for setting, drawn in curves(results)]
     if reasons := failures(results):
-        parts.append("<h2>Failures</h2>" + cells([[str(n), m, r] for (m, r), n in reasons], ["images", "method", "reason"]))
+        listed = "".join(f"<li>{count} × {e(method)}: {e(reason)}</li>" for (method, reason), count in reasons[:MOST_REASONS])
+        more = "".join(f"<li>{text}</li>" for text in _more(reasons))
+        parts.append(f"<h2>Failures</h2><ul>{listed}{more}</ul>")
     for name in _WORST_BY:
         if name in results.columns and (worst := pictures.worst(name)):
             parts.append(f"<h2>Worst by {e(COLUMNS[name].title)}</h2><div class=grid>{worst}</div>")
@@ -261,6 +277,7 @@ def _curve(name: str, setting: str, points: Sequence[tuple[float, Estimate]]) ->
     def place(x: float, y: float) -> str:
         return "{:.1f},{:.1f}".format(*at(x, y))
 
+    lines = "".join(f'<path d="M{place(xs[0], y)} L{place(xs[-1], y)}" class=line />' for y in (low, high))
     bars = "".join(f'<path d="M{place(x, one.low)} L{place(x, one.high)}" class=bar />' for x, one in points)
     dots = "".join('<circle cx="{:.1f}" cy="{:.1f}" r="3" />'.format(*at(x, one.mean)) for x, one in points)
     labels = "".join(f'<text x="{at(x, low)[0]:.1f}" y="{height - 28}" text-anchor="middle">{x:g}</text>' for x in xs)
@@ -271,7 +288,7 @@ def _curve(name: str, setting: str, points: Sequence[tuple[float, Estimate]]) ->
     return (
         f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">'
         f'<text x="{width / 2}" y="16" text-anchor="middle">{heading}</text>'
-        f'{bars}<polyline points="{" ".join(place(x, one.mean) for x, one in points)}" />{dots}{labels}{sides}</svg>'
+        f'{lines}{bars}<polyline points="{" ".join(place(x, one.mean) for x, one in points)}" />{dots}{labels}{sides}</svg>'
     )
 
 

@@ -237,7 +237,7 @@ def score_drawn(manifest: Manifest, out: Path, metrics: Metrics) -> list[Score]:
         if by != metrics.mark:
             assert person.synthetic is not None
             found = metrics.measure(person, heads, prompts, list(metrics.draw(person.synthetic, heads, prompts)))
-            columns = {name: values.tolist() for name, values in found.items()}
+            columns = {name: values.tolist() for name, values in {**found, "id0": found["id"]}.items()}
             known = [
                 Score(DRAWN, person.name, prompt, head, 0, {name: column[i] for name, column in columns.items()})
                 for i, (prompt, head) in enumerate(pairs)

@@ -174,7 +174,7 @@ class Worker:
         try:
             return self._made(unit, job, Made(path.read_bytes(), time.monotonic() - start), 1)
         except OSError as error:
-            return self._row(unit, job, FAILED, f"{path} cannot be read ({error.strerror or error})")
+            return self._row(unit, job, FAILED, f"the image cannot be read ({error.strerror or error})\n{path}")
 
     def _made(self, unit: Unit, job: Job, made: Made, attempt: int) -> Row:
         try:

@@ -96,7 +96,7 @@ def open_ports(pid: int) -> set[str]:
     """Return the addresses beyond loopback on which a process and its descendants listen, as `ADDRESS:PORT` (Linux only)."""
     if sys.platform != "linux":
         return set()
-    inodes = {inode for one in _family(pid) for inode in _sockets(one)}
+    inodes = {inode for one in family(pid) for inode in _sockets(one)}
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -112,18 +112,18 @@ _V6, _V4_IN_V6 = "0" * 24 + "01000000", "0" * 16 + "FFFF0000" + "0100007F"
 """::1 and ::ffff:127.0.0.1 as the kernel writes them."""
 
 
-def _family(pid: int) -> Iterator[int]:
-    """Yield a process and all its descendants."""
+def family(pid: int) -> Iterator[int]:
+    """Yield a process and all its descendants (Linux only)."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has just ended
             continue
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    yield from family
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    yield from found
 
 
 def _sockets(pid: int) -> Iterator[str]:

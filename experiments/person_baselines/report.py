@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .choice import POSE_FACTOR, choose
-from .run import LONGER, NAMES, PARTS, PORTRAITS, RATES, ROWS, STEPS
+from .run import LONGER, MAPS, NAMES, PARTS, PORTRAITS, RATES, ROWS, STEPS
 
 README, TABLE = ROWS.with_name("README.md"), ROWS.with_name("table.csv")
 DRAWS, SEED = 10_000, 20
@@ -23,6 +23,8 @@ METHODS = {
     "drawn target": "drawn target (attainable)", "head control": "head control alone", "ControlNet": "landmark ControlNet",
     "word": "textual inversion + ControlNet", "lora": "LoRA + ControlNet", "whole": "DreamBooth + ControlNet",
     "CapFace": "CapFace", "CapFace + pi*": "CapFace + π⋆, α = 0.5",
+    f"word{MAPS}": "textual inversion + head control", f"lora{MAPS}": "LoRA + head control",
+    f"whole{MAPS}": "DreamBooth + head control",
 }  # fmt: skip
 """Names of the methods in the tables, in order."""
 PAPER = {
@@ -104,11 +106,11 @@ def _curve(lines: Sequence[Line]) -> list[str]:
     rows = [_head("method", "rate", "steps", *columns, f"pose ≤ {limit:.1f}", "choice")]
     for method, rates in RATES.items():
         choice = choose(lines, method)
-        for key in ((rate, steps) for rate in rates for steps in (*STEPS, *LONGER)):
+        for key in ((rate, steps) for rate in rates for steps in (*STEPS[method], *LONGER[method])):
             found = [li for li in here if (li["method"], float(li["rate"]), int(li["steps"])) == (method, *key)]
             if found:
                 mean = means(found)
-                note = "**chosen**" if key == choice else "" if key[1] in STEPS else "not offered"
+                note = "**chosen**" if key == choice else "" if key[1] in STEPS[method] else "not offered"
                 cells = (*(f"{value:.3f}" for value in mean.values()), "yes" if mean["pose"] <= limit else "no", note)
                 rows.append(_row(NAMES[method], f"{key[0]:g}", str(key[1]), *cells))
     for name, mean in untrained.items():

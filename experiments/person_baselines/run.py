@@ -38,11 +38,11 @@ PARTS = {
     "people": range(HELD_OUT, HELD_OUT + 32),
 }
 """The people of each part, all held out from the miniature's training."""
-RATES = {"word": (3e-2, 1e-1), "lora": (2e-3, 5e-3), "whole": (3e-4, 1e-3)}
+RATES = {"word": (3e-2, 1e-1), "lora": (2e-3, 5e-3), "whole": (1e-4, 3e-4, 1e-3)}
 """Learning rates that are tried."""
-STEPS = (25, 50, 100)
+STEPS = {"word": (25, 50, 100, 200), "lora": (25, 50, 100), "whole": (25, 50, 100)}
 """Numbers of steps that are tried. The learning rate is constant, so that shorter runs are the beginnings of longer ones."""
-LONGER = (200, 400)
+LONGER = {"word": (400,), "lora": (200, 400), "whole": (200, 400)}
 """Further steps of the curve, at the chosen learning rate, for the people of `choice`. They do not take part in the choice."""
 BATCH, AVERAGE, RANK = 4, 0.95, 16
 NAMES = {"word": "textual inversion", "lora": "LoRA", "whole": "DreamBooth"}
@@ -54,6 +54,8 @@ UNTRAINED = {
     "CapFace + pi*": Recipe(alpha=0.5),
 }
 """Recipes of the rows that no person is trained for. `ControlNet` is the landmark control; the trained methods use it, too."""
+MAPS = " + head control"
+"""What follows the name of a trained method with the head maps in place of the landmarks: not in the paper's table."""
 KEYS = ("part", "person", "method", "rate", "steps")
 FIELDS = (*KEYS, *COLUMNS, "seconds")
 """Columns of rows.csv. `seconds` is the CPU time of training and portraits."""
@@ -134,19 +136,23 @@ class Study:
 
     def trained(self, part: str, person: int, method: str, rate: float, steps: tuple[int, ...]) -> None:
         """Train a person and make the rows at these numbers of steps."""
-        keys = {count: Key(part, person, method, rate, count) for count in steps}
-        if all(key in self.rows.made for key in keys.values()):
+        controls = {"": ("ControlNet", self.landmarks)}
+        if part == "people":
+            controls[MAPS] = ("head control", self.miniature)
+        keys = {Key(part, person, f"{method}{mark}", rate, count): (count, mark) for count in steps for mark in controls}
+        if self.rows.made.issuperset(keys):
             return
         trial = self.portraits(person)
         begun = time.process_time()
         files = train(trial.references[:1], person, method, rate, steps)
         seconds = time.process_time() - begun
         subject = f"embedding:{NAME}, " if method == "word" else ""
-        for count, key in keys.items():
+        for key, (count, mark) in keys.items():
             if key not in self.rows.made:
                 begun = time.process_time()
-                network = with_person(self.landmarks, files[count])
-                metrics = self.evaluate(trial, person, method, UNTRAINED["ControlNet"], network, subject)
+                name, miniature = controls[mark]
+                network = with_person(miniature, files[count])
+                metrics = self.evaluate(trial, person, key.method, UNTRAINED[name], network, subject)
                 spent = seconds * count / max(steps) + time.process_time() - begun
                 self.rows.add(key, metrics, spent)
 
@@ -187,7 +193,7 @@ def work(study: Study) -> Iterator[str]:
         study.untrained("choice", person, UNTRAINED)
         for method, rates in RATES.items():
             for rate in rates:
-                study.trained("choice", person, method, rate, STEPS)
+                study.trained("choice", person, method, rate, STEPS[method])
                 yield f"choice: {person} {method} {rate:g}"
     for person in PARTS["people"]:
         study.untrained("people", person, UNTRAINED)
@@ -197,7 +203,7 @@ def work(study: Study) -> Iterator[str]:
             yield f"people: {person} {method} {rate:g} {steps}"
     for person in PARTS["choice"]:
         for method in RATES:
-            study.trained("curve", person, method, choose(study.rows.lines, method)[0], LONGER)
+            study.trained("curve", person, method, choose(study.rows.lines, method)[0], LONGER[method])
             yield f"curve: {person} {method}"
 
 

@@ -46,14 +46,14 @@ def test_differences_are_paired():
     lines = [line("ControlNet"), line("CapFace"), *(line(m, 1e-3, 50) for m in ("word", "lora", "whole"))]
     for person in range(6):
         for method in METHODS:
-            trained = method in ("word", "lora", "whole")
+            trained = method.split()[0] in ("word", "lora", "whole")
             shift = 0.25 if method == "lora" else 0.0
             lines.append(line(method, 1e-3 * trained, 50 * trained, part="people", person=person, identity=person + shift))
     lines.append(line("CapFace", part="people", person=99))  # has not all methods
     blocks, sheet = tables(lines)
     assert blocks["people"].startswith("6 people")
     assert complete_people([li for li in lines if li["part"] == "people"]) == list(range(6))
-    (row,) = (row for row in blocks["differences"].splitlines() if row.startswith("| LoRA"))
+    (row,) = (row for row in blocks["differences"].splitlines() if row.startswith("| LoRA + ControlNet"))
     assert "+0.250 [+0.250, +0.250]" in row
     (cells,) = (cells for cells in sheet if cells[:2] == ["LoRA + ControlNet", "ID R"])
     assert cells[2] == "2.7500" and cells[5:8] == ["0.2500"] * 3 and float(cells[3]) < 2.5

@@ -1,8 +1,13 @@
 """The benchmark with a real ComfyUI and the miniature: kept work, dead or hanging processes, refusals."""
 
+import contextlib
+import importlib.util
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +18,8 @@ from capface.iphc.run import Run, RunOptions, run_here
 from capface.iphc.trial import try_methods
 from capface.iphc.units import units_of
 from capface.iphc.worker import Worker
-from capface.tests.iphc.conftest import Bench, hurry_clock
+from capface.tests.iphc.conftest import Bench, alive, hurry_clock, until
+from capface.training.ray_session import family
 
 WORKFLOW = SETS.parent / "workflows" / "miniature.json"
 
@@ -126,6 +132,79 @@ def test_a_refused_prompt_is_a_row_with_comfyuis_words(bench, small, settings, s
     assert (made.status, failed.status, failed.head) == (MADE, FAILED, "too-far")
     # Fit Head is not invalid, so ComfyUI takes the prompt and runs a part of it
     assert "ComfyUI refused the prompt" in failed.reason and "yaw" in failed.reason
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_whole(bench, small, settings, shared, tiny_disk):
+    manifest = bench.manifest(**small)
+    outcome = run_here(Run(manifest, tiny_disk / "out", RunOptions(show=False)), settings, open_host=shared)
+    assert outcome.status == 1 and "is full" in outcome.stopped, outcome
+    whole = [unit for unit in units_of(manifest) if Ledger(tiny_disk / "out").path_of(unit).exists()]
+    assert 0 < len(whole) < 4 and outcome.made == 2 * len(whole)
+
+
+def test_a_unit_that_kills_comfyui_is_given_up(bench, small, settings, monkeypatch):
+    def deadly(settings):
+        host = ComfyHost(settings)
+        queue = host.client.queue
+
+        def queue_and_die(prompt, **options):
+            number = queue(prompt, **options)
+            os.kill(host.process.pid, signal.SIGKILL)
+            return number
+
+        monkeypatch.setattr(host.client, "queue", queue_and_die)
+        return host
+
+    monkeypatch.setattr("capface.iphc.worker.TRIES", 1)
+    small["heads"]["up"] = {"pitch": 10}
+    worker = Worker(bench.manifest(**small), settings, open_host=deadly)
+    rows = worker.make(next(units_of(worker.manifest)))
+    assert worker.starts == 2 and [row.status for row in rows] == [FAILED] * 3
+    assert "ComfyUI ended by itself with status -9" in rows[1].reason and rows[2].reason.startswith("not tried: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the children of a killed process")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed; there is none for Intel Macs")
+def test_a_killed_worker_a_killed_driver_and_a_broken_file_cost_nothing(bench, small, settings, shared):
+    manifest = bench.manifest(**small)
+    command = [sys.executable, "-m", "capface.iphc.command", "run", str(bench.file), str(bench.out), "--cpu", "--workers", "2"]
+    environment = dict(os.environ, PYTHONSAFEPATH="1")
+    driver = subprocess.Popen([*command, "--comfyui", settings.comfyui], stdout=subprocess.DEVNULL, env=environment)
+
+    def running(name):
+        """Processes of the run by a word of their command."""
+        found = set()
+        for pid in family(driver.pid):
+            with contextlib.suppress(OSError):
+                if name in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
+                    found.add(pid)
+        return found
+
+    def files():
+        return sorted(bench.out.rglob("*.parquet"))
+
+    try:
+        until(lambda: len(running("--whitelist-custom-nodes")) == 2, "the start of two ComfyUIs")
+        victim = min(running("ray::RemoteWorker"))
+        (child,) = set(family(victim)) & running("--whitelist-custom-nodes")
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: not alive(child), "the end of the killed worker's ComfyUI")
+        until(files, "the first unit")
+        processes = set(family(driver.pid))
+    finally:
+        driver.kill()
+        driver.wait()
+    until(lambda: not any(map(alive, processes)), "the end of the killed driver's processes")
+    broken, part = files()[0], files()[0].with_name(f"capface-{'1' * 32}.part")
+    before = Ledger(bench.out).rows(next(unit for unit in units_of(manifest) if Ledger(bench.out).path_of(unit) == broken))
+    broken.write_bytes(broken.read_bytes()[:-100])
+    part.write_bytes(b"PAR1")
+    outcome = run_here(Run(manifest, bench.out, RunOptions(show=False)), settings, open_host=shared)
+    assert (outcome.status, outcome.made) == (0, 8) and not part.exists()
+    rows = [row for unit in units_of(manifest) for row in Ledger(bench.out).rows(unit)]
+    assert len({(row.person, row.prompt, row.head) for row in rows}) == len(rows) == len({row.pixels for row in rows}) == 8
+    again = [row.pixels for row in rows if row.unit == before[0].unit]
+    assert again == [row.pixels for row in before], "the same pixels on one worker as on two"
 
 
 def test_a_trial_names_what_only_comfyui_knows(bench, small, settings, shared):

@@ -36,7 +36,11 @@ def test_the_measured_devices_tell_methods_apart(paper):
         single, capface, starred = (cost.seconds(method) for method in paper.methods)
         assert single == capface < starred
     assert {cost.source.split(",")[0] for cost in measured(None, None)} == {"NVIDIA H100 80GB HBM3", "NVIDIA H200"}
-    assert "give --price" in plan_text(paper, measured(None, None), None)
+    text = plan_text(paper, measured(None, None), None)
+    assert "give --price" in text and "NOT THESE IMAGES" not in text
+    other = replace(paper, resolved=paper.resolved | {"size": [1016, 1016]})
+    assert plan_text(other, measured(None, None), None).count("NOT THESE IMAGES") == 2
+    assert "NOT THESE IMAGES" not in plan_text(other, measured(None, 3.0), None)
 
 
 def test_seconds_can_come_from_a_run(bench, fake):

@@ -214,7 +214,7 @@ def test_the_report_has_every_method_and_column(drawn):
     assert re.fullmatch(r"100\.0 \[100\.0, 100\.0\]", rows[1][rows[0].index("acc. %")])
     text = markdown(results)
     assert "may not be set beside the paper's" in text and "4 failed" in text
-    assert "Paired differences to *perfect*" in text and text.count("1 × half:") == 4
+    assert "Paired differences to *perfect*" in text and "- 4 × half: the image cannot be read (" in text
     lines = list(csv.DictReader(io.StringIO(comma_separated(results))))
     (turned,) = (line for line in lines if (line["method"], line["column"], line["against"]) == ("turned", "turn", ""))
     assert float(turned["mean"]) == pytest.approx(
@@ -222,6 +222,14 @@ def test_the_report_has_every_method_and_column(drawn):
     )
     (worse,) = (line for line in lines if (line["method"], line["column"], line["against"]) == ("turned", "turn", "perfect"))
     assert float(worse["mean"]) > 10
+
+
+def test_rare_reasons_of_failures_are_counted(drawn, monkeypatch):
+    bench, manifest, scores = drawn
+    monkeypatch.setattr("capface.iphc.report.MOST_REASONS", 0)
+    results = collect(manifest, bench.out, scores, "")
+    assert "Failures:\n\n- and 1 other reasons" in markdown(results)
+    assert "<ul><li>and 1 other reasons</li></ul>" in page(results, bench.out)
 
 
 def test_the_page_needs_no_other_file_and_shows_the_worst_first(drawn):

@@ -16,9 +16,9 @@ from capface.tests.synthetic import relative_error
 from capface.tests.training.base_files import CONTEXT, write_base
 from capface.training.loop import LoopSettings
 from capface.training.persons.adaptation import METHODS, Factors, Whole
-from capface.training.persons.objective import PersonObjective, PhotoBatches
+from capface.training.persons.objective import PersonObjective, PhotoBatches, Pictures
 from capface.training.persons.plain import with_person
-from capface.training.persons.train import PersonSettings, main, square_picture, train_person
+from capface.training.persons.train import PersonSettings, main, read_prior, square_picture, train_person
 from capface.training.persons.tunable import TunableMiniature, load_tunable, lora_layers
 from capface.training.schedule import NoiseSchedule
 
@@ -101,9 +101,9 @@ def test_only_what_is_trained_changes(tmp_path):
 def test_training_on_a_photo_lowers_its_error():
     base = TunableMiniature()
     latents = base.encode_picture(torch.linspace(-1, 1, 3 * 128 * 128).view(1, 3, 128, 128))
-    tokens = [base.tokenize(CAPTION, "", 0)]
+    photo = Pictures.of_photo(latents, [base.tokenize(CAPTION, "", 0)])
     objective = PersonObjective(base, Whole(base.denoiser), NoiseSchedule(), "eps")
-    batches = PhotoBatches(latents, tokens, 4)
+    batches = PhotoBatches(photo, 4)
     optimizer = torch.optim.Adam(objective.trained.parameters(), 1e-3)
 
     def error():
@@ -115,6 +115,32 @@ def test_training_on_a_photo_lowers_its_error():
         objective(batches(torch.Generator().manual_seed(seed)), torch.Generator().manual_seed(seed))["loss"].backward()
         optimizer.step()
     assert error().item() < 0.7 * before
+
+
+def test_half_of_a_batch_shows_other_people():
+    photo = Pictures.of_photo((torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)), [torch.tensor([1]), torch.tensor([2])])
+    others = Pictures(torch.full((3, 2, 4, 4), 5.0), torch.full((3, 2, 4, 4), 0.1), torch.tensor([[7], [8], [9]]))
+    batch = PhotoBatches(photo, 40, others)(torch.Generator().manual_seed(0))
+    assert set(batch["tokens"][:40, 0].tolist()) == {1, 2} and set(batch["tokens"][40:, 0].tolist()) == {7, 8, 9}
+    assert (batch["latents"][:40] == 1).all() and 0.05 < batch["latents"][40:].std() < 0.2
+    assert len(PhotoBatches(photo, 40)(torch.Generator())) == 40
+
+
+def test_pictures_of_other_people_belong_to_the_run(photo, tmp_path, capsys):
+    (tmp_path / "others").mkdir()
+    for i in range(2):
+        Image.new("RGB", (70, 80), (90 * i, 0, 0)).save(tmp_path / "others" / f"{i}.png")
+    (tmp_path / "others" / "1.txt").write_text("blue shirt, forest")
+    pictures = read_prior(tmp_path / "others", "beach", 64)
+    assert [caption for _, caption in pictures] == ["beach", "blue shirt, forest"]
+    assert all(picture.shape == (1, 3, 64, 64) for picture, _ in pictures)
+    quick = ["--method", "whole", "--base", "miniature", "--size", "64", "--steps", "1", "--batch", "1", "--cpu"]
+    command = [str(photo), str(tmp_path / "out"), *quick, "--prior", str(tmp_path / "others")]
+    assert main(command) == 0
+    assert main([*command, "--prior-caption", "beach"]) == 1
+    assert "prior was" in capsys.readouterr().err
+    assert main([str(photo), str(tmp_path / "b"), *quick, "--prior", str(tmp_path / "missing")]) == 1
+    assert "no folder" in capsys.readouterr().err
 
 
 def test_a_lora_has_the_names_that_other_programs_use():
@@ -192,6 +218,7 @@ def command(photo, out, checkpoint, *more):
 
 def test_a_lora_of_a_checkpoint(photo, checkpoint, tmp_path, capsys):
     assert command(photo, tmp_path / "anna", checkpoint, "--method", "lora", "--text", "--rank", "2", "--half") == 0
+    assert (tmp_path / "anna" / "anna.safetensors").stat().st_mode == (tmp_path / "anna" / "state-00000002.pt").stat().st_mode
     assert "anna.safetensors, after 2 steps: copy it into ComfyUI's models/loras" in capsys.readouterr().out
     tensors = load_file(tmp_path / "anna" / "anna.safetensors")
     key = "lora_te_text_model_encoder_layers_1_self_attn_out_proj"

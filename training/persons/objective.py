@@ -1,6 +1,7 @@
 """The objective for one person: |eps_theta(z_t, t, c) - eps|² over noisy versions of one photo."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -53,22 +54,52 @@ class PersonObjective(nn.Module):
         return {"loss": loss, "noise": errors.mean().detach(), "timesteps": timesteps, "errors": errors.detach()}
 
 
-class PhotoBatches:
-    """Samples batches of one photo: its latents and one of its captions for each sample."""
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Encoded pictures to sample from, each with a caption."""
 
-    def __init__(self, latents: tuple[Tensor, Tensor], tokens: Sequence[Tensor], batch: int):
-        """Keep the photo.
+    mean: Tensor
+    """Of the latents, `[P, C, h, w]`."""
+    deviation: Tensor
+    """Standard deviation of the latents, `[P, C, h, w]`."""
+    tokens: Tensor
+    """int64 `[P, N]`."""
+
+    @classmethod
+    def of_photo(cls, latents: tuple[Tensor, Tensor], tokens: Sequence[Tensor]) -> "Pictures":
+        """Return one photo with several captions.
 
         Args:
-            latents: Mean and standard deviation of its latents, `[1, C, h, w]`.
+            latents: Mean and standard deviation, `[1, C, h, w]`.
             tokens: The tokens of each caption, int64 `[N]`.
-            batch: Samples in a batch.
         """
-        self.mean, self.deviation = latents
-        self.tokens, self.batch = torch.stack(list(tokens)), batch
+        mean, deviation = (part.expand(len(tokens), -1, -1, -1) for part in latents)
+        return cls(mean, deviation, torch.stack(list(tokens)))
+
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return latents `[count, C, h, w]` and tokens `[count, N]` of random pictures."""
+        rows = torch.randint(len(self.tokens), (count,), generator=generator)
+        noise = torch.randn((count, *self.mean.shape[1:]), generator=generator)
+        return self.mean[rows] + self.deviation[rows] * noise, self.tokens[rows]
+
+
+class PhotoBatches:
+    """Samples batches of a photo and, with prior preservation, as many samples of pictures of other people."""
+
+    def __init__(self, photo: Pictures, batch: int, prior: Pictures | None = None):
+        """Keep the pictures.
+
+        Args:
+            photo: The photo.
+            batch: Samples of the photo in a batch.
+            prior: Pictures of other people, which the network shall not forget.
+        """
+        self.photo, self.batch, self.prior = photo, batch, prior
 
     def __call__(self, generator: torch.Generator) -> Tensors:
         """Sample a batch with a CPU generator."""
-        caption = torch.randint(len(self.tokens), (self.batch,), generator=generator)
-        noise = torch.randn((self.batch, *self.mean.shape[1:]), generator=generator)
-        return Tensors({"latents": self.mean + self.deviation * noise, "tokens": self.tokens[caption]})
+        latents, tokens = self.photo.sample(self.batch, generator)
+        if self.prior is not None:
+            others = self.prior.sample(self.batch, generator)
+            latents, tokens = torch.cat([latents, others[0]]), torch.cat([tokens, others[1]])
+        return Tensors({"latents": latents, "tokens": tokens})

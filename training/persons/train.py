@@ -24,11 +24,12 @@ from ...files.atomic import write_atomically
 from ...photos.pictures import read_picture
 from ..loop import LoopSettings, train
 from ..objective import recompute_activations
+from ..photo_files import caption_of, find_photos
 from ..sampled import SampledBatches
 from ..schedule import WEIGHTS, NoiseSchedule
 from ..state import steps_done
 from .adaptation import METHODS, Adaptation, Factors, Whole, Word
-from .objective import PersonObjective, PhotoBatches
+from .objective import PersonObjective, PhotoBatches, Pictures
 from .tunable import MINIATURE, SUBJECT, Tunable, load_tunable
 
 SMALLEST = 64
@@ -136,6 +137,7 @@ def train_person(
     loop: LoopSettings,
     folder: Path,
     *,
+    prior: Sequence[tuple[Tensor, str]] = (),
     cpu: bool = False,
     export: Callable[[Adaptation, int], None] | None = None,
 ) -> Adaptation:
@@ -147,6 +149,8 @@ def train_person(
         settings: What is trained.
         loop: Settings of the optimizer and of the loop.
         folder: Folder of the run.
+        prior: Pictures of other people `[1, 3, side, side]` with their captions. Half of each batch is taken from them, so
+            that the network does not take everyone for the person (prior preservation).
         cpu: Train on the CPU even if there is a GPU.
         export: Function of the averaged parameters and the number of steps, called whenever the state is saved.
 
@@ -162,13 +166,47 @@ def train_person(
     torch.manual_seed(loop.seed)
     adaptation = start_adaptation(base, settings)
     objective = PersonObjective(base, adaptation, NoiseSchedule(), settings.weighting)
-    data = SampledBatches(PhotoBatches(base.encode_picture(picture), tokens, settings.batch), loop.seed)
-    digest = hashlib.sha256((picture * 255).round().short().numpy().tobytes()).hexdigest()
-    about = json.loads(json.dumps(asdict(settings))) | {"base": base.name, "photo": digest}
+    others = None
+    if prior:
+        means, deviations = zip(*(base.encode_picture(other) for other, _ in prior), strict=True)
+        captions = torch.stack([base.tokenize(caption, "", 0) for _, caption in prior])
+        others = Pictures(torch.cat(means), torch.cat(deviations), captions)
+    photo = Pictures.of_photo(base.encode_picture(picture), tokens)
+    data = SampledBatches(PhotoBatches(photo, settings.batch, others), loop.seed)
+    about = json.loads(json.dumps(asdict(settings))) | {"base": base.name, "photo": _digest([(picture, "")])}
+    if prior:
+        about["prior"] = _digest(prior)
     layers = {**base.layers(), **(base.text_layers() if settings.text else {})} if settings.method == "lora" else {}
     attached = adaptation.attached(layers) if isinstance(adaptation, Factors) else nullcontext()
     with attached:
         return train(objective, data, loop, folder, about=about, cpu=cpu, export=export)
+
+
+def _digest(pictures: Sequence[tuple[Tensor, str]]) -> str:
+    """Return the SHA-256 of pictures in -1..1 with captions."""
+    digest = hashlib.sha256()
+    for picture, caption in pictures:
+        digest.update((picture * 255).round().short().numpy().tobytes() + caption.encode())
+    return digest.hexdigest()
+
+
+def read_prior(folder: Path, caption: str, side: int) -> list[tuple[Tensor, str]]:
+    """Read pictures of other people.
+
+    Args:
+        folder: Their folder. `NAME.txt` beside `NAME.jpg` is a picture's caption.
+        caption: Caption of the others.
+        side: Side of the squares.
+
+    Returns:
+        Each picture from `square_picture` with its caption, sorted by name.
+
+    Raises:
+        MissingFile: There is no picture in the folder.
+        BadInput: A picture is too small.
+    """
+    paths = [folder / photo.source for photo in find_photos(folder)]
+    return [(square_picture(read_picture(path), side), caption_of(path, caption)) for path in paths]
 
 
 def write_person(path: Path, tensors: dict[str, Tensor], *, half: bool = False, about: dict[str, str] | None = None) -> None:
@@ -181,7 +219,13 @@ def write_person(path: Path, tensors: dict[str, Tensor], *, half: bool = False, 
         about: Metadata.
     """
     stored = {k: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous() for k, t in tensors.items()}
-    write_atomically(path, lambda part: save_file(stored, part, {"format": "pt", **(about or {})}))
+
+    def write(part: Path) -> None:
+        mode = part.stat().st_mode
+        save_file(stored, part, {"format": "pt", **(about or {})})
+        part.chmod(mode)  # save_file lets only the owner read
+
+    write_atomically(path, write)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -204,6 +248,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--vectors", type=int, default=1, help="vectors of a word (default: %(default)s)")
     what.add_argument("--start", metavar="WORD", help="word that a new one begins as (default: person)")
     what.add_argument("--text", action="store_true", help="train the text encoder as well, with lora and whole")
+    what.add_argument(
+        "--prior", type=Path, metavar="FOLDER",
+        help="pictures of other people, which are trained as well so that they are not forgotten (default: none)",
+    )  # fmt: skip
+    what.add_argument("--prior-caption", default="a photo of a person", help="their caption (default: %(default)s)")
     what.add_argument("--size", type=int, help="side of the picture in pixels (default: 512, or 128 for the miniature)")
     what.add_argument("--weighting", choices=list(WEIGHTS), help="weight of each timestep's error (default: the base's)")
     run = parser.add_argument_group("run")
@@ -267,7 +316,9 @@ def run(options: argparse.Namespace) -> Path:
         sample_every=0,
         minutes=options.minutes,
     )
-    picture = square_picture(photo, base.side if options.size is None else options.size)
+    side = base.side if options.size is None else options.size
+    picture = square_picture(photo, side)
+    prior = read_prior(options.prior, options.prior_caption, side) if options.prior else ()
     if gpu and settings.method != "whole" and precision != "no":
         base.denoiser.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
     if options.recompute:
@@ -278,7 +329,7 @@ def run(options: argparse.Namespace) -> Path:
         note = {"steps": str(step), "seed": str(loop.seed), "settings": json.dumps(asdict(settings)), "base": base.name}
         write_person(target, averaged.file(base), half=options.half, about=note)
 
-    train_person(base, picture, settings, loop, options.out, cpu=not gpu, export=export)
+    train_person(base, picture, settings, loop, options.out, prior=prior, cpu=not gpu, export=export)
     return target
 
 
@@ -293,8 +344,8 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped. Run the same command to resume from the last saved state.", file=sys.stderr)
         return 130
-    differences = options.base == MINIATURE and options.method == "whole"
-    where = "models/loras; load it with LoraLoaderModelOnly" if differences else WHERE[options.method].format(name=target.stem)
+    patch = options.base == MINIATURE and options.method != "word"
+    where = "models/loras; load it with LoraLoaderModelOnly" if patch else WHERE[options.method].format(name=target.stem)
     print(f"{target}, after {steps_done(options.out)} steps: copy it into ComfyUI's {where}.", flush=True)
     return 0
 

@@ -218,8 +218,8 @@ class TunableMiniature(Tunable):
     name = MINIATURE
     side = PICTURE_SIDE
     weighting = "inverse_alpha"
-    rates: ClassVar = {"lora": 2e-3, "word": 3e-2, "whole": 5e-4}
-    steps: ClassVar = {"lora": 200, "word": 200, "whole": 100}
+    rates: ClassVar = {"lora": 2e-3, "word": 3e-2, "whole": 1e-4}
+    steps: ClassVar = {"lora": 50, "word": 200, "whole": 25}
     captions = (SUBJECT,)
     start = ""
 
