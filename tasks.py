@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | fuzz | soak | ...`.
+"""Try, check, test and train CapFace: `python tasks.py demo | check | weights | test | lint | bench | soak | iphc | ...`.
 
 Needs only Python 3.10 or newer.
 
@@ -57,7 +57,7 @@ def executable(environment, name="python"):
 
 def requirement_files(host):
     """Return the requirements files of the environment."""
-    files = [ROOT / "requirements.txt", ROOT / "training" / "requirements.txt", ROOT / "tests" / "requirements.txt"]
+    files = [ROOT / "requirements.txt", *(ROOT / part / "requirements.txt" for part in ("training", "iphc", "tests"))]
     return files + ([host / "requirements.txt"] if host else [])
 
 
@@ -510,12 +510,31 @@ def train(options, rest):
     return start(environment([known_host(options)], options.venv), "capface.training.train", rest, launcher)
 
 
+def person(options, rest):
+    """Train a LoRA, a word or a whole model of one person from one photo."""
+    return start(environment([known_host(options)], options.venv), "capface.training.persons.train", rest)
+
+
 def miniature(options, rest):
     """Train the miniature on synthetic people, and with --tables evaluate it as well."""
     launcher = _together(options.processes) if options.processes > 1 else []
     study = {"--tables", "--ablations"} & {argument.partition("=")[0] for argument in rest}
     module = "capface.experiments.miniature_tables.run" if study else "capface.training.miniature.make"
     return start(environment([known_host(options)], options.venv), module, rest, launcher)
+
+
+def iphc(options, rest):
+    """Compare methods on people, prompts and head conditions: the benchmark."""
+    host = known_host(options)
+    named = ["--comfyui", str(host)] if host and rest and rest[0] != "plan" else []
+    return start(environment([host], options.venv), "capface.iphc.command", [*rest, *named])
+
+
+def portraits(options, rest):
+    """Make portraits of every photo in a folder, on a ComfyUI of this machine or on running ones."""
+    host = known_host(options)
+    named = ["--comfyui", str(host)] if host and not any(word.startswith("--address") for word in rest) else []
+    return start(environment([host], options.venv), "capface.iphc.portraits", [*rest, *named])
 
 
 def parse(arguments):
@@ -597,9 +616,15 @@ def parse(arguments):
     p.add_argument("--machine", type=int, default=0, help="number of this machine, from 0")
     p.add_argument("--first-machine", metavar="HOST:PORT", help="address of the first machine")
     p.set_defaults(task=train)
+    p = add("person", parents=[one, common], add_help=False, help="train a LoRA, word or model of a person on one photo")
+    p.set_defaults(task=person)
     p = add("miniature", parents=[one, common], add_help=False, help="train the miniature on synthetic people")
     p.add_argument("--processes", type=int, default=1, help="number of processes on this machine")
     p.set_defaults(task=miniature)
+    p = add("iphc", parents=[one, common], add_help=False, help="compare methods: iphc check | plan | run | score | report")
+    p.set_defaults(task=iphc)
+    p = add("portraits", parents=[one, common], add_help=False, help="make portraits of every photo in a folder")
+    p.set_defaults(task=portraits)
     options, rest = parser.parse_known_args(arguments)
     if options.task in (demo, check, lint) and rest:
         parser.error(f"{options.command} does not accept {' '.join(rest)}")

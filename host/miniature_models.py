@@ -1,7 +1,9 @@
 """The miniature in ComfyUI: its networks as MODEL, CLIP, VAE, CAPFACE and CAPFACE_READER, for use with every node."""
 
+import logging
+import re
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import comfy.latent_formats
 import comfy.model_base
@@ -9,18 +11,23 @@ import comfy.model_detection
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.sd
+import comfy.sd1_clip
 import comfy.supported_models
+import folder_paths
 import torch
 from torch import Tensor
 
-from ..errors import BadInput, NoFaceFound
+from ..errors import BadInput, NoFaceFound, quote
 from ..miniature.networks import Miniature
 from ..miniature.recognizer import Recognizer
+from ..miniature.text_encoder import LEARNED, TextEncoder
 from ..photos.encoding import PANEL, EncodedPhotos, EncodeOptions, Photos, side_by_side
 from .capface_model import CapFaceModel, wrap_networks
 from .clip_vision import ClipVision
 from .identity import MINIATURE
 from .memory import managed
+
+log = logging.getLogger("capface")
 
 NAME = "the miniature"
 
@@ -82,20 +89,70 @@ def _autoencoder(miniature: Miniature) -> comfy.sd.VAE:
     return vae
 
 
+def _learned_names(text: str) -> list[str]:
+    """Return the names of the learned words in a text."""
+    return re.findall(rf"{LEARNED}([^\s,]+)", text)
+
+
+class LearnedTokens(NamedTuple):
+    """The tokens of a text with learned words, and the encoder that knows these words."""
+
+    tokens: Tensor
+    encoder: TextEncoder
+
+
 class MiniatureClip:
     """The part of a CLIP that CLIP Text Encode needs, by the miniature's text encoder. LoRAs cannot patch it."""
 
     def __init__(self, miniature: Miniature):
         self.words = miniature.text_encoder
 
-    def tokenize(self, text: str, **_) -> Tensor:
-        """Return the indices `[1, 32]` of the known words in a text."""
-        return self.words.tokenize([text])
+    def tokenize(self, text: str, **_) -> Tensor | LearnedTokens:
+        """Return the indices `[1, 32]` of the known words in a text, with their encoder if there are learned words.
+
+        Args:
+            text: The text. `embedding:NAME` in it is a file in ComfyUI's models/embeddings.
+
+        Raises:
+            BadInput: The vectors of a file have another width.
+        """
+        learned = {name: vectors for name in _learned_names(text) if (vectors := self._load(name)) is not None}
+        if not learned:
+            return self.words.tokenize([text])
+        encoder = self.words.with_learned(learned)
+        return LearnedTokens(encoder.tokenize([text]), encoder)
+
+    def _load(self, name: str) -> Tensor | None:
+        """Load a learned word `[V, C]` with ComfyUI's own reader; None, with a warning, if there is none of this name."""
+        width = self.words.words.embedding_dim
+        folders = folder_paths.get_folder_paths("embeddings")
+        vectors = comfy.sd1_clip.load_embed(name, folders, width, "clip_l")
+        if vectors is None:
+            log.warning("There is no embedding %s in models/embeddings; it is ignored.", quote(name))
+            return None
+        vectors = torch.atleast_2d(vectors)
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise BadInput(
+                f"The embedding {quote(name)} has vectors of {vectors.shape[-1]} numbers, but the miniature's words have "
+                f"{width}: it was made for another base. Choose one that was trained with --base miniature."
+            )
+        return vectors.float()
 
     @torch.inference_mode()
-    def encode_from_tokens_scheduled(self, tokens: Tensor, *_, **__) -> list:
+    def encode_from_tokens_scheduled(self, tokens: Tensor | LearnedTokens, *_, **__) -> list:
         """Return ComfyUI's conditioning of one prompt."""
+        if isinstance(tokens, LearnedTokens):
+            return [[tokens.encoder(tokens.tokens).clone(), {}]]
         return [[self.words(tokens).clone(), {}]]
+
+    @property
+    def cond_stage_model(self) -> NoReturn:
+        """Refuse patches: LoraLoader looks for the network here.
+
+        Raises:
+            BadInput: Always.
+        """
+        self.clone()
 
     def clone(self) -> NoReturn:
         """Refuse patches.

@@ -64,9 +64,9 @@ def _pixels(picture: Image.Image) -> Tensor:
         shade = torch.from_numpy(np.where(grey == clear, most, grey) / most if isinstance(clear, int) else grey / most)
         return shade.float().clamp(0, 1).expand(3, -1, -1).contiguous()
     if "A" in picture.getbands() or "transparency" in picture.info:
-        rgba = torch.from_numpy(np.array(picture.convert("RGBA"))).movedim(-1, 0).float() / 255
+        rgba = torch.from_numpy(np.array(picture.convert("RGBA"))).movedim(-1, 0).float().div_(255)
         return on_white(rgba[:3], rgba[3:])
-    return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float() / 255
+    return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0).float().div_(255)
 
 
 def on_white(color: Tensor, alpha: Tensor) -> Tensor:

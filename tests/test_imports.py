@@ -9,13 +9,16 @@ import pytest
 
 from capface.tests.conftest import ROOT
 
-ORDER = ("nodes", "host", "experiments", "training", "photos", "miniature", "models", "flame", "files")
+ORDER = ("nodes", "host", "iphc", "experiments", "training", "photos", "miniature", "models", "flame", "files")
 """The rooms from the top down: each may import itself and those after it, with the exceptions below."""
 APART = {
     ("host", "training"),
     ("nodes", "training"),
     ("host", "experiments"),
     ("nodes", "experiments"),
+    ("host", "iphc"),
+    ("nodes", "iphc"),
+    ("iphc", "experiments"),
     ("models", "flame"),
     ("photos", "miniature"),
 }
@@ -23,6 +26,7 @@ APART = {
 LAYERS = {"": {"nodes"}} | {
     part: {other for other in ORDER[ORDER.index(part) :] if not {(part, other), (other, part)} & APART} for part in ORDER
 }
+LAYERS["iphc"].add("tools")  # its workers are ComfyUI processes
 """The parts of the pack that each part may import; all may import `errors` and `shapes`."""
 HOST = {
     "comfy",
@@ -36,7 +40,7 @@ HOST = {
     "latent_preview",
 }
 OPTIONAL = {"insightface", "onnxruntime", "facenet_pytorch", "open_clip", "pytorch3d", "kornia", "scipy", "chumpy", "cv2"}
-OPTIONAL |= {"accelerate", "diffusers", "tensorboard", "transformers", "webdataset"}
+OPTIONAL |= {"accelerate", "diffusers", "pyarrow", "ray", "tensorboard", "transformers", "webdataset"}
 
 
 def imports(source, place):
@@ -97,6 +101,9 @@ def test_arrows(path):
         ("from ..training import loop", ("nodes",), "nodes imports training"),
         ("from ..experiments import miniature_tables", ("training",), "training imports experiments"),
         ("from ...host import control", ("training", "miniature"), "training imports host"),
+        ("from ..iphc import ledger", ("training",), "training imports iphc"),
+        ("from ..host import portrait_metrics", ("iphc",), "iphc imports host"),
+        ("from ..tools.comfy import ComfyProcess", ("training",), "training imports tools"),
         ("from flame.params import HeadParams", ("nodes",), "absolute import of flame"),
         ("import comfy.utils", ("models",), "models knows ComfyUI: comfy"),
         ("import insightface", ("models",), "insightface is optional and must be imported where it is used"),

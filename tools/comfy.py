@@ -20,18 +20,25 @@ import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PACK = Path(__file__).resolve().parent.parent
 FOLDER = "my capface-1.0 (copy)"
 """The pack's folder name inside the process, with spaces, dots and brackets, like a user's second download."""
 NOT_COPIED = (".git", ".venvs", "output", "__pycache__", ".pytest_cache", ".ruff_cache")
 START_SECONDS = 180
+TETHER = PACK / "tools" / "tether.py"
+_DEATH_SECONDS = 10
+"""How long a process whose connection broke may take to end. The system closes its sockets before it can be waited for."""
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ComfyError(Exception):
     """The host did not start, died, or refused something for a reason other than an invalid prompt."""
+
+
+class HostLost(ComfyError):
+    """The host's process has ended, or no longer answers."""
 
 
 class PromptRejected(ComfyError):
@@ -41,12 +48,16 @@ class PromptRejected(ComfyError):
     """
 
     def __init__(self, answer):
+        self.answer = answer
         self.error, self.node_errors = answer.get("error", {}), answer.get("node_errors", {})
-        lines = [self.error.get("message", "prompt refused") if isinstance(self.error, dict) else str(self.error)]
+        lines = [self.error.get("message", "some outputs are invalid") if isinstance(self.error, dict) else str(self.error)]
         for node, found in self.node_errors.items():
             for e in found["errors"]:
                 lines.append(f"  node {node} ({found['class_type']}): {e['message']}: {e['details']}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self):
+        return type(self), (self.answer,)
 
 
 def is_host(folder):
@@ -184,6 +195,10 @@ class ComfyProcess:
         frontend: Folder with the frontend's `index.html` (the package's `static`) to use instead of the installed one; by
             default the folder named by CAPFACE_FRONTEND, if set.
         others: Folders of further packs to load.
+        arguments: Further arguments of ComfyUI's command line.
+        start_seconds: How long the start may take.
+        place: Folder for the base directory; by default the system's for temporary files.
+        tethered: Whether the process also ends when the thread that started it ends in any way, SIGKILL included (Linux only).
 
     Attributes:
         base: The base directory (`input`, `output`, `custom_nodes`, …).
@@ -192,14 +207,17 @@ class ComfyProcess:
     """
 
     def __init__(
-        self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER, frontend=None, others=()
-    ):
+        self, comfyui, models=None, *, pack=PACK, python=sys.executable, cpu=True, folder=FOLDER, frontend=None, others=(),
+        arguments=(), start_seconds: float = START_SECONDS, place=None, tethered=False,
+    ):  # fmt: skip
         self.frontend, self.others = find_frontend(frontend), [Path(other) for other in others]
         self.comfyui, self.pack, self.folder = Path(comfyui), Path(pack), folder
         self.models, self.python, self.cpu = models or {}, python, cpu
+        self.arguments, self.start_seconds, self.place = list(arguments), start_seconds, place
+        self.tethered = tethered and sys.platform == "linux"
 
     def __enter__(self):
-        self._temp = tempfile.TemporaryDirectory(prefix="capface-host-", ignore_cleanup_errors=True)
+        self._temp = tempfile.TemporaryDirectory(prefix="capface-host-", dir=self.place, ignore_cleanup_errors=True)
         try:
             self._start(Path(self._temp.name).resolve())
         except BaseException:
@@ -225,6 +243,8 @@ class ComfyProcess:
         place_pack(self.pack, base / "custom_nodes" / self.folder)
         for other in self.others:
             place_pack(other, base / "custom_nodes" / other.name)
+        for folder in self.models.get("insightface", ())[:1]:  # other packs look for it only here
+            place_pack(folder, base / "models" / "insightface")
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port),
@@ -238,6 +258,9 @@ class ComfyProcess:
             command += ["--front-end-root", str(self.frontend)]
         if self.models:
             command += ["--extra-model-paths-config", str(self._model_paths())]
+        command += self.arguments
+        if self.tethered:
+            command = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command]
         environment = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", HF_HUB_OFFLINE="1")
         environment.pop("PYTHONSAFEPATH", None)  # tasks.py sets it; ComfyUI imports the modules beside its main.py
         environment.setdefault(
@@ -260,19 +283,31 @@ class ComfyProcess:
 
     def _wait_until_ready(self):
         start = time.monotonic()
-        while time.monotonic() - start < START_SECONDS:
+        while time.monotonic() - start < self.start_seconds:
             self.check_alive()
             with contextlib.suppress(OSError):
                 request(f"{self.url}/system_stats", timeout=5)
                 return
             time.sleep(0.2)
-        raise ComfyError(f"ComfyUI did not answer within {START_SECONDS} s. Its log ends with:\n{self.log_tail()}")
+        raise ComfyError(f"ComfyUI did not answer within {self.start_seconds} s. Its log ends with:\n{self.log_tail()}")
 
     def check_alive(self):
-        """Raise ComfyError with the end of the log if the process has ended."""
+        """Raise HostLost with the end of the log if the process has ended."""
         code = self._process.poll()
         if code is not None:
-            raise ComfyError(f"ComfyUI ended by itself with status {code}. Its log ends with:\n{self.log_tail()}")
+            raise HostLost(f"ComfyUI ended by itself with status {code}. Its log ends with:\n{self.log_tail()}")
+
+    def await_death(self) -> NoReturn:
+        """Raise HostLost, once the process has ended or some seconds have passed; for use after a lost connection."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DEATH_SECONDS)
+        self.check_alive()
+        raise HostLost(f"The connection to ComfyUI broke. Its log ends with:\n{self.log_tail()}")
+
+    @property
+    def pid(self):
+        """The process's id."""
+        return self._process.pid
 
     def log_text(self):
         """Return everything that the process has logged so far."""
@@ -288,6 +323,19 @@ def request(url, body=None, *, content_type="application/json", timeout=60):
     headers = {"Content-Type": content_type} if body is not None else {}
     with _LOOPBACK.open(urllib.request.Request(url, body, headers), timeout=timeout) as answer:
         return answer.read()
+
+
+def multipart(data, name):
+    """Return the body of a request that uploads an image file's bytes as `name`, replacing such a file, and its type."""
+    edge = uuid.uuid4().hex
+    parts = [
+        f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
+        f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+        f"Content-Type: application/octet-stream\r\n\r\n".encode(),
+        data,
+        f"\r\n--{edge}--\r\n".encode(),
+    ]
+    return b"".join(parts), f"multipart/form-data; boundary={edge}"
 
 
 @dataclass
@@ -336,6 +384,10 @@ class ComfyClient:
         answer = request(f"{self.process.url}/{path}", data)
         return json.loads(answer) if answer else None
 
+    def system_stats(self):
+        """Return the host's description of its versions and devices."""
+        return self._call("system_stats")
+
     def object_info(self, node=None):
         """Return the host's description of one node, or of all."""
         return self._call(f"object_info/{node}" if node else "object_info")
@@ -346,25 +398,24 @@ class ComfyClient:
 
     def upload_image(self, data, name):
         """Upload an image file's bytes to the host's input folder as `name`. Returns the name for LoadImage."""
-        edge = uuid.uuid4().hex
-        parts = [
-            f'--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'.encode(),
-            f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-            f"Content-Type: application/octet-stream\r\n\r\n".encode(),
-            data,
-            f"\r\n--{edge}--\r\n".encode(),
-        ]
-        kind = f"multipart/form-data; boundary={edge}"
-        return json.loads(request(f"{self.process.url}/upload/image", b"".join(parts), content_type=kind))["name"]
+        body, kind = multipart(data, name)
+        return json.loads(request(f"{self.process.url}/upload/image", body, content_type=kind))["name"]
 
-    def queue(self, prompt):
+    def queue(self, prompt, *, partly=True):
         """Queue a prompt in API format, and return its id.
+
+        Args:
+            prompt: The prompt.
+            partly: Whether it is enough that the host takes some of its outputs. It runs those in any case.
 
         Raises:
             PromptRejected: The host found the prompt invalid.
         """
         try:
-            return self._call("prompt", {"prompt": prompt, "client_id": self.id})["prompt_id"]
+            answer = self._call("prompt", {"prompt": prompt, "client_id": self.id})
+            if answer.get("node_errors") and not partly:
+                raise PromptRejected(answer)
+            return answer["prompt_id"]
         except urllib.error.HTTPError as e:
             with e:
                 answer = e.read().decode(errors="replace")
@@ -372,22 +423,29 @@ class ComfyClient:
                 raise ComfyError(f"ComfyUI answered {e.code} to the prompt:\n{answer}") from None
             raise PromptRejected(json.loads(answer)) from None
 
-    def wait(self, prompt_id, *, on_event=None, timeout=600):
+    def wait(self, prompt_id, *, on_event=None, timeout: float | None = 600, silence: float | None = None):
         """Wait until a prompt has ended.
 
         Args:
             prompt_id: From `queue`.
             on_event: Called with `(type, data)` for each message about this prompt while it runs.
-            timeout: Seconds after which ComfyError is raised.
+            timeout: Seconds after which ComfyError is raised; None waits for ever.
+            silence: Seconds without a message about this prompt after which HostLost is raised; None takes any silence.
 
         Returns:
             The finished `Run`. The error of a failed node is in its `error` and is not raised.
+
+        Raises:
+            HostLost: The process ended, its connection broke, or it was silent for too long.
         """
         import websocket
 
-        run, end = Run(prompt_id), time.monotonic() + timeout
+        run, start = Run(prompt_id), time.monotonic()
+        heard = start
         while run.status == "running":
-            if time.monotonic() > end:
+            if silence is not None and time.monotonic() - heard > silence:
+                raise HostLost(f"ComfyUI was silent for {silence:g} s. Its log ends with:\n{self.process.log_tail()}")
+            if timeout is not None and time.monotonic() - start > timeout:
                 raise ComfyError(f"the prompt did not finish in {timeout} s; the log ends with\n{self.process.log_tail()}")
             try:
                 message = self._socket.recv()
@@ -395,7 +453,7 @@ class ComfyClient:
                 self.process.check_alive()
                 continue
             except (websocket.WebSocketException, OSError):
-                self.process.check_alive()
+                self.process.await_death()
                 raise
             if not isinstance(message, str):  # preview images
                 continue
@@ -403,6 +461,7 @@ class ComfyClient:
             kind, data = message["type"], message.get("data", {})
             if data.get("prompt_id") != prompt_id:
                 continue
+            heard = time.monotonic()
             run.events.append((kind, data))
             if kind == "executed":
                 run.outputs[data["node"]] = data["output"] or {}

@@ -42,7 +42,9 @@ USUAL = {
 NONE = "none"
 
 
-def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, device: str = "cpu") -> dict[str, Any]:
+def prepare(
+    photos: Path, out: Path, settings: Settings, *, workers: int = 0, device: str = "cpu", address: str = ""
+) -> dict[str, Any]:
     """Make a training set, or resume making it.
 
     Args:
@@ -51,6 +53,7 @@ def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, de
         settings: Rules and contents; a resumed run must have the settings of the first one.
         workers: Number of processes that read photos; 0 reads them in this process.
         device: Device of the networks.
+        address: HOST:PORT of a cluster of Ray whose processes read photos, or "local" for Ray on this machine.
 
     Returns:
         The report.
@@ -73,7 +76,7 @@ def prepare(photos: Path, out: Path, settings: Settings, *, workers: int = 0, de
     done, accepted = len(plan) - total, 0
     progress = Progress("photos", len(plan), done)
     if tasks:
-        with read_by(workers, (photos, settings.networks, settings.rules, settings.caption, device)) as read:
+        with read_by(workers, (photos, settings.networks, settings.rules, settings.caption, device), address) as read:
             batches = read([task for shard in tasks.values() for task in shard])
             for number, shard in tasks.items():
                 gathered = Batch()
@@ -181,6 +184,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=os.cpu_count(),
         help="worker processes, 0 for none (default: one per core)",
     )
+    run.add_argument(
+        "--address",
+        default="",
+        metavar="HOST:PORT",
+        help="a cluster of Ray whose machines read the photos, found there at the same paths; 'local' for Ray on this machine",
+    )
     run.add_argument("--device", default="cpu", help="device of each worker's networks, such as cuda (default: %(default)s)")
     run.add_argument("--batch", type=int, default=Settings.batch, help="photos per batch (default: %(default)s)")
     run.add_argument("--per-shard", type=int, default=Settings.per_shard, help="photos per shard (default: %(default)s)")
@@ -196,7 +205,8 @@ def main(arguments: list[str]) -> int:
         for name, path in asdict(networks).items():
             print(f"{name:12s} {path or 'none'}", flush=True)
         settings = Settings(networks, rules, options.caption, options.identities, options.per_shard, options.batch)
-        report = prepare(options.photos, options.out, settings, workers=options.workers, device=options.device)
+        more = {"workers": options.workers, "device": options.device, "address": options.address}
+        report = prepare(options.photos, options.out, settings, **more)
     except CapFaceError as error:
         print(error, file=sys.stderr)
         return 1

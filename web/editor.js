@@ -4,7 +4,7 @@
 import { app } from "../../scripts/app.js";
 import { drawBall } from "./ball.js";
 import { FullWindow } from "./full_window.js";
-import { Gestures, listenToWheel } from "./gestures.js";
+import { Gestures, listenBeforeCanvas } from "./gestures.js";
 import { recall, remember } from "./given_tokens.js";
 import { drawGuides, frameAfter } from "./guides.js";
 import { photoBehind, widgetBehind } from "./links.js";
@@ -403,7 +403,7 @@ function isOpen(id) {
 app.registerExtension({
   name: "capface.head-editor",
   setup() {
-    listenToWheel();
+    listenBeforeCanvas();
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) new HeadEditor(node);

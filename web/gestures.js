@@ -260,10 +260,6 @@ export class Gestures {
       if (this.#pinching && this.#fingers.size === 2) this.#pinched(event);
     }, true);
     for (const name of ["pointerup", "pointercancel"]) root.addEventListener(name, (event) => this.#fingers.delete(event.pointerId), true);
-    // The canvas zooms and pans by touch events.
-    for (const name of ["touchstart", "touchmove", "touchend", "touchcancel"]) {
-      root.addEventListener(name, (event) => event.stopPropagation(), { passive: true });
-    }
   }
 
   // ---- wheel and keys
@@ -355,8 +351,8 @@ function passToCanvas(down) {
   window.addEventListener("pointerup", up);
 }
 
-/** Give the wheel to the editor under the pointer. */
-export function listenToWheel() {
+/** Give the wheel and fingers to the editor under them. */
+export function listenBeforeCanvas() {
   // This listener must come before those of the renderers. Since 1.49, Nodes 2.0 zooms the canvas when the wheel turns over a
   // widget that has not been clicked yet.
   window.addEventListener("wheel", (event) => {
@@ -364,4 +360,10 @@ export function listenToWheel() {
     if (gestures) gestures.wheel(event);
     else scrolledCanvas = performance.now();
   }, { capture: true, passive: false });
+  // The canvas zooms and pans by touch events, which it takes before they reach their targets. The editor uses pointer events.
+  for (const name of ["touchstart", "touchmove", "touchend", "touchcancel"]) {
+    window.addEventListener(name, (event) => {
+      if (event.target.closest?.(".capface-editor")) event.stopPropagation();
+    }, { capture: true, passive: true });
+  }
 }

@@ -47,11 +47,19 @@ class Trial:
     @classmethod
     def of(cls, people: range) -> "Trial":
         """Make a trial of the people with these numbers."""
-        references = [sample_scene(person, 0) for person in people]
-        targets = [sample_scene(person, 1) for person in people]
+        return cls.of_scenes([sample_scene(person, 0) for person in people], [sample_scene(person, 1) for person in people])
+
+    @classmethod
+    def of_scenes(cls, references: Sequence[Scene], targets: Sequence[Scene]) -> "Trial":
+        """Make a trial of portraits.
+
+        Args:
+            references: The reference of each portrait.
+            targets: Another scene with the same person.
+        """
         angles = angles_of(torch.cat([scene.head.rotation for scene in references]))
-        order = list(range(len(people)))
-        return cls(_render(references) * 2 - 1, targets, _render(targets), angles, order[1:] + order[:1])
+        order = list(range(len(references)))
+        return cls(_render(references) * 2 - 1, list(targets), _render(targets), angles, order[1:] + order[:1])
 
     def reference_rows(self, swapped: bool) -> list[int]:
         """Return the index of the reference for each portrait: the person's own, or with `swapped` another person's."""

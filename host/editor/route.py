@@ -193,7 +193,7 @@ def parse_photo_request(body: bytes) -> PhotoRequest:
     fields = _parse_object(body, {"view", "client", "photo", "section", "model"})
     view, client = _parse_asking(fields)
     photo, section, model = fields.get("photo"), fields.get("section"), fields.get("model") or head_models.BUILT_IN_HEAD
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in (photo, model)):
+    if not (isinstance(photo, str) and isinstance(model, str) and max(len(photo), len(model)) <= MAX_NAME):
         raise BadRequest(f"photo, model: expected names of up to {MAX_NAME} characters.")
     if section not in from_photo.SECTIONS:
         raise BadRequest(f"section: expected one of {', '.join(from_photo.SECTIONS)}.")

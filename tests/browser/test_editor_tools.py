@@ -214,11 +214,10 @@ def look(yaw, pitch, roll=0.0):
 
 
 def test_eyes_are_dragged_and_stay_on_the_camera(canvas):
-    # The person's right eye is at the left of the picture.
-    canvas.drag(EDITOR, (0.423, 0.43), (0.45, 0.41))
+    # The head of the file is turned by half a radian. Its right eye is near the middle of the picture.
+    canvas.drag(EDITOR, (0.522, 0.43), (0.55, 0.41))
     yaw, pitch = values(canvas, "gaze_yaw", "gaze_pitch")
     assert yaw > 5 and pitch > 3 and values(canvas, *NEUTRAL) == list(NEUTRAL.values())
-    # The head of the file is turned by half a radian.
     press(canvas, "camera")
     keys(canvas, "ArrowLeft", "ArrowLeft", "ArrowUp", ".", ".")
     pose, gaze = values(canvas, "yaw", "pitch", "roll"), values(canvas, "gaze_yaw", "gaze_pitch")

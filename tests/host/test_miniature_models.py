@@ -158,8 +158,12 @@ def test_portraits_are_measured_with_its_encoder_without_faces(loaded, photo):
 
 
 def test_its_text_encoder_refuses_patches(loaded):
+    import comfy.sd
+
     with pytest.raises(BadInput, match="no LoRA"):
         loaded.clip.clone()
+    with pytest.raises(BadInput, match="no LoRA"):
+        comfy.sd.load_lora_for_models(loaded.model, loaded.clip, {}, 1.0, 1.0)
 
 
 def test_pictures_go_through_its_autoencoder(in_host, miniature, loaded, photo):

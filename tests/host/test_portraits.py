@@ -1,20 +1,20 @@
-"""docs/portraits.py with a real ComfyUI, and the statements of docs/api.md about the shipped workflow."""
+"""Bulk portraits on a running ComfyUI, and the statements of docs/api.md about the shipped workflow."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
+from capface.iphc.ledger import pixel_hash
+from capface.iphc.portraits import main
 from capface.tests.conftest import ROOT
 from capface.tools.comfy import ComfyClient, ComfyProcess, model_folders, request
 
-SMALL = ["13.width=128", "13.height=128", "14.steps=2", "10.text=a person"]
+API = ROOT / "workflows" / "api" / "portrait.json"
+SMALL = ["13.width=128", "13.height=128", "14.steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -27,39 +27,47 @@ def client(comfyui, standins):
 
 
 def make(client, photos, portraits, *more):
-    """Run the script; return its lines and its status."""
-    command = [sys.executable, str(ROOT / "docs" / "portraits.py"), str(photos), str(portraits), "--server", client.process.url]
-    command += [word for change in SMALL for word in ("--set", change)]
-    environ = dict(os.environ, PYTHONUTF8="1", NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
-    done = subprocess.run([*command, *more], capture_output=True, text=True, encoding="utf-8", env=environ, timeout=500)
-    return done.stdout.splitlines(), done
+    """Make portraits; return the exit status."""
+    command = [str(photos), str(portraits), "--workflow", str(API), "--address", client.process.url, "--prompt", "a person"]
+    return main([*command, *(word for change in SMALL for word in ("--set", change)), *more])
 
 
-def test_a_folder_of_photos(client, tmp_path):
+def test_a_folder_of_photos(client, tmp_path, capsys):
     photos, portraits = tmp_path / "photos", tmp_path / "portraits"
     photos.mkdir()
     Image.fromarray(skimage.data.astronaut()).save(photos / "astronaut é.jpg")
     Image.fromarray(np.full((256, 256, 3), 128, np.uint8)).save(photos / "grey.png")
-    lines, done = make(client, photos, portraits)
-    assert len(lines) == 2, done.stderr
-    assert lines[0].endswith("astronaut é.jpg.png")
-    assert lines[1].startswith("grey.png: failed: ") and "no face" in lines[1].lower()
-    picture = portraits / "astronaut é.jpg.png"
+    assert make(client, photos, portraits) == 3
+    assert "1 portraits made, 1 failed" in (printed := capsys.readouterr().out) and "no face" in printed.lower()
+    picture = portraits / "astronaut é" / "01-own-1.png"
     with Image.open(picture) as image:
         assert image.size == (128, 128)
-    assert "no face" in (portraits / "grey.png.failed.txt").read_text(encoding="utf-8").lower()
+    failed = [line for line in (portraits / "portraits.jsonl").read_text(encoding="utf-8").splitlines() if '"failed"' in line]
+    assert len(failed) == 1 and "no face" in failed[0].lower() and "grey.png" in failed[0]
 
     prompts, stamp = client._call("history"), picture.stat().st_mtime_ns
-    assert make(client, photos, portraits)[0] == lines
-    assert client._call("history").keys() == prompts.keys()
-    assert picture.stat().st_mtime_ns == stamp
+    assert make(client, photos, portraits) == 3
+    assert client._call("history").keys() == prompts.keys() and picture.stat().st_mtime_ns == stamp
 
-    assert make(client, photos, portraits, "--retry")[0] == lines
+    assert make(client, photos, portraits, "--retry") == 3
     assert len(client._call("history")) == len(prompts) + 1
 
+    content = picture.read_bytes()
     picture.unlink()
-    lines, done = make(client, photos, portraits, "--set", "2.ckpt_name=nobody.safetensors")
-    assert done.returncode != 0 and "nobody.safetensors" in done.stderr and not picture.exists()
+    assert make(client, photos, portraits) == 3 and len(client._call("history")) == len(prompts) + 2
+    assert pixel_hash(picture.read_bytes()) == pixel_hash(content), "from ComfyUI's cache"
+
+    assert make(client, photos, tmp_path / "others", "--set", "2.ckpt_name=nobody.safetensors") == 3
+    assert "nobody.safetensors" in (tmp_path / "others" / "portraits.jsonl").read_text(encoding="utf-8")
+
+
+def test_heads_turn_in_a_workflow_without_edit_head(client, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photos" / "ann.png")
+    (tmp_path / "heads.json").write_text('{"own": {}, "left": {"yaw": -40}}', encoding="utf-8")
+    assert make(client, tmp_path / "photos", tmp_path / "out", "--heads", str(tmp_path / "heads.json")) == 0
+    own, left = (pixel_hash((tmp_path / "out" / "ann" / f"01-{head}-1.png").read_bytes()) for head in ("own", "left"))
+    assert own != left
 
 
 def test_words_pages_and_pictures_are_served(client):
@@ -72,12 +80,8 @@ def test_words_pages_and_pictures_are_served(client):
         assert request(f"{base}/extensions/capface/docs/{page}").startswith(begin)
 
 
-def test_the_script_is_short():
-    assert len((ROOT / "docs" / "portraits.py").read_text(encoding="utf-8").splitlines()) < 60
-
-
 def test_the_page_names_nodes_and_inputs_of_the_workflow():
-    workflow = json.loads((ROOT / "workflows" / "api" / "portrait.json").read_text(encoding="utf-8"))
+    workflow = json.loads(API.read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\d+)` \| (\w+)[^|]*\| ([^|]*) \|", page, re.MULTILINE)
     assert len(rows) >= 8

@@ -1,11 +1,10 @@
 """Faces at any angle, found by MTCNN in a real photo."""
 
-import math
-
 import pytest
 import torch
 
-from capface.models.faces import FaceDetection, MeshFace, MtcnnDetector, five_points, transform_points, warp
+from capface.benchmarks.turned_photos import Version
+from capface.models.faces import FaceDetection, MeshFace, MtcnnDetector, five_points, transform_points
 from capface.photos.upright import UprightDetector, turned_back
 
 
@@ -28,18 +27,9 @@ def test_no_face_of_a_tilted_group_is_missed():
     pytest.importorskip("facenet_pytorch", reason="facenet-pytorch is not installed")
     group = pytest.importorskip("insightface.data", reason="insightface is not installed").get_image("t1")
     photo = torch.from_numpy(group[..., ::-1].copy()).movedim(-1, 0).float() / 255
-    height, width = photo.shape[1:]
-    angle = math.radians(-35)
-    c, s = math.cos(angle), math.sin(angle)
-    side = math.hypot(height, width)
-    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-    turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    turn[:2, 2] = side / 2 - turn[:2, :2] @ middle
-    known = transform_points(turn, torch.stack([face.points5.mean(0) for face in MtcnnDetector().detect(photo)]))
-    found = torch.stack([
-        face.points5.mean(0)
-        for face in UprightDetector(MtcnnDetector()).detect(warp(photo, turn, math.ceil(side), math.ceil(side)))
-    ])  # fmt: skip
+    turned, transform = Version("-35°", -35.0).picture(photo)
+    known = transform_points(transform, torch.stack([face.points5.mean(0) for face in MtcnnDetector().detect(photo)]))
+    found = torch.stack([face.points5.mean(0) for face in UprightDetector(MtcnnDetector()).detect(turned)])
     assert len(known) == len(found) == 6
     assert torch.cdist(known, found).amin(1).max() < 15
 

@@ -34,10 +34,10 @@ def _middle(part, width):
     return shapes
 
 
-def autoencoder_shapes():
+def autoencoder_shapes(sizes=AUTOENCODER):
     """Keys and shapes as in `first_stage_model.*`."""
-    widths = [AUTOENCODER["ch"] * m for m in AUTOENCODER["ch_mult"]]
-    blocks, levels = AUTOENCODER["num_res_blocks"], len(widths)
+    widths = [sizes["ch"] * m for m in sizes["ch_mult"]]
+    blocks, levels = sizes["num_res_blocks"], len(widths)
     shapes = {**_conv("quant_conv", 8, 8, 1), **_conv("post_quant_conv", 4, 4, 1)}
     shapes |= _conv("encoder.conv_in", widths[0], 3)
     into = widths[0]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,12 @@ from capface.tests.training.photo_sets import RULES, TOKENS, WIDTH, astronaut, g
 from capface.training.dataset import TrainingSet
 from capface.training.photo_files import find_photos
 from capface.training.prepare import main, prepare
+from capface.training.ray_session import RaySession
 from capface.training.report import as_table, make_report
 from capface.training.rules import REASONS, Rejected, Rules, outside_fraction, turned_away
 from capface.training.samples import SampleMaker, array_bytes, load_photo
 from capface.training.shards import Sample, digest, read_index, read_json, read_member, write_shard
+from capface.training.workers import LOCAL, RemoteMaker
 
 
 @pytest.fixture(scope="module")
@@ -395,6 +398,29 @@ def test_a_killed_run_resumes_to_the_same_shards(folder, networks, settings, out
     assert report["run"]["photos"] < report["photos"] == 6
     assert not list(again.glob("*.part"))
     assert read_json(again / "dataset.json") == read_json(out / "dataset.json")
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; there is none for Intel Macs")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_workers_of_ray_make_the_same_shards_and_one_may_die(folder, networks, settings, out, tmp_path, monkeypatch):
+    start, started = RaySession.actor, []
+
+    def actor(session, *arguments):
+        started.append(start(session, *arguments))
+        if len(started) == 1:
+            session.ray.kill(started[0])
+        return started[-1]
+
+    monkeypatch.setattr(RaySession, "actor", actor)
+    report = prepare(folder, tmp_path / "ray", settings, workers=2, address=LOCAL)
+    assert shards(tmp_path / "ray") == shards(out) and report["photos"] == 6
+    assert len(started) == 3
+
+
+def test_a_worker_of_ray_returns_the_packs_own_errors(folder, networks, settings, tmp_path):
+    without = replace(networks, facenet=str(tmp_path / "nothing.pt"))
+    error = RemoteMaker((folder, without, settings.rules, settings.caption, "cpu")).read([])
+    assert isinstance(error, MissingFile) and "nothing.pt" in str(error)
 
 
 def test_a_finished_set_is_not_changed(folder, settings, out, capsys):

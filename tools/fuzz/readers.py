@@ -408,7 +408,8 @@ def _training_set_seeds() -> list[Seed]:
 def _read_training_set(path: Path) -> object:
     from ...training.dataset import TrainingSet
 
-    return TrainingSet(path.parent, size=16)[0]
+    samples = TrainingSet(path.parent, size=16)
+    return samples[0] if len(samples) else samples
 
 
 def _training_state_seeds() -> list[Seed]:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ...miniature.autoencoder import Autoencoder
 from ...shapes import Float
+from ..sampled import Tensors
 from .scenes import SceneSet
-from .stage import Tensors, run_stage
+from .stage import run_stage
 
 BATCH = 16
 HEAD_WEIGHT = 3.0

@@ -23,9 +23,10 @@ from ...miniature.people import (
 from ...miniature.text_encoder import TextEncoder
 from ...models.diffusion import Denoiser, DenoiserConfig
 from ...shapes import Float, Int
+from ..sampled import Tensors
 from ..schedule import TIMESTEPS, NoiseSchedule
 from .scenes import Scene, SceneSet, sample_scene
-from .stage import Tensors, run_stage
+from .stage import run_stage
 from .train_autoencoder import pictures_of
 
 BATCH = 32

@@ -16,8 +16,9 @@ from ...miniature.autoencoder import Autoencoder
 from ...miniature.evaluator import Evaluator
 from ...miniature.people import BACKGROUNDS, SHIRTS, Setting
 from ...shapes import Float, Int
+from ..sampled import Tensors
 from .scenes import Appearances
-from .stage import Tensors, run_stage
+from .stage import run_stage
 from .train_recognizer import CachedFeatures, person_indices, recognition_loss, recognizer_input, vary
 
 BATCH = 64

@@ -16,8 +16,9 @@ from ...flame.builtin import SHAPE_NAMES
 from ...miniature.people import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, LIP_COLOURS, SKIN_TONES, Person
 from ...miniature.recognizer import SIZE, Recognizer
 from ...shapes import Bool, Float, Int
+from ..sampled import Tensors
 from .scenes import SceneSet
-from .stage import Tensors, run_stage
+from .stage import run_stage
 from .train_autoencoder import pictures_of
 
 BATCH = 64
