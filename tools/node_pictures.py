@@ -30,7 +30,6 @@ SHOWN = {
     "CapFaceSaveHead": [["CapFaceFitHead"], ["CapFaceSaveHead"]],
     "CapFaceLoadHead": [["CapFaceLoadHeadModel", "CapFaceLoadHead"], ["CapFaceRenderHead"]],
     "CapFaceApply": [["CLIPTextEncode", "CLIPTextEncode", "CapFaceLoad"], ["CapFaceApply"], ["KSampler"]],
-    "CapFaceHeadPreset": [["CapFaceFitHead"], ["CapFaceHeadPreset"], ["CapFaceRenderHead"]],
     "CapFacePersonMask": [["CapFaceRenderHead", "CLIPTextEncode"], ["CapFacePersonMask"], ["ConditioningSetMask"]],
     "CapFaceReuseControlNet": [["ControlNetApplyAdvanced"], ["CapFaceReuseControlNet"], ["KSampler"]],
     "CapFaceMeasure": [["CapFaceMeasure"]],
