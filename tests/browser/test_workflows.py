@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
+from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
 from capface.tools import layout
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
@@ -59,6 +59,8 @@ WORDS = {
     "regional prompt": "CapFacePersonMask",
 }
 """Words that people type -> a node that they look for."""
+OLD_WORDS = ("pose", "expression", "portrait", "flame", "caphuman", "regional prompt")
+"""Those that frontends without aliases find as well."""
 PINIA = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s"
 FIND = f"return {PINIA}.get('nodeDef').nodeSearchService.searchNode(%s, [], {{ limit: 500 }}).map((def) => def.name)"
 COMPLAINTS = """const named = new Set(app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type));
@@ -300,6 +302,8 @@ def test_templates_are_in_the_order_of_the_documentation():
 
 @pytest.mark.parametrize("word", WORDS)
 def test_search_finds_nodes_by_the_words_that_people_type(page, word):
+    if FRONTEND < (1, 42) and word not in OLD_WORDS:
+        pytest.skip("this frontend compares only the first words of a title")
     found = page.run(FIND % json.dumps(word))
     ours = [name for name in found if name.startswith("CapFace")]
     assert WORDS[word] in ours, found[:20]
