@@ -25,8 +25,8 @@ class HeadPreset(io.ComfyNode):
         return schema(
             "CapFaceHeadPreset",
             "Head Preset",
-            description="Changes a head by names: a pose, a framing, an expression, a gaze, a light. They are the presets of Edit "
-            "Head, which has a slider for everything else.",
+            description="Changes a head by names: a pose, a framing, an expression, a gaze, a light. They are the presets of "
+            "Edit Head, which has a slider for everything else.",
             search_aliases=["pose", "expression", "emotion", "smile", "gaze", "light", "relight", "flame", "portrait"],
             inputs=[
                 HEAD.Input("head"),
