@@ -72,11 +72,13 @@ def one_drag(canvas, number):
 
 
 def measure(url, settings):
-    """Return the results of `one_drag` for all drags in one renderer."""
+    """Return the results of `one_drag` in one renderer; none if it shows no editor, as Nodes 2.0 of frontend 1.27."""
     with Browser() as browser:
         canvas = CanvasPage(browser.session(), url, settings)
         canvas.run("const n = LiteGraph.createNode('CapFaceEditHead'); app.graph.add(n); app.canvas.ds.offset = [400, 100];")
         canvas.idle()
+        if not canvas.run(f"return document.querySelector('{EDITOR}') !== null"):
+            return []
         # With Playwright's routes in place, every request takes a detour through Playwright.
         canvas.page.unroute_all()
         canvas.run(WATCH)
@@ -96,6 +98,9 @@ def main():
         for name, settings in RENDERERS.items():
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
             drags = measure(process.url, settings)
+            if not drags:
+                print(f"{name:14} shows no editor in this frontend", flush=True)
+                continue
             total = sorted(drag["total"] for drag in drags)
             parts = {part: statistics.median(drag[part] for drag in drags) for part in PARTS}
             print(

@@ -58,7 +58,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, replace: bo
         CannotWrite: The folder or the disk cannot be written to, or the file exists and is not to be replaced.
     """
     with _errors_of(path), _temporary(path.parent) as partial:
-        write(partial)
+        _write(partial, write)
         if replace:
             _flush(partial)
             partial.replace(path)
@@ -82,7 +82,7 @@ def write_numbered(path_of: Callable[[int], Path], first: int, write: Callable[[
     """
     path = path_of(first)
     with _errors_of(path), _temporary(path.parent) as partial:
-        write(partial)
+        _write(partial, write)
         for number in count(first):
             path = path_of(number)
             with suppress(FileExistsError):
@@ -190,6 +190,13 @@ def _temporary(folder: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _write(partial: Path, write: Callable[[Path], object]) -> None:
+    """Write a temporary file and keep its permissions: safetensors would let only its owner read it."""
+    mode = partial.stat().st_mode
+    write(partial)
+    partial.chmod(mode)
 
 
 def _flush(path: Path) -> None:

@@ -14,10 +14,27 @@ from .comfy_host import HostSettings, RunStopped
 from .manifest import Manifest, find_manifest, read_manifest
 from .model_files import missing
 from .plan import bytes_needed, measured, plan_text
-from .run import Outcome, Run, RunOptions, alone, environments, failure_table, run_here
+from .run import FAILURES, Outcome, Run, RunOptions, alone, environments, failure_table, run_here
 from .trial import try_methods
 from .units import units_of
 from .verify import inspect, remake
+
+
+def computer_options() -> argparse.ArgumentParser:
+    """Return a parent of parsers with the options that name ComfyUI, model files and the CPU."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI to use")
+    parser.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
+    parser.add_argument("--cpu", action="store_true", help="compute on the CPU")
+    return parser
+
+
+def host_options() -> argparse.ArgumentParser:
+    """Return a parent of parsers with the options that start a ComfyUI."""
+    parser = argparse.ArgumentParser(add_help=False, parents=[computer_options()])
+    parser.add_argument("--start-seconds", type=float, default=600, metavar="S", help="how long ComfyUI may take to start")
+    parser.add_argument("--silence", type=float, default=600, metavar="S", help="how long ComfyUI may give no news, or be away")
+    return parser
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -26,13 +43,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     manifest = argparse.ArgumentParser(add_help=False)
     manifest.add_argument("manifest", help="a manifest's file, or the name of one in iphc/sets, such as quick")
-    host = argparse.ArgumentParser(add_help=False)
-    host.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI to use")
-    host.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
-    host.add_argument("--cpu", action="store_true", help="run ComfyUI on the CPU")
-    host.add_argument("--device", default="", metavar="N", help="number of the GPU")
-    host.add_argument("--start-seconds", type=float, default=600, metavar="S", help="how long ComfyUI may take to start")
-    host.add_argument("--silence", type=float, default=600, metavar="S", help="seconds without news after which ComfyUI hangs")
+    host, models = (argparse.ArgumentParser(add_help=False, parents=[one]) for one in (host_options(), computer_options()))
+    for one in (host, models):
+        one.add_argument("--device", default="", metavar="N", help="number of the GPU")
 
     p = commands.add_parser("check", parents=[manifest, host], help="report all mistakes of a manifest")
     p.add_argument(
@@ -54,11 +67,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     p.add_argument("--retry", action="store_true", help="make units with failures again")
     p.add_argument("--remake", action="store_true", help="replace units that were made from another manifest")
     p.add_argument("--mixed", action="store_true", help="add to images of other software or another device")
-    models = argparse.ArgumentParser(add_help=False)
-    models.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI whose models to use")
-    models.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
-    models.add_argument("--cpu", action="store_true", help="measure on the CPU")
-    models.add_argument("--device", default="", metavar="N", help="number of the GPU")
     p = commands.add_parser("score", parents=[manifest, models], help="measure the images")
     p.add_argument("out", type=Path, help="folder of the run")
     p = commands.add_parser("report", parents=[manifest, models], help="write table.md, table.csv and page.html")
@@ -152,13 +160,13 @@ def run(options: argparse.Namespace, manifest: Manifest) -> int:
             print(f"The images may need {size_text(int(needed))}, but only {size_text(free)} are free", flush=True)
         stop_when_terminated()
         if options.workers == 1 and not options.address:
-            return say(run_here(started, host), options.out)
+            return say(run_here(started, host), options.out / FAILURES)
         from .engine import Engine, run_on_ray
 
         devices = options.devices.split(",") if options.devices else []
         with Engine(options.workers, options.address, devices, options.cpu) as engine:
             stop_when_terminated()  # Ray has replaced the handler
-            return say(run_on_ray(started, host, engine), options.out)
+            return say(run_on_ray(started, host, engine), options.out / FAILURES)
 
 
 def stop_when_terminated() -> None:
@@ -166,11 +174,18 @@ def stop_when_terminated() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def say(outcome: Outcome, out: Path) -> int:
-    """Print what a run has done, and return its exit status."""
-    print(f"{outcome.made} images made, {outcome.failed} failed")
+def say(outcome: Outcome, log: Path, what: str = "images", retry: str = "makes their units again") -> int:
+    """Print what a run has done, and return its exit status.
+
+    Args:
+        outcome: What it has done.
+        log: The file that lists the failures.
+        what: What it makes.
+        retry: What --retry does.
+    """
+    print(f"{outcome.made} {what} made, {outcome.failed} failed")
     if outcome.failures:
-        print(f"{failure_table(outcome.failures)}\nAll are in {out / 'failures.jsonl'}. --retry makes their units again.")
+        print(f"{failure_table(outcome.failures)}\nAll are in {log}. --retry {retry}.")
     if outcome.stopped:
         print(f"stopped: {outcome.stopped}", file=sys.stderr)
     return outcome.status

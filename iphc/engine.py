@@ -123,8 +123,6 @@ class _Driver:
             stopped = "Interrupted."
         finally:
             self._close()
-        if stopped:
-            stopped += f"\n{len(self.run.whole)} of {len(self.run.units)} units are whole and kept. The same command continues."
         return self.run.finish(self.progress, stopped)
 
     def _start(self, number: int) -> None:

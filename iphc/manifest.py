@@ -96,7 +96,7 @@ def find_manifest(name: str) -> Path:
     """Return the file of a manifest: a path, or the name of one that comes with the benchmark, such as `quick`."""
     path = Path(name).expanduser()
     shipped = SETS / f"{name.removesuffix('.json')}.json"
-    return shipped if not path.is_file() and shipped.is_file() else path
+    return shipped if not path.is_file() and shipped.is_file() else path.resolve()  # workers may have another current folder
 
 
 def read_manifest(file: Path) -> Manifest:

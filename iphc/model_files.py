@@ -8,7 +8,8 @@ from typing import Any
 from ..files import catalogue
 from ..files.catalogue import Asset
 from .manifest import Manifest
-from .workflow import shapes_face
+from .person_files import LORA
+from .workflow import marks_of, shapes_face
 
 LOADERS: dict[str, dict[str, str]] = {
     "CheckpointLoaderSimple": {"ckpt_name": "checkpoints"},
@@ -78,6 +79,8 @@ def needed(manifest: Manifest) -> list[Needed]:
 
 def _of_workflow(workflow: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for node in workflow.values():
+        if LORA in marks_of(node):  # trained for each person
+            continue
         for name, folder in LOADERS.get(node["class_type"], {}).items():
             value = node["inputs"].get(name)
             if isinstance(value, str) and value not in NO_FILE:

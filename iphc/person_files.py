@@ -140,7 +140,7 @@ class Trainer:
         folder = Path(self._folder.name)
         command = [sys.executable, "-m", self.module, str(photo(folder)), str(folder / name), "--base", self._base(asked.base)]
         command += [*asked.arguments(), "--seed", str(seed), *["--cpu"] * self.cpu]
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)), PYTHONSAFEPATH="1")
+        environment = dict(os.environ, PYTHONSAFEPATH="1")
         if self.device:
             environment["CUDA_VISIBLE_DEVICES"] = self.device
         done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)

@@ -274,12 +274,12 @@ class PhotoMetrics:
             columns["arcface"] = cosine(self._arcface(self.networks.arcface, faces), reference.arcface)
         if reference.deca is not None:
             model = self.networks.flame or self.model
-            wanted = [self._wanted(model, reference.deca, name) for name in heads]
-            errors = [head_rmse(asked, found) for asked, found in zip(wanted, self._deca(faces), strict=True)]
+            wanted = {name: self._wanted(model, reference.deca, name) for name in set(heads)}
+            errors = [head_rmse(wanted[name], found) for name, found in zip(heads, self._deca(faces), strict=True)]
             columns |= {group: torch.cat([error[group] for error in errors]) for group in ERROR_GROUPS}
         if reference.head is not None:
-            asked = [self._wanted(self.model, reference.head, name) for name in heads]
-            found = [self._landmarks(one, head) for one, head in zip(faces, asked, strict=True)]
+            wanted = {name: self._wanted(self.model, reference.head, name) for name in set(heads)}
+            found = [self._landmarks(one, wanted[name]) for one, name in zip(faces, heads, strict=True)]
             columns["landmarks"], columns["turn"] = torch.tensor(found).reshape(-1, 2).unbind(1)
         return columns
 

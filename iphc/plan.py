@@ -105,6 +105,11 @@ def plan_text(manifest: Manifest, costs: list[Costs], price: float | None) -> st
         f"{manifest.name}: {len(manifest.people)} people x {len(manifest.prompts)} prompts x {len(manifest.heads)} heads x "
         f"{manifest.images} = {each:,} images of a method; {each * len(manifest.methods):,} of {len(manifest.methods)} methods"
     ]
+    if trained := [method.name for method in made if method.person is not None]:
+        lines.append(
+            f"not counted below: training {len(manifest.people)} people for each of {', '.join(trained)}. Time one with "
+            "`python tasks.py person`"
+        )
     for cost in costs:
         lines += ["", f"{cost.source}, {cost.bytes / 1e3:.0f} kB an image"]
         asked = manifest.resolved["size"], manifest.resolved["sampling"].get("steps")

@@ -21,14 +21,14 @@ from ..errors import BadInput, CannotWrite, CapFaceError
 from ..files.atomic import write_atomically
 from ..tools.comfy import ComfyError
 from .comfy_host import ComfyHost, HostSettings, RunStopped
-from .command import host_settings, stop_when_terminated
+from .command import host_options, host_settings, say, stop_when_terminated
 from .ledger import FAILED, MADE, Row
 from .manifest import SETS, Manifest, read_manifest
 from .marking import with_marks
 from .places import Problems, read_json
 from .progress import Progress
 from .remote_host import RemoteHost
-from .run import Outcome, alone, failure_table, write_json
+from .run import Outcome, alone, write_json
 from .units import Job, Unit, prompt_text, units_of, workflow_of
 from .work_queue import WorkQueue
 from .worker import Host, Worker
@@ -43,7 +43,7 @@ OWN_HEAD = "own"
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    p = argparse.ArgumentParser(prog="tasks.py portraits", description=__doc__)
+    p = argparse.ArgumentParser(prog="tasks.py portraits", description=__doc__, parents=[host_options()])
     p.add_argument("photos", type=Path, help="folder of photos, one person each")
     p.add_argument("out", type=Path, help="folder for the portraits")
     p.add_argument("--workflow", type=Path, default=DEFAULT, help="in API format; default: CapFace with Realistic Vision")
@@ -53,15 +53,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     p.add_argument("--images", type=int, default=1, metavar="N", help="portraits of each photo, prompt and head")
     p.add_argument("--seed", type=int, default=0, help="another one makes other portraits")
     p.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="an input, by the node's title or id")
-    p.add_argument("--address", action="append", default=[], metavar="URL", help="a running ComfyUI; can be repeated")
-    p.add_argument("--comfyui", metavar="PATH", help="folder of the ComfyUI to start, if there is no --address")
-    p.add_argument("--models", action="append", default=[], metavar="FOLDER", help="folder laid out like ComfyUI's models")
-    p.add_argument("--cpu", action="store_true", help="run ComfyUI on the CPU")
+    p.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a running ComfyUI to use; can be repeated",
+    )
     p.add_argument("--devices", default="", metavar="0,1", help="numbers of the GPUs; a ComfyUI is started for each")
-    p.add_argument("--start-seconds", type=float, default=600, metavar="S", help="how long ComfyUI may take to start")
-    p.add_argument("--silence", type=float, default=600, metavar="S", help="how long ComfyUI may be silent or out of reach")
     p.add_argument("--retry", action="store_true", help="try failed portraits again")
     p.add_argument("--remake", action="store_true", help="replace portraits that were made with other settings")
+    p.set_defaults(device="")  # --devices sets it for each ComfyUI
     return p.parse_args(list(arguments))
 
 
@@ -333,13 +335,13 @@ def openers_of(options: argparse.Namespace, manifest: Manifest) -> dict[str, Ope
     if options.address:
         addresses = [address if "//" in address else f"http://{address}" for address in options.address]
         return {address: partial(RemoteHost, address, options.silence) for address in addresses}
-    options.device = ""
     settings = host_settings(options, manifest)
     if settings is None:
         raise BadInput("No ComfyUI was found: start one and name its --address http://HOST:8188, or a folder with --comfyui.")
     devices = options.devices.split(",") if options.devices else [""]
-    by_device = {device: replace(settings, device=device) for device in devices}
-    return {f"device {device}" if device else "ComfyUI": lambda one=one: ComfyHost(one) for device, one in by_device.items()}
+    return {
+        f"device {device}" if device else "ComfyUI": partial(ComfyHost, replace(settings, device=device)) for device in devices
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -358,12 +360,7 @@ def main(arguments: Sequence[str]) -> int:
     except (CapFaceError, ComfyError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{outcome.made} portraits made, {outcome.failed} failed")
-    if outcome.failures:
-        print(f"{failure_table(outcome.failures)}\nAll are in {options.out / LOG}. --retry tries them again.")
-    if outcome.stopped:
-        print(f"stopped: {outcome.stopped}", file=sys.stderr)
-    return outcome.status
+    return say(outcome, options.out / LOG, "portraits", "tries them again")
 
 
 if __name__ == "__main__":

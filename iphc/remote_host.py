@@ -34,13 +34,16 @@ class RemoteHost:
             sleep: Waits some seconds.
 
         Raises:
-            HostLost: It does not answer.
+            HostLost: It does not answer, or is no ComfyUI.
         """
         self.address, self.patience, self.sleep = address.rstrip("/"), patience, sleep
         here = urllib.parse.urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
         self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
         self._uploaded: dict[str, str] = {}
-        self.stats = self._json("/system_stats")
+        try:
+            self.stats = self._json("/system_stats")
+        except ImageFailed as error:  # not the image's fault
+            raise HostLost(str(error)) from None
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -125,7 +128,11 @@ class RemoteHost:
         return record
 
     def _json(self, path: str, body: bytes | None = None, kind: str = "application/json") -> dict[str, Any]:
-        return json.loads(self._ask(path, body, kind))
+        answer = self._ask(path, body, kind)
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise ImageFailed(f"{self.address}{path} does not answer as ComfyUI does: {answer[:100]!r}") from None
 
     def _ask(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         """Return an answer; while ComfyUI is out of reach, ask again."""

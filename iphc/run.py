@@ -124,8 +124,15 @@ class Run:
         write_json(self.out / "manifest.json", self.manifest.resolved)
 
     def finish(self, progress: Progress, stopped: str) -> Outcome:
-        """Write the list of failures and return the outcome."""
+        """Write the list of failures and return the outcome.
+
+        Args:
+            progress: The counter.
+            stopped: Why the run ended early, or an empty text.
+        """
         progress.end("stopped" if stopped else "finished")
+        if stopped:
+            stopped += f"\n{len(self.whole)} of {len(self.units)} units are whole and kept. The same command continues."
         lines = []
         for row in self.failures:
             about = asdict(row)
@@ -215,8 +222,6 @@ def run_here(run: Run, settings: HostSettings | None, **more: Any) -> Outcome:
     finally:
         worker.close()
     progress.undo(len(counted), sum(row.status == FAILED for row in counted))  # of a unit that was not written
-    if stopped:
-        stopped += f"\n{len(run.whole)} of {len(run.units)} units are whole and kept. The same command continues."
     return run.finish(progress, stopped)
 
 

@@ -45,7 +45,6 @@ def test_only_the_pack_is_published():
         "__init__.py",
         "errors.py",
         "shapes.py",
-        "docs",
         "files",
         "flame",
         "host",

@@ -1,9 +1,11 @@
-"""Export of a trained CapFace to a file that the node Load CapFace can read."""
+"""Export of trained networks to files that ComfyUI's loaders and Load CapFace can read."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ..files.atomic import write_atomically
 from .objective import TrainedCapFace
@@ -18,6 +20,22 @@ def write_capface(path: Path, trained: TrainedCapFace, *, dtype: torch.dtype | N
         dtype: Stored type, such as float16; by default the type of the weights.
         about: Further metadata of the file.
     """
-    tensors = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in trained.checkpoint().items()}
-    content = save(tensors, metadata={"format": "pt", "model": "capface", **about})
-    write_atomically(path, lambda part: part.write_bytes(content))
+    write_tensors(path, trained.checkpoint(), dtype=dtype, about={"model": "capface", **about})
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None, about: dict[str, str]
+) -> None:
+    """Write tensors atomically to a safetensors file.
+
+    Args:
+        path: The file; an existing one is replaced.
+        tensors: The tensors by key.
+        dtype: Stored type of floating-point tensors; by default their own.
+        about: Metadata of the file, beside its format.
+    """
+    stored = {
+        key: tensor.detach().to("cpu", dtype if dtype and tensor.is_floating_point() else tensor.dtype).contiguous()
+        for key, tensor in tensors.items()
+    }
+    write_atomically(path, lambda part: save_file(stored, part, {"format": "pt", **about}))

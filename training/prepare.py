@@ -76,7 +76,8 @@ def prepare(
     done, accepted = len(plan) - total, 0
     progress = Progress("photos", len(plan), done)
     if tasks:
-        with read_by(workers, (photos, settings.networks, settings.rules, settings.caption, device), address) as read:
+        networks = settings.networks.absolute()
+        with read_by(workers, (photos.resolve(), networks, settings.rules, settings.caption, device), address) as read:
             batches = read([task for shard in tasks.values() for task in shard])
             for number, shard in tasks.items():
                 gathered = Batch()

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,6 +64,11 @@ class Networks:
     """The folder that holds insightface's `models`."""
     landmarker: str | None = None
     """MediaPipe's Face Landmarker, or None."""
+
+    def absolute(self) -> "Networks":
+        """Return the same with paths for processes that have another current folder."""
+        paths = {name: path and str(Path(path).resolve()) for name, path in asdict(self).items() if name != "detector"}
+        return replace(self, **paths)
 
 
 @dataclass

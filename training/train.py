@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from ..errors import BadInput, CapFaceError
+from ..errors import BadInput
 from ..flame.io import load_flame
 from ..models.diffusion import load_capface
 from .base_model import Base, load_base
+from .command import add_computing_options, attempt, computing, halve
 from .dataset import TrainingSet
 from .export import write_capface
 from .feed import PhotoData
@@ -83,10 +84,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             run.add_argument(
                 _flag(field.name), type=kind, default=field.default, help=f"{LOOP[field.name]} (default: %(default)s)"
             )
-    run.add_argument("--precision", choices=("no", "bf16", "fp16"), help="mixed precision (default: bf16 if the GPU has it)")
-    run.add_argument("--recompute", action="store_true", help="compute activations twice to save memory")
+    add_computing_options(run)
     run.add_argument("--workers", type=int, default=4, help="processes that read and render ahead (default: %(default)s)")
-    run.add_argument("--cpu", action="store_true", help="train on the CPU")
     run.add_argument("--half", action="store_true", help="export in half precision")
     run.add_argument("--people", type=int, default=4, help="people on a sheet of samples (default: %(default)s)")
     run.add_argument("--guidance", type=float, default=7.0, help="guidance scale of the samples (default: %(default)s)")
@@ -113,9 +112,8 @@ def run(options: argparse.Namespace) -> Path:
         CapFaceError: A file is missing or invalid, a setting is out of range, or the settings of a resumed run differ.
         FloatingPointError: The loss is NaN or infinite.
     """
-    gpu = torch.cuda.is_available() and not options.cpu
+    gpu, precision = computing(options)
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu")
-    precision = options.precision or ("bf16" if gpu and torch.cuda.is_bf16_supported() else "no")
     loss = ObjectiveSettings(**{f.name: getattr(options, f.name) for f in fields(ObjectiveSettings)})
     loop = LoopSettings(**{name: getattr(options, name) for name in LOOP}, precision=precision)
     head = load_flame(options.head) if options.head else None
@@ -127,8 +125,7 @@ def run(options: argparse.Namespace) -> Path:
     trained = start(base, samples, options.start).to(device)
     if gpu:
         torch.set_float32_matmul_precision("high")
-        if precision != "no":
-            base.denoiser.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        halve(base.denoiser, precision)
     if options.recompute:
         recompute_activations(base.denoiser, trained.capface)
 
@@ -188,14 +185,9 @@ def start(base: Base, samples: TrainingSet, file: Path | None) -> TrainedCapFace
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(arguments)
-    try:
-        target = run(options)
-    except (CapFaceError, FloatingPointError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped. Run the same command to resume from the last saved state.", file=sys.stderr)
-        return 130
+    target = attempt(run, options)
+    if isinstance(target, int):
+        return target
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"{target}: copy it into ComfyUI's models/capface, under a name of your choice.", flush=True)
     return 0

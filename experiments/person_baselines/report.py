@@ -22,7 +22,7 @@ REFERENCE = "CapFace"
 METHODS = {
     "drawn target": "drawn target (attainable)", "head control": "head control alone", "ControlNet": "landmark ControlNet",
     "word": "textual inversion + ControlNet", "lora": "LoRA + ControlNet", "whole": "DreamBooth + ControlNet",
-    "CapFace": "CapFace", "CapFace + pi*": "CapFace + π⋆, α = 0.5",
+    "CapFace": "CapFace", "CapFace + pi*": "CapFace + pi*, alpha = 0.5",
     f"word{MAPS}": "textual inversion + head control", f"lora{MAPS}": "LoRA + head control",
     f"whole{MAPS}": "DreamBooth + head control",
 }  # fmt: skip
@@ -60,7 +60,7 @@ def tables(lines: Sequence[Line]) -> tuple[dict[str, str], list[list[str]]]:
     """Return the Markdown blocks by their names in README.md, and the lines of table.csv."""
     test = [line for line in lines if line["part"] == "people"]
     people = complete_people(test)
-    means, differences = [_head("method", *COLUMNS)], [_head(f"method − {REFERENCE}", *COLUMNS)]
+    means, differences = [_head("method", *COLUMNS)], [_head(f"method - {REFERENCE}", *COLUMNS)]
     sheet = [["method", "column", "mean", "low", "high", "difference", "difference low", "difference high", "people"]]
     for method, name in METHODS.items():
         cells, changes = [], []
@@ -103,7 +103,7 @@ def _curve(lines: Sequence[Line]) -> list[str]:
 
     untrained = {name: means([line for line in here if line["method"] == name]) for name in ("ControlNet", "CapFace")}
     limit = POSE_FACTOR * untrained["ControlNet"]["pose"]
-    rows = [_head("method", "rate", "steps", *columns, f"pose ≤ {limit:.1f}", "choice")]
+    rows = [_head("method", "rate", "steps", *columns, f"pose to {limit:.1f}", "choice")]
     for method, rates in RATES.items():
         choice = choose(lines, method)
         for key in ((rate, steps) for rate in rates for steps in (*STEPS[method], *LONGER[method])):

@@ -54,6 +54,8 @@ UNTRAINED = {
     "CapFace + pi*": Recipe(alpha=0.5),
 }
 """Recipes of the rows that no person is trained for. `ControlNet` is the landmark control; the trained methods use it, too."""
+SUBJECTS = {"word": f"embedding:{NAME}, "}
+"""What comes before each prompt, by the trained method."""
 MAPS = " + head control"
 """What follows the name of a trained method with the head maps in place of the landmarks: not in the paper's table."""
 KEYS = ("part", "person", "method", "rate", "steps")
@@ -112,15 +114,25 @@ class Study:
         targets = [sample_scene(person, view) for view in range(1, PORTRAITS + 1)]
         return Trial.of_scenes([sample_scene(person, 0)] * PORTRAITS, targets)
 
+    def make(self, trial: Trial, person: int, recipe: Recipe | None, network: Miniature, subject: str = "") -> Tensor:
+        """Make a person's portraits, `[PORTRAITS, 3, 128, 128]` in 0..1.
+
+        Args:
+            trial: From `portraits`.
+            person: The person's number, the seed of the noise.
+            recipe: One of `UNTRAINED`.
+            network: The networks.
+            subject: What comes before each prompt.
+        """
+        if recipe is None:
+            return trial.truth
+        prompts = [f"{subject}{prompt}" for prompt in trial.prompts]
+        return make_portraits(network, head_hint(trial.heads, recipe.landmarks), prompts, trial.references, recipe, seed=person)
+
     @torch.no_grad()
     def evaluate(self, trial: Trial, person: int, name: str, recipe: Recipe | None, network: Miniature, subject: str = ""):
         """Make and measure a person's portraits: metrics `[PORTRAITS]`."""
-        if recipe is None:
-            portraits = trial.truth
-        else:
-            hint = head_hint(trial.heads, recipe.landmarks)
-            prompts = [f"{subject}{prompt}" for prompt in trial.prompts]
-            portraits = make_portraits(network, hint, prompts, trial.references, recipe, seed=person)
+        portraits = self.make(trial, person, recipe, network, subject)
         return evaluate_row(Row("1", name, recipe), trial, portraits, self.miniature)
 
     def untrained(self, part: str, person: int, names: Iterable[str]) -> None:
@@ -146,7 +158,7 @@ class Study:
         begun = time.process_time()
         files = train(trial.references[:1], person, method, rate, steps)
         seconds = time.process_time() - begun
-        subject = f"embedding:{NAME}, " if method == "word" else ""
+        subject = SUBJECTS.get(method, "")
         for key, (count, mark) in keys.items():
             if key not in self.rows.made:
                 begun = time.process_time()
@@ -187,6 +199,13 @@ def train(photo: Tensor, person: int, method: str, rate: float, steps: tuple[int
     return files
 
 
+def open_study(folder: Path) -> Study:
+    """Load the networks and the rows, and train the landmark control if the folder does not hold it."""
+    miniature = load_miniature()
+    control = train_landmark_control(miniature, folder).eval().requires_grad_(False)
+    return Study(miniature, replace(miniature, capface=control), Rows())
+
+
 def work(study: Study) -> Iterator[str]:
     """Make all rows, and yield after each piece of work what it was."""
     for person in PARTS["choice"]:
@@ -215,9 +234,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * options.minutes
-    miniature = load_miniature()
-    control = train_landmark_control(miniature, options.folder)
-    study = Study(miniature, replace(miniature, capface=control.eval().requires_grad_(False)), Rows())
+    study = open_study(options.folder)
     for done in work(study):
         print(done, flush=True)
         if time.monotonic() > end:

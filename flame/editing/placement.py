@@ -25,9 +25,9 @@ class _OwnPart:
 
     rig: Rig
     """In double precision"""
-    shape: Float[Tensor, "B S"] | None = None
+    shape: Float[Tensor, "B S"]
     """The shapes asked for last. In an editor and in a sequence they are usually the same again."""
-    centre: Float[Tensor, "B 3"] | None = None
+    centre: Float[Tensor, "B 3"]
     """The centres of these shapes at rest"""
 
 
@@ -82,15 +82,16 @@ def _in_frame(head: HeadParams, points: Float[Tensor, "B N 3"], joints: Float[Te
 def _own_part(model: HeadModel, shape: Float[Tensor, "B S"]) -> tuple[Rig, Float[Tensor, "B 3"]]:
     """Return the part of a model that moves with the neck joint, in double precision, and its centres at rest."""
     own = _own.get(model)
-    if own is None:
-        # A vertex belongs to the head if the joints above the root have enough weight.
-        weight = model.rig.weights[:, 1:].sum(1)
-        own = _OwnPart(model.rig.select((weight >= weight.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64))
-    if own.centre is None or own.shape is None or not torch.equal(own.shape, shape):
-        own = _OwnPart(own.rig, shape, _centres_at_rest(model, own.rig, shape))
-        _own[model] = own
-    assert own.centre is not None
+    if own is None or not torch.equal(own.shape, shape):
+        rig = _moving_rig(model) if own is None else own.rig
+        own = _own[model] = _OwnPart(rig, shape, _centres_at_rest(model, rig, shape))
     return own.rig, own.centre
+
+
+def _moving_rig(model: HeadModel) -> Rig:
+    # A vertex belongs to the head if the joints above the root have enough weight.
+    weight = model.rig.weights[:, 1:].sum(1)
+    return model.rig.select((weight >= weight.max() / 2).nonzero()[:, 0]).to(dtype=torch.float64)
 
 
 def _centres_at_rest(model: HeadModel, rig: Rig, shape: Float[Tensor, "B S"]) -> Float[Tensor, "B 3"]:

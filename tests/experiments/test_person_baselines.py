@@ -9,7 +9,7 @@ pytest.importorskip("accelerate")
 
 from capface.experiments.person_baselines.choice import choose
 from capface.experiments.person_baselines.report import METHODS, README, TABLE, complete_people, interval, tables, write
-from capface.experiments.person_baselines.run import COLUMNS, FIELDS, PARTS, ROWS, Key, Rows
+from capface.experiments.person_baselines.run import COLUMNS, FIELDS, KEYS, PARTS, RATES, ROWS, Key, Rows
 
 
 def line(method, rate=0.0, steps=0, *, part="choice", person=1, pose=5.0, identity=0.5):
@@ -70,12 +70,15 @@ def test_rows_are_appended_and_read_again(tmp_path):
     assert again.lines[0]["pose"] == "1.5000" and list(again.lines[0]) == list(FIELDS)
 
 
-@pytest.mark.skipif(not ROWS.exists(), reason="the rows are being made")
 def test_the_page_and_the_sheet_hold_what_the_rows_give(tmp_path):
     with ROWS.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(complete_people([li for li in lines if li["part"] == "people"])) >= 32
     assert {int(li["person"]) for li in lines if li["part"] != "people"}.isdisjoint(PARTS["people"])
+    for method in RATES:
+        used = {(float(li["rate"]), int(li["steps"])) for li in lines if li["part"] == "people" and li["method"] == method}
+        assert used == {choose(lines, method)}, "the table's people are trained as the other people chose"
+    assert len(lines) == len({tuple(li[key] for key in KEYS) for li in lines}), "no row is there twice"
     (tmp_path / "README.md").write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
     write(lines, tmp_path / "README.md", tmp_path / "table.csv")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == README.read_text(encoding="utf-8")

@@ -108,6 +108,14 @@ def test_a_users_files_are_never_touched(tmp_path):
     assert all(path.read_bytes() == b"mine" for path in mine)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_have_the_permissions_of_the_users_other_files(tmp_path, kind):
+    (tmp_path / "usual").touch()
+    write_atomically(tmp_path / "written", WRITERS[kind])
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_what_was_killed_in_mid_write_leaves_only_its_own_name(tmp_path):
     script = "import os, sys; from pathlib import Path; from capface.files.atomic import write_atomically\n"
     script += "write_atomically(Path(sys.argv[1]), lambda part: (part.write_text('half'), os._exit(9)))"

@@ -9,10 +9,11 @@ from capface.errors import BadInput
 from capface.miniature.networks import load_miniature
 from capface.tests.synthetic import fill, relative_error
 from capface.tests.training.base_files import autoencoder_shapes
+from capface.training.export import write_tensors
 from capface.training.loop import LoopSettings
 from capface.training.persons.adaptation import METHODS
 from capface.training.persons.plain import NAME, with_person
-from capface.training.persons.train import PersonSettings, main, train_person, write_person
+from capface.training.persons.train import PersonSettings, main, train_person
 from capface.training.persons.tunable import TunableCheckpoint, TunableMiniature
 
 for package in ("accelerate", "diffusers", "transformers", "tensorboard"):
@@ -63,7 +64,7 @@ def test_a_person_of_the_miniature(in_host, models, method, tmp_path):
     adaptation = train_person(base, picture, settings, loop, tmp_path / "run", cpu=True)
     name = f"{method}-of-anna"
     folder = models / ("embeddings" if method == "word" else "loras")
-    write_person(folder / f"{name}.safetensors", adaptation.file(base))
+    write_tensors(folder / f"{name}.safetensors", adaptation.file(base), about={})
 
     plain = with_person(load_miniature(), load_file(folder / f"{name}.safetensors"))
     x, t = torch.randn(2, 8, 16, 16), torch.tensor([10.0, 700.0])
@@ -115,7 +116,7 @@ def test_a_person_of_a_checkpoint(in_host, models, checkpoint, method, tmp_path)
     photo = tmp_path / "photo.png"
     Image.linear_gradient("L").convert("RGB").save(photo)
     out = tmp_path / f"{method}-anna"
-    more = [] if method == "word" else ["--text"]
+    more = ["--text"] if method == "lora" else []
     quick = [
         "--size",
         "64",

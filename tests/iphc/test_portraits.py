@@ -1,10 +1,12 @@
 """Bulk portraits with fake ComfyUIs at addresses: files, failures, lost hosts, and workflows without marks."""
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 
 import pytest
@@ -114,6 +116,23 @@ def test_a_run_whose_comfyuis_are_all_gone_stops_and_the_same_command_continues(
     with ComfyProcess(FAKE, start_seconds=SECONDS) as second:
         assert run("--address", second.url, prompts=["a", "b [die once]"])[0] == 0
     assert len(files(bench)) == len(fake_log("image")) == 8
+
+
+def test_an_address_without_a_comfyui_is_named(bench, run):
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, format, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        status, printed = run("--address", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert status == 1 and "does not answer as ComfyUI does: b'<html>'" in printed and not files(bench)
 
 
 def test_a_prompt_that_comfyui_has_lost_is_queued_again(bench, run, address, fake_log):

@@ -48,7 +48,7 @@ from capface.training.prepare import main, prepare
 from capface.training.ray_session import RaySession
 from capface.training.report import as_table, make_report
 from capface.training.rules import REASONS, Rejected, Rules, outside_fraction, turned_away
-from capface.training.samples import SampleMaker, array_bytes, load_photo
+from capface.training.samples import Networks, SampleMaker, array_bytes, load_photo
 from capface.training.shards import Sample, digest, read_index, read_json, read_member, write_shard
 from capface.training.workers import LOCAL, RemoteMaker
 
@@ -415,6 +415,13 @@ def test_workers_of_ray_make_the_same_shards_and_one_may_die(folder, networks, s
     report = prepare(folder, tmp_path / "ray", settings, workers=2, address=LOCAL)
     assert shards(tmp_path / "ray") == shards(out) and report["photos"] == 6
     assert len(started) == 3
+
+
+def test_paths_of_networks_do_not_depend_on_the_current_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = Networks("facenet.pt", "/models/clip.pt", detector="mtcnn").absolute()
+    assert (found.facenet, found.clip) == (str(tmp_path.resolve() / "facenet.pt"), str(Path("/models/clip.pt").resolve()))
+    assert (found.parser, found.detector) == (None, "mtcnn")
 
 
 def test_a_worker_of_ray_returns_the_packs_own_errors(folder, networks, settings, tmp_path):

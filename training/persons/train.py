@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...errors import BadInput, CapFaceError
-from ...files.atomic import write_atomically
+from ...errors import BadInput
 from ...photos.pictures import read_picture
+from ..command import add_computing_options, attempt, computing, halve
+from ..export import write_tensors
 from ..loop import LoopSettings, train
 from ..objective import recompute_activations
 from ..photo_files import caption_of, find_photos
@@ -209,25 +209,6 @@ def read_prior(folder: Path, caption: str, side: int) -> list[tuple[Tensor, str]
     return [(square_picture(read_picture(path), side), caption_of(path, caption)) for path in paths]
 
 
-def write_person(path: Path, tensors: dict[str, Tensor], *, half: bool = False, about: dict[str, str] | None = None) -> None:
-    """Write a file for ComfyUI atomically.
-
-    Args:
-        path: The safetensors file; an existing one is replaced.
-        tensors: From `Adaptation.file`.
-        half: Store half precision.
-        about: Metadata.
-    """
-    stored = {k: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous() for k, t in tensors.items()}
-
-    def write(part: Path) -> None:
-        mode = part.stat().st_mode
-        save_file(stored, part, {"format": "pt", **(about or {})})
-        part.chmod(mode)  # save_file lets only the owner read
-
-    write_atomically(path, write)
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser("person", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,9 +245,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     run.add_argument("--save-every", type=int, help="steps between saved states (default: a fifth of all)")
     run.add_argument("--minutes", type=float, help="time after which the run saves its state and ends")
-    run.add_argument("--precision", choices=("no", "bf16", "fp16"), help="mixed precision (default: bf16 if the GPU has it)")
-    run.add_argument("--recompute", action="store_true", help="compute activations twice to save memory")
-    run.add_argument("--cpu", action="store_true", help="train on the CPU")
+    add_computing_options(run)
     run.add_argument("--half", action="store_true", help="write the file in half precision")
     return parser.parse_args(arguments)
 
@@ -282,8 +261,7 @@ def run(options: argparse.Namespace) -> Path:
         FloatingPointError: The loss is NaN or infinite.
     """
     photo = read_picture(options.photo)
-    gpu = torch.cuda.is_available() and not options.cpu
-    precision = options.precision or ("bf16" if gpu and torch.cuda.is_bf16_supported() else "no")
+    gpu, precision = computing(options)
     base = load_tunable(options.base)
     steps = base.steps[options.method] if options.steps is None else options.steps
     rate = base.rates[options.method] if options.learning_rate is None else options.learning_rate
@@ -319,15 +297,15 @@ def run(options: argparse.Namespace) -> Path:
     side = base.side if options.size is None else options.size
     picture = square_picture(photo, side)
     prior = read_prior(options.prior, options.prior_caption, side) if options.prior else ()
-    if gpu and settings.method != "whole" and precision != "no":
-        base.denoiser.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    if gpu and settings.method != "whole":
+        halve(base.denoiser, precision)
     if options.recompute:
         recompute_activations(base.denoiser)
     target = options.out / f"{options.out.resolve().name}.safetensors"
 
     def export(averaged: Adaptation, step: int) -> None:
         note = {"steps": str(step), "seed": str(loop.seed), "settings": json.dumps(asdict(settings)), "base": base.name}
-        write_person(target, averaged.file(base), half=options.half, about=note)
+        write_tensors(target, averaged.file(base), dtype=torch.float16 if options.half else None, about=note)
 
     train_person(base, picture, settings, loop, options.out, prior=prior, cpu=not gpu, export=export)
     return target
@@ -336,14 +314,9 @@ def run(options: argparse.Namespace) -> Path:
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(arguments)
-    try:
-        target = run(options)
-    except (CapFaceError, FloatingPointError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped. Run the same command to resume from the last saved state.", file=sys.stderr)
-        return 130
+    target = attempt(run, options)
+    if isinstance(target, int):
+        return target
     patch = options.base == MINIATURE and options.method != "word"
     where = "models/loras; load it with LoraLoaderModelOnly" if patch else WHERE[options.method].format(name=target.stem)
     print(f"{target}, after {steps_done(options.out)} steps: copy it into ComfyUI's {where}.", flush=True)
