@@ -5,7 +5,7 @@ by ` [output]`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import folder_paths
@@ -13,7 +13,7 @@ import folder_paths
 from ..errors import BadInput, MissingFile
 from ..files.atomic import LONGEST_NAME, cannot_write, check_name, write_numbered
 
-OUTPUT = " [output]"
+INPUT, OUTPUT, TEMPORARY = " [input]", " [output]", " [temp]"
 
 
 def save_numbered(prefix: str, ending: str, write: Callable[[Path], object]) -> Path:
@@ -66,6 +66,11 @@ def find_user_file(name: str, ending: str) -> Path:
         inner, root = name.removesuffix(OUTPUT), folder_paths.get_output_directory()
     else:
         inner, root = name, folder_paths.get_input_directory()
+    return _find(inner, root, ending, name)
+
+
+def _find(inner: str, root: str, ending: str, name: str) -> Path:
+    """Return the path of a file within a folder; the errors are those of `find_user_file`."""
     if not inner.endswith(ending) or not _inside(root, inner):
         raise BadInput(f"Expected the name of a {ending} file within the input or output folder, got {name[:80]!r}.")
     check_name(inner)
@@ -74,6 +79,33 @@ def find_user_file(name: str, ending: str) -> Path:
         shown = inner if len(inner) <= LONGEST_NAME else f"{inner[:80]}…"
         raise MissingFile(f"{shown} is not in {root}. Put it there, or choose another file and press R to refresh the list.")
     return path
+
+
+def find_picture(name: str, endings: Sequence[str], temporary: bool = True) -> Path:
+    """Return the path of a picture in the input folder, or in the temporary folder.
+
+    Args:
+        name: Name as Load Image lists it, which may end with " [input]"; " [temp]" at the end stands for the temporary folder.
+        endings: Allowed endings of the name, in lower case.
+        temporary: Whether the temporary folder is allowed.
+
+    Raises:
+        BadInput: The name leads out of the folder, has another ending, or is none that a file can have.
+        MissingFile: The file does not exist.
+    """
+    inner, root = name.removesuffix(INPUT), folder_paths.get_input_directory()
+    if temporary and name.endswith(TEMPORARY):
+        inner, root = name.removesuffix(TEMPORARY), folder_paths.get_temp_directory()
+    ending = os.path.splitext(inner)[1]  # noqa: PTH122  also for names that no path can have
+    if ending.lower() not in endings:
+        raise BadInput(f"Expected the name of a picture within the input folder, got {name[:80]!r}.")
+    return _find(inner, root, ending, name)
+
+
+def input_picture_fingerprint(name: str, endings: Sequence[str]) -> str:
+    """Return a text that changes when the picture is replaced or edited."""
+    stat = find_picture(name, endings, temporary=False).stat()
+    return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def user_file_fingerprint(name: str, ending: str) -> str:

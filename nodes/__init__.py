@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..host import missing_models
 from ..host.editor import route
+from ..host.example_pictures import place_examples
 from ..host.model_folders import register_folders
 
 
@@ -11,7 +12,7 @@ class CapFaceExtension(ComfyExtension):
     """The extension object that gives ComfyUI the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Register the model folders and the route, and list the nodes."""
+        """Register the model folders and the route, place the example pictures, and list the nodes."""
         register_folders()
         from .apply_capface import ApplyCapFace
         from .capface_check import CapFaceCheck
@@ -24,16 +25,19 @@ class CapFaceExtension(ComfyExtension):
         from .exchange_heads import ExportHead, ImportHead
         from .fit_head import FitHead
         from .head_files import LoadHead, SaveHead
+        from .head_preset import HeadPreset
         from .identity_files import LoadIdentity, SaveIdentity
         from .load_head_model import ConvertHeadModel, LoadHeadModel
         from .load_miniature import LoadMiniature, SyntheticPerson
         from .load_models import ConvertCapFace, LoadCapFace, LoadFaceAnalyzer
         from .measure_portrait import MeasurePortrait
+        from .person_mask import PersonMask
         from .render_head import RenderHead
         from .reuse_controlnet import ReuseControlNet
 
         if route.register(EditHead.define_schema().inputs):
             missing_models.register(route.running_server())
+            place_examples()
         return [
             LoadCapFace,
             ConvertCapFace,
@@ -47,6 +51,7 @@ class CapFaceExtension(ComfyExtension):
             LoadIdentity,
             FitHead,
             EditHead,
+            HeadPreset,
             TransferHead,
             AnimateHead,
             SaveHead,
@@ -56,6 +61,7 @@ class CapFaceExtension(ComfyExtension):
             CropHead,
             RenderHead,
             ControlImage,
+            PersonMask,
             ApplyCapFace,
             ReuseControlNet,
             MeasurePortrait,

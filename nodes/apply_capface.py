@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..host.control import EDGES, OVERLAPS, HeadControl, apply_capface
+from ..host.control import EDGES, OVERLAPS, HeadControl, apply_capface, read_keyframes
 from ..host.images import from_mask
-from .sockets import CAPFACE, HEAD_CONDITION, IDENTITY, by_hand, schema
+from .sockets import CAPFACE, HEAD_CONDITION, IDENTITY, by_hand, not_connected, schema
 
 
 class ApplyCapFace(io.ComfyNode):
@@ -18,7 +18,17 @@ class ApplyCapFace(io.ComfyNode):
             "Apply CapFace",
             description="Adds a person and a head to the positive and negative conditioning. Works together with "
             "other ControlNets. Chain one node per person.",
-            search_aliases=["caphuman", "controlnet", "face"],
+            search_aliases=[
+                "caphuman",
+                "portrait",
+                "face id",
+                "faceid",
+                "identity",
+                "controlnet",
+                "face",
+                "likeness",
+                "keyframe",
+            ],
             inputs=[
                 io.Conditioning.Input("positive"),
                 io.Conditioning.Input("negative"),
@@ -31,7 +41,7 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.01,
-                    tooltip="Scale of all residuals. 0 turns CapFace off.",
+                    tooltip="How strongly head and person act: the scale of all residuals F. 0 turns CapFace off.",
                 ),
                 io.Float.Input(
                     "tau",
@@ -39,7 +49,8 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=1.0,
-                    tooltip="ID dropout \N{GREEK SMALL LETTER TAU}: the identity acts at timesteps up to "
+                    tooltip="Likeness against pose, the paper's ID dropout \N{GREEK SMALL LETTER TAU}: the identity acts at "
+                    "timesteps up to "
                     "\N{GREEK SMALL LETTER TAU}: always with 1000, never with 0. "
                     "With lower values the result follows the head more closely and resembles the person less.",
                 ),
@@ -49,7 +60,7 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Fraction of the schedule after which CapFace starts to act.",
+                    tooltip="Fraction of the schedule after which CapFace starts to act. 0: from the first step.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -57,7 +68,7 @@ class ApplyCapFace(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.001,
-                    tooltip="Fraction of the schedule after which CapFace stops acting.",
+                    tooltip="Fraction of the schedule after which CapFace stops acting. 1: until the last step.",
                 ),
                 by_hand(io.Mask, "mask", tooltip="Limits the person to this region. The mask is stretched over the frame."),
                 io.Combo.Input(
@@ -65,7 +76,7 @@ class ApplyCapFace(io.ComfyNode):
                     options=list(EDGES),
                     default="hard",
                     optional=True,
-                    tooltip="Edge of the head's own mask. hard: 0 or 1, as in the paper. soft: as the network predicts it.",
+                    tooltip="Edge of the head's own mask M. hard: 0 or 1, as in the paper. soft: as the network predicts it.",
                 ),
                 io.Combo.Input(
                     "overlap",
@@ -89,7 +100,8 @@ class ApplyCapFace(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     optional=True,
-                    tooltip="\N{GREEK SMALL LETTER ALPHA} of the post-hoc head control. With higher values the result follows "
+                    tooltip="Strength \N{GREEK SMALL LETTER ALPHA} of the post-hoc head control "
+                    "\N{GREEK SMALL LETTER PI}\N{STAR OPERATOR}. With higher values the result follows "
                     "the head more closely and resembles the person a little less.",
                 ),
                 io.Float.Input(
@@ -99,7 +111,8 @@ class ApplyCapFace(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     optional=True,
-                    tooltip="Fraction of the schedule after which the post-hoc head control stops acting.",
+                    tooltip="Fraction of the schedule after which the post-hoc head control "
+                    "\N{GREEK SMALL LETTER PI}\N{STAR OPERATOR} stops acting.",
                 ),
                 io.Float.Input(
                     "likeness",
@@ -122,8 +135,36 @@ class ApplyCapFace(io.ComfyNode):
                     "between. 1 evaluates every step, as in the paper. With 5 and at least 20 steps, CapFace costs about a "
                     "fifth and portraits hardly differ.",
                 ),
+                by_hand(
+                    io.Conditioning,
+                    "third",
+                    tooltip="A third conditioning, for guiders that take three: cond2 of DualCFGGuider, or empty_conditioning "
+                    "of PerpNegGuider. It gets the same person and head.",
+                ),
+                io.String.Input(
+                    "keyframes",
+                    default="",
+                    optional=True,
+                    tooltip="Strength and \N{GREEK SMALL LETTER TAU} over the steps and over the frames of a batch. Lines, or "
+                    "parts between semicolons, such as '0%..40%: strength 1..0.5; 60%: tau 300; frames 0..8: strength 0..1'. "
+                    "Strengths are factors of the input strength. A value holds until the next line.",
+                ),
             ],
-            outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
+            outputs=[
+                io.Conditioning.Output(display_name="positive"),
+                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(display_name="third", tooltip="The third conditioning, if one is connected."),
+            ],
+            advanced=[
+                "start_percent",
+                "end_percent",
+                "mask_edge",
+                "overlap",
+                "alpha",
+                "head_control_until",
+                "evaluate_every",
+                "keyframes",
+            ],
         )
 
     @classmethod
@@ -146,22 +187,25 @@ class ApplyCapFace(io.ComfyNode):
         head_control_until=1.0,
         likeness=1.0,
         evaluate_every=1,
+        third=None,
+        keyframes="",
     ) -> io.NodeOutput:
         """Add the controls to the conditioning."""
-        return io.NodeOutput(
-            *apply_capface(
-                (positive, negative),
-                capface,
-                condition,
-                identity,
-                strength=strength,
-                tau=tau,
-                window=(start_percent, end_percent),
-                mask=None if mask is None else from_mask(mask),
-                edge=mask_edge,
-                overlap=overlap,
-                head_control=None if head_control is None else HeadControl(head_control, alpha, head_control_until),
-                likeness=likeness,
-                every=evaluate_every,
-            )
+        given = (positive, negative) if third is None else (positive, negative, third)
+        made = apply_capface(
+            given,
+            capface,
+            condition,
+            identity,
+            strength=strength,
+            tau=tau,
+            window=(start_percent, end_percent),
+            mask=None if mask is None else from_mask(mask),
+            edge=mask_edge,
+            overlap=overlap,
+            head_control=None if head_control is None else HeadControl(head_control, alpha, head_control_until),
+            likeness=likeness,
+            every=evaluate_every,
+            keyframes=read_keyframes(keyframes),
         )
+        return io.NodeOutput(*made, *([] if third is not None else [not_connected("third")]))

@@ -30,7 +30,7 @@ class TransferHead(io.ComfyNode):
             "Transfer Head",
             description="Takes position, pose, expression, lighting or shape from another head. Position and pose are the "
             "default of the released code; its option 'all' takes the first four.",
-            search_aliases=["flame", "pose transfer", "expression transfer", "relight"],
+            search_aliases=["flame", "pose", "expression", "relight", "light", "copy expression", "retarget"],
             inputs=[
                 HEAD.Input("head", tooltip="The head to change. It keeps everything that is not taken from the other head."),
                 HEAD.Input(
@@ -62,7 +62,7 @@ class AnimateHead(io.ComfyNode):
             "Animate Head",
             description="Makes a sequence of heads that moves between keys, turns about its own centre, or follows another "
             "sequence. In a latent batch with as many frames, each frame gets one head.",
-            search_aliases=["flame", "turntable", "keyframe", "interpolate", "video", "batch"],
+            search_aliases=["flame", "turntable", "keyframe", "interpolate", "video", "batch", "pose", "expression"],
             inputs=[
                 HEAD.Input("head", tooltip="The head to move. For keys: the first key, or all keys as a batch."),
                 HEAD_MODEL.Input("head_model"),

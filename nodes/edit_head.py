@@ -27,7 +27,18 @@ class EditHead(io.ComfyNode):
             "on every head model. Left and right are the person's own. The defaults leave the head unchanged; with absolute, "
             "they reset their group. In the picture: drag to turn the head, shift-drag to move it, use the wheel to scale it "
             "and the ball to set the light, and double-click to reset. The preview shows the frame's central square.",
-            search_aliases=["flame", "pose", "expression", "relight", "smile", "gaze"],
+            search_aliases=[
+                "flame",
+                "pose",
+                "expression",
+                "emotion",
+                "smile",
+                "gaze",
+                "eyes",
+                "light",
+                "relight",
+                "face editor",
+            ],
             inputs=[
                 HEAD.Input("head"),
                 HEAD_MODEL.Input("head_model"),

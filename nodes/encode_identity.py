@@ -25,7 +25,7 @@ class EncodeIdentity(io.ComfyNode):
             "Encode Identity",
             description="Encodes the person in a photo: FaceNet's embedding of the face, and CLIP's tokens of the portrait "
             "with everything except the face painted white. The preview shows the portrait, CLIP's input and FaceNet's input.",
-            search_aliases=["face", "reference", "id"],
+            search_aliases=["face", "face id", "faceid", "reference photo", "id", "caphuman", "likeness", "portrait"],
             inputs=[
                 io.Image.Input(
                     "image",
@@ -85,6 +85,7 @@ class EncodeIdentity(io.ComfyNode):
             outputs=[IDENTITY.Output(display_name="identity"), io.Image.Output(display_name="preview")],
             is_output_node=True,
             is_input_list=True,
+            advanced=["align", "on_no_face", "combine", "parse", "keep_hair", "keep_ears"],
         )
 
     @classmethod

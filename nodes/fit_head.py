@@ -24,7 +24,7 @@ class FitHead(io.ComfyNode):
             "CapFaceFitHead",
             "Fit Head",
             description="Fits the head model to the face in a photo: by DECA, by the detector's landmarks, or by both.",
-            search_aliases=["flame", "3dmm", "pose", "deca"],
+            search_aliases=["flame", "3dmm", "pose", "expression", "deca", "caphuman"],
             inputs=[
                 io.Image.Input("image", tooltip="A photo; several photos, or the frames of a video, give as many heads."),
                 READER.Input("reader"),

@@ -24,7 +24,7 @@ class SaveHead(io.ComfyNode):
             "Save Head",
             description="Writes a head, or a sequence of heads, to a JSON file in the output folder, with named values and "
             "degrees. The file can be edited by hand, and loads again without loss of precision.",
-            search_aliases=["flame", "export head", "json"],
+            search_aliases=["flame", "export head", "json", "save pose", "save expression"],
             inputs=[
                 HEAD.Input("head"),
                 io.String.Input(
@@ -59,7 +59,7 @@ class LoadHead(io.ComfyNode):
             "CapFaceLoadHead",
             "Load Head",
             description="Reads a head, or a sequence of heads, from a JSON file made by Save Head.",
-            search_aliases=["flame", "import head", "json"],
+            search_aliases=["flame", "import head", "json", "load pose", "load expression"],
             inputs=[
                 io.Combo.Input(
                     "file",

@@ -19,7 +19,7 @@ class SaveIdentity(io.ComfyNode):
             "Save Identity",
             description="Writes an identity to a safetensors file in the output folder. The file contains features, not "
             "photos. It can be loaded without the photos, the reader or CLIP, and used with any CapFace checkpoint.",
-            search_aliases=["export face", "face model"],
+            search_aliases=["export face", "face model", "face id", "faceid"],
             inputs=[
                 IDENTITY.Input("identity"),
                 io.String.Input(
@@ -49,7 +49,7 @@ class LoadIdentity(io.ComfyNode):
             "CapFaceLoadIdentity",
             "Load Identity",
             description="Reads an identity from a file made by Save Identity.",
-            search_aliases=["import face", "face model"],
+            search_aliases=["import face", "face model", "face id", "faceid"],
             inputs=[
                 io.Combo.Input(
                     "file",

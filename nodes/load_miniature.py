@@ -21,7 +21,7 @@ class LoadMiniature(io.ComfyNode):
             "Load Miniature",
             description="All networks of the method, small enough to come with the pack and trained on synthetic people. It "
             "shows in seconds on a CPU how the nodes work, and knows no real faces. Make images of 128 × 128 pixels with it.",
-            search_aliases=["capface demo", "example"],
+            search_aliases=["caphuman", "portrait", "capface demo", "example"],
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The base model, for a KSampler."),
@@ -56,7 +56,7 @@ class SyntheticPerson(io.ComfyNode):
             "CapFaceSyntheticPerson",
             "Synthetic Person",
             description="Renders a person who does not exist, to try the nodes with. The miniature only knows such people.",
-            search_aliases=["example face", "demo photo"],
+            search_aliases=["portrait", "example face", "demo photo"],
             inputs=[
                 io.Int.Input(
                     "person",

@@ -23,7 +23,7 @@ class LoadCapFace(io.ComfyNode):
             "CapFaceLoad",
             "Load CapFace",
             description="Loads the CapFace network from the released caphuman.ckpt or from a safetensors file made from it.",
-            search_aliases=["caphuman", "face", "identity"],
+            search_aliases=["caphuman", "face id", "faceid", "portrait", "face", "identity"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",

@@ -30,7 +30,7 @@ class RenderHead(io.ComfyNode):
             "Render Head",
             description="Makes the head condition for Apply CapFace, and shows its maps. During sampling, the condition is "
             "rendered at the size of the latent. Width and height only affect the pictures of this node.",
-            search_aliases=["flame", "normal", "landmarks"],
+            search_aliases=["flame", "normal", "landmarks", "caphuman", "pose", "relight"],
             inputs=[
                 HEAD.Input("head"),
                 HEAD_MODEL.Input("head_model"),

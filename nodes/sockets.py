@@ -1,9 +1,11 @@
 """The socket types of the nodes, and helpers for their schemas."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..errors import BadInput
 
@@ -36,15 +38,24 @@ DEFAULT_TOOLTIPS = {
 _FIELDS = {f.name for f in dataclasses.fields(io.Schema)}
 
 
-def schema(node_id: str, display_name: str, **kw: Any) -> io.Schema:
+ALIASES: dict[str, list[str]] = {}
+"""The words by which search finds a node, by its id. Older versions of ComfyUI do not take them from the schema."""
+
+
+def schema(node_id: str, display_name: str, *, advanced: Collection[str] = (), **kw: Any) -> io.Schema:
     """Build the schema of a node in the pack's category, without flags that this version of ComfyUI does not know.
 
     Args:
         node_id: The id in workflows.
         display_name: The title.
+        advanced: Ids of the inputs that are shown only on demand, if this version of ComfyUI can hide them.
         **kw: Further fields of `io.Schema`.
     """
     kw = {"category": CATEGORY, **kw}
+    ALIASES[node_id] = kw.get("search_aliases", [])
+    for entry in kw.get("inputs", ()):
+        if entry.id in advanced and hasattr(entry, "advanced"):
+            entry.advanced = True
     for socket in (*kw.get("inputs", ()), *kw.get("outputs", ())):
         kind = socket.get_io_type().partition(",")[0]
         socket.tooltip = socket.tooltip or DEFAULT_TOOLTIPS.get(kind) or DEFAULT_TOOLTIPS.get(socket.display_name)
@@ -63,6 +74,17 @@ def by_hand(kind: type, name: str, **kw: Any) -> io.Input:
         **kw: Further arguments of the input.
     """
     return io.MultiType.Input(name, [kind, io.Custom(own_type(name))], optional=True, **kw)
+
+
+def not_connected(name: str) -> ExecutionBlocker:
+    """Return what an output gives if the input that it passes on is not connected: the nodes that use it say so, and stop.
+
+    Args:
+        name: The name of Apply CapFace's input and output.
+    """
+    return ExecutionBlocker(
+        f"Apply CapFace: nothing is connected to its input {name}, so its output {name} is empty. Connect it."
+    )
 
 
 def given_faces() -> list[io.Input]:

@@ -32,6 +32,7 @@ SHOWN = {
     "CapFaceExportHead": [["CapFaceLoadHeadModel", "CapFaceLoadHead"], ["CapFaceExportHead"]],
     "CapFaceImportHead": [["CapFaceLoadHeadModel"], ["CapFaceImportHead"], ["CapFaceRenderHead"]],
     "CapFaceApply": [["CLIPTextEncode", "CLIPTextEncode", "CapFaceLoad"], ["CapFaceApply"], ["KSampler"]],
+    "CapFacePersonMask": [["CapFaceRenderHead", "CLIPTextEncode"], ["CapFacePersonMask"], ["ConditioningSetMask"]],
     "CapFaceReuseControlNet": [["ControlNetApplyAdvanced"], ["CapFaceReuseControlNet"], ["KSampler"]],
     "CapFaceMeasure": [["CapFaceMeasure"]],
     "CapFaceCheck": [["CapFaceCheck"]],

@@ -249,6 +249,9 @@ def main():
         "IdentityParts": token_sets(edited(yaw=15.0, **smile)),
         "FitHead": fitted(edited(yaw=30.0, pitch=8.0, roll=8.0, **smile)),
         "EditHead": tiles(plain, edited(yaw=40.0, pitch=10.0), edited(**smile), light, edited(size=0.6, position_x=0.3)),
+        "HeadPreset": tiles(
+            plain, edited(yaw=-40.0), edited(yaw=15.0, roll=18.0), edited(**smile), edited(key_azimuth=-90.0, ambient=0.1)
+        ),
         "TransferHead": tiles(
             plain, turned, transfer(plain, turned, ["position", "pose"]), transfer(plain, turned, ["lighting"])
         ),

@@ -3,8 +3,9 @@
     python -m capface.tools.words [--comfyui PATH]               after changing names or tooltips
     python -m capface.tools.words --translated [--comfyui PATH]  after updating the translations to the changed English texts
 
-The English texts are written in the schemas. `locales/en/nodeDefs.json` and the tables of every page are generated from the
-schemas and the translations. The costs and errors of a node are written by hand, below `BY_HAND` in each page.
+The English texts are written in the schemas, and those of the template cards in `templates.json`. `locales/en/nodeDefs.json`,
+`locales/*/main.json`, `web/aliases.js` and the lists of every page are generated from them and the translations. The costs and
+errors of a node are written by hand, below `BY_HAND` in each page.
 """
 
 import argparse
@@ -23,7 +24,11 @@ LANGUAGES = ("en", "zh", "ja", "ko")
 BY_HAND = "<!-- from here on by hand -->"
 _OWN = json.loads((PACK / "tools" / "words.json").read_text(encoding="utf-8"))
 HEADINGS, OPTIONAL, FILES = _OWN["headings"], _OWN["optional"], _OWN["files"]
-"""Texts of the pages' tables by language: headings, the mark of optional inputs, and the placeholder for a user's files."""
+"""Texts of the pages' lists by language: headings and words, the mark of optional inputs, and the placeholder for files."""
+_TEMPLATES = json.loads((PACK / "tools" / "templates.json").read_text(encoding="utf-8"))
+FOLDERS = ("capface", "CapFace", "ComfyUI-CapFace")
+"""Names under which the pack's folder is usually installed. ComfyUI finds the names of templates by it."""
+ALIASES_FILE = PACK / "web" / "aliases.js"
 PICTURE = "picture.png"
 OF_FILES = {"checkpoint", "facenet", "deca", "parser", "open_clip", "clip", "file", "model", "model_file"}
 """Inputs whose options are the user's files."""
@@ -91,28 +96,27 @@ def page_file(node_id: str, language: str) -> Path:
 
 
 def page_top(node, words: dict, language: str) -> str:
-    """Generate a page's top: title, description, and the tables of inputs and outputs with units and ranges."""
+    """Generate a page's top: title, description, and the lists of inputs and outputs with units and ranges."""
     schema = node.GET_SCHEMA()
-    inputs, outputs, inlet, outlet, what, values, *_ = HEADINGS[language]
+    inputs, outputs, *_ = HEADINGS[language]
     lines = [f"# {words['display_name']}", "", words["description"], ""]
     lines += [f"![{words['display_name']}]({schema.node_id}/{PICTURE})", ""]  # ComfyUI resolves it from web/docs
     if schema.inputs:
-        lines += [f"## {inputs}", "", f"| {inlet} | {values} | {what} |", "| --- | --- | --- |"]
-        for entry in schema.inputs:
-            own = words["inputs"][entry.id]
-            lines.append(f"| {_name(entry.id, own['name'])} | {_values(entry, language)} | {own.get('tooltip', '')} |")
+        lines += [f"## {inputs}", ""]
+        lines += [_entry(entry.id, words["inputs"][entry.id], _values(entry, language)) for entry in schema.inputs]
         lines.append("")
     if schema.outputs:
-        lines += [f"## {outputs}", "", f"| {outlet} | | {what} |", "| --- | --- | --- |"]
+        lines += [f"## {outputs}", ""]
         for i, out in enumerate(schema.outputs):
-            own = words["outputs"][str(i)]
-            lines.append(f"| {_name(out.display_name, own['name'])} | {out.get_io_type()} | {own.get('tooltip', '')} |")
+            lines.append(_entry(out.display_name, words["outputs"][str(i)], out.get_io_type()))
         lines.append("")
     return "\n".join(lines)
 
 
-def _name(name, translated):
-    return f"`{name}`" if name == translated else f"`{name}`<br>{translated}"
+def _entry(name, own, values):
+    """Return an entry of a list. ComfyUI's panel for help is too narrow for tables."""
+    title = f"**{name}**" if name == own["name"] else f"**{name}** ({own['name']})"
+    return f"- {title}: {values}\\\n  {own.get('tooltip', '')}"
 
 
 def _values(entry, language):
@@ -180,9 +184,33 @@ def nodes_in_host(comfyui: str | None) -> dict:
         return pack_nodes()
 
 
+def aliases_module() -> str:
+    """Make the module of the words by which search finds the nodes. The schemas must have been defined."""
+    from ..nodes.sockets import ALIASES
+
+    known = {name: words for name, words in sorted(ALIASES.items()) if words}
+    return f"// Generated from the nodes' schemas by tools/words.py.\n\nexport const ALIASES = {json.dumps(known, indent=2)};\n"
+
+
+def template_names(language: str) -> dict:
+    """Make the titles and descriptions of the template cards in a language, in the format of ComfyUI's interface."""
+    cards = {name: texts[language] for name, texts in _TEMPLATES.items()}
+    titles, descriptions = ({name: card[i] for name, card in cards.items()} for i in range(2))
+    return {
+        "templateWorkflows": {
+            "template": dict.fromkeys(FOLDERS, titles),
+            "templateDescription": dict.fromkeys(FOLDERS, descriptions),
+        }
+    }
+
+
 def write_words(nodes: dict) -> None:
-    """Write the English definitions and the generated part of every page from the nodes' schemas."""
+    """Write the English definitions, the generated part of every page, and the words for search and templates."""
     write_definitions("en", node_definitions(nodes.values()))
+    ALIASES_FILE.write_text(aliases_module(), encoding="utf-8")
+    for language in LANGUAGES:
+        text = json.dumps(template_names(language), indent=1, ensure_ascii=False)
+        definitions_file(language).with_name("main.json").write_text(text + "\n", encoding="utf-8")
     for language in LANGUAGES:
         definitions = read_definitions(language)
         for name in nodes.keys() & definitions.keys():

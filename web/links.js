@@ -21,6 +21,19 @@ export function widgetBehind(node, input, type, widget) {
   return end?.node.type === type ? new Walk().widget(end, widget) : undefined;
 }
 
+/**
+ * Get the name of the picture that Load Image gives to a node as its photo, or to the Fit Head that gives it its head.
+ * @param {object} node Edit Head
+ * @returns {string | undefined}
+ */
+export function photoBehind(node) {
+  const name = widgetBehind(node, "photo", "LoadImage", "image");
+  if (name !== undefined) return name;
+  const slot = node.inputs?.findIndex((input) => input.name === "head") ?? -1;
+  const fit = slot < 0 ? null : new Walk().intoInput(node, slot, [])?.node;
+  return fit?.type === "CapFaceFitHead" ? widgetBehind(fit, "image", "LoadImage", "image") : undefined;
+}
+
 // An end is {node, path}: a node, and the subgraph nodes around it that the walk has entered, the outermost first.
 class Walk {
   #steps = 0;

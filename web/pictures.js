@@ -2,20 +2,22 @@
 // hides the time of the response. Requests in between are dropped. A larger picture follows when nothing moves any more.
 
 import { api } from "../../scripts/api.js";
+import { word } from "./words.js";
 
 const PATH = "/capface/edit";
 const MOVING = 256;
-const AT_REST = 512;
+const [AT_REST, LARGE] = [512, 1024];
 const MOST_UNDER_WAY = 2;
 const REST_MS = 180;
 const RETRY_MS = 1000;
-const randomId = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
+export const randomId = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("");
 // This tab. The server takes the tabs in turn.
-const CLIENT = randomId();
+export const CLIENT = randomId();
 
 export class Pictures {
   #ask;
   #show;
+  #large;
   #view = randomId();
   #wanted = false;
   #underWay = 0;
@@ -26,11 +28,14 @@ export class Pictures {
 
   /**
    * @param {() => object} ask returns the request's fields as of now
-   * @param {(answer: {image?: ImageData, source?: string, heads?: number, asked?: number, error?: string}) => void} show
+   * @param {(answer: {image?: ImageData, source?: string, heads?: number, asked?: number, places?: number[], base?: number[],
+   *   error?: string}) => void} show
+   * @param {() => boolean} large returns whether pictures at rest are shown larger than in a node
    */
-  constructor(ask, show) {
+  constructor(ask, show, large) {
     this.#ask = ask;
     this.#show = show;
+    this.#large = large;
   }
 
   /** Request a new picture. Several calls within one task make one request. */
@@ -51,7 +56,7 @@ export class Pictures {
     if (this.#wanted) this.#next();
     else if (!this.#underWay && !this.#abort.signal.aborted) {
       clearTimeout(this.#rest);
-      this.#rest = setTimeout(() => this.#fetch(AT_REST), status === 429 ? RETRY_MS : REST_MS);
+      this.#rest = setTimeout(() => this.#fetch(this.#large() ? LARGE : AT_REST), status === 429 ? RETRY_MS : REST_MS);
     }
   }
 
@@ -75,9 +80,10 @@ export class Pictures {
         // Raw pixels need no image decoder.
         const image = new ImageData(new Uint8ClampedArray(await response.arrayBuffer()), ...header("Size").split(" ").map(Number));
         // Responses may arrive out of order, and a late large picture would undo the latest movement on the screen.
-        if (!signal.aborted && number > this.#shown && !(side === AT_REST && this.#asked > number)) {
+        if (!signal.aborted && number > this.#shown && !(side !== MOVING && this.#asked > number)) {
           this.#shown = number;
-          this.#show({ image, source: header("Head"), heads: Number(header("Heads")), asked });
+          const [places, base] = ["Places", "Base"].map((name) => header(name)?.split(" ").map(Number));
+          this.#show({ image, source: header("Head"), heads: Number(header("Heads")), asked, places, base });
         }
       } else if (response.status !== 204 && response.status !== 429) {
         const { error } = await response.json().catch(() => ({ error: response.statusText }));
@@ -85,7 +91,7 @@ export class Pictures {
       }
       return response.status;
     } catch {
-      if (!signal.aborted) this.#show({ error: "The server does not answer." });
+      if (!signal.aborted) this.#show({ error: word("silent") });
       return 0;
     } finally {
       this.#underWay--;

@@ -1,45 +1,59 @@
-// Edit Head's widgets in collapsible sections, with a row of buttons that opens and closes them. Only the visibility of the
-// widgets changes. Their order and values stay the same, in the saved workflow and in its API form.
+// Edit Head's widgets in sections, with a row of buttons that chooses one and the presets of that one below it. Only the visibility
+// of the widgets changes. Their order and values stay the same, in the saved workflow and in its API form.
 
 import { app } from "../../scripts/app.js";
+import { word } from "./words.js";
 
-// The first widget of each section, in the node's order. The section Expression continues after Gaze.
-const BEGIN = {
-  pose_mode: "Pose",
-  position_mode: "Position",
-  expression_mode: "Expression",
-  gaze_yaw: "Gaze",
-  smile_left: "Expression",
-  light: "Light",
-  shape_strength: "Shape",
+// The widgets of each section, by their names.
+const SECTIONS = {
+  Pose: ["pose_mode", "yaw", "pitch", "roll", "neck_yaw", "neck_pitch", "neck_roll"],
+  Position: ["position_mode", "position_x", "position_y", "size"],
+  Expression: ["expression_mode", "jaw_open", "jaw_side", "smile_left", "smile_right", "frown", "mouth_open", "pucker"],
+  Brows: ["brows_up_left", "brows_up_right", "brows_down", "sneer_left", "sneer_right", "cheeks"],
+  Gaze: ["gaze_yaw", "gaze_pitch", "eyes_closed_left", "eyes_closed_right", "squint_left", "squint_right"],
+  Light: ["light", "light_strength", "ambient", "key_azimuth", "key_elevation", "key_intensity", "key_softness", "key_color"],
+  Shape: ["shape_strength"],
 };
-const TITLES = [...new Set(Object.values(BEGIN))];
-const TRANSLATED = {
-  zh: ["姿态", "位置", "表情", "视线", "光照", "形状"],
-  ja: ["姿勢", "位置", "表情", "視線", "光", "形状"],
-  ko: ["포즈", "위치", "표정", "시선", "조명", "형태"],
-};
+const TITLES = Object.keys(SECTIONS);
+const MOST_WIDGETS = Math.max(...Object.values(SECTIONS).map(({ length }) => length));
 // The node property that stores the open sections. Properties are saved with the workflow.
 const PROPERTY = "open_sections";
 const OPEN_AT_FIRST = "Pose";
 const WIDGET = "sections";
-const ROW_HEIGHT = 34;
 const MARGIN = 6;
+// Heights in pixels: the buttons with their margins, one row of presets, and a widget in each renderer.
+const ROW_HEIGHT = 38;
+const STRIP_HEIGHT = 46;
+const WIDGET_HEIGHT = { classic: 24, vue: 28 };
 
-// This style element lives inside the row and affects nothing else. The row's height is ROW_HEIGHT minus its margins.
+// This style element lives inside the row and affects nothing else. The height of the buttons is ROW_HEIGHT minus the margins.
 const STYLE = `<style>
-.capface-sections { display: flex; gap: 4px; width: 100%; height: 22px; padding: 0 4px; box-sizing: border-box;
+.capface-sections { display: flex; flex-direction: column; gap: 6px; width: 100%; padding: 0 4px; box-sizing: border-box; overflow: hidden;
   font: 11px/1 Inter, system-ui, sans-serif; user-select: none; }
 .lg-node .capface-sections { padding: 0; }
-.capface-sections button { flex: 1 1 auto; min-width: 0; padding: 0 4px; border: 0; border-radius: 6px; overflow: hidden;
-  text-overflow: ellipsis; white-space: nowrap; cursor: pointer; font: inherit;
-  color: var(--descrip-text, #999); background: var(--comfy-input-bg, #222); }
-.capface-sections button:hover { color: var(--input-text, #ddd); }
-.capface-sections button:focus-visible { outline: 2px solid #5aa0ff; outline-offset: -1px; }
-.capface-sections button[aria-expanded="true"] { color: var(--input-text, #ddd); box-shadow: inset 0 -2px 0 #5aa0ff; }
-.capface-sections button[data-changed]::after { content: ""; display: inline-block; width: 5px; height: 5px; margin: 0 0 2px 4px;
+.capface-sections button { border: 0; cursor: pointer; font: inherit; color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222); }
+.capface-sections button:focus-visible { outline: 2px solid #5aa0ff; outline-offset: -2px; }
+.capface-sections > .tabs { display: flex; gap: 3px; flex: 0 0 26px; }
+.capface-sections > .tabs button { flex: 1 1 auto; min-width: 0; padding: 0 3px; border-radius: 6px; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; }
+.capface-sections > .tabs button:hover { filter: brightness(1.25); }
+.capface-sections > .tabs button[aria-expanded="true"] { box-shadow: inset 0 -2px 0 #5aa0ff; }
+.capface-sections > .tabs button { position: relative; }
+.capface-sections > .tabs button[data-changed]::after { content: ""; position: absolute; top: 2px; right: 2px; width: 5px; height: 5px;
   border-radius: 50%; background: #e8940a; }
-</style>`;
+.capface-sections > .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(34px, 1fr)); gap: 3px; align-content: start;
+  flex: 1 1 0; min-height: 0; overflow: hidden auto; scrollbar-width: thin; }
+.capface-sections .place { position: relative; display: block; aspect-ratio: 1; max-height: 64px; }
+.capface-sections .tile { display: block; width: 100%; height: 100%; padding: 0; border-radius: 6px; overflow: hidden; }
+.capface-sections .tile:hover { box-shadow: inset 0 0 0 2px rgba(255,255,255,.7); }
+.capface-sections .tile[aria-pressed="true"] { box-shadow: inset 0 0 0 2px #ffd66b; }
+.capface-sections .mini { position: absolute; top: 0; width: 16px; height: 16px; padding: 0; border-radius: 5px; color: #fff; background: rgba(16,17,20,.85);
+  opacity: 0; }
+.capface-sections .mini.rename { left: 0; }
+.capface-sections .mini.delete { right: 0; }
+.capface-sections .place:hover .mini, .capface-sections .place:focus-within .mini { opacity: 1; }
+.capface-sections .plus { aspect-ratio: 1; max-height: 64px; border-radius: 6px; font-size: 16px; }
+</style><div class="tabs" role="group"></div>`;
 
 // The sections of each node that is in a graph, by graph and node id.
 const living = new Map();
@@ -53,6 +67,8 @@ export class Sections {
   #root = document.createElement("div");
   #buttons = [];
   #row;
+  #strip;
+  #changed;
   #written;
   // Names of widgets that are about to be linked.
   #linking = new Set();
@@ -62,17 +78,19 @@ export class Sections {
    * @param {object} node Edit Head
    * @param {object} defaults the widgets' defaults by name
    * @param {(name: string) => boolean} linked whether a widget's input is connected; such a widget stays visible
+   * @param {import("./strip.js").Strip} strip shows the presets of a section
+   * @param {() => void} changed called when other sections have been opened
    */
-  constructor(node, defaults, linked) {
+  constructor(node, defaults, linked, strip, changed) {
     this.#node = node;
     this.#defaults = defaults;
     this.#linked = linked;
+    this.#strip = strip;
+    this.#changed = changed;
     node.properties[PROPERTY] ??= OPEN_AT_FIRST;
-    let title;
     for (const widget of node.widgets) {
-      title = BEGIN[widget.name] ?? title;
-      if (!title || !(widget.name in defaults)) continue;
-      this.#section.set(widget, title);
+      const title = TITLES.find((one) => SECTIONS[one].includes(widget.name));
+      if (title && widget.name in defaults) this.#section.set(widget, title);
     }
     this.#written = noticesHidden([...this.#section.keys()][0]);
     if (!this.#written) for (const widget of this.#section.keys()) this.#makeFoldable(widget);
@@ -81,9 +99,27 @@ export class Sections {
     this.update();
   }
 
+  /** The section whose presets are shown: the last one of those that are open. */
+  get current() {
+    return TITLES.findLast((title) => this.#open().has(title)) ?? null;
+  }
+
+  /** The names of all widgets, or of those of a section. */
+  names(section = null) {
+    const all = [...this.#section].filter(([, title]) => !section || title === section);
+    return all.map(([widget]) => widget.name);
+  }
+
+  /** The names of the widgets in open sections. */
+  get openNames() {
+    return [...this.#section].filter(([, title]) => this.#open().has(title)).map(([widget]) => widget.name);
+  }
+
   /** Mark the buttons of open sections, and of sections with changed values. */
   update() {
     const open = this.#open();
+    this.#strip.show(this.current);
+    this.#strip.update();
     const changed = new Set();
     for (const [widget, title] of this.#section) {
       if (widget.value !== this.#defaults[widget.name]) changed.add(title);
@@ -98,6 +134,15 @@ export class Sections {
   /** Hide the widgets of closed sections, except linked ones. Show all others. */
   fold() {
     if (this.#written) for (const widget of this.#section.keys()) widget.hidden = this.#folded(widget);
+    this.#root.style.height = this.#root.style.minHeight = `${this.#height() - 2 * MARGIN}px`;
+  }
+
+  /** The height of the buttons and the presets. With one open section, the presets fill what its widgets leave free. */
+  #height() {
+    if (!this.current) return ROW_HEIGHT;
+    const shown = [...this.#section.keys()].filter((widget) => !this.#folded(widget)).length;
+    const each = WIDGET_HEIGHT[LiteGraph.vueNodesMode ? "vue" : "classic"];
+    return ROW_HEIGHT + STRIP_HEIGHT + each * Math.max(0, MOST_WIDGETS - shown);
   }
 
   /** Handle that the node was added to a graph. */
@@ -135,7 +180,10 @@ export class Sections {
       properties[PROPERTY] = TITLES.join();
       this.fold();
       this.#set(OPEN_AT_FIRST);
-    } else this.#draw();
+    } else {
+      this.#grow();
+      this.#draw();
+    }
   }
 
   #open() {
@@ -178,18 +226,21 @@ export class Sections {
     const root = this.#root;
     root.className = "capface-sections";
     root.innerHTML = STYLE;
-    const words = TRANSLATED[app.extensionManager?.setting?.get("Comfy.Locale")] ?? TITLES;
-    for (const [i, title] of TITLES.entries()) {
+    const tabs = root.querySelector(".tabs");
+    tabs.setAttribute("aria-label", word("sections"));
+    for (const title of TITLES) {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.title = title;
-      button.textContent = words[i];
-      button.addEventListener("click", () => this.#toggle(title));
+      button.textContent = word(title.toLowerCase());
+      button.title = word("shift");
+      button.addEventListener("click", (event) => this.#toggle(title, event.shiftKey));
       this.#buttons.push(button);
     }
-    root.append(...this.#buttons);
+    tabs.append(...this.#buttons);
+    root.append(this.#strip.element);
     for (const name of ["pointerdown", "dblclick"]) root.addEventListener(name, (event) => event.stopPropagation());
-    const height = () => ROW_HEIGHT;
+    const height = () => this.#height();
     const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: height, getMaxHeight: height };
     this.#row = this.#node.addDOMWidget(WIDGET, "capface.sections", root, options);
     this.#row.serialize = false;
@@ -200,12 +251,16 @@ export class Sections {
     return this.#row;
   }
 
-  #toggle(title) {
-    const open = this.#open();
-    if (!open.delete(title)) open.add(title);
+  /** Open a section in place of the others, or beside them; or close it. */
+  #toggle(title, beside) {
+    const before = this.#open();
+    const open = new Set(beside ? before : []);
+    if (!before.has(title) || (!beside && before.size > 1)) open.add(title);
+    else open.delete(title);
     app.canvas.emitBeforeChange();
     this.#set(TITLES.filter((name) => open.has(name)).join());
     app.canvas.emitAfterChange();
+    this.#changed();
   }
 
   /** Open exactly these sections. The node's height changes accordingly, and the picture keeps its size. */
@@ -220,6 +275,13 @@ export class Sections {
       requestAnimationFrame(() => this.#root.closest("[data-node-id]")?.style.setProperty("--node-height", "0px"));
     } else node.setSize([node.size[0], Math.max(node.size[1] + least - before, least)]);
     this.#draw();
+  }
+
+  /** Make room for all elements in a node that was saved before there were presets. */
+  #grow() {
+    const node = this.#node;
+    const least = node.computeSize()[1];
+    if (!LiteGraph.vueNodesMode && node.size[1] < least) node.setSize([node.size[0], least]);
   }
 
   #draw() {

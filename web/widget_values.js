@@ -1,9 +1,13 @@
 // The values of Edit Head's widgets, including those that a gesture has changed but not yet written.
 
 import { app } from "../../scripts/app.js";
+import { gazeAtCamera, STRAIGHT } from "./gaze.js";
+import { preference } from "./preferences.js";
+import { counterpart } from "./symmetry.js";
 
 // During a gesture the widgets are written at most once in this time: redrawing them takes as long as a picture.
 const WRITE_MS = 100;
+const TURNING = ["pose_mode", "yaw", "pitch", "roll", "neck_yaw", "neck_pitch", "neck_roll"];
 
 export class WidgetValues {
   #node;
@@ -11,6 +15,9 @@ export class WidgetValues {
   #written;
   #pending = {};
   #timer;
+  #shown = null;
+  /** Angles of the node's input head; see gaze.js. */
+  base = STRAIGHT;
 
   /**
    * @param {object} node Edit Head
@@ -34,13 +41,21 @@ export class WidgetValues {
     return this.#pending[name] ?? this.#widget(name)?.value ?? this.defaults[name];
   }
 
-  /** The values that differ from their defaults, by name. */
+  /** The values to draw that differ from their defaults, by name. */
   edited() {
     const values = {};
     for (const [name, value] of Object.entries(this.defaults)) {
-      if (this.#widget(name) && this.get(name) !== value) values[name] = this.get(name);
+      const drawn = this.#shown && name in this.#shown && !this.linked(name) ? this.#shown[name] : this.get(name);
+      if (this.#widget(name) && drawn !== value) values[name] = drawn;
     }
     return values;
+  }
+
+  /** Draw other values for now, without changing any; null ends it. */
+  try(values) {
+    if (values === this.#shown) return;
+    this.#shown = values;
+    this.#changed();
   }
 
   /** Whether a widget's input is connected. Its value then comes from another node and is not changed here. */
@@ -53,8 +68,29 @@ export class WidgetValues {
     return name in this.#pending;
   }
 
+  /** Let the values that depend on a changed one follow it: the other side of the face, and eyes that stay on the camera. */
+  follow(values) {
+    const also = {};
+    if (preference("link")) {
+      for (const [name, value] of Object.entries(values)) {
+        const other = counterpart(name);
+        if (other && !(other in values)) also[other] = value;
+      }
+    }
+    if (preference("camera") && TURNING.some((name) => name in values) && !("gaze_yaw" in values)) {
+      const get = (name) => (name in values ? values[name] : this.get(name));
+      Object.assign(also, gazeAtCamera(get, this.base));
+    }
+    this.#set(also);
+  }
+
   /** Change values. The picture is requested at once. The widgets are written a little later, because that is just as slow. */
   set(values) {
+    this.#set(values);
+    this.follow(values);
+  }
+
+  #set(values) {
     for (const [name, wanted] of Object.entries(values)) {
       const widget = this.#widget(name);
       if (!widget || this.linked(name)) continue;

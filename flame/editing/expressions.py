@@ -35,6 +35,9 @@ MOST_GAIN = 1.5
 MOST_DEVIATIONS = 4.0
 # The motion of the jaw is linearised over JAW_REFERENCE radians. Its coefficient has a standard deviation of JAW_DEVIATION.
 JAW_REFERENCE, JAW_DEVIATION = 0.3, 0.2
+# Amounts are read from a head in this many rounds. The prior, in squared eye distances, keeps those small that move no point.
+AMOUNT_ROUNDS = 100
+AMOUNT_PRIOR = 1e-4
 
 # The mirror image of each landmark on the other side of the face.
 _MIRROR = {
@@ -202,6 +205,44 @@ def express(model: HeadModel, head: HeadParams, amounts: Mapping[str, float | Nu
         expression=head.expression + amount @ directions.expression.to(head.device),
         jaw=head.jaw + amount @ directions.jaw.to(head.device),
     )
+
+
+def amounts_of(model: HeadModel, head: HeadParams) -> dict[str, float]:
+    """Return the amounts whose sliders come closest to a head's expression and open jaw.
+
+    The amounts are least squares over the displacements of the sliders' points, within the range of each slider. What no slider
+    can show is left out.
+
+    Args:
+        model: A head model with landmarks.
+        head: One head.
+
+    Returns:
+        Amounts by slider name, as for `express`.
+
+    Raises:
+        BadInput: The model has no landmarks.
+    """
+    directions = slider_directions(model)
+    rest, derivatives, jaw = _derivatives(model.to("cpu"))
+    K = len(derivatives)
+    # Each row is a displacement of all points, in eye distances.
+    per_component = torch.cat([derivatives, jaw[None]]).flatten(1) / eye_distance(rest)
+
+    def displacement(expression: Tensor, jaws: Tensor) -> Tensor:
+        return torch.cat([expression[:, :K], jaws[:, :1] / JAW_DEVIATION], dim=1).double().cpu() @ per_component
+
+    columns = displacement(directions.expression, directions.jaw)
+    wanted = displacement(head.expression[:1], head.jaw[:1])[0]
+    least, most = (torch.tensor([getattr(one, end) for one in SLIDERS.values()]).double() for end in ("least", "most"))
+    gram = columns @ columns.T + AMOUNT_PRIOR * torch.eye(len(columns), dtype=columns.dtype)
+    towards, amounts = columns @ wanted, torch.zeros(len(columns), dtype=columns.dtype)
+    # Coordinate descent: each amount in turn becomes the best one for the others, a_i = a_i + (c_i·t - sum_j G_ij a_j) / G_ii.
+    for _ in range(AMOUNT_ROUNDS):
+        for i in range(len(amounts)):
+            best = (towards[i] - gram[i] @ amounts + gram[i, i] * amounts[i]) / gram[i, i]
+            amounts[i] = best.clamp(least[i], most[i])
+    return dict(zip(SLIDERS, amounts.tolist(), strict=True))
 
 
 def slider_directions(model: HeadModel) -> Directions:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...errors import BadInput
 from ...shapes import Float
 from ..fitting import light_from_photo
-from ..model import HeadModel, HeadParams, directional_light, frontal_light, shade
+from ..model import SH_FACTORS, HeadModel, HeadParams, directional_light, frontal_light, shade
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ PRESETS: dict[str, Lighting] = {
     "sunset": Lighting((Lamp(65, 8, 1.0, "#ff9d52", 0.1), Lamp(-120, 20, 0.25, "#6f86d6", 0.8)), 0.30, "#8f97c9"),
 }
 """Preset lights by name."""
+
+MOST_AMBIENT, MOST_INTENSITY = 2.0, 3.0
+"""Largest values of the custom light's widgets."""
+_MEAN_SQUARES = (1, 1 / 3, 1 / 3, 1 / 3, 1 / 15, 1 / 15, 1 / 15, 4 / 15, 4 / 5)
+"""Means over the sphere of the squares of b = 1, x, y, z, xy, xz, yz, x²-y², 3z²-1."""
 
 NEUTRAL, KEEP, CUSTOM, FROM_PHOTO = "neutral", "keep", "custom", "from photo"
 LIGHTS = (KEEP, CUSTOM, FROM_PHOTO, NEUTRAL, *PRESETS)
@@ -110,6 +115,47 @@ def relight(
     else:
         raise BadInput(f"Expected a light among {', '.join(LIGHTS)}; got '{light}'.")
     return head.replace(light=(new.to(head.light) * strength).expand_as(head.light).contiguous())
+
+
+def custom_light_of(light: Float[Tensor, "9 3"]) -> dict[str, float | str]:
+    """Return Edit Head's custom light that comes closest to a light: one lamp, and ambient light.
+
+    The lamp is where the light's linear part points to. Its colour and size and the ambient light are least squares over all
+    normals.
+
+    Args:
+        light: Coefficients, as in `HeadParams.light`.
+
+    Returns:
+        Values of the widgets of Edit Head, within their ranges.
+    """
+    # The mean square over the sphere of each basis function b_k weighs the coefficients.
+    weight = (torch.tensor(SH_FACTORS).square() * torch.tensor(_MEAN_SQUARES)).sqrt().double()
+    wanted = light.double().cpu() * weight[:, None]
+    x, y, z = (light[1:4].double().cpu().mean(1) + torch.tensor([0.0, 0.0, 1e-9])).tolist()
+    azimuth, elevation = math.degrees(math.atan2(x, z)), math.degrees(math.atan2(y, math.hypot(x, z)))
+    glow = Lighting((), 1.0).coefficients().double()[:, 0] * weight
+    best = None
+    for softness in (step / 20 for step in range(21)):
+        lamp = _lamp_light(Lamp(azimuth, elevation, softness=softness)).double()[:, 0] * weight
+        # One intensity for each channel, and one ambient light for all: wanted_c ~ intensity_c · lamp + ambient · glow
+        columns = torch.cat([torch.block_diag(*[lamp[:, None]] * 3), glow.repeat(3)[:, None]], dim=1)
+        solved = torch.linalg.lstsq(columns, wanted.T.flatten()[:, None]).solution[:, 0].clamp(min=0)
+        error = (columns @ solved - wanted.T.flatten()).square().sum().item()
+        if best is None or error < best[0]:
+            best = error, softness, solved.tolist()
+    assert best is not None
+    _, softness, (*lamps, ambient) = best
+    intensity = max(lamps)
+    color = "".join(f"{round(255 * part / intensity) if intensity else 255:02x}" for part in lamps)
+    return {
+        "ambient": min(ambient, MOST_AMBIENT),
+        "key_azimuth": azimuth,
+        "key_elevation": elevation,
+        "key_intensity": min(intensity, MOST_INTENSITY),
+        "key_softness": softness,
+        "key_color": f"#{color}",
+    }
 
 
 def rgb_of(color: str) -> tuple[float, float, float]:

@@ -15,6 +15,9 @@ from ...errors import BadInput
 from ...shapes import Float
 from ..model import HeadModel, HeadParams, Rig, axis_angle_to_matrix, matrix_to_axis_angle, project
 
+EYE_RADIUS = 0.012
+"""Radius of an eyeball in metres"""
+
 
 @dataclass(frozen=True, eq=False)
 class _OwnPart:
@@ -41,16 +44,39 @@ def head_centre(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2"]:
     Returns:
         `[B, 2]` (u, v) in frame units, in double precision.
     """
-    shape = head.shape.double()
-    own, centre = _own_part(model, shape)
+    own, centre = _own_part(model, head.shape.double())
+    return _in_frame(head, centre[:, None], _joints(model, own, head))[:, 0]
+
+
+def eye_centres(model: HeadModel, head: HeadParams) -> Float[Tensor, "B 2 2"]:
+    """Compute where the eyes are in the frame, whether they are seen or not.
+
+    Args:
+        model: The head model.
+        head: B heads on its device.
+
+    Returns:
+        `[B, 2, 2]` (u, v) in frame units of the fronts of both eyeballs when they look straight ahead, in double precision.
+    """
+    joints = _joints(model, _own_part(model, head.shape.double())[0], head)
+    return _in_frame(head, joints[:, 3:] + joints.new_tensor([0.0, 0.0, EYE_RADIUS]), joints)
+
+
+def _joints(model: HeadModel, own: Rig, head: HeadParams) -> Float[Tensor, "B 5 3"]:
+    """Compute the joints at rest, in double precision."""
     # The expression moves the joints only slightly, but everything that they carry moves with them.
-    coefficients = model.coefficients(shape, head.expression.double())
-    joints = own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)
+    coefficients = model.coefficients(head.shape.double(), head.expression.double())
+    return own.joints + (coefficients @ own.joint_basis.flatten(1)).unflatten(1, own.joints.shape)
+
+
+def _in_frame(head: HeadParams, points: Float[Tensor, "B N 3"], joints: Float[Tensor, "B 5 3"]) -> Float[Tensor, "B N 2"]:
+    """Project points at rest that move with the neck joint, in double precision."""
     # c' = R_root (R_neck (c - J_neck) + J_neck - J_root) + J_root
     for joint, rotation in ((1, head.neck), (0, head.rotation)):
-        arm = (centre - joints[:, joint])[..., None]
-        centre = (axis_angle_to_matrix(rotation.double()) @ arm)[..., 0] + joints[:, joint]
-    return project(centre[:, None], head.camera.double())[:, 0, :2]
+        at = joints[:, joint, None]
+        turned = axis_angle_to_matrix(rotation.double())[:, None] @ (points - at)[..., None]
+        points = turned[..., 0] + at
+    return project(points, head.camera.double())[..., :2]
 
 
 def _own_part(model: HeadModel, shape: Float[Tensor, "B S"]) -> tuple[Rig, Float[Tensor, "B 3"]]:

@@ -15,6 +15,7 @@ from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .control import CapFaceControl
 from .evaluation import Evaluation
+from .keyframes import Keyframes
 from .region import Region
 
 log = logging.getLogger("capface")
@@ -51,11 +52,12 @@ def apply_capface(
     head_control: HeadControl | None = None,
     likeness: float = 1.0,
     every: int = 1,
+    keyframes: Keyframes | None = None,
 ) -> list[Conditioning]:
     """Add a person to conditionings. Existing controls are kept and come before it.
 
     Args:
-        conditionings: ComfyUI's conditionings, such as (positive, negative).
+        conditionings: ComfyUI's conditionings, such as (positive, negative), or those of a guider with three.
         model: The checkpoint.
         condition: The head.
         identity: The person. With None, only the head is controlled.
@@ -69,6 +71,7 @@ def apply_capface(
         head_control: Post-hoc head control pi* (equation 9).
         likeness: Factor gamma of the identity's effect: F_null + gamma · (F_id - F_null). 1 is the paper's.
         every: Number of steps for which the residuals of an evaluation are kept. With 1, every step is evaluated.
+        keyframes: Factors of the strength, and tau, over steps and frames. The post-hoc head control does not follow them.
 
     Returns:
         The new conditionings, one for each given.
@@ -91,7 +94,8 @@ def apply_capface(
         controls.append(CapFaceControl(head_control.model, condition, None, region=None, every=every, **settings))
     if strength != 0:
         settings = {"strength": strength, "timestep_percent_range": window, "region": Region(edge, mask)}
-        controls.append(CapFaceControl(model, condition, identity, tau=tau, likeness=likeness, every=every, **settings))
+        settings |= {"tau": tau, "likeness": likeness, "every": every, "keyframes": keyframes}
+        controls.append(CapFaceControl(model, condition, identity, **settings))
     if not controls:
         return list(conditionings)
     chains = {}  # by the control before them: positive and negative prompt share a chain if they share that control

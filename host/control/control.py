@@ -26,6 +26,7 @@ from ..capface_model import CapFaceModel
 from ..identity import Identity
 from .coordinates import View, read_coordinates
 from .evaluation import MAX_CACHED_VIEWS, PIXELS_PER_LATENT, Evaluation, Request, Row, encoder_memory, evaluate
+from .keyframes import Keyframes
 from .region import Region
 from .reuse import MOST_KEPT
 from .sampling_context import KEY, ModelSampling, SamplingContext, canvas_size_of_caller, noise_levels, sampling_hooks
@@ -44,7 +45,9 @@ class _Part:
     count: int
     """Number of the chunk's latents."""
     factors: dict[torch.Size, Tensor] | None
-    """The region's factors `[n or 1, 1, h, w]` for them, by size. None: the person acts everywhere."""
+    """The region's factors `[n or 1, 1, h, w]` for the chunk's latents, by size. None: the person acts everywhere."""
+    scale: Tensor | None = None
+    """The keyframes' factors of the strength `[count, 1, 1, 1]`. None: 1 for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         region: Region | None = Region(),  # noqa: B008  frozen
         likeness: float = 1.0,
         every: int = 1,
+        keyframes: Keyframes | None = None,
     ):
         """Make a control.
 
@@ -101,6 +105,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             region: Where it acts: by default in the head's own mask. None means everywhere.
             likeness: Factor gamma of the identity's effect.
             every: Number of steps for which residuals are kept.
+            keyframes: Factors of the strength, and tau, over steps and frames.
         """
         self._replaced: Tensor | None = None  # an image that another pack has set
         super().__init__(manual_cast_dtype=torch.float32)
@@ -108,7 +113,7 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         self.control_model = SimpleNamespace(dtype=torch.float32)
         self.extra_hooks = sampling_hooks()
         self.sub_idxs = None
-        self.evaluation = Evaluation(model, condition, identity, tau, likeness, every)
+        self.evaluation = Evaluation(model, condition, identity, tau, likeness, every, keyframes)
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
         self.region = region
@@ -203,9 +208,12 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             step = (tuple(level.sigma for level in levels[p]), tuple(frame for _, frame in rows[p]))
             request = Request(x[p], timesteps[p], rows[p], levels[p], step, sampling.run, call)
             factors, acting = (None, list(range(n))) if self.region is None else self._factors(self.region, x[p], rows[p])
+            scale = self._scale(request)
+            if scale is not None:
+                acting = [i for i in acting if scale[i] != 0]
             if acting:
                 request = request.subset(acting)
-            parts.append(_Part(request, acting, n, factors))
+            parts.append(_Part(request, acting, n, factors, scale))
         return _Asked(x_noisy, parts, order)
 
     def _evaluate_together(self, asked: _Asked | None, arguments: tuple) -> None:
@@ -230,12 +238,13 @@ class CapFaceControl(comfy.controlnet.ControlNet):
         if not part.acting:
             return None
         (residuals,) = evaluate([(self.evaluation, part.request)])
-        factors = part.factors
-        if factors is None:
+        if part.factors is None and part.scale is None:
             return residuals
         masked = []
         for r in residuals:
-            factor = factors[r.shape[-2:]].to(r.dtype)
+            factor = r.new_ones(1, 1, 1, 1) if part.factors is None else part.factors[r.shape[-2:]].to(r.dtype)
+            if part.scale is not None:
+                factor = factor * part.scale.to(factor)
             if len(part.acting) == part.count:
                 masked.append(r * factor)
             else:
@@ -322,6 +331,15 @@ class CapFaceControl(comfy.controlnet.ControlNet):
             known = self.factors[key] = (on_device, [i for i, acts in enumerate(acting) if acts])
         return known
 
+    def _scale(self, request: Request) -> Tensor | None:
+        """Return the keyframes' factors of the strength for a request's latents, `[n, 1, 1, 1]`. None if all are 1."""
+        keyframes = self.evaluation.keyframes
+        if keyframes is None:
+            return None
+        rows = zip(request.levels, request.rows, strict=True)
+        scale = torch.tensor([keyframes.strength(level.timestep, frame) for level, (_, frame) in rows])
+        return None if bool((scale == 1).all()) else scale[:, None, None, None]
+
     def _acts_at(self, sigma: float) -> bool:
         return self.timestep_range is None or self.timestep_range[1] <= sigma <= self.timestep_range[0]
 
@@ -331,7 +349,16 @@ class CapFaceControl(comfy.controlnet.ControlNet):
 
     def _copy_with(self, evaluation: Evaluation, region: Region | None) -> "CapFaceControl":
         e = evaluation
-        c = CapFaceControl(e.model, e.condition, e.identity, tau=e.tau, region=region, likeness=e.likeness, every=e.kept.steps)
+        c = CapFaceControl(
+            e.model,
+            e.condition,
+            e.identity,
+            tau=e.tau,
+            region=region,
+            likeness=e.likeness,
+            every=e.kept.steps,
+            keyframes=e.keyframes,
+        )
         c.evaluation = e
         self.copy_to(c)
         return c

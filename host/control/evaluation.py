@@ -14,6 +14,7 @@ from ..capface_model import CapFaceModel
 from ..identity import Identity
 from ..memory import require_memory
 from .coordinates import View, coordinate_image, render_view
+from .keyframes import Keyframes
 from .reuse import Kept, KeptResiduals, NoiseLevel
 
 PIXELS_PER_LATENT = 8
@@ -106,6 +107,7 @@ class Evaluation:
         tau: float,
         likeness: float = 1.0,
         steps: int = 1,
+        keyframes: Keyframes | None = None,
     ):
         """Make an evaluation.
 
@@ -116,12 +118,14 @@ class Evaluation:
             tau: ID dropout tau in 0..1000 (equation 8).
             likeness: Factor gamma of the identity's effect: F_null + gamma · (F_id - F_null). 1 is the paper's.
             steps: Number of steps for which residuals are kept. With 1, every step is evaluated.
+            keyframes: tau over steps or frames, which takes the place of tau. Their strength is the control's.
         """
         self.model = model
         self.condition = condition
         self.identity = identity
         self.tau = tau
         self.likeness = likeness
+        self.keyframes = keyframes
         self.has_identity = identity is not None and bool(identity.present.any())
         self.kept: KeptResiduals[Found] = KeptResiduals(steps)
         self._on_devices: dict[torch.device, Evaluation] = {}
@@ -158,16 +162,17 @@ class Evaluation:
     def on(self, device: torch.device) -> "Evaluation":
         """Return the same evaluation with its own network on another device, for ComfyUI's multi-GPU sampling."""
         if device not in self._on_devices:
-            settings = (self.tau, self.likeness, self.kept.steps)
+            settings = (self.tau, self.likeness, self.kept.steps, self.keyframes)
             self._on_devices[device] = Evaluation(self.model.on(device), self.condition, self.identity, *settings)
         return self._on_devices[device]
 
-    def keeps_identity(self, level: NoiseLevel) -> bool:
-        """Tell whether the identity acts at a noise level.
+    def keeps_identity(self, level: NoiseLevel, frame: int) -> bool:
+        """Tell whether the identity acts at a noise level in a frame.
 
         eq. 8: F†_t = F_t for t <= tau, else pi(z_t, t, H, none). The released code also keeps the identity at t = tau.
         """
-        return self.has_identity and self.likeness != 0 and self.tau > 0 and level.timestep <= self.tau
+        tau = self.tau if self.keyframes is None else self.keyframes.tau(level.timestep, frame, self.tau)
+        return self.has_identity and self.likeness != 0 and tau > 0 and level.timestep <= tau
 
     def residuals(self, x: Tensor, timesteps: Tensor, rows: list[Row]) -> list[Tensor]:
         """Return the residuals of one chunk of latents outside a run of the sampler, unmasked and unscaled.
@@ -188,7 +193,7 @@ class Evaluation:
         positions = self._positions(request)
         if positions is not None:
             for i, (key, position) in enumerate(zip(request.keys(), positions, strict=True)):
-                found[i] = self.kept.find(key, position, self.keeps_identity(request.levels[i]))
+                found[i] = self.kept.find(key, position, self.keeps_identity(request.levels[i], request.rows[i][1]))
             if any(found):
                 return found
         if self.step != request.step:
@@ -202,7 +207,9 @@ class Evaluation:
         """Cache a request's residuals: for the next steps, or else for the current one."""
         positions = self._positions(request)
         if positions is not None:
-            identity = [self.keeps_identity(level) for level in request.levels]
+            identity = [
+                self.keeps_identity(level, frame) for level, (_, frame) in zip(request.levels, request.rows, strict=True)
+            ]
             rows = enumerate(zip(request.keys(), positions, identity, strict=True))
             own = [_own(r) for r in residuals]
             size = sum(r[0].numel() * r.element_size() for r in own)
@@ -338,7 +345,7 @@ def evaluate(asked: Sequence[tuple[Evaluation, Request]]) -> list[list[Tensor]]:
 
 def _jobs(evaluation: Evaluation, request: Request, missing: list[int]) -> list[tuple[_Job, list[int]]]:
     """Return the evaluations that the missing rows of a request need, each with the indices of its rows."""
-    acting = [i for i in missing if evaluation.keeps_identity(request.levels[i])]
+    acting = [i for i in missing if evaluation.keeps_identity(request.levels[i], request.rows[i][1])]
     both = evaluation.likeness != 1 and bool(acting)
     without = missing if both else [i for i in missing if i not in acting]
     kind = evaluation.context_kind if acting else None

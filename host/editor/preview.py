@@ -1,6 +1,6 @@
 """Edit Head's live preview: the inputs of the node's last run, and pictures of them with other widget values.
 
-Conventions: A picture shows the whole photo that the head was fitted to, or else the frame's central square.
+Conventions: A picture shows the whole photo that the head was fitted to, or else the frame, by default its central square.
 """
 
 import io
@@ -10,7 +10,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
@@ -20,15 +20,18 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...flame.builtin import builtin_head
-from ...flame.editing import FROM_PHOTO, KEEP, edit_head, place_head
+from ...flame.editing import EYE_RADIUS, FROM_PHOTO, KEEP, angles_of, edit_head, eye_centres, head_centre, place_head
 from ...flame.fitting import light_from_photo, reduce_photo
 from ...flame.io import read_heads
-from ...flame.model import HeadModel, HeadParams
+from ...flame.model import NEUTRAL_SCALE, HeadModel, HeadParams
 from ...flame.render import overlay, render_head
+from ...photos.pictures import read_picture
 from .. import head_models, user_files
 
-SIDES = (256, 512)
-"""Pixels along a picture's long side: during a gesture, and at rest."""
+SIDES = (256, 512, 1024)
+"""Pixels along a picture's long side: during a gesture, at rest, and at rest in a window of its own."""
+BACKDROP_SIDE = 512
+"""Pixels along the long side of a photo behind the head."""
 MAX_NODES = 32
 """Number of nodes whose inputs are cached."""
 MAX_HEADS = 256
@@ -42,7 +45,11 @@ MAX_FILE_BYTES = 8_000_000
 MIN_SIDE = 16
 """Least height and width of a picture, in pixels."""
 OPACITY = 0.8
-"""Opacity of a head over its photo."""
+"""Opacity of a head over its photo, by default."""
+PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""Endings of the photos that are shown before the node has run."""
+MAX_PHOTO_BYTES = 64_000_000
+"""Size of a photo that is read before the node has run."""
 JPEG_QUALITY = 88
 
 log = logging.getLogger("capface")
@@ -83,6 +90,13 @@ class EditorInputs:
         return light_from_photo(self.model, self.head, self.photo)
 
     @cached_property
+    def base(self) -> tuple[float, ...]:
+        """The head's own angles, as in `Preview.base`."""
+        turned = [angles_of(rotation[0].double()) for rotation in (self.head.rotation, self.head.neck)]
+        eyes = angles_of(self.head.eyes[0].double().view(2, 3)).mean(0)
+        return (*turned[0].tolist(), *turned[1].tolist(), *eyes[:2].tolist())
+
+    @cached_property
     def small_backdrop(self) -> Tensor:
         """The backdrop at the size of the smaller pictures, `[3, h, w]` in 0..1."""
         assert self.backdrop is not None
@@ -91,10 +105,15 @@ class EditorInputs:
 
 def _reduce(photo: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
     """Reduce a photo `[1, 3, H, W]` to `EditorInputs.photo`, with the dtype and device of `light`, and `.backdrop`."""
-    factor = min(1.0, SIDES[-1] / max(photo.shape[2:]))
+    return reduce_photo(photo.to(light)), _backdrop(photo)
+
+
+def _backdrop(photo: Tensor) -> Tensor:
+    """Reduce a photo `[1, 3, H, W]` to `EditorInputs.backdrop`."""
+    factor = min(1.0, BACKDROP_SIDE / max(photo.shape[2:]))
     size = [max(MIN_SIDE, round(side * factor)) for side in photo.shape[2:]]
     backdrop = interpolate(photo.float(), size=size, mode="bilinear", antialias=True)[0]
-    return reduce_photo(photo.to(light)), (backdrop.clamp(0, 1) * 255).round().byte().cpu()
+    return (backdrop.clamp(0, 1) * 255).round().byte().cpu()
 
 
 def _resize(backdrop: Tensor, size: tuple[int, int]) -> Tensor:
@@ -221,9 +240,48 @@ def _neutral(model: HeadModel) -> tuple[EditorInputs, ...]:
     return EditorInputs.split(model, HeadParams.neutral())
 
 
+def with_photo(inputs: EditorInputs, name: str) -> EditorInputs:
+    """Add a photo of the input folder to inputs without one, as the picture's background.
+
+    Args:
+        inputs: The inputs.
+        name: The photo's name, as Load Image lists it. If it cannot be read, for whatever reason, the inputs stay as they are.
+    """
+    if inputs.backdrop is not None:
+        return inputs
+    backdrop = _try(lambda: _load_photo(name, user_files.input_picture_fingerprint(name, PHOTO_ENDINGS)))
+    return inputs if backdrop is None else replace(inputs, backdrop=backdrop)
+
+
+@lru_cache(maxsize=4)
+def _load_photo(name: str, _fingerprint: str) -> Tensor | None:
+    path = user_files.find_picture(name, PHOTO_ENDINGS, temporary=False)
+    if path.stat().st_size > MAX_PHOTO_BYTES:
+        return None
+    return _try_content(lambda: _backdrop(read_picture(path)[None]))
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture of a head, and where the head is in it."""
+
+    pixels: Tensor
+    """`[H, W, 4]` uint8: red, green, blue and alpha. Alpha is 0 around a head without a photo, and 255 elsewhere."""
+    places: tuple[float, ...]
+    """Head's centre (u, v) and its size relative to the neutral one; centres (u, v) and radius of the eyes. In frame units."""
+    base: tuple[float, ...]
+    """The input head's own yaw, pitch and roll, those of its neck, and yaw and pitch of its eyes, in degrees."""
+
+
 def render_preview(
-    inputs: EditorInputs, values: dict[str, Any], side: int, over_photo: bool = False, close_up: bool = False
-) -> Tensor:
+    inputs: EditorInputs,
+    values: dict[str, Any],
+    side: int,
+    over_photo: bool = False,
+    close_up: bool = False,
+    opacity: float = OPACITY,
+    frame: tuple[int, int] = (1, 1),
+) -> Preview:
     """Render an edited head.
 
     Args:
@@ -232,9 +290,8 @@ def render_preview(
         side: One of `SIDES`.
         over_photo: Whether to lay the head over its photo, if it has one.
         close_up: Whether to show the head close up, wherever it is in the frame. A close-up shows no photo.
-
-    Returns:
-        `[H, W, 4]` uint8: red, green, blue and alpha. Alpha is 0 around a head without a photo, and 255 elsewhere.
+        opacity: Opacity of the head over its photo, in 0..1.
+        frame: Width and height of the frame, of which only the ratio matters, for a head without a photo.
 
     Raises:
         BadInput: As `edit_head`.
@@ -248,14 +305,22 @@ def render_preview(
     edited = edit_head(inputs.model, inputs.head, inputs.photo, light, **values)
     if close_up:
         edited = place_head(inputs.model, edited, mode="absolute")
-    height, width = (side, side) if close_up else _picture_size(inputs, side)
+    height, width = (side, side) if close_up else _picture_size(inputs, side, frame)
     maps = render_head(inputs.model, edited, height, width)
     shown, alpha = maps.lambertian[0], maps.alpha[0]
     if over_photo and not close_up and inputs.backdrop is not None:
         photo = inputs.small_backdrop if side == SIDES[0] else _resize(inputs.backdrop, (height, width))
-        shown, alpha = overlay(photo[None], maps, OPACITY)[0], torch.ones_like(alpha)
+        shown, alpha = overlay(photo[None], maps, opacity)[0], torch.ones_like(alpha)
     pixels = torch.cat([shown, alpha]).clamp(0, 1) * 255
-    return pixels.round().byte().movedim(0, -1).cpu().contiguous()
+    pixels = pixels.round().byte().movedim(0, -1).cpu().contiguous()
+    return Preview(pixels, _places(inputs.model, edited), inputs.base)
+
+
+def _places(model: HeadModel, head: HeadParams) -> tuple[float, ...]:
+    """Compute `Preview.places`."""
+    scale = head.camera[0, 0].item()
+    centres = (*head_centre(model, head)[0].tolist(), scale / NEUTRAL_SCALE)
+    return (*centres, *eye_centres(model, head)[0].flatten().tolist(), scale * EYE_RADIUS)
 
 
 def encode_image(pixels: Tensor) -> tuple[bytes, str]:
@@ -273,10 +338,8 @@ def deflate(pixels: Tensor) -> bytes:
     return zlib.compress(pixels.numpy().data, 1)
 
 
-def _picture_size(inputs: EditorInputs, side: int) -> tuple[int, int]:
+def _picture_size(inputs: EditorInputs, side: int, frame: tuple[int, int] = (1, 1)) -> tuple[int, int]:
     """Return the height and width of a picture whose long side has `side` pixels."""
-    if inputs.backdrop is None:
-        return side, side
-    height, width = inputs.backdrop.shape[1:]
+    height, width = frame[::-1] if inputs.backdrop is None else inputs.backdrop.shape[1:]
     factor = side / max(height, width)
     return max(MIN_SIDE, round(height * factor)), max(MIN_SIDE, round(width * factor))

@@ -1,7 +1,13 @@
-"""The HTTP route behind Edit Head's preview. It takes widget values and returns a picture of a head.
+"""The HTTP routes behind Edit Head's preview. The first one takes widget values and returns a picture of a head.
 
     POST /capface/edit   {"view": id, "client": id, "values": {widget: value}, "side": 256, "over": false, "close": false,
-                          "raw": false, "head": 0, "given": token, "model": name, "file": name}
+                          "raw": false, "head": 0, "given": token, "model": name, "file": name, "photo": name,
+                          "opacity": 0.8, "frame": [width, height]}
+
+    POST /capface/photo  {"view": id, "client": id, "photo": name, "section": "Pose", "model": name}
+
+The second one takes a photo in the input or temporary folder, fits a head to it as Fit Head does, and returns the widget values
+of one of Edit Head's sections as JSON.
 
 Responses:
 
@@ -26,24 +32,28 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from comfy_api.latest import io
 
-from ...errors import CapFaceError
+from ...errors import BadInput, CapFaceError
 from .. import head_models
-from . import preview
+from . import from_photo, preview
 
-PATH = "/capface/edit"
+PATH, PHOTO_PATH = "/capface/edit", "/capface/photo"
 MAX_BODY_BYTES = 8192
 """Longest body of a request. A request with all fields needs a quarter of that."""
 BODY_SECONDS = 5.0
 """Time that a client has to send the body."""
 MAX_WAITING, MAX_OF_ONE_CLIENT = 16, 4
 """Number of pictures that may wait to be rendered, in all and of one client."""
+MAX_PHOTOS = 4
+"""Number of photos that may wait to be read."""
+PHOTO_RATE, PHOTO_BURST = 2.0, 8.0
+"""As RATE and BURST, for photos of clients that give no name."""
 MAX_READING = 64
 """Number of requests whose bodies are read at once."""
 RATE, BURST = 60.0, 120.0
@@ -56,6 +66,8 @@ MAX_TEXT = 16
 """Longest value of a text widget, in characters. The only text widget is a colour."""
 MAX_NAME = 200
 """Longest name of a file, in characters."""
+MAX_FRAME, MAX_ASPECT = 16384, 8
+"""Longest side of a frame, and the most that it may exceed the shorter one."""
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -66,7 +78,26 @@ T = TypeVar("T")
 FOREIGN = "/foreign"
 """All pages of other sites together, as a client; no client can have this name."""
 _VIEW = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FIELDS = {"view", "client", "values", "side", "over", "close", "raw", "head", "given", "model", "file"}
+_FIELDS = {
+    "view", "client", "values", "side", "over", "close", "raw", "head", "given", "model", "file", "photo", "opacity", "frame",
+}  # fmt: skip
+
+
+class Asked(Protocol):
+    """A parsed request."""
+
+    @property
+    def view(self) -> str:
+        """The view that the answer belongs to."""
+        ...
+
+    @property
+    def client(self) -> str | None:
+        """The browser tab or program that asks."""
+        ...
+
+
+R = TypeVar("R", bound=Asked)
 
 
 class BadRequest(Exception):
@@ -90,6 +121,10 @@ class Request:
     """The field "given"."""
     model: str
     file: str | None
+    photo: str | None
+    """A picture in the input folder, for a head without a photo."""
+    opacity: float
+    frame: tuple[int, int]
 
 
 def parse_request(body: bytes, widgets: Sequence[io.Input]) -> Request:
@@ -102,12 +137,7 @@ def parse_request(body: bytes, widgets: Sequence[io.Input]) -> Request:
     Raises:
         BadRequest: The body is not JSON, or a field is unknown or has an invalid value.
     """
-    try:
-        fields = json.loads(body, parse_constant=_reject_constant)
-    except (ValueError, RecursionError):
-        raise BadRequest("Expected a body in JSON.") from None
-    if not isinstance(fields, dict) or not set(fields) <= _FIELDS:
-        raise BadRequest(f"Expected an object with the fields {', '.join(sorted(_FIELDS))}.")
+    fields = _parse_object(body, _FIELDS)
     side, values = fields.get("side", preview.SIDES[0]), fields.get("values", {})
     over, close, raw = (fields.get(name, False) for name in ("over", "close", "raw"))
     head = fields.get("head", 0)
@@ -123,17 +153,71 @@ def parse_request(body: bytes, widgets: Sequence[io.Input]) -> Request:
     for name, value in values.items():
         if name not in known or not _fits(known[name], value):
             raise BadRequest(f"values: {name[:MAX_TEXT]!r} is not a widget of Edit Head, or its value is invalid.")
-    view, client, token, model, file = (fields.get(name) for name in ("view", "client", "given", "model", "file"))
+    view, client = _parse_asking(fields)
+    token, model, file, photo = (fields.get(name) for name in ("given", "model", "file", "photo"))
+    if token is not None and not (isinstance(token, str) and _VIEW.fullmatch(token)):
+        raise BadRequest("given: expected a token.")
+    for name in (model, file, photo):
+        if name is not None and not (isinstance(name, str) and len(name) <= MAX_NAME):
+            raise BadRequest(f"model, file, photo: expected names of up to {MAX_NAME} characters.")
+    opacity, frame = fields.get("opacity", preview.OPACITY), fields.get("frame", [1, 1])
+    if isinstance(opacity, bool) or not isinstance(opacity, int | float) or not 0 <= opacity <= 1:
+        raise BadRequest("opacity: expected a number from 0 to 1.")
+    if not (isinstance(frame, list) and len(frame) == 2 and all(type(part) is int for part in frame)):
+        raise BadRequest("frame: expected width and height.")
+    if not (min(frame) >= 1 and max(frame) <= min(MAX_FRAME, MAX_ASPECT * min(frame))):
+        raise BadRequest(f"frame: expected sides of 1 to {MAX_FRAME}, one at most {MAX_ASPECT} times the other.")
+    model = model or head_models.BUILT_IN_HEAD
+    size = (frame[0], frame[1])
+    return Request(view, client, values, side, over, close, raw, head, token, model, file, photo, float(opacity), size)
+
+
+@dataclass(frozen=True)
+class PhotoRequest:
+    """A request to read a section's values from a photo, with validated fields."""
+
+    view: str
+    client: str | None
+    photo: str
+    """A picture in the input folder, or in the temporary one."""
+    section: str
+    model: str
+
+
+def parse_photo_request(body: bytes) -> PhotoRequest:
+    """Parse and validate the body of a request to read a photo.
+
+    Raises:
+        BadRequest: The body is not JSON, or a field is unknown or has an invalid value.
+    """
+    fields = _parse_object(body, {"view", "client", "photo", "section", "model"})
+    view, client = _parse_asking(fields)
+    photo, section, model = fields.get("photo"), fields.get("section"), fields.get("model") or head_models.BUILT_IN_HEAD
+    if not (isinstance(photo, str) and isinstance(model, str) and max(len(photo), len(model)) <= MAX_NAME):
+        raise BadRequest(f"photo, model: expected names of up to {MAX_NAME} characters.")
+    if section not in from_photo.SECTIONS:
+        raise BadRequest(f"section: expected one of {', '.join(from_photo.SECTIONS)}.")
+    return PhotoRequest(view, client, photo, section, model)
+
+
+def _parse_object(body: bytes, names: set[str]) -> dict[str, Any]:
+    try:
+        fields = json.loads(body, parse_constant=_reject_constant)
+    except (ValueError, RecursionError):
+        raise BadRequest("Expected a body in JSON.") from None
+    if not isinstance(fields, dict) or not set(fields) <= names:
+        raise BadRequest(f"Expected an object with the fields {', '.join(sorted(names))}.")
+    return fields
+
+
+def _parse_asking(fields: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the view and the client of a request."""
+    view, client = fields.get("view"), fields.get("client")
     if not isinstance(view, str) or not _VIEW.fullmatch(view):
         raise BadRequest("view: expected up to 64 letters and digits.")
     if client is not None and not (isinstance(client, str) and _VIEW.fullmatch(client)):
         raise BadRequest("client: expected up to 64 letters and digits.")
-    if token is not None and not (isinstance(token, str) and _VIEW.fullmatch(token)):
-        raise BadRequest("given: expected a token.")
-    for name in (model, file):
-        if name is not None and not (isinstance(name, str) and len(name) <= MAX_NAME):
-            raise BadRequest(f"model, file: expected names of up to {MAX_NAME} characters.")
-    return Request(view, client, values, side, over, close, raw, head, token, model or head_models.BUILT_IN_HEAD, file)
+    return view, client
 
 
 def _fits(widget: io.Input, value: object) -> bool:
@@ -326,15 +410,43 @@ def use_one_core() -> None:
     other.join()
 
 
-def make_handler(
-    widgets: Sequence[io.Input], worker: PreviewWorker, limit: RateLimit
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Make the route's handler.
+@dataclass(frozen=True)
+class Rendered:
+    """The content of an answer."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def make_handler(widgets: Sequence[io.Input], worker: PreviewWorker, limit: RateLimit) -> Handler:
+    """Make the handler of pictures.
 
     Args:
         widgets: Edit Head's inputs.
         worker: Renders the pictures.
         limit: Limits the requests of clients that give no name.
+    """
+    return _make_handler(lambda body: parse_request(body, widgets), render, worker, limit)
+
+
+def make_photo_handler(worker: PreviewWorker, limit: RateLimit) -> Handler:
+    """Make the handler of photos. The arguments are as for `make_handler`."""
+    return _make_handler(parse_photo_request, read_photo, worker, limit)
+
+
+def _make_handler(
+    parse: Callable[[bytes], R], work: Callable[[R], Rendered], worker: PreviewWorker, limit: RateLimit
+) -> Handler:
+    """Make a handler, with all limits.
+
+    Args:
+        parse: Validates a request's body.
+        work: Computes the content of the answer in the worker's thread.
+        worker: As for `make_handler`.
+        limit: As for `make_handler`.
     """
     clients = ClientLimits(limit)
     reading = 0
@@ -358,11 +470,11 @@ def make_handler(
         if body is None:
             return _refusal(413, f"Expected at most {MAX_BODY_BYTES} bytes within {BODY_SECONDS:.0f} seconds.")
         try:
-            parsed = parse_request(body, widgets)
+            parsed = parse(body)
             client = FOREIGN if _is_foreign(request) else parsed.client
             if not clients.take(client):
                 return _too_many()
-            rendered = await worker.run(parsed.view, lambda: render(parsed), client, lambda: _is_connected(request))
+            rendered = await worker.run(parsed.view, lambda: work(parsed), client, lambda: _is_connected(request))
         except TooManyPictures:
             return _too_many()
         except BadRequest as error:
@@ -435,16 +547,8 @@ async def _read(request: web.Request) -> bytes | None:
         return b""
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """The content of an answer."""
-
-    body: bytes
-    headers: dict[str, str]
-
-
 def render(request: Request) -> Rendered:
-    """Render the picture. A header names the source of the head: the node's run ("given", "given-photo") or "before" it.
+    """Render the picture. A header names the source of the head: "before" or "given" by a run, with "-photo" if it has one.
 
     Raises:
         BadRequest: The head model is not one of Load Head Model's.
@@ -457,11 +561,18 @@ def render(request: Request) -> Rendered:
         raise BadRequest("model: expected a choice of Load Head Model.")
     heads = cached or preview.inputs_before_run(request.model, request.file)
     inputs = heads[min(request.head, len(heads) - 1)]
+    if request.photo is not None:
+        inputs = preview.with_photo(inputs, request.photo)
     if inputs.backdrop is not None:
-        source = "given-photo"
-    pixels = preview.render_preview(inputs, request.values, request.side, request.over, request.close)
+        source += "-photo"
+    picture = preview.render_preview(
+        inputs, request.values, request.side, request.over, request.close, request.opacity, request.frame
+    )
+    pixels = picture.pixels
     rendered = time.perf_counter()
     headers = {"X-CapFace-Head": source, "X-CapFace-Heads": str(len(heads))}
+    for name, numbers in (("Places", picture.places), ("Base", picture.base)):
+        headers[f"X-CapFace-{name}"] = " ".join(f"{number:.4f}" for number in numbers)
     if request.raw:
         body, media_type = preview.deflate(pixels), "application/octet-stream"
         headers |= {"Content-Encoding": "deflate", "X-CapFace-Size": f"{pixels.shape[1]} {pixels.shape[0]}"}
@@ -472,19 +583,36 @@ def render(request: Request) -> Rendered:
     return Rendered(body, {"Content-Type": media_type, **headers})
 
 
+def read_photo(request: PhotoRequest) -> Rendered:
+    """Read the widget values of a section from a photo, as JSON: {"values": {widget: value}, "text": Fit Head's summary}.
+
+    Raises:
+        BadRequest: The head model is not one of Load Head Model's, or the photo's name is not one in its folders.
+        CapFaceError: As Fit Head.
+    """
+    if request.model not in head_models.list_head_models():
+        raise BadRequest("model: expected a choice of Load Head Model.")
+    if running_server().prompt_queue.get_tasks_remaining():
+        raise BadInput("ComfyUI is running a workflow. Take values from a photo when it has finished.")
+    values, summary = from_photo.read_values(request.photo, request.section, request.model)
+    body = json.dumps({"values": values, "text": summary}).encode()
+    return Rendered(body, {"Content-Type": "application/json"})
+
+
 def register(widgets: Sequence[io.Input]) -> bool:
-    """Add the route to ComfyUI's server, unless it was added before or no server is running.
+    """Add the routes to ComfyUI's server, unless they were added before or no server is running.
 
     Args:
         widgets: Edit Head's inputs.
 
     Returns:
-        Whether this call added the route.
+        Whether this call added the routes.
     """
     server = running_server()
     if server is None or any(route.path == PATH for route in server.routes if isinstance(route, web.RouteDef)):
         return False
     server.routes.post(PATH)(make_handler(widgets, PreviewWorker(), RateLimit()))
+    server.routes.post(PHOTO_PATH)(make_photo_handler(PreviewWorker(MAX_PHOTOS, 1), RateLimit(PHOTO_RATE, PHOTO_BURST)))
     log.debug("Edit Head's preview answers at %s", PATH)
     return True
 

@@ -146,9 +146,10 @@ def drawn(page, index=0, which="editors[INDEX]"):
     return {text.split()[0] for text in page.run(find + code) if text.strip()} & SLIDERS
 
 
-def toggle(page, title, index=0):
-    """Open or close a section."""
-    page.page.locator(".capface-sections").nth(index).locator("button", has_text=title).click()
+def toggle(page, title, index=0, beside=False):
+    """Open a section in place of the others or beside them, or close it."""
+    modifiers = ["Shift"] if beside else []
+    page.page.locator(".capface-sections .tabs").nth(index).locator("button", has_text=title).click(modifiers=modifiers)
     page.idle()
 
 
@@ -160,12 +161,15 @@ def undo(page, key="z"):
 
 
 def assert_sections_work(page, index=0):
-    """Open and close a section, and check that its sliders appear and disappear. Only the pose is open before."""
-    for _ in range(2):
-        assert {"yaw", "roll"} <= drawn(page, index) and not {"smile_left", "light", "position_x"} & drawn(page, index)
-        toggle(page, "Expression", index)
-        assert {"yaw", "smile_left", "cheeks"} <= drawn(page, index) and "gaze_yaw" not in drawn(page, index)
-        toggle(page, "Expression", index)
+    """Open another section beside and in place of the pose, and check which sliders are seen. Only the pose is open before."""
+    pose, expression = {"yaw", "roll"}, {"smile_left", "jaw_open"}
+    assert pose <= drawn(page, index) and not {*expression, "light", "position_x"} & drawn(page, index)
+    toggle(page, "Expression", index, beside=True)
+    assert pose | expression <= drawn(page, index) and not {"gaze_yaw", "cheeks"} & drawn(page, index)
+    toggle(page, "Expression", index)
+    assert expression <= drawn(page, index) and not pose & drawn(page, index)
+    toggle(page, "Pose", index)
+    assert pose <= drawn(page, index) and not expression & drawn(page, index)
 
 
 def differ(a, b):
@@ -191,12 +195,15 @@ def run_workflow(page):
 def test_the_mouse_writes_the_widgets(canvas):
     canvas.drag(EDITOR, (0.4, 0.5), (0.6, 0.4))
     yaw, pitch = values(canvas, "yaw", "pitch")
-    # The head's surface stays under the pointer: 0.4 of the half width, on a head with a radius of 0.62.
-    assert yaw == pytest.approx(np.degrees(0.4 / 0.62), abs=2) and 10 < pitch < 25
+    # The head's surface stays under the pointer: 0.4 of half the editor's width, on a head with a radius of 0.62 halves of the
+    # picture's side.
+    box = canvas.page.locator(EDITOR).bounding_box()
+    wide, tall = (box[side] / min(box["width"], box["height"]) for side in ("width", "height"))
+    assert yaw == pytest.approx(np.degrees(0.4 * wide / 0.62), abs=2) and 10 < pitch < 25
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.55), key="Shift")
-    assert values(canvas, "position_x", "position_y") == pytest.approx([0.2, 0.1], abs=0.03)
+    assert values(canvas, "position_x", "position_y") == pytest.approx([0.2 * wide, 0.1 * tall], abs=0.03)
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.5), key="Alt")
-    assert values(canvas, "roll")[0] == pytest.approx(np.degrees(0.2 / 0.62), abs=2)
+    assert values(canvas, "roll")[0] == pytest.approx(np.degrees(0.2 * wide / 0.62), abs=2)
     canvas.page.mouse.move(*canvas.at(EDITOR, 0.5, 0.5))
     scale = canvas.run("return app.canvas.ds.scale")
     canvas.page.wait_for_timeout(400)
@@ -406,19 +413,31 @@ def test_sections_collapse_and_change_only_the_appearance(canvas):
     assert visible(canvas)[:3] == ["editor", "sections", "pose_mode"] and len(visible(canvas)) == 9
     height = canvas.run("return node('CapFaceEditHead').size[1]")
     picture = canvas.page.locator(EDITOR).bounding_box()
-    toggle(canvas, "Expression")
-    assert {"smile_left", "cheeks", "jaw_open"} <= set(visible(canvas)) and "gaze_yaw" not in visible(canvas)
-    assert canvas.run("return node('CapFaceEditHead').size[1]") > height + 300
-    assert canvas.page.locator(EDITOR).bounding_box()["height"] == pytest.approx(picture["height"], abs=2)
+    # Whatever section is open, the node keeps its height and the picture its size.
+    for title, shown, hidden in (
+        ("Expression", {"smile_left", "jaw_open", "pucker"}, "gaze_yaw"),
+        ("Brows", {"cheeks", "brows_down"}, "smile_left"),
+        ("Eyes", {"gaze_yaw", "squint_left"}, "cheeks"),
+        ("Light", {"light", "key_color"}, "gaze_yaw"),
+        ("Shape", {"shape_strength"}, "light"),
+        ("Position", {"position_x", "size"}, "shape_strength"),
+    ):
+        toggle(canvas, title)
+        assert shown <= set(visible(canvas)) and hidden not in visible(canvas)
+        assert canvas.run("return node('CapFaceEditHead').size[1]") == pytest.approx(height, abs=12)
+        assert canvas.page.locator(EDITOR).bounding_box()["height"] == pytest.approx(picture["height"], abs=12)
+    toggle(canvas, "Expression", beside=True)
+    assert {"smile_left", "size"} <= set(visible(canvas))
+    assert canvas.run("return node('CapFaceEditHead').size[1]") > height + 50
     opened = canvas.prompt()
     assert opened["output"] == sent["output"]
     (before,), (after,) = ([n for n in p["workflow"]["nodes"] if n["type"] == "CapFaceEditHead"] for p in (sent, opened))
     assert after["widgets_values"] == before["widgets_values"] and after["inputs"] == before["inputs"]
-    assert {"smile_left", "cheeks", "jaw_open"} <= drawn(canvas)
+    assert {"smile_left", "size", "jaw_open"} <= drawn(canvas)
     canvas.load(opened["workflow"])
     assert "smile_left" in visible(canvas)
-    for title in ("Expression", "Pose"):
-        toggle(canvas, title)
+    for beside in (False, True):
+        toggle(canvas, "Expression", beside=beside)
     assert visible(canvas) == ["editor", "sections"]
     assert canvas.run("return node('CapFaceEditHead').size[1]") < height
     assert drawn(canvas) == set()
@@ -436,7 +455,7 @@ def test_sections_open_and_close_on_the_screen_after_undo_and_reload(canvas):
     assert_sections_work(canvas)
     # Opening a section is a separate undo step.
     toggle(canvas, "Light")
-    assert "ambient" in drawn(canvas)
+    assert "ambient" in drawn(canvas) and "roll" not in drawn(canvas)
     undo(canvas)
     assert_sections_work(canvas)
     saved = canvas.prompt()
@@ -450,7 +469,7 @@ def test_a_section_marks_changed_values_that_it_hides(canvas):
     changed = ".capface-sections button[data-changed]"
     assert canvas.page.locator(changed).count() == 0
     set_values(canvas, smile_left=1, gaze_yaw=10)
-    assert canvas.page.locator(changed).all_inner_texts() == ["Expression", "Gaze"]
+    assert canvas.page.locator(changed).all_inner_texts() == ["Expression", "Eyes"]
     canvas.run("""const n = LiteGraph.createNode('PrimitiveFloat'); n.pos = [-330, 320]; app.graph.add(n);
         const e = node('CapFaceEditHead'); n.connect(0, e, e.inputs.findIndex(i => i.widget?.name === 'size'));""")
     canvas.idle()
@@ -508,9 +527,9 @@ def test_promoted_sliders_and_the_editor_in_a_subgraph_stay_in_step(canvas):
     canvas.run("app.canvas.setGraph(instance); app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [460, 130];")
     canvas.idle()
     before = shown(canvas)
-    toggle(canvas, "Gaze")
+    toggle(canvas, "Eyes", beside=True)
     assert {"roll", "gaze_yaw"} <= drawn(canvas)
-    toggle(canvas, "Gaze")
+    toggle(canvas, "Eyes", beside=True)
     assert {"roll"} <= drawn(canvas) and "gaze_yaw" not in drawn(canvas)
     if by_name:
         assert values(canvas, "yaw", "smile_left", "light") == [25, 0.5, "studio"]

@@ -26,6 +26,8 @@ return all.queue_running.length + all.queue_pending.length === 0"""
 def process(comfyui):
     """A ComfyUI without models and pictures."""
     with ComfyProcess(comfyui, folder="capface") as process:
+        for picture in (process.base / "input").glob("*.png"):  # the examples that the pack has placed
+            picture.unlink()
         yield process
 
 

@@ -2,14 +2,15 @@
 
 import contextlib
 import functools
-import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from capface.tests.browser.conftest import NO_DOM_WIDGETS_IN_NODES_2
+from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
+from capface.tools import layout
 from capface.tools.browser import Browser, CanvasPage, why_not
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
 from capface.tools.other_packs import NEEDS, NODES, copy_of
@@ -21,12 +22,11 @@ if (reason := why_not()) or find_host() is None:
 
 pytestmark = pytest.mark.host
 FOLDER = PACK / "workflows"
+TEMPLATES_MODULE = PACK / "web" / "templates.js"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 NEEDY = sorted(NEEDS)
 ALONE = [name for name in NAMES if name not in NEEDS]
 NOTES = {"Note", "MarkdownNote"}
-TITLE = 30
-"""Pixels of a node's title, above its position."""
 LOADED_FROM = {
     "ckpt_name": "checkpoints",
     "clip_name": "clip_vision",
@@ -39,11 +39,36 @@ LOADED_FROM = {
     "instantid_file": "instantid",
 }
 """Input that names a file -> its folder under ComfyUI's `models`."""
+FIRST = ("portrait", "toon", "miniature")
+"""Workflows that a window of 1366 x 768 shows readably as a whole."""
 MOST_BYTES = 100_000
 TOAST = ".p-toast-message, [data-toast-kind]"
 """A message in the corner, in frontends up to 1.55 and in later ones."""
 UNFOLLOWED = ["InstantIDModelLoader"]
 """Loaders of .bin files. The frontend downloads no such files, so a workflow states no address for them."""
+ORDER = json.loads(
+    re.search(r"ORDER = (\[.*?\]);", TEMPLATES_MODULE.read_text(encoding="utf-8"), re.DOTALL)[1].replace(",\n]", "]")
+)
+TEMPLATES = json.loads((PACK / "tools" / "templates.json").read_text(encoding="utf-8"))
+WORDS = {
+    "pose": "CapFaceEditHead",
+    "expression": "CapFaceEditHead",
+    "smile": "CapFaceEditHead",
+    "emotion": "CapFaceEditHead",
+    "gaze": "CapFaceEditHead",
+    "light": "CapFaceEditHead",
+    "relight": "CapFaceEditHead",
+    "portrait": "CapFaceApply",
+    "flame": "CapFaceFitHead",
+    "caphuman": "CapFaceLoad",
+    "face id": "CapFaceApply",
+    "regional prompt": "CapFacePersonMask",
+}
+"""Words that people type -> a node that they look for."""
+OLD_WORDS = ("pose", "expression", "portrait", "flame", "caphuman", "regional prompt")
+"""Those that frontends without aliases find as well."""
+PINIA = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s"
+FIND = f"return {PINIA}.get('nodeDef').nodeSearchService.searchNode(%s, [], {{ limit: 500 }}).map((def) => def.name)"
 COMPLAINTS = """const linked = app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type);
 const named = new Set([...linked, ...UNFOLLOWED]);
 return {
@@ -144,20 +169,6 @@ def shipped(name):
     return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def box(node):
-    """Return left, top, right and bottom of a node with its title."""
-    (x, y), (width, height) = node["pos"], node["size"]
-    return x, y - TITLE, x + width, y + height
-
-
-def inside(a, b):
-    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
-
-
-def meet(a, b):
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
 def test_every_workflow_has_an_api_form_and_a_picture():
     for folder, ending in ((FOLDER / "api", "json"), (FOLDER, "jpg")):
         assert sorted(path.stem for path in folder.glob(f"*.{ending}")) == NAMES
@@ -223,18 +234,34 @@ def test_the_export_is_the_api_form(loaded):
     assert loaded.saved["output"] == shipped(loaded.name)
 
 
-def test_groups_hold_all_nodes_and_nothing_overlaps(loaded):
-    groups = {}
-    for group in loaded.workflow["groups"]:
-        x, y, width, height = group["bounding"]
-        groups[group["title"]] = (x, y, x + width, y + height)
-    assert len(groups) >= 4 and all(title[0].isdigit() for title in groups)
-    boxes = {n["id"]: box(n) for n in loaded.workflow["nodes"]}
-    homes = {node: [title for title, group in groups.items() if inside(place, group)] for node, place in boxes.items()}
+def tidy(page, name):
+    """Check that groups hold all nodes, nothing overlaps, links run forward and text can be read, before and after a run."""
+    for after_run in (False, True):
+        made = layout.measure(page, after_run)
+        assert made.overlaps() == [], f"after a run: {after_run}"
+        assert made.backwards() == []
+    assert made.contrast >= layout.LEAST_CONTRAST, made.worst
+    assert len(made.groups) >= 4 and all(title[0].isdigit() for title in made.groups)
+    homes = {node: [t for t, group in made.groups.items() if layout.inside(box, group)] for node, box in made.nodes.items()}
     assert {node: titles for node, titles in homes.items() if len(titles) != 1} == {}
-    assert {title for titles in homes.values() for title in titles} == set(groups)
-    for places in (boxes, groups):
-        assert [pair for pair in itertools.combinations(places, 2) if meet(*(places[one] for one in pair))] == []
+    assert {title for titles in homes.values() for title in titles} == set(made.groups)
+    return made
+
+
+def test_it_is_tidy_and_can_be_read_when_fitted_into_a_window(loaded):
+    made = tidy(loaded.page, loaded.name)
+    assert made.title_pixels((1920, 1080)) >= layout.READABLE
+    if loaded.name in FIRST:
+        assert made.title_pixels((1366, 768)) >= layout.READABLE
+
+
+def test_an_untidy_workflow_is_noticed(page):
+    workflow = read("portrait")
+    nodes = {n["id"]: n for n in workflow["nodes"]}
+    nodes[8]["pos"], nodes[9]["pos"] = nodes[9]["pos"], nodes[7]["pos"]
+    load(page, "untidy", workflow)
+    made = layout.measure(page)
+    assert "7 and 9" in made.overlaps() and "8 to 9" in made.backwards()
 
 
 def test_notes_name_every_file_and_show_their_whole_text(loaded):
@@ -253,6 +280,8 @@ def test_nodes_2_0_also_loads_it(canvases, modern, name):
     page = canvases(name, **{"Comfy.VueNodes.Enabled": True}) if name in NEEDS else modern
     assert load(page, name, read(name)) == {}
     assert page.prompt()["output"] == shipped(name)
+    if not NO_DOM_WIDGETS_IN_NODES_2:
+        tidy(page, name)
 
 
 def test_the_template_browser_shows_all_of_them(page, process):
@@ -273,8 +302,37 @@ def test_the_template_browser_shows_all_of_them(page, process):
         picture = card.locator("img").first
         picture.wait_for(timeout=10_000)
         assert picture.evaluate("async e => { await e.decode(); return e.naturalWidth; }") == 512
-        assert name in card.inner_text()
+        assert TEMPLATES[name]["en"][0] in card.inner_text()
+    shown = [card.get_attribute("data-testid").removeprefix("template-workflow-") for card in cards.all()]
+    assert shown == ORDER
     assert page.problems == []
+    page.page.keyboard.press("Escape")
+
+
+def test_templates_are_in_the_order_of_the_documentation():
+    listed = re.findall(r"^\| \[(\w+)\]", (PACK / "docs" / "workflows.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == ORDER and sorted(ORDER) == NAMES == sorted(TEMPLATES)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_search_finds_nodes_by_the_words_that_people_type(page, word):
+    if FRONTEND < (1, 42) and word not in OLD_WORDS:
+        pytest.skip("this frontend compares only the first words of a title")
+    found = page.run(FIND % json.dumps(word))
+    ours = [name for name in found if name.startswith("CapFace")]
+    assert WORDS[word] in ours, found[:20]
+
+
+def test_titles_stay_short(page):
+    """Older frontends find words only in titles, so the results there have longer ones."""
+    made = page.run(
+        """app.graph.clear(); app.graph.add(LiteGraph.createNode('CapFaceEditHead'));
+        const def = PINIA.get('nodeDef').nodeDefsByName.CapFaceEditHead;
+        app.graph.add(LiteGraph.createNode(def.name, def.display_name));
+        await new Promise((done) => setTimeout(done, 50));
+        return app.graph.nodes.map((node) => node.title)""".replace("PINIA", PINIA)
+    )
+    assert made == ["Edit Head", "Edit Head"]
 
 
 @pytest.mark.parametrize("renderer", ["page", "modern"])

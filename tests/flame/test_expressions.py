@@ -6,7 +6,15 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams
 from capface.flame.builtin import builtin_head
-from capface.flame.editing.expressions import LEFT_CHEEK, SLIDERS, express, eye_distance, slider_directions, slider_target
+from capface.flame.editing.expressions import (
+    LEFT_CHEEK,
+    SLIDERS,
+    amounts_of,
+    express,
+    eye_distance,
+    slider_directions,
+    slider_target,
+)
 from capface.tests.flame.heads import golden_model, random_heads
 
 
@@ -145,3 +153,32 @@ def test_invalid_expressions_are_refused_with_a_message():
         express(builtin_head(), random_heads(2), {"grin": 1.0})
     with pytest.raises(BadInput, match="one number or 2"):
         express(builtin_head(), random_heads(2), {"frown": torch.ones(3)})
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {},
+        {"smile_left": 0.9, "smile_right": 0.3},
+        {"mouth_open": 0.7, "brows_up_left": 1.2, "brows_up_right": 1.2},
+        {"brows_down": 1.0, "frown": 0.6, "sneer_left": 0.4},
+        {"pucker": 0.5, "cheeks": 0.8, "brows_up_right": -0.5},
+    ],
+    ids=str,
+)
+def test_amounts_are_read_back_from_a_head(amounts):
+    model = builtin_head()
+    head = express(model, HeadParams.neutral(), amounts)
+    read = amounts_of(model, head)
+    assert read.keys() == SLIDERS.keys()
+    assert read == pytest.approx(dict.fromkeys(SLIDERS, 0.0) | amounts, abs=0.12)
+    again = express(model, HeadParams.neutral(), read)
+    assert (points(model, again) - points(model, head)).norm(dim=1).max() < 0.02 * eye_distance(points(model, head))
+
+
+def test_amounts_of_any_head_are_within_the_sliders_ranges():
+    model = builtin_head()
+    wild = HeadParams.neutral().replace(expression=3 * torch.randn(1, 50, generator=torch.Generator().manual_seed(2)))
+    read = amounts_of(model, wild)
+    assert all(SLIDERS[name].least <= amount <= SLIDERS[name].most for name, amount in read.items())
+    assert max(map(abs, read.values())) > 0.3

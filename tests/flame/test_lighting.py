@@ -7,7 +7,19 @@ from capface.errors import BadInput
 from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import turn_head
-from capface.flame.editing.lighting import CUSTOM, FROM_PHOTO, KEEP, LIGHTS, NEUTRAL, PRESETS, Lamp, Lighting, relight, rgb_of
+from capface.flame.editing.lighting import (
+    CUSTOM,
+    FROM_PHOTO,
+    KEEP,
+    LIGHTS,
+    NEUTRAL,
+    PRESETS,
+    Lamp,
+    Lighting,
+    custom_light_of,
+    relight,
+    rgb_of,
+)
 from capface.flame.fitting.light_estimation import light_from_photo
 from capface.flame.model.spherical_harmonics import directional_light, frontal_light, shade
 from capface.tests.flame.heads import random_heads
@@ -178,3 +190,29 @@ def test_a_photo_without_the_face_is_refused(sitter):
         light_from_photo(builtin_head(), away, torch.full((1, 3, 64, 64), 0.5))
     with pytest.raises(BadInput, match="got 0"):
         light_from_photo(builtin_head(), head, torch.ones(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "lamp", [Lamp(-50, 40, 1.1, "#ffd0a0", 0.3), Lamp(120, -20, 0.5), Lamp(0, 80, 2.0, "#a0a0ff", 1.0)], ids=str
+)
+def test_one_lamp_and_its_ambient_light_are_read_back(lamp):
+    read = custom_light_of(Lighting((lamp,), 0.25).coefficients())
+    assert read == {
+        "ambient": pytest.approx(0.25, abs=1e-3),
+        "key_azimuth": pytest.approx(lamp.azimuth, abs=0.1),
+        "key_elevation": pytest.approx(lamp.elevation, abs=0.1),
+        "key_intensity": pytest.approx(lamp.intensity, rel=0.01),
+        "key_softness": pytest.approx(lamp.softness),
+        "key_color": lamp.color,
+    }
+
+
+@pytest.mark.parametrize("light", [*PRESETS.values(), Lighting((), 0.5), Lighting((), 0.0)], ids=str)
+def test_the_nearest_custom_light_is_near(light):
+    wanted = light.coefficients()
+    read = custom_light_of(wanted)
+    lamp = Lamp(read["key_azimuth"], read["key_elevation"], read["key_intensity"], read["key_color"], read["key_softness"])
+    found = Lighting((lamp,), read["ambient"]).coefficients()
+    difference, size = (shade(DIRECTIONS, part).square().mean().sqrt().item() for part in (found - wanted, wanted))
+    # Two lamps from opposite sides are farthest from one lamp.
+    assert difference <= 0.45 * size + 1e-6

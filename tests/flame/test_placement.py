@@ -6,7 +6,10 @@ import torch
 from capface.errors import BadInput
 from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
-from capface.flame.editing.placement import head_centre, move_centre, turn
+from capface.flame.editing.edits import edit_head
+from capface.flame.editing.placement import eye_centres, head_centre, move_centre, turn
+from capface.flame.model.camera import project
+from capface.flame.model.params import NEUTRAL_SCALE
 from capface.flame.model.rotation import axis_angle_to_matrix
 from capface.tests.flame.heads import golden_model, random_heads
 
@@ -66,3 +69,18 @@ def test_the_centre_is_the_middle_between_the_ears(model):
 def test_the_wrong_number_of_turns_is_refused(model):
     with pytest.raises(BadInput, match=r"\[2, 3\].*2 heads.*\[1, 3\]"):
         turn(model, HeadParams.neutral(2), torch.zeros(1, 3))
+
+
+def test_eyes_are_between_their_lids_whatever_the_pose_and_the_gaze(model):
+    for values in (
+        {},
+        {"yaw": 35.0, "pitch": -10.0, "roll": 20.0},
+        {"neck_yaw": -25.0, "size": 0.5, "position_x": 0.4},
+        {"gaze_yaw": 30.0},
+    ):
+        head = edit_head(model, HeadParams.neutral(), **values)
+        points = project(model.landmarks(head), head.camera)[0, :, :2].double()
+        # The face points of the person's right and left eye, in the picture's left and right.
+        lids = torch.stack([points[42:48].mean(0), points[36:42].mean(0)])
+        size = head.camera[0, 0].item() / NEUTRAL_SCALE
+        assert (eye_centres(model, head)[0] - lids).norm(dim=1).max() < 0.035 * size

@@ -54,7 +54,8 @@ def apply(text, capface, condition, identity, *, previous=None, **settings) -> t
 
     widgets: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0} | settings
     positive, negative = previous or ([[text, {}]], [[text, {}]])
-    return ApplyCapFace.execute(positive, negative, capface, condition, identity=identity, **widgets).result
+    positive, negative, *_ = ApplyCapFace.execute(positive, negative, capface, condition, identity=identity, **widgets).result
+    return positive, negative
 
 
 def sample(model, positive, negative, steps, *, shape=(1, 4, 8, 8), cfg=1.0, schedule=(1.0, 0.0)):

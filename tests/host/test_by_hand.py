@@ -10,10 +10,11 @@ import capface
 
 SURFACE = json.loads(Path(__file__).with_name("surface.json").read_text(encoding="utf-8"))
 BY_HAND = {
-    "CapFaceApply": {"mask": "MASK", "head_control": "CAPFACE"},
+    "CapFaceApply": {"mask": "MASK", "head_control": "CAPFACE", "third": "CONDITIONING"},
     "CapFaceBlendIdentities": {"identity_3": "CAPFACE_IDENTITY", "identity_4": "CAPFACE_IDENTITY"},
     "CapFaceAnimateHead": {"head_2": "HEAD", "head_3": "HEAD", "head_4": "HEAD"},
     "CapFaceMeasure": {"reference": "IMAGE"},
+    "CapFacePersonMask": {"other": "MASK", "other_2": "MASK", "other_3": "MASK"},
     "CapFaceEncodeIdentity": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
     "CapFaceFitHead": {"face_landmarks": "FACE_LANDMARKS", "bboxes": "BOUNDING_BOX"},
     "CapFaceImportHead": {"base": "HEAD"},

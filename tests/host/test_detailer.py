@@ -38,7 +38,7 @@ def sampled(nodes, loaded, condition, identity, latent, denoise):
 
     positive, negative = (loaded.clip.encode_from_tokens_scheduled(loaded.clip.tokenize(text)) for text in (PROMPT, ""))
     settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
-    applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
+    applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result[:2]
     given = "ddim", "ddim_uniform", *applied, {"samples": latent}, denoise
     return nodes.VAEDecode().decode(loaded.vae, nodes.KSampler().sample(loaded.model, 3, STEPS, 2.0, *given)[0])[0]
 
@@ -171,7 +171,8 @@ def test_the_impact_packs_detailer_samples_the_face_again_in_place(in_host, impa
     side, likeness = PICTURE_SIDE, []
     for head in (cropped, whole):
         condition = HeadCondition(builtin_head(), head)
-        applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, 1.0, 1000.0, 0.0, 1.0, identity).result
+        made = ApplyCapFace.execute(positive, negative, loaded.capface, condition, 1.0, 1000.0, 0.0, 1.0, identity)
+        applied = made.result[:2]
         redone = impact["DetailerForEach"]().doit(
             passes["first"][:1], segs, loaded.model, loaded.clip, loaded.vae, side, False, side, 3, STEPS, 2.0, "ddim",
             "ddim_uniform", *applied, DENOISE, 8, False, True, "", 1, noise_mask_feather=0,

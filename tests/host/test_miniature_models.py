@@ -71,7 +71,7 @@ def test_the_nodes_make_the_portrait_that_the_plain_loop_makes(in_host, miniatur
     identity = identity_of(loaded, photo)
     condition = HeadCondition(builtin_head(), head)
     settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
-    applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result
+    applied = ApplyCapFace.execute(positive, negative, loaded.capface, condition, identity=identity, **settings).result[:2]
     empty = {"samples": torch.zeros(1, 4, PICTURE_SIDE // 8, PICTURE_SIDE // 8)}
     sampler = in_host.nodes.KSampler()
     images = {}

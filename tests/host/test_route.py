@@ -26,6 +26,7 @@ from capface.flame import HeadParams, render_head
 from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import edit_head
 from capface.flame.editing.expressions import SLIDERS
+from capface.flame.editing.placement import eye_centres, head_centre
 from capface.tools.comfy import ComfyProcess
 
 PATH = "api/capface/edit"
@@ -80,6 +81,40 @@ def test_both_sizes_and_a_close_up(ask):
     assert pixels(ask(side=512, values={"size": 0.3})).shape == (512, 512, 4)
     near, far = (pixels(ask(close=close, values={"size": 0.3, "position_x": 0.7}))[..., 3] for close in (True, False))
     assert near.mean() > 5 * far.mean()
+
+
+def test_a_frame_has_its_shape_and_head_and_eyes_their_places(ask):
+    status, headers, body = ask(side=512, frame=[768, 1152], values={"size": 0.5, "position_x": 0.3})
+    assert pixels((status, headers, body)).shape == (512, 341, 4)
+    model = builtin_head()
+    head = edit_head(model, HeadParams.neutral(), size=0.5, position_x=0.3)
+    expected = [*head_centre(model, head)[0].tolist(), 0.5, *eye_centres(model, head).flatten().tolist()]
+    places = [float(number) for number in headers["X-CapFace-Places"].split()]
+    assert places[:7] == pytest.approx(expected, abs=1e-4) and places[7] == pytest.approx(0.03, abs=1e-4)
+    assert [abs(float(number)) for number in headers["X-CapFace-Base"].split()] == [0] * 8
+
+
+def test_a_photo_of_the_input_folder_is_under_the_head(process, ask):
+    Image.new("RGB", (100, 200), (10, 200, 30)).save(process.base / "input" / "tall.png")
+    (process.base / "secret.png").write_bytes((process.base / "input" / "tall.png").read_bytes())
+    shown = {opacity: pixels(ask(photo="tall.png", over=True, opacity=opacity)) for opacity in (0, 0.5, 1)}
+    assert shown[0].shape[:2] == (256, 128)
+    middle = {opacity: picture[128, 64].astype(int) for opacity, picture in shown.items()}
+    assert np.abs(middle[0] - [10, 200, 30]).max() < 5 and np.abs(middle[0] + middle[1] - 2 * middle[0.5]).max() < 12
+    assert ask(photo="tall.png [input]")[1]["X-CapFace-Head"] == "before-photo"
+    # Whatever else is named, the head is shown without a photo.
+    for name in (
+        "../secret.png",
+        "nothing.png",
+        "tall.png [output]",
+        "tall.png [temp]",
+        "tall.txt",
+        "\0.png",
+        "/etc/passwd",
+        "",
+    ):
+        status, headers, body = ask(photo=name, over=True)
+        assert headers["X-CapFace-Head"] == "before" and pixels((status, headers, body)).shape == (256, 256, 4), name
 
 
 def test_every_widget_may_be_sent(ask):
@@ -140,6 +175,16 @@ def test_every_widget_may_be_sent(ask):
         {"file": ["a"]},
         {"file": "a" * 201},
         {"path": "/etc/passwd"},
+        {"photo": ["a.png"]},
+        {"photo": "a" * 201},
+        {"opacity": 1.1},
+        {"opacity": True},
+        {"frame": [512]},
+        {"frame": [512, 0]},
+        {"frame": [512.5, 512]},
+        {"frame": [16385, 16385]},
+        {"frame": [900, 100]},
+        {"frame": "512x512"},
     ],
     ids=json.dumps,
 )
@@ -305,7 +350,7 @@ def test_the_route_is_added_once_and_only_to_a_server(in_host, monkeypatch):
     instance = SimpleNamespace(routes=web.RouteTableDef())
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
     assert [route.register(widgets) for _ in range(3)] == [True, False, False]
-    assert [(r.method, r.path) for r in instance.routes] == [("POST", route.PATH)]
+    assert [(r.method, r.path) for r in instance.routes] == [("POST", route.PATH), ("POST", route.PHOTO_PATH)]
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace()))
     assert route.register(widgets) is False
     monkeypatch.delitem(sys.modules, "server")
@@ -351,7 +396,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     (given,) = EditorInputs.split(model, head, photo)
     assert (given.photo_light - edited.light).abs().max() < 1e-5
 
-    alone = render_preview(given, {"light": "from photo", "yaw": 30.0}, 256).numpy().astype(float)
+    alone = render_preview(given, {"light": "from photo", "yaw": 30.0}, 256).pixels.numpy().astype(float)
     maps = render_head(model, edited, 192, 256)
     assert alone.shape == (192, 256, 4)
     assert np.abs(alone[..., :3] - maps.lambertian[0].movedim(0, -1).clamp(0, 1).numpy() * 255).max() <= 1.5
@@ -359,7 +404,7 @@ def test_a_photo_and_its_light_are_those_of_a_run(in_host):
     free = maps.alpha[0, 0].numpy() == 0
     over = None
     for side in SIDES:
-        over = render_preview(given, {"yaw": 30.0}, side, over_photo=True)
+        over = render_preview(given, {"yaw": 30.0}, side, over_photo=True).pixels
         height, width = over.shape[:2]
         assert (height, width) == (side * 3 // 4, side) and over[..., 3].min() == 255
         if side == 256:

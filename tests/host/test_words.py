@@ -80,14 +80,14 @@ def test_descriptions_and_tooltips_are_translated(english, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_node_has_a_page_with_the_tables_of_its_schema(nodes, language):
+def test_every_node_has_a_page_with_the_lists_of_its_schema(nodes, language):
     definitions = words.read_definitions(language)
     for name, node in nodes.items():
         top, by_hand = words.read_page(name, language)
         assert top.strip() == words.page_top(node, definitions[name], language).strip(), f"{name}/{language}.md"
         assert by_hand.count("\n## ") == 2, f"{name}/{language}.md: expected what it costs and what goes wrong"
         for entry in node.GET_SCHEMA().inputs:
-            assert f"| `{entry.id}`" in top
+            assert f"- **{entry.id}**" in top
     folders = {folder.name for folder in (ROOT / "web" / "docs").iterdir()}
     assert folders == set(nodes)
 
