@@ -46,9 +46,7 @@ TOAST = ".p-toast-message, [data-toast-kind]"
 """A message in the corner, in frontends up to 1.55 and in later ones."""
 UNFOLLOWED = ["InstantIDModelLoader"]
 """Loaders of .bin files. The frontend downloads no such files, so a workflow states no address for them."""
-ORDER = json.loads(
-    re.search(r"ORDER = (\[.*?\]);", TEMPLATES_MODULE.read_text(encoding="utf-8"), re.DOTALL)[1].replace(",\n]", "]")
-)
+ORDER = re.findall(r'^  "(\w+)",$', TEMPLATES_MODULE.read_text(encoding="utf-8"), re.MULTILINE)
 TEMPLATES = json.loads((PACK / "tools" / "templates.json").read_text(encoding="utf-8"))
 WORDS = {
     "pose": "CapFaceEditHead",
