@@ -69,12 +69,13 @@ const luminance = (c) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 let contrast = Infinity, worst = '';
+const ground = graph.nodes.find((n) => n.type === 'MarkdownNote')?.bgcolor ?? '#443322';
 const notes = graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => `[data-node-id="${n.id}"]`);
 for (const root of document.querySelectorAll(shown && notes.length ? notes.join(', ') : '.comfy-markdown')) {
   for (const e of [root, ...root.querySelectorAll('*')]) {
     const text = [...e.childNodes].filter((c) => c.nodeType === 3).map((c) => c.data).join('').trim();
     if (!text) continue;
-    let back = parse('#443322');
+    let back = parse(ground);
     const chain = [];
     for (let up = e; up; up = up.parentElement) {
       const own = parse(getComputedStyle(up).backgroundColor);

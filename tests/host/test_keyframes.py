@@ -149,7 +149,7 @@ def three(capface, someone):
     def made(third: Any):
         from capface.nodes.apply_capface import ApplyCapFace
 
-        widgets = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
+        widgets: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
         negative = noise(77, text.shape)
         return ApplyCapFace.execute(
             [[text, {}]], [[negative, {}]], capface, condition, identity=identity, third=third, **widgets
