@@ -345,7 +345,8 @@ class HeadEditor {
       widget.callback = (...args) => {
         const result = before?.apply(widget, args);
         if (!this.#values.pending(widget.name)) {
-          this.#values.follow({ [widget.name]: widget.value });
+          // They are written at once, in the same undo step as the slider.
+          if (this.#values.follow({ [widget.name]: widget.value })) this.#values.write();
           this.#want();
           this.#update();
         }

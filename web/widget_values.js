@@ -68,7 +68,10 @@ export class WidgetValues {
     return name in this.#pending;
   }
 
-  /** Let the values that depend on a changed one follow it: the other side of the face, and eyes that stay on the camera. */
+  /**
+   * Let the values that depend on changed ones follow them: the other side of the face, and eyes that stay on the camera.
+   * @returns {boolean} whether there are any
+   */
   follow(values) {
     const also = {};
     if (preference("link")) {
@@ -82,6 +85,7 @@ export class WidgetValues {
       Object.assign(also, gazeAtCamera(get, this.base));
     }
     this.#set(also);
+    return Object.keys(also).length > 0;
   }
 
   /** Change values. The picture is requested at once. The widgets are written a little later, because that is just as slow. */
