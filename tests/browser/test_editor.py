@@ -130,7 +130,12 @@ def drawn(page, index=0, which="editors[INDEX]"):
     find = f"""const editors = app.canvas.graph.nodes.filter(n => n.type === 'CapFaceEditHead').sort((a, b) => a.id - b.id);
         const n = {which.replace("INDEX", str(index))};"""
     if page.run("return Boolean(LiteGraph.vueNodesMode)"):
-        code = 'return document.querySelector(`[data-node-id="${n.id}"]`).innerText.split(/\\s+/)'
+        # The numbers in the picture have names of sliders, too.
+        code = """const box = document.querySelector(`[data-node-id="${n.id}"]`), own = box.querySelector('.capface-editor');
+            own.style.display = 'none';
+            const words = box.innerText.split(/\\s+/);
+            own.style.display = '';
+            return words"""
     else:
         code = """const written = [], { fillText } = CanvasRenderingContext2D.prototype, { drawWidgets } = n;
             let mine = false;
