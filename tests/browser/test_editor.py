@@ -131,9 +131,12 @@ def drawn(page, index=0, which="editors[INDEX]"):
         const n = {which.replace("INDEX", str(index))};"""
     if page.run("return Boolean(LiteGraph.vueNodesMode)"):
         # Without the editor, whose fields and hint name values, too.
-        code = """const rows = document.querySelectorAll(`[data-node-id="${n.id}"] .lg-node-widget`);
-            const sliders = [...rows].filter(row => !row.querySelector('.capface-editor, .capface-sections'));
-            return sliders.flatMap(row => row.innerText.split(/\\s+/))"""
+        code = """const box = document.querySelector(`[data-node-id="${n.id}"]`);
+            const own = [...box.querySelectorAll('.capface-editor, .capface-sections')];
+            for (const element of own) element.style.display = 'none';
+            const words = box.innerText.split(/\\s+/);
+            for (const element of own) element.style.display = '';
+            return words"""
     else:
         code = """const written = [], { fillText } = CanvasRenderingContext2D.prototype, { drawWidgets } = n;
             let mine = false;
