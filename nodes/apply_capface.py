@@ -45,6 +45,7 @@ class ApplyCapFace(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "tau",
+                    display_name="identity_until (tau)",
                     default=1000.0,
                     min=0.0,
                     max=1000.0,
@@ -95,6 +96,7 @@ class ApplyCapFace(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "alpha",
+                    display_name="head_control_strength (alpha)",
                     default=0.5,
                     min=0.0,
                     max=10.0,

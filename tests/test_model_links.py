@@ -6,6 +6,7 @@ import pytest
 
 from capface.files.catalogue import CAPHUMAN, HOST_FILES, OTHER_MODEL_FILES
 from capface.tests.conftest import ROOT
+from capface.tools.canvas import nodes_of
 
 WORKFLOWS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "workflows").glob("*.json"))}
 FILES = {asset.file: asset for asset in (CAPHUMAN, *HOST_FILES, *OTHER_MODEL_FILES)}
@@ -16,7 +17,7 @@ ENDINGS = (".safetensors", ".ckpt")
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_every_loader_has_the_address_of_its_file(name):
-    for node in WORKFLOWS[name]["nodes"]:
+    for node in nodes_of(WORKFLOWS[name]):
         if "Note" in node["type"]:
             continue
         chosen = [FILES[value] for value in node.get("widgets_values") or [] if isinstance(value, str) and value in FILES]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from capface.tools.browser import Browser, CanvasPage
 from capface.tools.browser import why_not as why_no_browser
+from capface.tools.canvas import subgraphs_of
 from capface.tools.comfy import PACK, ComfyProcess, find_host
 
 WINDOWS = ((1366, 768), (1920, 1080))
@@ -28,17 +29,19 @@ RENDERERS = {"classic": False, "nodes 2.0": True}
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom, in the canvas's units."""
 
-_RUN = """for (const node of app.graph.nodes.filter((n) => PREVIEWS.includes(n.type))) {
+_RUN = """const graph = app.canvas.graph, outer = app.graph.nodes.find((n) => n.subgraph === graph);
+for (const node of graph.nodes.filter((n) => PREVIEWS.includes(n.type))) {
   const output = { images: [{ filename: 'photo.png', subfolder: '', type: 'input' }] };
-  const id = String(node.id);
+  const id = outer ? `${outer.id}:${node.id}` : String(node.id);
   app.api.dispatchEvent(new CustomEvent('executed', { detail: { node: id, display_node: id, output } }));
 }
 app.canvas.setDirty(true, true);""".replace("PREVIEWS", json.dumps(PREVIEWS))
 _MEASURE = """
+const graph = app.canvas.graph;
 const shown = LiteGraph.vueNodesMode, { scale, offset } = app.canvas.ds;
 const frame = app.canvas.canvas.getBoundingClientRect();
 const nodes = {}, groups = {};
-for (const node of app.graph.nodes) {
+for (const node of graph.nodes) {
   let [x, y, w, h] = node.boundingRect ?? node.getBounding();
   const at = shown && document.querySelector(`[data-node-id="${node.id}"]`);
   if (at) {
@@ -48,12 +51,12 @@ for (const node of app.graph.nodes) {
   }
   nodes[node.id] = [x, y, x + w, y + h];
 }
-for (const group of app.graph.groups) {
+for (const group of graph.groups) {
   const [x, y, w, h] = group.boundingRect ?? group._bounding;
   groups[group.title] = [x, y, x + w, y + h];
 }
-const all = app.graph.links.values?.() ?? Object.values(app.graph.links);
-const links = [...all].map((l) => [l.origin_id, l.target_id].map(String));
+const all = graph.links.values?.() ?? Object.values(graph.links);
+const links = [...all].map((l) => [l.origin_id, l.target_id].map(String)).filter((ends) => ends.every((id) => id in nodes));
 const over = (a, b) => a.slice(0, 3).map((v, i) => v * a[3] + b[i] * (1 - a[3]));
 const brush = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
 const parse = (color) => {
@@ -66,7 +69,7 @@ const luminance = (c) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 let contrast = Infinity, worst = '';
-const notes = app.graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => `[data-node-id="${n.id}"]`);
+const notes = graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => `[data-node-id="${n.id}"]`);
 for (const root of document.querySelectorAll(shown && notes.length ? notes.join(', ') : '.comfy-markdown')) {
   for (const e of [root, ...root.querySelectorAll('*')]) {
     const text = [...e.childNodes].filter((c) => c.nodeType === 3).map((c) => c.data).join('').trim();
@@ -148,6 +151,12 @@ def measure(page: CanvasPage, after_run: bool = False) -> Measured:
     return Measured(**page.run(_MEASURE))
 
 
+def open_subgraph(page: CanvasPage, node: int) -> None:
+    """Open the graph that a node stands for, as the button in its title does."""
+    page.run(f"const one = node({node}); app.canvas.openSubgraph(one.subgraph, one)")
+    page.idle()
+
+
 def main() -> None:
     """Print the table."""
     host, reason = find_host(), why_no_browser()
@@ -159,12 +168,20 @@ def main() -> None:
         for renderer, modern in RENDERERS.items():
             page = CanvasPage(browser.session((1920, 1080)), process.url, {"Comfy.VueNodes.Enabled": modern})
             for name in names:
-                page.load(json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8")), name)
-                before, after = measure(page), measure(page, after_run=True)
-                overlaps, back = [*dict.fromkeys(before.overlaps() + after.overlaps())], after.backwards()
-                sizes = "".join(f"{after.title_pixels(window):6.1f}" for window in WINDOWS)
-                which = "; ".join([*overlaps, *(f"link {link}" for link in back)])
-                print(f"{name:22}{renderer:12}{len(overlaps):8}{after.contrast:9.1f}{sizes}{len(back):5}  {which}", flush=True)
+                workflow = json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+                page.load(workflow, name)
+                _print_row(name, renderer, page)
+                for node in (node for node in workflow["nodes"] if node["type"] in subgraphs_of(workflow)):
+                    open_subgraph(page, node["id"])
+                    _print_row(f"  {node['title']}", renderer, page)
+
+
+def _print_row(name: str, renderer: str, page: CanvasPage) -> None:
+    before, after = measure(page), measure(page, after_run=True)
+    overlaps, back = [*dict.fromkeys(before.overlaps() + after.overlaps())], after.backwards()
+    sizes = "".join(f"{after.title_pixels(window):6.1f}" for window in WINDOWS)
+    which = "; ".join([*overlaps, *(f"link {link}" for link in back)])
+    print(f"{name:22}{renderer:12}{len(overlaps):8}{after.contrast:9.1f}{sizes}{len(back):5}  {which}", flush=True)
 
 
 if __name__ == "__main__":

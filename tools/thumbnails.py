@@ -145,6 +145,19 @@ def portrait():
     return over(canvas, photo(head(384, size=1.3), 150, 8, ROSE), 14, 300)
 
 
+def one_node():
+    """A node with a photo at its input and a portrait at its output."""
+    canvas = backdrop(SEA)
+    pen = ImageDraw.Draw(canvas)
+    pen.line([(84, 256), (428, 256)], ACCENT, 7)
+    pen.rounded_rectangle((176, 70, 336, 442), 18, "#2b2d33", "#4c505c", 3)
+    pen.rounded_rectangle((176, 70, 336, 114), 18, "#3b3f4a", corners=(True, True, False, False))
+    for y in range(136, 420, 42):
+        pen.rounded_rectangle((192, y, 320, y + 26), 13, "#15161a", "#4c505c", 2)
+    over(canvas, photo(head(384, size=1.3), 150, 6, ROSE), 2, 150)
+    return over(canvas, photo(head(384, size=1.3, yaw=-28.0, pitch=6.0, **SMILE), 150, -5, MOSS), 320, 150)
+
+
 def toon_portrait():
     """The same, drawn."""
     params = edited(size=1.15, yaw=-18.0, pitch=5.0, position_x=0.22, position_y=0.05, **SMILE, **LAMP)
@@ -388,7 +401,7 @@ THUMBNAILS = {
     "edit_head": edit_head, "expressions": expressions, "face_detailer": face_detailer,
     "face_detailer_impact": face_detailer_impact, "head_first": head_first,
     "inpaint": inpaint, "landmark_control": landmark_control, "lights": lights, "lora_and_depth": lora_and_depth,
-    "measure": measure, "miniature": miniature,
+    "measure": measure, "miniature": miniature, "one_node": one_node,
     "openpose_body": openpose_body, "portrait": portrait, "pose_from_photo": pose_from_photo,
     "qwen_image_head": qwen_image_head, "restyle": restyle, "sdxl_instantid": sdxl_instantid,
     "second_pass": second_pass, "toon": toon_portrait, "turntable": turntable, "two_people": two_people,

@@ -46,7 +46,7 @@ def node_definitions(nodes) -> dict:
         definitions[schema.node_id] = {
             "display_name": schema.display_name,
             "description": schema.description,
-            "inputs": {entry.id: _words(entry.id, entry.tooltip) for entry in schema.inputs},
+            "inputs": {entry.id: _words(entry.display_name or entry.id, entry.tooltip) for entry in schema.inputs},
             "outputs": {str(i): _words(out.display_name, out.tooltip) for i, out in enumerate(schema.outputs)},
         }
     return definitions

@@ -32,6 +32,17 @@ export const ALIASES = {
     "diagnose",
     "missing files"
   ],
+  "CapFaceControlImage": [
+    "depth",
+    "canny",
+    "openpose",
+    "dwpose",
+    "mediapipe",
+    "instantid",
+    "arc2face",
+    "controlnet",
+    "pose"
+  ],
   "CapFaceConvertHead": [
     "flame",
     "chumpy"
@@ -66,6 +77,19 @@ export const ALIASES = {
     "likeness",
     "portrait"
   ],
+  "CapFaceExportHead": [
+    "arkit",
+    "blendshapes",
+    "flame",
+    "smirk",
+    "deca",
+    "emoca",
+    "bvh",
+    "obj",
+    "glb",
+    "3d",
+    "mesh"
+  ],
   "CapFaceFitHead": [
     "flame",
     "3dmm",
@@ -89,6 +113,17 @@ export const ALIASES = {
     "ablation",
     "global",
     "local"
+  ],
+  "CapFaceImportHead": [
+    "arkit",
+    "blendshapes",
+    "live link face",
+    "flame",
+    "smirk",
+    "deca",
+    "emoca",
+    "csv",
+    "mocap"
   ],
   "CapFaceLoad": [
     "caphuman",

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 
 export const ORDER = [
+  "one_node",
   "portrait",
   "edit_head",
   "miniature",

@@ -224,7 +224,7 @@ def amounts_of(model: HeadModel, head: HeadParams) -> dict[str, float]:
         BadInput: The model has no landmarks.
     """
     directions = slider_directions(model)
-    rest, derivatives, jaw = _derivatives(model.to("cpu"))
+    rest, derivatives, jaw = point_derivatives(model.to("cpu"))
     K = len(derivatives)
     # Each row is a displacement of all points, in eye distances.
     per_component = torch.cat([derivatives, jaw[None]]).flatten(1) / eye_distance(rest)

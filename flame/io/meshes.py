@@ -2,16 +2,16 @@
 
 Conventions: vertices are in head space, in metres, as posed: x right, y up, z towards the viewer, which are glTF's axes too. A
 vertex of the head that has several UVs, on a seam, is several vertices of the mesh. OBJ's v is 1 in the texture's first row,
-glTF's is 0. Source: the glTF 2.0 specification; PNG's (ISO/IEC 15948) for the texture.
+glTF's is 0. Source: the glTF 2.0 specification.
 """
 
 import json
 import struct
-import zlib
 from dataclasses import dataclass
+from io import BytesIO
 
-import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ...shapes import Float, Int
@@ -51,7 +51,11 @@ def head_mesh(model: HeadModel, heads: HeadParams) -> HeadMesh:
         return HeadMesh(vertices, normals, None, model.faces, None)
     pairs = torch.stack([model.faces.flatten(), model.uv_faces.flatten()], dim=1)
     unique, corner = torch.unique(pairs, dim=0, return_inverse=True)
-    texture = None if model.texture_mean is None else model.albedo(heads).clamp(0, 1)
+    texture = None
+    if model.texture_mean is not None:
+        # The frames of a sequence usually share one texture.
+        own = heads[:1] if torch.equal(heads.texture, heads.texture[:1].expand_as(heads.texture)) else heads
+        texture = model.albedo(own).clamp(0, 1).expand(heads.batch, -1, -1, -1)
     return HeadMesh(vertices[:, unique[:, 0]], normals[:, unique[:, 0]], model.uv[unique[:, 1]], corner.view(-1, 3), texture)
 
 
@@ -93,7 +97,7 @@ def to_glb(mesh: HeadMesh, head: int = 0) -> bytes:
         "materials": [{"name": "skin", "pbrMetallicRoughness": surface}],
     }
     if mesh.texture is not None:
-        picture = png(mesh.texture[head])
+        picture = _png(mesh.texture[head])
         views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(picture)})
         body += picture
         surface["baseColorTexture"] = {"index": 0}
@@ -106,14 +110,7 @@ def to_glb(mesh: HeadMesh, head: int = 0) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def png(picture: Float[Tensor, "3 H W"]) -> bytes:
-    """Write an RGB picture in 0..1 as the bytes of a PNG file."""
-    pixels = (picture.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy()
-    height, width, _ = pixels.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1).tobytes()
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+def _png(picture: Float[Tensor, "3 h w"]) -> bytes:
+    file = BytesIO()
+    Image.fromarray((picture * 255).round().byte().movedim(0, -1).cpu().numpy()).save(file, "PNG")
+    return file.getvalue()

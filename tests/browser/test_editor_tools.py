@@ -383,7 +383,7 @@ def test_controls_have_names_texts_have_contrast_and_words_have_translations(ses
     for key, texts in words.items():
         assert len(texts) == 4 and all(texts), key
         assert len(set(texts)) == 4 or len(texts[0]) < 15, key
-    page.close = page.page.close()
+    page.page.close()
     translated = CanvasPage(session[0], process.url, {**session[1], "Comfy.Locale": "ja"})
     translated.run(BUILD.replace("EDITORS", "1"))
     translated.idle()

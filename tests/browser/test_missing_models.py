@@ -32,7 +32,7 @@ return found"""
 
 def test_a_workflow_has_its_missing_models_listed_with_their_addresses(comfyui):
     workflow = json.loads((PACK / "workflows" / f"{NAME}.json").read_text(encoding="utf-8"))
-    carried = {link["name"] for node in workflow["nodes"] for link in node["properties"].get("models", [])}
+    carried = {link["name"] for node in nodes_of(workflow) for link in node["properties"].get("models", [])}
     wanted = {asset.file: asset for asset in (CAPHUMAN, *HOST_FILES) if asset.file in carried}
     assert len(wanted) == 5
     with ComfyProcess(comfyui, folder="capface") as process, Browser() as browser:

@@ -12,6 +12,7 @@ from PIL import Image
 from capface.tests.browser.conftest import FRONTEND, NO_DOM_WIDGETS_IN_NODES_2
 from capface.tools import layout
 from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.canvas import blueprints, nodes_of, subgraphs_of
 from capface.tools.comfy import PACK, ComfyProcess, find_host, request
 from capface.tools.other_packs import NEEDS, NODES, copy_of
 from capface.tools.other_packs import why_not as why_no_pack
@@ -39,16 +40,15 @@ LOADED_FROM = {
     "instantid_file": "instantid",
 }
 """Input that names a file -> its folder under ComfyUI's `models`."""
-FIRST = ("portrait", "toon", "miniature")
+WITH_SUBGRAPHS = ("one_node",)
+FIRST = ("one_node", "portrait", "toon", "miniature")
 """Workflows that a window of 1366 x 768 shows readably as a whole."""
 MOST_BYTES = 100_000
 TOAST = ".p-toast-message, [data-toast-kind]"
 """A message in the corner, in frontends up to 1.55 and in later ones."""
 UNFOLLOWED = ["InstantIDModelLoader"]
 """Loaders of .bin files. The frontend downloads no such files, so a workflow states no address for them."""
-ORDER = json.loads(
-    re.search(r"ORDER = (\[.*?\]);", TEMPLATES_MODULE.read_text(encoding="utf-8"), re.DOTALL)[1].replace(",\n]", "]")
-)
+ORDER = re.findall(r'^  "(\w+)",$', TEMPLATES_MODULE.read_text(encoding="utf-8"), re.MULTILINE)
 TEMPLATES = json.loads((PACK / "tools" / "templates.json").read_text(encoding="utf-8"))
 WORDS = {
     "pose": "CapFaceEditHead",
@@ -69,7 +69,8 @@ OLD_WORDS = ("pose", "expression", "portrait", "flame", "caphuman", "regional pr
 """Those that frontends without aliases find as well."""
 PINIA = "document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s"
 FIND = f"return {PINIA}.get('nodeDef').nodeSearchService.searchNode(%s, [], {{ limit: 500 }}).map((def) => def.name)"
-COMPLAINTS = """const linked = app.graph.nodes.filter(n => n.properties.models?.length).map(n => n.type);
+COMPLAINTS = """const loads = (n) => n.properties.models?.length || n.subgraph?.nodes.some(loads);
+const linked = app.graph.nodes.filter(loads).map(n => n.type);
 const named = new Set([...linked, ...UNFOLLOWED]);
 return {
   missing: app.graph.nodes.filter(n => !(n.type in LiteGraph.registered_node_types) || (n.has_errors && !named.has(n.type)))
@@ -197,7 +198,7 @@ def test_a_missing_node_is_noticed(page):
 
 def test_it_uses_only_comfyui_this_pack_and_the_pack_it_needs(loaded):
     nodes = json.loads(request(f"{loaded.page.url}/object_info"))
-    types = {n["type"] for n in loaded.workflow["nodes"]} - NOTES
+    types = {n["type"] for n in nodes_of(loaded.workflow)} - NOTES
     needed = {kind for kind in types if nodes[kind]["python_module"] == f"custom_nodes.{NEEDS.get(loaded.name)}"}
     assert needed == NODES.get(NEEDS.get(loaded.name) or "", set())
     modules = {nodes[kind]["python_module"] for kind in types - needed}
@@ -224,7 +225,7 @@ def test_without_the_pack_that_it_needs_the_canvas_shows_a_message(browser, proc
 def test_values_and_positions_are_preserved(loaded):
     kept = ("type", "pos", "size", "mode")
     before, after = (
-        {n["id"]: [n.get("widgets_values") or [], *(n[key] for key in kept)] for n in workflow["nodes"]}
+        {n["id"]: [n.get("widgets_values") or [], *(n[key] for key in kept)] for n in nodes_of(workflow)}
         for workflow in (loaded.workflow, loaded.saved["workflow"])
     )
     assert after == before
@@ -253,6 +254,42 @@ def test_it_is_tidy_and_can_be_read_when_fitted_into_a_window(loaded):
     assert made.title_pixels((1920, 1080)) >= layout.READABLE
     if loaded.name in FIRST:
         assert made.title_pixels((1366, 768)) >= layout.READABLE
+
+
+@pytest.mark.parametrize("renderer", ["page", "modern"])
+@pytest.mark.parametrize("name", WITH_SUBGRAPHS)
+def test_its_subgraphs_are_tidy(request, name, renderer):
+    if renderer == "modern" and NO_DOM_WIDGETS_IN_NODES_2:
+        pytest.skip(NO_DOM_WIDGETS_IN_NODES_2)
+    page, workflow = request.getfixturevalue(renderer), read(name)
+    for node in (n for n in workflow["nodes"] if n["type"] in subgraphs_of(workflow)):
+        assert load(page, name, workflow) == {}
+        layout.open_subgraph(page, node["id"])
+        made = tidy(page, name)
+        assert len(made.nodes) == len(subgraphs_of(workflow)[node["type"]]["nodes"])
+
+
+@pytest.mark.parametrize("name", WITH_SUBGRAPHS)
+def test_its_subgraphs_are_offered_as_nodes(browser, process, name):
+    for title, text in blueprints(read(name)).items():
+        assert (PACK / "subgraphs" / f"{title}.json").read_text(encoding="utf-8") == text
+        if FRONTEND < (1, 35):
+            pytest.skip("this ComfyUI knows no subgraphs of packs")
+        listed = json.loads(request(f"{process.url}/global_subgraphs"))
+        (key,) = (key for key, entry in listed.items() if entry["name"] == title)
+        assert json.loads(json.loads(request(f"{process.url}/global_subgraphs/{key}"))["data"]) == json.loads(text)
+        page = CanvasPage(browser.session(), process.url)
+        page.run("app.graph.clear()")
+        page.page.mouse.dblclick(600, 400)
+        page.page.wait_for_timeout(1000)
+        page.page.keyboard.type(title.lower(), delay=20)
+        page.page.wait_for_timeout(1000)
+        page.page.keyboard.press("Enter")
+        page.page.wait_for_timeout(1000)
+        page.page.mouse.click(700, 450)  # newer frontends let the mouse place it
+        page.page.wait_for_timeout(500)
+        (made,) = page.run("return app.graph.nodes.map((n) => [n.title, n.subgraph.nodes.length])")
+        assert made == [title, len(json.loads(text)["definitions"]["subgraphs"][0]["nodes"])] and page.problems == []
 
 
 def test_an_untidy_workflow_is_noticed(page):

@@ -218,7 +218,7 @@ def test_the_face_mesh_is_drawn_as_by_mediapipe(model, heads):
     theirs = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     chains = [(color, chain) for color, part in face_points._MESH_LINES for chain in part]
     assert sum(len(chain) - 1 for _, chain in chains) == 36 + 2 * 16 + 2 * 8 + 40
-    place = [(int(x), int(y)) if x == x else None for x, y in points[0].tolist()]
+    place: list = [(int(x), int(y)) if x == x else None for x, y in points[0].tolist()]
     for color, chain in chains:
         for a, b in pairwise(chain):
             cv2.line(theirs, place[a], place[b], color, 2)

@@ -210,7 +210,7 @@ def test_one_lamp_and_its_ambient_light_are_read_back(lamp):
 @pytest.mark.parametrize("light", [*PRESETS.values(), Lighting((), 0.5), Lighting((), 0.0)], ids=str)
 def test_the_nearest_custom_light_is_near(light):
     wanted = light.coefficients()
-    read = custom_light_of(wanted)
+    read: dict[str, Any] = custom_light_of(wanted)
     lamp = Lamp(read["key_azimuth"], read["key_elevation"], read["key_intensity"], read["key_color"], read["key_softness"])
     found = Lighting((lamp,), read["ambient"]).coefficients()
     difference, size = (shade(DIRECTIONS, part).square().mean().sqrt().item() for part in (found - wanted, wanted))

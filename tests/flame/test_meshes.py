@@ -87,6 +87,15 @@ def test_a_glb_holds_the_mesh_and_its_texture(model, mesh):
     assert torch.equal(shown, expected)
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_each_head_has_its_texture_and_equal_ones_share_memory(model, same):
+    heads = HeadParams.neutral(3)
+    heads = heads.replace(texture=heads.texture.index_fill(0, torch.tensor([0, 1, 2] if same else [1]), 1.0))
+    texture = head_mesh(model, heads).texture
+    torch.testing.assert_close(texture, model.albedo(heads).clamp(0, 1))
+    assert (texture.stride(0) == 0) == same
+
+
 def test_a_model_without_uvs_makes_a_plain_mesh():
     model = golden_model(uv=None, uv_faces=None, albedo_uv=None)
     mesh = head_mesh(model, golden_heads())

@@ -72,12 +72,13 @@ def test_the_wrong_number_of_turns_is_refused(model):
 
 
 def test_eyes_are_between_their_lids_whatever_the_pose_and_the_gaze(model):
-    for values in (
+    edits: list[dict[str, Any]] = [
         {},
         {"yaw": 35.0, "pitch": -10.0, "roll": 20.0},
         {"neck_yaw": -25.0, "size": 0.5, "position_x": 0.4},
         {"gaze_yaw": 30.0},
-    ):
+    ]
+    for values in edits:
         head = edit_head(model, HeadParams.neutral(), **values)
         points = project(model.landmarks(head), head.camera)[0, :, :2].double()
         # The face points of the person's right and left eye, in the picture's left and right.
