@@ -51,7 +51,8 @@ LAMP: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 1.0
 
 def edited(**changes: float | str) -> HeadParams:
     """Return the average head, edited, under one lamp."""
-    return edit_head(MODEL, HEAD, **(LAMP | changes))
+    widgets: dict[str, Any] = LAMP | changes
+    return edit_head(MODEL, HEAD, **widgets)
 
 
 def row(heads: HeadParams, width: int, height: int, zoom: float = 1.0) -> Tensor:
