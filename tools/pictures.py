@@ -45,11 +45,13 @@ SOMEBODY, PAPER = (0.55, 0.60, 0.70), (0.20, 0.23, 0.31)
 INK, ACCENT, TOP_INK = (200, 206, 218), (255, 157, 82), (24, 26, 34)
 """Colours of text, of the overview's band, and of text on the band."""
 MODEL, HEAD = builtin_head(), HeadParams.neutral()
+LAMP: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 1.0}
+"""Edit Head's widgets for the light of most pictures."""
 
 
 def edited(**changes: float | str) -> HeadParams:
     """Return the average head, edited, under one lamp."""
-    widgets: dict[str, Any] = {"light": "custom", "ambient": 0.25, "key_intensity": 1.0} | changes
+    widgets: dict[str, Any] = LAMP | changes
     return edit_head(MODEL, HEAD, **widgets)
 
 

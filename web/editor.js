@@ -50,7 +50,7 @@ class HeadEditor {
     this.#values = new WidgetValues(node, () => this.#want(), () => this.#update());
     this.#build();
     this.#pictures = new Pictures(() => this.#request(), (answer) => this.#show(answer), () => Boolean(this.#window?.open));
-    this.#window = new FullWindow(node, [this.#root, this.#sections.row.element], this.#values, this.#gestures,
+    this.#window = new FullWindow(node, () => this.#key(), [this.#root, this.#sections.row.element], this.#values, this.#gestures,
       () => this.#sections.openNames, () => this.#windowChanged());
     this.#listen();
     this.#chain();
@@ -346,6 +346,8 @@ class HeadEditor {
         const result = before?.apply(widget, args);
         if (!this.#values.pending(widget.name)) {
           this.#values.follow({ [widget.name]: widget.value });
+          // What follows a slider belongs to the same undo step.
+          if (!this.#gestures.active) this.#values.write();
           this.#want();
           this.#update();
         }
@@ -361,6 +363,7 @@ class HeadEditor {
       this.#sections.placed();
       this.#sections.configured(saved);
       this.#mount();
+      this.#window.resume();
       this.#want();
     });
     after("onAdded", () => this.#sections.placed());
@@ -372,7 +375,7 @@ class HeadEditor {
       this.#want();
     });
     after("onRemoved", () => {
-      this.#window.close();
+      this.#window.removed();
       this.#gestures.close();
       this.#strip.close();
       this.#removed = true;

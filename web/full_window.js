@@ -1,6 +1,7 @@
 // Edit Head's editor in the full window: the picture, the sections with their presets, and sliders for the open sections. These
 // sliders are ordinary form fields, so they also work with a keyboard and a screen reader.
 
+import { app } from "../../scripts/app.js";
 import { word } from "./words.js";
 
 const STYLE = `<style>
@@ -14,7 +15,6 @@ const STYLE = `<style>
 .capface-window .capface-sections button { color: #f0f0f2; background: #2b2d33; }
 .capface-window .capface-sections > .tabs { flex-basis: 32px; }
 .capface-window .capface-sections > .strip { grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)); flex: 0 1 auto; max-height: 36vh; }
-.capface-window .capface-sections .place, .capface-window .capface-sections .plus { max-height: none; }
 .capface-window .leave { align-self: flex-end; padding: 6px 12px; border: 0; border-radius: 8px; color: #f0f0f2; background: #2b2d33; font: inherit; cursor: pointer; }
 .capface-window .fields { flex: 1 1 0; min-height: 0; overflow: auto; display: grid; align-content: start; gap: 4px; }
 .capface-window .fields label { display: grid; grid-template-columns: 9.5em 1fr 5em; gap: 8px; align-items: center; min-height: 28px; }
@@ -26,8 +26,15 @@ const STYLE = `<style>
 @media (max-aspect-ratio: 1) { .capface-window > .columns { grid-template-columns: 1fr; grid-template-rows: minmax(0, 1fr) minmax(0, 1fr); } }
 </style>`;
 
+// Frames that a new node's elements may take to appear in the page, and the time after which nothing is waited for.
+const MOST_FRAMES = 60;
+const MOST_MS = 3000;
+// The windows of nodes that undo has removed, by the node's key. Their successors take them over.
+const left = new Map();
+
 export class FullWindow {
   #node;
+  #key;
   #parts;
   #values;
   #gestures;
@@ -36,17 +43,21 @@ export class FullWindow {
   #dialog = null;
   #places = [];
   #fields = [];
+  // The node's key while an undo or redo is in progress.
+  #undoing = null;
 
   /**
    * @param {object} node Edit Head
+   * @param {() => string | null} key returns what a node and its successor after an undo have in common
    * @param {HTMLElement[]} parts the editor and the sections, which move into the window and back
    * @param {import("./widget_values.js").WidgetValues} values
    * @param {import("./gestures.js").Gestures} gestures
    * @param {() => string[]} names returns the names of the open sections' widgets
    * @param {(open: boolean) => void} changed called after opening and closing
    */
-  constructor(node, parts, values, gestures, names, changed) {
+  constructor(node, key, parts, values, gestures, names, changed) {
     this.#node = node;
+    this.#key = key;
     this.#parts = parts;
     this.#values = values;
     this.#gestures = gestures;
@@ -68,10 +79,51 @@ export class FullWindow {
     const dialog = this.#dialog;
     this.#dialog = null;
     this.#gestures.end();
-    for (const [i, part] of this.#parts.entries()) this.#places[i].replaceWith(part);
+    this.#putBack();
     dialog.close();
     dialog.remove();
     this.#changed(false);
+  }
+
+  /** Handle that the node was removed. The host's undo replaces all nodes: then the window stays, as a still picture. */
+  removed() {
+    if (!this.#dialog || !this.#undoing) return this.close();
+    const dialog = this.#dialog;
+    this.#dialog = null;
+    this.#gestures.end();
+    const stills = this.#parts.map(still);
+    for (const [i, part] of this.#parts.entries()) part.after(stills[i]);
+    this.#putBack();
+    left.set(this.#undoing, dialog);
+    setTimeout(() => dialog.remove(), MOST_MS);
+  }
+
+  /** Handle that the node was loaded: take over the window of the node that it replaces. */
+  resume(frames = MOST_FRAMES) {
+    const before = left.get(this.#key());
+    if (!before?.isConnected || this.open) return;
+    // The renderers move the elements into the page. They must be there before they are taken from it.
+    if (frames > 0 && !this.#parts.every((part) => part.isConnected)) return void requestAnimationFrame(() => this.resume(frames - 1));
+    left.delete(this.#key());
+    this.#show();
+    before.remove();
+  }
+
+  #putBack() {
+    for (const [i, part] of this.#parts.entries()) this.#places[i].replaceWith(part);
+  }
+
+  /**
+   * Undo or redo a step. The host's own shortcut does not act in a field, and since frontend 1.49 not behind a dialog. Where it
+   * acts, it has taken a step from its lists by the second frame.
+   */
+  async #undo(command) {
+    this.#gestures.end();
+    this.#undoing = this.#key();
+    const before = stepsLeft();
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+    if (stepsLeft() === before) await app.extensionManager.command.execute(command);
+    setTimeout(() => (this.#undoing = null), MOST_MS);
   }
 
   /** Show the values as they are now. */
@@ -100,9 +152,17 @@ export class FullWindow {
     });
     // The canvas has shortcuts for keys and files.
     for (const name of ["keydown", "keyup", "paste", "copy"]) dialog.addEventListener(name, (event) => event.stopPropagation());
+    dialog.addEventListener("keydown", (event) => {
+      const command = undoCommand(event);
+      if (!command) return;
+      event.preventDefault();
+      this.#undo(command);
+    });
     this.#dialog = dialog;
     this.#places = this.#parts.map((part) => {
-      const place = document.createComment("");
+      // Without its height, Nodes 2.0 would resize the node, which is an undo step.
+      const place = document.createElement("div");
+      place.style.height = `${part.offsetHeight}px`;
       part.replaceWith(place);
       return place;
     });
@@ -161,4 +221,26 @@ export class FullWindow {
     input.addEventListener("change", () => this.#gestures.once(() => this.#values.set({ [name]: input.value })));
     return [input];
   }
+}
+
+/** The host's command for a shortcut. */
+function undoCommand({ key, ctrlKey, metaKey, shiftKey, altKey }) {
+  if (!(ctrlKey || metaKey) || altKey) return null;
+  const letter = key.toLowerCase();
+  if (letter === "z") return shiftKey ? "Comfy.Redo" : "Comfy.Undo";
+  return letter === "y" && !shiftKey ? "Comfy.Redo" : null;
+}
+
+/** How many steps the host could undo and redo. */
+function stepsLeft() {
+  const { undoQueue, redoQueue } = app.extensionManager.workflow?.activeWorkflow?.changeTracker ?? {};
+  return `${undoQueue?.length}/${redoQueue?.length}`;
+}
+
+/** A copy of an element as it looks now. */
+function still(element) {
+  const copy = element.cloneNode(true);
+  const copies = copy.querySelectorAll("canvas");
+  for (const [i, canvas] of element.querySelectorAll("canvas").entries()) copies[i].getContext("2d").drawImage(canvas, 0, 0);
+  return copy;
 }

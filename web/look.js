@@ -10,7 +10,7 @@ const STYLE = `<style>
 .capface-editor { position: relative; width: 100%; height: 100%; min-height: 240px; box-sizing: border-box; overflow: hidden;
   border-radius: 8px; outline: none; touch-action: none; user-select: none; cursor: grab; font: 11px/1.4 Inter, system-ui, sans-serif;
   color: #f0f0f2; background: radial-gradient(circle at 50% 42%, #4a4d55 0%, #2b2d33 55%, #17181b 100%); }
-.lg-node .capface-editor { aspect-ratio: 1 / 0.86; height: auto; }
+.lg-node .capface-editor { aspect-ratio: 1; height: auto; }
 .capface-editor[data-keys]:focus { box-shadow: inset 0 0 0 2px #5aa0ff; }
 .capface-editor[data-gesture] { cursor: grabbing; }
 .capface-editor[data-gesture="place"], .capface-editor[data-gesture="pinch"] { cursor: move; }
@@ -41,12 +41,13 @@ const STYLE = `<style>
   transition: opacity .15s; }
 .capface-editor > .chip.on { opacity: 1; }
 .capface-editor > .source, .capface-editor > .busy { top: 8px; white-space: nowrap; }
-.capface-editor > .hint { left: 8px; bottom: 36px; max-width: calc(100% - 96px); }
+.capface-editor > .hint { left: 8px; bottom: 8px; line-height: 18px; max-width: calc(100% - 96px); }
 .capface-editor:hover:not([data-gesture]) > .hint:not(.off) { opacity: 1; transition-delay: .4s; }
 .capface-editor > .error { top: 34px; right: 44px; background: rgba(120,28,28,.92); }
 .capface-editor > .reading { position: absolute; left: 8px; bottom: 8px; display: flex; gap: 2px; padding: 1px 4px; border-radius: 8px; background: rgba(16,17,20,.78);
   font-variant-numeric: tabular-nums; opacity: 0; transition: opacity .15s; }
 .capface-editor > .reading.on, .capface-editor:hover > .reading, .capface-editor > .reading:focus-within, .capface-editor:focus > .reading { opacity: 1; }
+.capface-editor:hover > .hint:not(.off) ~ .reading:not(.on, :focus-within) { opacity: 0; }
 .capface-editor > .reading label { display: flex; align-items: center; gap: 3px; padding: 0 3px; }
 .capface-editor > .reading input { width: 42px; height: 20px; padding: 0 2px; box-sizing: border-box; border: 0; border-radius: 4px; color: inherit; background: none;
   font: inherit; text-align: right; cursor: text; user-select: text; }
@@ -100,7 +101,7 @@ export function body() {
   const said = (key) => escape(word(key));
   return `${STYLE}
 <canvas class="picture" width="1" height="1" role="img" aria-label="${said("picture")}"></canvas>
-<svg class="guides" aria-hidden="true" hidden></svg>${RINGS}
+${RINGS}<svg class="guides" aria-hidden="true" hidden></svg>
 <span class="chip source"></span><span class="chip busy" role="status"></span><span class="chip error" role="alert"></span><span class="chip hint">${said("hint")}</span>
 <span class="buttons tools" role="toolbar" aria-label="${said("tools")}">${button("tool", "mirror")}${button("mode", "link", true)}${button("mode", "camera", true)}
 ${button("mode", "snap", true)}${button("tool", "take")}${button("tool", "reset")}${button("tool", "resetAll")}</span>

@@ -21,10 +21,11 @@ const PROPERTY = "open_sections";
 const OPEN_AT_FIRST = "Pose";
 const WIDGET = "sections";
 const MARGIN = 6;
-// Heights in pixels: the buttons with their margins, one row of presets, and a widget in each renderer.
+// Heights in pixels: the buttons with their margins, one row of presets, and a widget on the canvas and in Nodes 2.0, until and
+// since frontend 1.53.
 const ROW_HEIGHT = 38;
 const STRIP_HEIGHT = 46;
-const WIDGET_HEIGHT = { classic: 24, vue: 28 };
+const WIDGET_HEIGHT = { classic: 24, vueBefore: 33, vue: 28 };
 
 // This style element lives inside the row and affects nothing else. The height of the buttons is ROW_HEIGHT minus the margins.
 const STYLE = `<style>
@@ -41,9 +42,9 @@ const STYLE = `<style>
 .capface-sections > .tabs button { position: relative; }
 .capface-sections > .tabs button[data-changed]::after { content: ""; position: absolute; top: 2px; right: 2px; width: 5px; height: 5px;
   border-radius: 50%; background: #e8940a; }
-.capface-sections > .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(34px, 1fr)); gap: 3px; align-content: start;
+.capface-sections > .strip { display: grid; grid-template-columns: repeat(var(--columns, 9), minmax(0, 1fr)); gap: 3px; align-content: start;
   flex: 1 1 0; min-height: 0; overflow: hidden auto; scrollbar-width: thin; }
-.capface-sections .place { position: relative; display: block; aspect-ratio: 1; max-height: 64px; }
+.capface-sections .place { position: relative; display: block; aspect-ratio: 1; }
 .capface-sections .tile { display: block; width: 100%; height: 100%; padding: 0; border-radius: 6px; overflow: hidden; }
 .capface-sections .tile:hover { box-shadow: inset 0 0 0 2px rgba(255,255,255,.7); }
 .capface-sections .tile[aria-pressed="true"] { box-shadow: inset 0 0 0 2px #ffd66b; }
@@ -52,7 +53,7 @@ const STYLE = `<style>
 .capface-sections .mini.rename { left: 0; }
 .capface-sections .mini.delete { right: 0; }
 .capface-sections .place:hover .mini, .capface-sections .place:focus-within .mini { opacity: 1; }
-.capface-sections .plus { aspect-ratio: 1; max-height: 64px; border-radius: 6px; font-size: 16px; }
+.capface-sections .plus { aspect-ratio: 1; border-radius: 6px; font-size: 16px; }
 </style><div class="tabs" role="group"></div>`;
 
 // The sections of each node that is in a graph, by graph and node id.
@@ -140,9 +141,22 @@ export class Sections {
   /** The height of the buttons and the presets. With one open section, the presets fill what its widgets leave free. */
   #height() {
     if (!this.current) return ROW_HEIGHT;
-    const shown = [...this.#section.keys()].filter((widget) => !this.#folded(widget)).length;
-    const each = WIDGET_HEIGHT[LiteGraph.vueNodesMode ? "vue" : "classic"];
-    return ROW_HEIGHT + STRIP_HEIGHT + each * Math.max(0, MOST_WIDGETS - shown);
+    return ROW_HEIGHT + STRIP_HEIGHT + this.#each * Math.max(0, MOST_WIDGETS - this.#shown);
+  }
+
+  /** The height of a widget. */
+  get #each() {
+    return WIDGET_HEIGHT[!LiteGraph.vueNodesMode ? "classic" : this.#written ? "vue" : "vueBefore"];
+  }
+
+  /** How many of the widgets are shown. */
+  get #shown() {
+    return [...this.#section.keys()].filter((widget) => !this.#folded(widget)).length;
+  }
+
+  /** The height of everything below the picture. */
+  #below() {
+    return this.#height() + this.#each * this.#shown;
   }
 
   /** Handle that the node was added to a graph. */
@@ -266,14 +280,13 @@ export class Sections {
   /** Open exactly these sections. The node's height changes accordingly, and the picture keeps its size. */
   #set(titles) {
     const node = this.#node;
-    const before = node.computeSize()[1];
+    const before = this.#below();
     node.properties[PROPERTY] = titles;
     this.fold();
-    const least = node.computeSize()[1];
     if (LiteGraph.vueNodesMode && !this.#written) {
       // Nodes 2.0 only grows nodes by itself, and `node.size` follows. Later frontends keep `node.size`, and grow it if needed.
       requestAnimationFrame(() => this.#root.closest("[data-node-id]")?.style.setProperty("--node-height", "0px"));
-    } else node.setSize([node.size[0], Math.max(node.size[1] + least - before, least)]);
+    } else node.setSize([node.size[0], Math.max(node.size[1] + this.#below() - before, node.computeSize()[1])]);
     this.#draw();
   }
 

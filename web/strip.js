@@ -6,6 +6,8 @@ import { cleanTitle, groups, own, remove, rename, save, shipped, whenChanged } f
 import { word } from "./words.js";
 
 const PICTURE_SIDE = 112;
+// Sides of the tiles in a node, and the gap between them, in pixels.
+const [LEAST_TILE, MOST_TILE, GAP] = [34, 84, 3];
 // Sections that have no presets of their own show those of another one.
 const GROUP_OF = { Brows: "Expression" };
 
@@ -33,6 +35,7 @@ export class Strip {
     this.#element.setAttribute("aria-label", word("presets"));
     this.#element.addEventListener("wheel", (event) => event.stopPropagation());
     this.#forget = whenChanged(() => this.#draw());
+    new ResizeObserver(() => this.#fit()).observe(this.#element);
   }
 
   get element() {
@@ -72,7 +75,19 @@ export class Strip {
     if (group) children.push(this.#button("plus", word("save"), "+", () => this.#save(group)));
     this.#element.replaceChildren(...children);
     this.#tiles.find(({ title }) => focused && title === focused)?.button.focus();
+    this.#fit();
     this.update();
+  }
+
+  /** Make the tiles as large as the row's box lets all of them be. */
+  #fit() {
+    const { offsetWidth: width, offsetHeight: height, childElementCount: count } = this.#element;
+    const columnsOf = (side) => Math.max(1, Math.floor((width + GAP) / (side + GAP)));
+    const most = columnsOf(LEAST_TILE);
+    let columns = columnsOf(MOST_TILE);
+    const tall = () => Math.ceil(count / columns) * ((width + GAP) / columns) - GAP;
+    while (columns < most && tall() > height) columns++;
+    this.#element.style.setProperty("--columns", columns);
   }
 
   #tile(group, preset) {

@@ -130,7 +130,13 @@ def drawn(page, index=0, which="editors[INDEX]"):
     find = f"""const editors = app.canvas.graph.nodes.filter(n => n.type === 'CapFaceEditHead').sort((a, b) => a.id - b.id);
         const n = {which.replace("INDEX", str(index))};"""
     if page.run("return Boolean(LiteGraph.vueNodesMode)"):
-        code = 'return document.querySelector(`[data-node-id="${n.id}"]`).innerText.split(/\\s+/)'
+        # Without the editor, whose fields and hint name values, too.
+        code = """const box = document.querySelector(`[data-node-id="${n.id}"]`);
+            const own = [...box.querySelectorAll('.capface-editor, .capface-sections')];
+            for (const element of own) element.style.display = 'none';
+            const words = box.innerText.split(/\\s+/);
+            for (const element of own) element.style.display = '';
+            return words"""
     else:
         code = """const written = [], { fillText } = CanvasRenderingContext2D.prototype, { drawWidgets } = n;
             let mine = false;
@@ -336,7 +342,7 @@ def test_a_reload_gives_the_same_values_and_picture(canvas):
     canvas.drag(EDITOR, (0.5, 0.5), (0.6, 0.45))
     canvas.drag(EDITOR, (0.5, 0.5), (0.45, 0.5), key="Shift")
     canvas.drag(f"{EDITOR} > .ball", (0.5, 0.5), (0.3, 0.4))
-    toggle(canvas, "Gaze")
+    toggle(canvas, "Eyes")
     names = ("yaw", "pitch", "position_x", "position_y", "light", "key_azimuth", "key_elevation")
     numbers, sections = values(canvas, *names), visible(canvas)
     for run in (False, True):
@@ -607,7 +613,8 @@ def test_the_photo_appears_after_a_run_and_the_batch_can_be_browsed(session, pro
     over, number = page.page.locator(f"{EDITOR} [data-view=over]"), page.page.locator(f"{EDITOR} .number")
     following = page.page.locator(f"{EDITOR} [data-step='1']")
     first = shown(page)
-    assert not over.is_visible() and number.inner_text() == "1/3"
+    # Before a run, the photo is that of Load Image.
+    assert over.is_visible() and number.inner_text() == "1/3"
     following.click()
     page.idle()
     assert number.inner_text() == "2/3" and differ(shown(page), first) > 5

@@ -12,6 +12,7 @@ from capface.flame.model.rotation import axis_angle_to_matrix
 from capface.tests.browser.test_editor import (
     BUILD,
     EDITOR,
+    FRONTEND_COUNTED_A_CHANGE,
     browser,
     canvas,
     differ,
@@ -268,6 +269,20 @@ def test_the_full_window_edits_and_closes_with_escape(canvas):
     yaw.fill("20")
     yaw.press("Enter")
     assert values(canvas, "yaw") == [20]
+    # Undo acts in the window, which stays, also from a field. The host replaces the node.
+    canvas.drag(f"dialog {EDITOR}", (0.5, 0.6), (0.5, 0.5))
+    assert values(canvas, "pitch")[0] > 5
+    for key, yaw_then, tilted in (("z", 20, False), ("z", 0, False), ("y", 20, False), ("Shift+z", 20, True), ("z", 20, False)):
+        undo(canvas, key)
+        assert values(canvas, "yaw") == [yaw_then] and (values(canvas, "pitch")[0] > 5) == tilted
+        dialog.locator(f"{EDITOR}:focus").wait_for(timeout=10_000)
+        assert dialog.count() == canvas.page.locator(EDITOR).count() == canvas.page.locator(".capface-sections").count() == 1
+    dialog.locator("label [type=number]").nth(0).focus()
+    undo(canvas)
+    dialog.locator(f"{EDITOR}:focus").wait_for(timeout=10_000)
+    assert values(canvas, "yaw") == [0]
+    undo(canvas, "y")
+    assert values(canvas, "yaw") == [20]
     # The focus stays in the window.
     for _ in range(60):
         canvas.page.keyboard.press("Tab")
@@ -279,6 +294,8 @@ def test_the_full_window_edits_and_closes_with_escape(canvas):
     assert dialog.count() == 0 and canvas.page.locator(EDITOR).count() == 1
     assert canvas.page.locator(EDITOR).bounding_box() == pytest.approx(place, abs=2)
     undo(canvas)
+    if values(canvas, "yaw") != [0] and canvas.run(FRONTEND_COUNTED_A_CHANGE):
+        undo(canvas)
     assert values(canvas, "yaw") == [0]
 
 

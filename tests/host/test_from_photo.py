@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from capface.flame.builtin import builtin_head
 from capface.flame.editing.edits import edit_head
 from capface.tools.comfy import ComfyProcess
 
-VALUES = {
+VALUES: dict[str, dict[str, Any]] = {
     "Pose": {"yaw": 25.0, "pitch": -10.0, "roll": 5.0, "neck_yaw": 8.0, "neck_pitch": 0.0, "neck_roll": -4.0},
     "Position": {"position_x": 0.3, "position_y": -0.2, "size": 0.7},
     "Gaze": {"gaze_yaw": 12.0, "gaze_pitch": -6.0},
@@ -52,7 +53,7 @@ def test_a_head_is_read_as_the_values_that_made_it(from_photo, section):
 
 def test_the_light_of_a_photo_is_read(from_photo):
     model = builtin_head()
-    lit = {
+    lit: dict[str, Any] = {
         "light": "custom",
         "ambient": 0.3,
         "key_azimuth": -45.0,
