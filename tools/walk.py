@@ -1,4 +1,4 @@
-"""Walk from ComfyUI's empty canvas to a posed portrait with the miniature, in a real browser, and show it in docs/first_minute.md:
+"""Take the pictures of docs/first_minute.md, from ComfyUI's empty canvas to a portrait by the miniature, in a real browser:
 
     python -m capface.tools.walk [--comfyui PATH]
 

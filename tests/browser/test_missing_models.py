@@ -6,6 +6,7 @@ import pytest
 
 from capface.files.catalogue import CAPHUMAN, HOST_FILES
 from capface.tools.browser import Browser, CanvasPage, why_not
+from capface.tools.canvas import nodes_of
 from capface.tools.comfy import PACK, ComfyProcess, find_host
 
 if (reason := why_not()) or find_host() is None:

@@ -93,7 +93,7 @@ def test_each_head_has_its_texture_and_equal_ones_share_memory(model, same):
     heads = heads.replace(texture=heads.texture.index_fill(0, torch.tensor([0, 1, 2] if same else [1]), 1.0))
     texture = head_mesh(model, heads).texture
     torch.testing.assert_close(texture, model.albedo(heads).clamp(0, 1))
-    assert (texture.stride(0) == 0) == same
+    assert texture is not None and (texture.stride(0) == 0) == same
 
 
 def test_a_model_without_uvs_makes_a_plain_mesh():
