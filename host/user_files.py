@@ -5,7 +5,7 @@ by ` [output]`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -14,6 +14,10 @@ from ..errors import BadInput, MissingFile
 from ..files.atomic import LONGEST_NAME, cannot_write, check_name, write_numbered
 
 INPUT, OUTPUT, TEMPORARY = " [input]", " [output]", " [temp]"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""Endings of pictures."""
+LARGEST_PICTURE = 64_000_000
+"""Bytes of a picture's file."""
 
 
 def save_numbered(prefix: str, ending: str, write: Callable[[Path], object]) -> Path:
@@ -59,7 +63,8 @@ def find_user_file(name: str, ending: str) -> Path:
         ending: Required ending of the name.
 
     Raises:
-        BadInput: The name leads out of the folder, has another ending, or is none that a file can have.
+        BadInput: The name leads out of the folder, has another ending, or is none that a file can have; or the file is larger
+            than `LARGEST_PICTURE`.
         MissingFile: The file does not exist.
     """
     if name.endswith(OUTPUT):
@@ -81,12 +86,11 @@ def _find(inner: str, root: str, ending: str, name: str) -> Path:
     return path
 
 
-def find_picture(name: str, endings: Sequence[str], temporary: bool = True) -> Path:
+def find_picture(name: str, temporary: bool = True) -> Path:
     """Return the path of a picture in the input folder, or in the temporary folder.
 
     Args:
         name: Name as Load Image lists it, which may end with " [input]"; " [temp]" at the end stands for the temporary folder.
-        endings: Allowed endings of the name, in lower case.
         temporary: Whether the temporary folder is allowed.
 
     Raises:
@@ -97,14 +101,18 @@ def find_picture(name: str, endings: Sequence[str], temporary: bool = True) -> P
     if temporary and name.endswith(TEMPORARY):
         inner, root = name.removesuffix(TEMPORARY), folder_paths.get_temp_directory()
     ending = os.path.splitext(inner)[1]  # noqa: PTH122  also for names that no path can have
-    if ending.lower() not in endings:
+    if ending.lower() not in PICTURES:
         raise BadInput(f"Expected the name of a picture within the input folder, got {name[:80]!r}.")
-    return _find(inner, root, ending, name)
+    path = _find(inner, root, ending, name)
+    size, most = path.stat().st_size / 1e6, LARGEST_PICTURE // 1_000_000
+    if size > most:
+        raise BadInput(f"Expected a photo of at most {most} MB, got {size:.0f} MB.")
+    return path
 
 
-def input_picture_fingerprint(name: str, endings: Sequence[str]) -> str:
+def input_picture_fingerprint(name: str) -> str:
     """Return a text that changes when the picture is replaced or edited."""
-    stat = find_picture(name, endings, temporary=False).stat()
+    stat = find_picture(name, temporary=False).stat()
     return f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...errors import BadInput
 from ...files import catalogue
 from ...flame.editing import amounts_of, angles_of, custom_light_of, head_centre
 from ...flame.fitting import light_from_photo
@@ -17,9 +16,6 @@ from .. import face_analyzer, head_models, model_folders, user_files
 
 SECTIONS = ("Pose", "Position", "Expression", "Brows", "Gaze", "Light")
 """The sections of Edit Head that a photo shows."""
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-MAX_BYTES = 64_000_000
-"""Size of a photo's file."""
 LONGEST_SIDE = 1536
 """Pixels to which a larger photo is reduced."""
 
@@ -41,10 +37,7 @@ def read_values(name: str, section: str, model_name: str) -> tuple[dict[str, flo
     Raises:
         CapFaceError: The photo cannot be read, or as `photos.heads.fit_heads`.
     """
-    path = user_files.find_picture(name, ENDINGS)
-    if path.stat().st_size > MAX_BYTES:
-        raise BadInput(f"Expected a photo of at most {MAX_BYTES // 1_000_000} MB, got {path.stat().st_size / 1e6:.0f} MB.")
-    photo = _reduced(read_picture(path)[None])
+    photo = _reduced(read_picture(user_files.find_picture(name))[None])
     model = head_models.load_head_model(model_name)
     with _one_fit, torch.no_grad():
         fitted = fit_heads(photo, _analyzer(), model)

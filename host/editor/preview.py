@@ -46,10 +46,6 @@ MIN_SIDE = 16
 """Least height and width of a picture, in pixels."""
 OPACITY = 0.8
 """Opacity of a head over its photo, by default."""
-PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""Endings of the photos that are shown before the node has run."""
-MAX_PHOTO_BYTES = 64_000_000
-"""Size of a photo that is read before the node has run."""
 JPEG_QUALITY = 88
 
 log = logging.getLogger("capface")
@@ -249,15 +245,13 @@ def with_photo(inputs: EditorInputs, name: str) -> EditorInputs:
     """
     if inputs.backdrop is not None:
         return inputs
-    backdrop = _try(lambda: _load_photo(name, user_files.input_picture_fingerprint(name, PHOTO_ENDINGS)))
+    backdrop = _try(lambda: _load_photo(name, user_files.input_picture_fingerprint(name)))
     return inputs if backdrop is None else replace(inputs, backdrop=backdrop)
 
 
 @lru_cache(maxsize=4)
 def _load_photo(name: str, _fingerprint: str) -> Tensor | None:
-    path = user_files.find_picture(name, PHOTO_ENDINGS, temporary=False)
-    if path.stat().st_size > MAX_PHOTO_BYTES:
-        return None
+    path = user_files.find_picture(name, temporary=False)
     return _try_content(lambda: _backdrop(read_picture(path)[None]))
 
 
