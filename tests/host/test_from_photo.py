@@ -87,6 +87,9 @@ def test_the_photo_is_fitted_as_fit_head_does(from_photo, in_host, tmp_path, mon
             from_photo.read_values(name, "Pose", "built-in")
     with pytest.raises(MissingFile, match=r"nobody\.png"):
         from_photo.read_values("nobody.png [temp]", "Pose", "built-in")
+    monkeypatch.setattr(from_photo.user_files, "LARGEST_PICTURE", 1000)
+    with pytest.raises(BadInput, match=r"Expected a photo of at most 0 MB, got \d+ MB"):
+        from_photo.read_values("wide.png", "Pose", "built-in")
 
 
 def test_the_route_refuses_what_is_malformed_and_answers_with_fit_heads_errors(comfyui):
