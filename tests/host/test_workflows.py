@@ -165,7 +165,7 @@ def test_it_uses_core_nodes_our_nodes_and_those_of_the_pack_it_needs(clients, pa
 
 
 def test_expected_pictures_belong_to_existing_workflows():
-    assert SAVED.keys() | NEEDS.keys() <= {path.stem for path in WORKFLOWS}
+    assert SAVED.keys() | NEEDS.keys() <= {path.stem for path in EVERY}
 
 
 @pytest.mark.parametrize("name", OTHER_MODELS)
