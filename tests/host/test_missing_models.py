@@ -20,8 +20,9 @@ FACENET = "20180402-114759-vggface2.pt"
 
 @pytest.fixture(scope="module")
 def process(comfyui):
-    """A running ComfyUI without any model files."""
+    """A running ComfyUI without any model files, and without the photo, whose example picture the pack has placed."""
     with ComfyProcess(comfyui) as process:
+        (process.base / "input" / "photo.png").unlink()
         yield process
 
 
