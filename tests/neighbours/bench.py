@@ -83,7 +83,7 @@ class Bench:
         positive, negative = conds
         settings: dict[str, Any] = {"strength": 1.0, "tau": 1000.0, "start_percent": 0.0, "end_percent": 1.0}
         settings["mask_edge"] = "soft"
-        return ApplyCapFace.execute(positive, negative, self.capface, head, identity=self.identity, **settings).result
+        return ApplyCapFace.execute(positive, negative, self.capface, head, identity=self.identity, **settings).result[:2]
 
     def sample(self, positive, negative, latents, model=None, steps=1, denoise=1.0, sampler="euler"):
         """Run the host's KSampler."""
