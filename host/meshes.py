@@ -14,8 +14,7 @@ def to_mesh(mesh: HeadMesh) -> Any:
     kind = _mesh_class()
     heads = len(mesh.vertices)
     more: dict[str, Any] = {"normals": mesh.normals.cpu()}
-    if mesh.uv is not None:
-        uv = mesh.uv * mesh.uv.new_tensor([1, -1]) + mesh.uv.new_tensor([0, 1])  # v is 0 in the first row there
+    if (uv := mesh.uv_from_top) is not None:
         more["uvs"] = uv.cpu().expand(heads, -1, -1)
     if mesh.texture is not None:
         more["texture"] = mesh.texture.movedim(1, -1).cpu()

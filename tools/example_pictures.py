@@ -11,7 +11,7 @@ from PIL import Image
 
 from capface.miniature.networks import HELD_OUT
 from capface.miniature.people import Person, Setting, draw_people
-from capface.tools.standins import skeleton
+from capface.tools.standins import receding_floor, skeleton
 
 FOLDER = Path(__file__).resolve().parent.parent / "workflows" / "pictures"
 SIDE = 512
@@ -35,7 +35,7 @@ def main() -> None:
     for name, given in PEOPLE.items():
         person(*given).quantize(256, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB").save(FOLDER / name, optimize=True)
     skeleton().save(FOLDER / "openpose.png", optimize=True)
-    Image.linear_gradient("L").convert("RGB").resize((SIDE, SIDE)).save(FOLDER / "depth.png", optimize=True)
+    receding_floor(SIDE).save(FOLDER / "depth.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -314,6 +314,11 @@ def make_standins(models: Path | None = None, *, say=print) -> Path:
     return models
 
 
+def receding_floor(side: int = 512) -> Image.Image:
+    """Draw a depth picture: near is bright, and lower."""
+    return Image.linear_gradient("L").convert("RGB").resize((side, side))
+
+
 def skeleton(width: int = 512, height: int = 768) -> Image.Image:
     """Draw a standing person in OpenPose's style: one colour per limb."""
     picture = Image.new("RGB", (width, height))
@@ -342,7 +347,7 @@ def write_inputs(folder: Path) -> None:
     photo.save(folder / "photo.png")
     ImageOps.mirror(photo).save(folder / "photo2.png")
     skeleton().save(folder / "openpose.png")
-    Image.linear_gradient("L").convert("RGB").resize((512, 512)).save(folder / "depth.png")
+    receding_floor().save(folder / "depth.png")
 
 
 def main() -> None:

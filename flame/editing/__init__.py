@@ -4,7 +4,7 @@ from .animation import EASINGS, animate_keys, follow, turntable
 from .arkit import ARKIT, arkit_of_heads, heads_from_arkit
 from .blendshapes import BLENDSHAPE_NAMES, head_from_blendshapes
 from .cropping import crop_head
-from .edits import MODES, angles_of, change_face, edit_head, place_head, rotation_of, scale_shape, turn_head
+from .edits import MODES, angles_of, change_face, edit_head, head_angles, place_head, rotation_of, scale_shape, turn_head
 from .expressions import SLIDERS, amounts_of, express
 from .lighting import FROM_PHOTO, KEEP, LIGHTS, PRESETS, Lamp, Lighting, custom_light_of, direction_of, relight
 from .placement import EYE_RADIUS, eye_centres, head_centre
@@ -36,6 +36,7 @@ __all__ = [
     "express",
     "eye_centres",
     "follow",
+    "head_angles",
     "head_centre",
     "head_from_blendshapes",
     "heads_from_arkit",

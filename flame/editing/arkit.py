@@ -18,7 +18,7 @@ from torch import Tensor
 from ...errors import BadInput
 from ...shapes import Float, Num
 from ..model import CONTOUR, HeadModel, HeadParams
-from .expressions import JAW_DEVIATION, SLIDERS, express, point_derivatives
+from .expressions import JAW_DEVIATION, SLIDERS, bounded_least_squares, express, point_derivatives
 
 # fmt: off
 ARKIT = (
@@ -148,7 +148,7 @@ def arkit_of_heads(model: HeadModel, heads: HeadParams) -> dict[str, Float[Tenso
     single = HeadParams.neutral(len(names))
     D = moved(heads_from_arkit(model, dict(zip(names, torch.eye(len(names)), strict=True)), single))
     prior = D.new_tensor([_SECONDARY_PRIOR if name.startswith(_SECONDARY) else _PRIMARY_PRIOR for name in names])
-    solved = _bounded_least_squares(D, moved(heads), prior)
+    solved = bounded_least_squares(D, moved(heads), prior, torch.zeros_like(prior), torch.ones_like(prior), _SWEEPS)
     found = dict(zip(names, solved.float().T, strict=True))
     down, aside = (heads.eyes.view(-1, 2, 3)[..., axis] / _LOOK for axis in (0, 1))
     for eye, (side, sign) in enumerate((("Left", 1.0), ("Right", -1.0))):
@@ -157,16 +157,3 @@ def arkit_of_heads(model: HeadModel, heads: HeadParams) -> dict[str, Float[Tenso
     found["jawLeft"], found["jawRight"] = heads.jaw[:, 1] / _JAW_ASIDE, -heads.jaw[:, 1] / _JAW_ASIDE
     zero = torch.zeros(heads.batch)
     return {name: found.get(name, zero).clamp(0, 1) for name in ARKIT}
-
-
-def _bounded_least_squares(
-    rows: Float[Tensor, "K M"], targets: Float[Tensor, "B M"], prior: Float[Tensor, " K"]
-) -> Float[Tensor, "B K"]:
-    """Minimise `|c rows - target|² + sum prior c²` over `0 <= c <= 1` for each target, by coordinate descent."""
-    gram, right = rows @ rows.T, targets @ rows.T
-    c = torch.zeros_like(right)
-    for _ in range(_SWEEPS):
-        for k in range(len(rows)):
-            rest = right[:, k] - c @ gram[:, k] + c[:, k] * gram[k, k]
-            c[:, k] = (rest / (gram[k, k] + prior[k])).clamp(0, 1)
-    return c

@@ -178,6 +178,27 @@ def angles_of(rotation: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     return torch.stack([alpha, -beta, -gamma], dim=-1) * (180 / math.pi)
 
 
+def head_angles(head: HeadParams) -> dict[str, float]:
+    """Return the angles of one head by the names of Edit Head's inputs, in degrees.
+
+    Returns:
+        yaw, pitch and roll of the head, those of the neck, and yaw and pitch of the gaze, relative to the skull.
+    """
+    yaw, pitch, roll = angles_of(head.rotation[0].double()).tolist()
+    neck_yaw, neck_pitch, neck_roll = angles_of(head.neck[0].double()).tolist()
+    gaze_yaw, gaze_pitch, _ = angles_of(head.eyes[0].double().view(2, 3)).mean(0).tolist()
+    return {
+        "yaw": yaw,
+        "pitch": pitch,
+        "roll": roll,
+        "neck_yaw": neck_yaw,
+        "neck_pitch": neck_pitch,
+        "neck_roll": neck_roll,
+        "gaze_yaw": gaze_yaw,
+        "gaze_pitch": gaze_pitch,
+    }
+
+
 def rotation_of(angles: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Convert yaw, pitch and roll to axis-angle vectors.
 

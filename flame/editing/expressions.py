@@ -233,16 +233,40 @@ def amounts_of(model: HeadModel, head: HeadParams) -> dict[str, float]:
         return torch.cat([expression[:, :K], jaws[:, :1] / JAW_DEVIATION], dim=1).double().cpu() @ per_component
 
     columns = displacement(directions.expression, directions.jaw)
-    wanted = displacement(head.expression[:1], head.jaw[:1])[0]
+    wanted = displacement(head.expression[:1], head.jaw[:1])
     least, most = (torch.tensor([getattr(one, end) for one in SLIDERS.values()]).double() for end in ("least", "most"))
-    gram = columns @ columns.T + AMOUNT_PRIOR * torch.eye(len(columns), dtype=columns.dtype)
-    towards, amounts = columns @ wanted, torch.zeros(len(columns), dtype=columns.dtype)
-    # Coordinate descent: each amount in turn becomes the best one for the others, a_i = a_i + (c_i·t - sum_j G_ij a_j) / G_ii.
-    for _ in range(AMOUNT_ROUNDS):
-        for i in range(len(amounts)):
-            best = (towards[i] - gram[i] @ amounts + gram[i, i] * amounts[i]) / gram[i, i]
-            amounts[i] = best.clamp(least[i], most[i])
+    prior = torch.full_like(least, AMOUNT_PRIOR)
+    (amounts,) = bounded_least_squares(columns, wanted, prior, least, most, AMOUNT_ROUNDS)
     return dict(zip(SLIDERS, amounts.tolist(), strict=True))
+
+
+def bounded_least_squares(
+    rows: Float[Tensor, "K M"],
+    targets: Float[Tensor, "B M"],
+    prior: Float[Tensor, " K"],
+    least: Float[Tensor, " K"],
+    most: Float[Tensor, " K"],
+    rounds: int,
+) -> Float[Tensor, "B K"]:
+    """Minimise `|c rows - target|² + sum prior c²` over `least <= c <= most` for each target.
+
+    Coordinate descent: in each round, each coefficient in turn becomes the best one for the others.
+
+    Args:
+        rows: What a coefficient of 1 contributes, one row each.
+        targets: What the coefficients shall make.
+        prior: Weights of the coefficients' squares.
+        least: Least coefficients.
+        most: Largest coefficients.
+        rounds: Number of rounds.
+    """
+    gram, right = rows @ rows.T, targets @ rows.T
+    c = torch.zeros_like(right)
+    for _ in range(rounds):
+        for k in range(len(rows)):
+            rest = right[:, k] - c @ gram[:, k] + c[:, k] * gram[k, k]
+            c[:, k] = (rest / (gram[k, k] + prior[k])).clamp(least[k], most[k])
+    return c
 
 
 def slider_directions(model: HeadModel) -> Directions:

@@ -37,6 +37,11 @@ class HeadMesh:
     texture: Float[Tensor, "B 3 h w"] | None
     """RGB in 0..1; None if the model has no UVs or no texture."""
 
+    @property
+    def uv_from_top(self) -> Float[Tensor, "N 2"] | None:
+        """The UVs with v = 0 in the texture's first row, as glTF and ComfyUI have them."""
+        return None if self.uv is None else self.uv * self.uv.new_tensor([1, -1]) + self.uv.new_tensor([0, 1])
+
 
 def head_mesh(model: HeadModel, heads: HeadParams) -> HeadMesh:
     """Pose heads as meshes, with UVs and texture if the model has them.
@@ -75,8 +80,8 @@ def to_glb(mesh: HeadMesh, head: int = 0) -> bytes:
     """Write one head as the bytes of a binary glTF file, with UVs, normals and its texture."""
     vertices = mesh.vertices[head]
     blocks = {"POSITION": vertices, "NORMAL": mesh.normals[head]}
-    if mesh.uv is not None:
-        blocks["TEXCOORD_0"] = mesh.uv * mesh.uv.new_tensor([1, -1]) + mesh.uv.new_tensor([0, 1])
+    if (uv := mesh.uv_from_top) is not None:
+        blocks["TEXCOORD_0"] = uv
     indices, attributes = len(blocks), {name: i for i, name in enumerate(blocks)}
     body, views, accessors = b"", [], []
     for values in (*blocks.values(), mesh.faces.flatten()):

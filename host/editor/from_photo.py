@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...files import catalogue
-from ...flame.editing import amounts_of, angles_of, custom_light_of, head_centre
+from ...flame.editing import amounts_of, angles_of, custom_light_of, head_angles, head_centre
 from ...flame.fitting import light_from_photo
 from ...flame.model import NEUTRAL_SCALE, HeadModel, HeadParams
 from ...photos.heads import fit_heads
@@ -56,18 +56,15 @@ def values_of(model: HeadModel, head: HeadParams, photo: Tensor, section: str) -
     Raises:
         BadInput: As `light_from_photo`.
     """
+    angles = head_angles(head)
     if section == "Pose":
-        names = ("yaw", "pitch", "roll")
-        angles = [angles_of(rotation[0].double()).tolist() for rotation in (head.rotation, head.neck)]
-        turned = dict(zip(names, angles[0], strict=True)) | {f"neck_{n}": a for n, a in zip(names, angles[1], strict=True)}
-        return {"pose_mode": "absolute"} | turned
+        return {"pose_mode": "absolute"} | {name: angles[name] for name in angles if not name.startswith("gaze")}
+    if section == "Gaze":
+        return {name: angles[name] for name in angles if name.startswith("gaze")}
     if section == "Position":
         x, y = head_centre(model, head)[0].tolist()
         place = {"position_x": x, "position_y": y, "size": head.camera[0, 0].item() / NEUTRAL_SCALE}
         return {"position_mode": "absolute"} | place
-    if section == "Gaze":
-        yaw, pitch, _ = angles_of(head.eyes[0].double().view(2, 3)).mean(0).tolist()
-        return {"gaze_yaw": yaw, "gaze_pitch": pitch}
     if section == "Light":
         return {"light": "custom", "light_strength": 1.0} | custom_light_of(light_from_photo(model, head, photo)[0])
     side = angles_of(head.jaw[0].double())[0].item()

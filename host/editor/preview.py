@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...flame.builtin import builtin_head
-from ...flame.editing import EYE_RADIUS, FROM_PHOTO, KEEP, angles_of, edit_head, eye_centres, head_centre, place_head
+from ...flame.editing import EYE_RADIUS, FROM_PHOTO, KEEP, edit_head, eye_centres, head_angles, head_centre, place_head
 from ...flame.fitting import light_from_photo, reduce_photo
 from ...flame.io import read_heads
 from ...flame.model import NEUTRAL_SCALE, HeadModel, HeadParams
@@ -88,9 +88,7 @@ class EditorInputs:
     @cached_property
     def base(self) -> tuple[float, ...]:
         """The head's own angles, as in `Preview.base`."""
-        turned = [angles_of(rotation[0].double()) for rotation in (self.head.rotation, self.head.neck)]
-        eyes = angles_of(self.head.eyes[0].double().view(2, 3)).mean(0)
-        return (*turned[0].tolist(), *turned[1].tolist(), *eyes[:2].tolist())
+        return tuple(head_angles(self.head).values())
 
     @cached_property
     def small_backdrop(self) -> Tensor:
